@@ -1,0 +1,78 @@
+# make train                         installs what is missing, then trains TM20Full with SAC on the simulator
+# make train ARGS="task=TM20Lidar"   the same with the words of your choice
+# make test                          installs what is missing, then lint, types, spelling and tests
+# make lint | type | spell | pytest | format | bench | pictures | clean
+# PYTHON=python3.12 chooses the interpreter that .venv is made from.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+# Hydra refuses a key that is given twice, so a default gives way to the same word in ARGS.
+# A task without a train file takes its own default; a checkpoint brings its configuration along.
+CHECKPOINT_WORDS := --play --play=% --checkpoint --checkpoint=% checkpoint=%
+DEFAULT_TASK := $(if $(filter task=% $(CHECKPOINT_WORDS),$(ARGS)),,task=TM20Full)
+DEFAULT_TRAIN := $(if $(filter task=% train=% $(CHECKPOINT_WORDS),$(ARGS)),,train=TM20FullSAC)
+
+.PHONY: train test lint type spell pytest format bench pictures clean
+
+train: $(INSTALLED)
+	$(BIN)/python train.py $(strip $(DEFAULT_TASK) $(DEFAULT_TRAIN) $(ARGS))
+
+test: lint type spell pytest
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(INSTALLED_DEV)
+	$(BIN)/mypy
+
+spell: $(INSTALLED_DEV)
+	$(BIN)/codespell
+
+pytest: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -q $(ARGS)
+
+format: $(INSTALLED_DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED_DEV)
+	for script in benchmarks/*.py; do \
+		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
+
+pictures: $(INSTALLED)
+	$(BIN)/python docs/make_pictures.py
+
+# Build products and caches; .venv and runs/ stay.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "error: $(PYTHON) was not found; install Python 3.11 or newer, or name it: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "error: Python 3.11 or newer is needed, $$($(PYTHON) -V) was found; name another: make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c "import venv, ensurepip" 2>/dev/null || \
+		{ echo "error: python3-venv is missing; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "error: no virtual environment could be made in $(VENV)"; exit 1; }
+
+$(INSTALLED): setup.py | $(BIN)/python
+	$(call install,-e .)
+	@touch $@
+
+$(INSTALLED_DEV): setup.py | $(BIN)/python
+	$(call install,-e ".[dev]")
+	@touch $@ $(INSTALLED)
+
+define install
+$(BIN)/python -m pip install $(1) || { \
+		echo "error: the installation failed, see above; it needs network, about 4 GB of disk, and a C compiler only" \
+		"where a package has no wheel for this Python"; exit 1; }
+endef

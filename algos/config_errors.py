@@ -1,0 +1,98 @@
+"""What a user is told when a configuration does not fit: one message with the full key, what was expected, what exists.
+
+Turns the exceptions of hydra and OmegaConf into such a message. Called by ``train.py``, which exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+
+class UsageError(Exception):
+    """Raised when what the user asked for cannot be done; its text is the whole message, shown without a traceback."""
+
+
+def explain(error: BaseException) -> str:
+    """One message for an exception of hydra, OmegaConf or YAML raised while composing a configuration."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    cause = next((link for link in _chain(error) if isinstance(link, OmegaConfBaseException)), None)
+    if isinstance(error, MissingConfigException):
+        return _missing_file(error)
+    if isinstance(error, OverrideParseException):
+        word = f"{error.override!r}: " if error.override else ""
+        return f"cannot read the word {word}{_first_line(error.message)}; words are KEY=VALUE"
+    if cause is not None:
+        return _where(error) + _bad_key_or_value(cause)
+    return _first_line(str(error)) if str(error) else type(error).__name__
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The message for a key that does not exist, with its nearest neighbour and all that exist beside it."""
+    parent, _, name = key.rpartition(".")
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {'.'.join(filter(None, [parent, close[0]]))}?)" if close else ""
+    return f"unknown key {key}{hint}; {parent or 'the configuration'} has: {', '.join(known)}"
+
+
+def type_name(hint: Any) -> str:
+    """A type annotation in words; an Enum by its members."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(type_name(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return f"a list of {type_name((*typing.get_args(hint), Any)[0])}"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "one of " + ", ".join(hint.__members__)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return "a group of " + ", ".join(entry.name for entry in fields(hint))
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _missing_file(error: Any) -> str:
+    name = str(getattr(error, "missing_cfg_file", None) or "")
+    group, _, option = name.rpartition("/")
+    if not option or error.options is None:
+        return _first_line(str(error))
+    close = difflib.get_close_matches(option, error.options, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"unknown {group}={option}{hint}; cfg/{group} has: {', '.join(error.options)}"
+
+
+def _bad_key_or_value(cause: Any) -> str:
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+
+    key = str(cause.full_key or "")
+    owner = cause.object_type if isinstance(cause.object_type, type) and is_dataclass(cause.object_type) else None
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and owner is not None:
+        return unknown_key(key, [entry.name for entry in fields(owner)])
+    message = _first_line(str(cause))
+    if isinstance(cause, ValidationError) and owner is not None and key:
+        hint = typing.get_type_hints(owner).get(key.rpartition(".")[2])
+        return f"{key} must be {type_name(hint)}: {message}"
+    return f"{key}: {message}" if key else message
+
+
+def _where(error: BaseException) -> str:
+    """Names the YAML file when the fault is in one and not in what was typed."""
+    found = re.match(r"In '([^']+)'", str(error))
+    return f"in cfg/{found[1]}.yaml: " if found else ""
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else text

@@ -1,0 +1,103 @@
+"""Hydra's side of the command line: composes the configuration from words and calls back with it.
+
+Called by ``train.py``. Hydra prints its own errors and exits with code 1; here they become one ``UsageError``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from algos.config_errors import UsageError, explain
+
+Job = Callable[[Any, list[str]], None]
+"""Takes a composed configuration (a DictConfig) and the overrides that were typed."""
+
+
+def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
+    """Composes ``config_dir/config.yaml`` with the words and calls ``job``: once, or for each job of --multirun.
+
+    Hydra's own flags (--cfg, --info, --help) print and call nothing.
+
+    Returns:
+        The exit code that hydra's flags ask for, 0 otherwise.
+
+    Raises:
+        UsageError: If the words or the files cannot be composed, or the job raised it.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from algos.schema import register_schemas
+
+    register_schemas()
+    call = _GuardedJob(job)
+    try:
+        with _as_hydra_wants(words):
+            hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(call)()
+    except SystemExit as stop:
+        if call.refused is not None:
+            raise call.refused from None
+        return int(stop.code or 0)
+    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:
+        if call.has_started:
+            raise
+        raise UsageError(explain(error)) from error
+    return 0
+
+
+def plugin_words(words: Sequence[str]) -> list[str]:
+    """The paths in the words ``plugins=[...]``, which must be loaded before anything is composed.
+
+    Raises:
+        UsageError: If such a word cannot be read.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides([word for word in words if word.startswith("plugins=")])
+    except HydraException as error:
+        raise UsageError(explain(error)) from error
+    values = [override.value() for override in parsed]
+    return [str(path) for value in values for path in (value if isinstance(value, list) else [value])]
+
+
+@contextlib.contextmanager
+def _as_hydra_wants(words: Sequence[str]) -> Iterator[None]:
+    """Hydra reads sys.argv; with HYDRA_FULL_ERROR its exceptions reach us instead of being printed."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["train.py", *words], "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+class _GuardedJob:
+    """The callback for hydra. It leaves through SystemExit when refused: hydra adds lines to any exception."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.has_started = False
+        self.refused: UsageError | None = None
+
+    def __call__(self, composed: Any) -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        self.has_started = True
+        try:
+            self._job(composed, list(HydraConfig.get().overrides.task))
+        except UsageError as error:
+            self.refused = error
+            raise SystemExit(2) from error

@@ -1,0 +1,211 @@
+"""From a checked configuration to the plain ``params`` that rl_games' Runner takes (layout: ``algos.agent``).
+
+Called by ``train.py`` once everything ``auto`` is resolved. Also says whether a train YAML fits a task.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from algos.config import EncoderKind
+from algos.observers import observer_classes
+from algos.ppo_config import ppo_params
+from algos.registration import algorithm_names
+from algos.schema import PPOTrainConfig, RunConfig, SACTrainConfig, algorithm_name, to_plain
+from tasks.config import config_to_dict
+from tasks.observation import ObservationSpec
+
+RL_GAMES_ALGORITHMS = ("a2c_continuous", "a2c_discrete", "sac")
+"""What rl_games' Runner knows by itself."""
+POLICY_FUNCTION = "algos.policy:make_acting_policy"
+"""What a worker builds its policy from."""
+
+
+def check(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> None:
+    """Refuses what cannot work together or on this machine, before anything is started.
+
+    Args:
+        config: The configuration.
+        spec: What the task observes.
+        train_files: Names of all train YAMLs, to name those that fit.
+
+    Raises:
+        ValueError: Naming the keys and the alternatives.
+    """
+    _check_algorithm(config)
+    _check_fit(config, spec, train_files)
+    observer_classes(config.observers)
+    if config.wandb.enabled and importlib.util.find_spec("wandb") is None:
+        raise ValueError("wandb.enabled=true needs the package wandb: pip install wandb, then wandb login")
+    for key in ("device", "inference_device"):
+        resolve_device(key, getattr(config, key))
+    if isinstance(config.train, SACTrainConfig):
+        from algos.policy import make_acting_policy
+
+        # Builds the network once, so that an image too small for it is refused here.
+        make_acting_policy(spec.to_json(), config_to_dict(config.train.params.network), seed=config.seed)
+
+
+def resolve_device(key: str, value: str) -> str:
+    """Turns ``auto`` into cuda:0 when there is one, else cpu.
+
+    Args:
+        key: Name of the key, for the message.
+        value: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if value != "cpu" and torch.cuda.is_available() else 0
+    if value == "auto":
+        return "cuda:0" if count else "cpu"
+    if value == "cpu":
+        return "cpu"
+    index = int(value.partition(":")[2] or 0)
+    if index >= count:
+        raise ValueError(f"{key}={value}: this machine has {count} CUDA devices that torch can use; take cpu or auto")
+    return f"cuda:{index}"
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """A copy whose ``max_env_steps`` is a number: the train YAML's where it says auto."""
+    if config.max_env_steps != "auto":
+        return config
+    train = config.train
+    steps = train["max_env_steps"] if isinstance(train, Mapping) else train.max_env_steps
+    return replace(config, max_env_steps=steps)
+
+
+def runner_params(config: RunConfig, spec: ObservationSpec, run_folder: Path) -> dict[str, Any]:
+    """The ``params`` for ``Runner.load({"params": ...})``: plain data, fresh, nobody else's.
+
+    Args:
+        config: The checked configuration, game and steps resolved; it is stored in every checkpoint as it is.
+        spec: What the task observes.
+        run_folder: Folder of the run.
+    """
+    run = _run_keys(config, run_folder)
+    if isinstance(config.train, SACTrainConfig):
+        parts = _sac_parts(config.train, spec, run["inference_device"])
+    elif isinstance(config.train, PPOTrainConfig):
+        parts = _ppo_parts(config.train)
+    else:
+        parts = _plugin_parts(config.train)
+    env_config = {**run.pop("env_config"), **parts["config"].pop("env_config", {})}
+    return {
+        "seed": config.seed,
+        "torch_threads": 0,  # set by train.py; 0 keeps rl_games from changing it
+        "algo": parts["algo"],
+        "model": parts["model"],
+        "network": parts["network"],
+        "config": {**parts["config"], **run, "env_config": env_config},
+    }
+
+
+def num_torch_threads(params: Mapping[str, Any]) -> int | None:
+    """Threads for torch in the learner; None: torch's own number.
+
+    On the CPU one thread is the default: the small networks gain little from more, and workers need the cores.
+    """
+    asked = params["config"]["full_config"]["torch_threads"]
+    if asked != "auto":
+        return int(asked)
+    return 1 if params["config"]["device"] == "cpu" else None
+
+
+def _check_algorithm(config: RunConfig) -> None:
+    train = config.train if isinstance(config.train, Mapping) else config_to_dict(config.train)
+    name, known = algorithm_name(train), (*algorithm_names(), *RL_GAMES_ALGORITHMS)
+    if name not in known:
+        raise ValueError(f"train.params.algo.name must be one of {', '.join(known)}, got {name!r}")
+    if isinstance(train.get("max_env_steps"), int) or config.max_env_steps != "auto":
+        return
+    raise ValueError(f"max_env_steps must be given: train={config.choices.train} has no train.max_env_steps")
+
+
+def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> None:
+    """Refuses a train YAML whose encoder cannot read what the task observes."""
+    if not isinstance(config.train, SACTrainConfig | PPOTrainConfig):
+        return
+    encoder = config.train.params.network.encoder
+    images = [field.name for field in spec.fields if field.dtype == "uint8" and len(field.shape) >= 2]
+    if (encoder is EncoderKind.mlp) != bool(images):
+        return
+    what = f"has images ({', '.join(images)})" if images else "has no images"
+    fitting = [name for name in train_files if re.fullmatch(re.escape(config.task.name) + "[A-Z]+", name)]
+    raise ValueError(
+        f"train={config.choices.train} does not fit task={config.choices.task}: the observation of {config.task.name} "
+        f"{what}, but train.params.network.encoder is {encoder.name}; "
+        f"made for it: {', '.join(f'train={name}' for name in fitting) or 'none of the files of cfg/train'}"
+    )
+
+
+def _sac_parts(train: SACTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:
+    network, sac = config_to_dict(train.params.network), config_to_dict(train.params.config)
+    kwargs = {"spec": spec.to_json(), "network": network, "warm_up": sac["warm_up"], "device": inference_device}
+    return {
+        "algo": config_to_dict(train.params.algo),
+        "model": config_to_dict(train.params.model),
+        "network": {"name": train.params.algo.name, **network},
+        "config": {
+            "num_actors": 1,
+            "sac": sac,
+            "env_config": {
+                "policy": {"function": POLICY_FUNCTION, "kwargs": kwargs},
+                "check_samples": train.params.config.debug.check_samples,
+            },
+        },
+    }
+
+
+def _ppo_parts(train: PPOTrainConfig) -> dict[str, Any]:
+    params = ppo_params(train.params.config, train.params.network)
+    params["config"]["env_config"] = {"policy": None, "observation": params["config"]["observation"]}
+    return {"algo": config_to_dict(train.params.algo), **params}
+
+
+def _plugin_parts(train: Mapping[str, Any]) -> dict[str, Any]:
+    params = train["params"]
+    name = {"name": algorithm_name(train)}
+    return {
+        "algo": name,
+        "model": dict(params.get("model", name)),
+        "network": dict(params.get("network", name)),
+        "config": {"num_actors": 1, **params.get("config", {})},
+    }
+
+
+def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
+    device = resolve_device("device", config.device)
+    return {
+        "name": config.experiment,
+        "full_experiment_name": run_folder.name,
+        "train_dir": str(run_folder.parent),
+        "env_name": config.task.name,
+        "env_config": {
+            "task": config_to_dict(config.task),
+            "num_workers": config.num_workers,
+            "seed": config.seed,
+            "plugins": list(config.plugins),
+            **config_to_dict(config.link),
+        },
+        "device": device,
+        "device_name": device,
+        "inference_device": resolve_device("inference_device", config.inference_device),
+        "max_env_steps": config.max_env_steps,
+        "synchronous": config.synchronous,
+        "headless": config.headless,
+        "checkpoint_mode": config.checkpoint_mode.name,
+        "reward_shaper": {},
+        "torch_compile": False,
+        "play": config_to_dict(config.play),
+        "wandb": config_to_dict(config.wandb),
+        "full_config": to_plain(config),
+    }

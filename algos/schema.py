@@ -1,0 +1,331 @@
+"""The configuration of a run as typed dataclasses, and their registration as hydra schemas.
+
+``cfg/config.yaml`` and every ``cfg/task/*.yaml`` and ``cfg/train/*.yaml`` name one of these schemas in their defaults,
+so that a misspelt key or a wrong type fails by its full name. ``typed`` turns composed plain data into the dataclasses,
+which is when ranges are checked. Standard library only, but for hydra's ConfigStore at use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from algos.config import DebugConfig, NetworkConfig, SACConfig
+from algos.ppo_config import PPOConfig, PPONetworkConfig
+from tasks.config import TaskConfig, config_from_dict, config_to_dict
+
+REQUIRED: Any = "???"
+"""OmegaConf's mark for a value that a YAML file must give."""
+
+
+class CheckpointMode(Enum):
+    """What is taken from a checkpoint."""
+
+    resume = "resume"
+    """Everything: the run goes on."""
+    weights = "weights"
+    """The networks only: fine-tuning."""
+    replay = "replay"
+    """The stored replay only, with a new agent (TMRL's RESET_TRAINING)."""
+
+
+class Rules(Enum):
+    """How --play scores the episodes."""
+
+    normal = "normal"
+    league = "league"
+    """The TrackMania Roborace League: 10 runs, +10 s per crash, out after three."""
+
+
+@dataclass
+class PlayConfig:
+    """What --play does (``play``)."""
+
+    episodes: int = 10
+    """Episodes to drive; the league's rules always take 10."""
+    seed: int = 1_000_000
+    """Seed of the first episode; the others follow it. Far from the seeds of training's evaluations."""
+    rules: Rules = Rules.normal
+    """normal or league."""
+    video: bool = True
+    """Whether an mp4 of the first episode is written."""
+    plot: bool = True
+    """Whether the driven line is plotted."""
+    deterministic: bool = True
+    """The mean action, or samples of the policy."""
+
+    def __post_init__(self) -> None:
+        _require(self.episodes >= 1, "play.episodes", self.episodes, ">= 1")
+        _require(self.seed >= 0, "play.seed", self.seed, ">= 0")
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases (``wandb``), the extra ``wandb`` of setup.py; log in with ``wandb login``."""
+
+    enabled: bool = False
+    """Whether metrics go there too."""
+    project: str = "trackmania-rl"
+    """Project in your account."""
+    entity: str | None = None
+    """User or team; null: yours."""
+    run_name: str | None = None
+    """Name of the run; null: the run folder's."""
+
+
+@dataclass
+class LinkConfig:
+    """The link between workers and learner (``link``)."""
+
+    segment_rows: int = 32
+    """Rows that a worker sends at once."""
+    window: int = 4
+    """Unacknowledged segments beyond which a simulator worker waits."""
+    buffer_segments: int = 512
+    """Unacknowledged segments that a worker in real time keeps; beyond them the oldest go (TMRL's BUFFERS_MAXLEN)."""
+    compress: bool = False
+    """Whether images are compressed on the way."""
+
+    def __post_init__(self) -> None:
+        for name in ("segment_rows", "window", "buffer_segments"):
+            _require(getattr(self, name) >= 1, f"link.{name}", getattr(self, name), ">= 1")
+
+
+@dataclass
+class AlgorithmName:
+    """Name under which an algorithm is registered in rl_games' Runner."""
+
+    name: str = REQUIRED
+
+
+@dataclass
+class SACParams:
+    """rl_games' ``params`` for SAC."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
+    """The model builder."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """Shape of the networks."""
+    config: SACConfig = field(default_factory=SACConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class PPOParams:
+    """rl_games' ``params`` for its PPO."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_ppo"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("continuous_a2c_logstd"))
+    """The model builder."""
+    network: PPONetworkConfig = field(default_factory=PPONetworkConfig)
+    """Shape of the network."""
+    config: PPOConfig = field(default_factory=PPOConfig)
+    """The algorithm."""
+
+
+@dataclass
+class TrainConfig:
+    """What every train YAML states."""
+
+    max_env_steps: int = 300_000
+    """Environment steps at which training ends by itself; the top-level max_env_steps goes before it."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_env_steps >= 1, "train.max_env_steps", self.max_env_steps, ">= 1")
+
+
+@dataclass
+class SACTrainConfig(TrainConfig):
+    """A train YAML that learns with SAC, or with an algorithm of a plugin that takes the same configuration."""
+
+    kind: str = "sac"
+    """Which of these schemas this is; set by the base."""
+    params: SACParams = field(default_factory=SACParams)
+    """rl_games' params."""
+
+
+@dataclass
+class PPOTrainConfig(TrainConfig):
+    """A train YAML that learns with rl_games' PPO."""
+
+    kind: str = "ppo"
+    """Which of these schemas this is; set by the base."""
+    params: PPOParams = field(default_factory=PPOParams)
+    """rl_games' params."""
+
+
+@dataclass
+class ChoicesConfig:
+    """Which files were chosen (``choices``): recorded in every checkpoint, set by task= and train=."""
+
+    task: str = "${hydra:runtime.choices.task}"
+    """File of cfg/task."""
+    train: str = "${hydra:runtime.choices.train}"
+    """File of cfg/train."""
+
+
+@dataclass
+class RunConfig:
+    """The whole configuration: the keys of ``cfg/config.yaml``."""
+
+    task: Any = REQUIRED
+    """What is driven: a file of cfg/task."""
+    train: Any = REQUIRED
+    """How it is learned: a file of cfg/train."""
+    seed: int = 0
+    """Seed of everything that draws."""
+    device: str = "auto"
+    """Where the learner computes: auto (cuda when there is one), cpu or cuda:N."""
+    inference_device: str = "cpu"
+    """Where workers and players compute: auto, cpu or cuda:N."""
+    torch_threads: int | str = "auto"
+    """Threads of the learner's torch; auto: 1 on the CPU (workers need the cores), torch's own number with cuda."""
+    experiment: str = "${choices.train}"
+    """Name of the run folder, runs/<experiment>_<date>; default: the name of the train YAML."""
+    checkpoint: str | None = None
+    """File to start from; the same as --checkpoint."""
+    checkpoint_mode: CheckpointMode = CheckpointMode.resume
+    """resume, weights or replay."""
+    max_env_steps: int | str = "auto"
+    """Environment steps at which training ends by itself; auto: the train YAML's."""
+    num_workers: int = 1
+    """Local worker processes."""
+    synchronous: bool = False
+    """Act and learn in turn in one process: exact ratio, bit-reproducible."""
+    headless: bool = False
+    """No window and no live display; the same as --headless."""
+    plugins: list[str] = field(default_factory=list)
+    """Your own Python files, loaded before names are looked up."""
+    observers: list[str] = field(default_factory=list)
+    """Registered names or "module:Class" of rl_games AlgoObservers."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+    play: PlayConfig = field(default_factory=PlayConfig)
+    """What --play does."""
+    link: LinkConfig = field(default_factory=LinkConfig)
+    """Between workers and learner."""
+    debug: DebugConfig = field(default_factory=DebugConfig)
+    """Checks that cost time."""
+    choices: ChoicesConfig = field(default_factory=ChoicesConfig)
+    """Which files were chosen; recorded, not to be set."""
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", self.seed, ">= 0")
+        _require(self.num_workers >= 1, "num_workers", self.num_workers, ">= 1")
+        for name in ("device", "inference_device"):
+            value = getattr(self, name)
+            _require(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None, name, value, "auto, cpu or cuda:N")
+        for name in ("torch_threads", "max_env_steps"):
+            value = getattr(self, name)
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            _require(value == "auto" or is_count, name, value, "'auto' or an integer >= 1")
+        _require(bool(re.fullmatch(r"[\w.+-]+", self.experiment)), "experiment", self.experiment, "a folder name")
+
+
+TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {"sac": SACTrainConfig, "ppo": PPOTrainConfig}
+"""Schema of ``train`` by ``train.kind``; a train YAML without a kind (for a plugin's algorithm) stays plain data."""
+
+
+def register_schemas() -> None:
+    """Stores the schemas where the YAML files look for them: /schema, /schema/task and /schema/train."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    store.store(group="schema", name="run", node=RunConfig)
+    store.store(group="schema/task", name="trackmania", node=TaskConfig)
+    store.store(group="schema/train", name="sac", node=SACTrainConfig)
+    store.store(group="schema/train", name="ppo", node=PPOTrainConfig)
+
+
+def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
+    """Checks a whole configuration, types and ranges, and returns it as dataclasses.
+
+    Args:
+        plain: Plain data as composed or as stored in a checkpoint.
+        task_type: The dataclass of the task, as registered.
+
+    Raises:
+        ValueError: With the full name of the key, what was given and what is expected.
+    """
+    task: Any = config_from_dict(task_type, _section(plain, "task"), "task")
+    train = typed_train(_section(plain, "train"))
+    top = {key: value for key, value in plain.items() if key not in ("task", "train")}
+    unknown = sorted(set(top) - set(RunConfig.__dataclass_fields__))
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]}; expected one of: {', '.join(RunConfig.__dataclass_fields__)}")
+    config = config_from_dict(RunConfig, {**top, "task": None, "train": None}, "config")
+    config.task, config.train = task, train
+    return config
+
+
+def to_plain(config: RunConfig) -> dict[str, Any]:
+    """The inverse of ``typed``: what is dumped, stored in checkpoints and sent."""
+    return config_to_dict(config)
+
+
+def typed_train(plain: Mapping[str, Any]) -> Any:
+    """The ``train`` section as the dataclass of its kind; plain data when it has none."""
+    algorithm_name(plain)
+    kind = plain.get("kind")
+    if kind is None:
+        return dict(plain)
+    schema = TRAIN_SCHEMAS.get(str(kind))
+    if schema is None:
+        raise ValueError(f"train.kind must be one of {', '.join(TRAIN_SCHEMAS)}, or left out, got {kind!r}")
+    params = _section(plain, "params", "train.")
+    for name, section_type in _section_types(schema).items():
+        _checked_section(section_type, params.get(name, {}), f"train.params.{name}")
+    return config_from_dict(schema, plain, "train")
+
+
+def algorithm_name(train: Mapping[str, Any]) -> str:
+    """``params.algo.name`` of a train section.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    params = train.get("params")
+    algo = params.get("algo") if isinstance(params, Mapping) else None
+    name = algo.get("name") if isinstance(algo, Mapping) else None
+    if not isinstance(name, str):
+        raise ValueError(
+            "train.params.algo.name must name the algorithm; the train YAML needs a base, "
+            "e.g. defaults: [base/sac@_here_, _self_]"
+        )
+    return name
+
+
+def _section(plain: Mapping[str, Any], name: str, prefix: str = "") -> Mapping[str, Any]:
+    section = plain.get(name)
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{prefix}{name} must be a mapping, got {section!r}")
+    return section
+
+
+def _section_types(schema: type[TrainConfig]) -> dict[str, type]:
+    if schema is SACTrainConfig:
+        return {"network": NetworkConfig, "config": SACConfig}
+    return {"network": PPONetworkConfig, "config": PPOConfig}
+
+
+def _checked_section(section_type: type, plain: Any, key: str) -> None:
+    """Checks one section on its own, so that a message of its dataclass gets the full name of the key."""
+    try:
+        config_from_dict(section_type, plain, key)
+    except ValueError as error:
+        message = str(error)
+        if "train.params" in message:
+            raise
+        short = key.rpartition(".")[2] + "."
+        raise ValueError(f"{key}.{message.removeprefix(short)}") from error
+
+
+def _require(condition: bool, key: str, got: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {expected}, got {got!r}")

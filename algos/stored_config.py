@@ -1,0 +1,208 @@
+"""Starting from a checkpoint: its stored configuration, changed only by what was typed on this command line.
+
+Works on plain data. ``train.py`` gives it the composed configuration (for the values of what was typed), the typed
+overrides, and the stored configuration; it refuses what would change the shapes that the checkpoint was made for.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+GROUPS = ("task", "train")
+"""Config groups: typing one chooses a file."""
+
+THIS_COMMAND = (
+    "device",
+    "inference_device",
+    "torch_threads",
+    "checkpoint",
+    "checkpoint_mode",
+    "headless",
+    "plugins",
+)
+"""Keys that belong to a command and its machine, never taken from the file."""
+
+OBSERVATION_KEYS = (
+    "task.name",
+    "task.img_width",
+    "task.img_height",
+    "task.img_grayscale",
+    "task.img_hist_len",
+    "task.rtgym.act_buf_len",
+    "task.rtgym.act_in_obs",
+)
+"""Keys that decide shapes of observation and action."""
+
+NETWORK_KEYS = ("train.params.algo", "train.params.model", "train.params.network")
+"""Keys, with all below them, that decide the networks."""
+
+HARMLESS_NETWORK_KEYS = ("train.params.network.random_shift",)
+"""Keys of the network that change no shape."""
+
+
+def with_stored_choices(words: Sequence[str], config_dir: Path) -> list[str]:
+    """Adds ``task=`` and ``train=`` as stored in the checkpoint, so that keys are checked against the right schemas.
+
+    Args:
+        words: What was typed.
+        config_dir: Where the files of the groups are; a choice without a file there is left to the defaults.
+
+    Raises:
+        ValueError: If the checkpoint is missing or damaged.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parser = OverridesParser.create()
+    checkpoints = [parser.parse_override(word) for word in words if word.startswith("checkpoint=")]
+    paths = [override.value() for override in checkpoints if not override.is_sweep_override()]
+    if not paths or paths[-1] is None:
+        return list(words)
+    from algos.checkpoint import load_checkpoint
+
+    stored = load_checkpoint(str(paths[-1])).config
+    typed = {word.partition("=")[0] for word in words}
+    choices = {group: stored_choice(stored, group) for group in GROUPS if group not in typed}
+    known = {group: choice for group, choice in choices.items() if (config_dir / group / f"{choice}.yaml").is_file()}
+    return [*(f"{group}={choice}" for group, choice in known.items()), *words]
+
+
+def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_playing: bool) -> dict[str, Any]:
+    """The configuration of a command with a checkpoint: what is stored in the file, changed by what was typed.
+
+    Args:
+        composed: Plain data composed from the files of cfg; ``checkpoint`` names the file.
+        overrides: The words typed.
+        is_playing: Whether the checkpoint is only played.
+
+    Raises:
+        ValueError: If the file is missing, damaged or does not fit what was typed.
+    """
+    from algos.checkpoint import load_checkpoint
+
+    path = str(composed["checkpoint"])
+    stored = load_checkpoint(path).config
+    config = merge_stored(stored, composed, overrides)
+    is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
+    refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent)
+    return config
+
+
+def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The stored configuration with what was typed.
+
+    Args:
+        stored: Plain data from the checkpoint.
+        composed: Plain data composed from the files of cfg and the same overrides; where typed values are read from.
+        overrides: The words typed, as hydra reports them (``HydraConfig.overrides.task``).
+
+    Raises:
+        ValueError: If a word takes a key away.
+    """
+    config = copy.deepcopy(dict(stored))
+    for key in THIS_COMMAND:
+        if key in composed:
+            config[key] = copy.deepcopy(composed[key])
+    for key in composed:  # keys that this program has and the one that wrote the file had not
+        config.setdefault(key, copy.deepcopy(composed[key]))
+    for key in typed_keys(overrides, stored):
+        key = _up_to_list(composed, key)
+        _set(config, key, copy.deepcopy(_get(composed, key)))
+        if key in GROUPS:
+            _set(config, f"choices.{key}", _get(composed, f"choices.{key}"))
+    return config
+
+
+def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[str]:
+    """Full names of the keys that the words set, groups first; a group typed as it was stored sets nothing."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_delete():
+            raise ValueError(f"{override.input_line} takes a key away, which is not possible with a checkpoint")
+    for override in sorted(parsed, key=lambda entry: entry.key_or_group not in GROUPS):
+        key, value = override.key_or_group, override.value()
+        if key in GROUPS and not isinstance(value, Mapping):
+            if str(value) != stored_choice(stored, key):
+                yield key
+        elif isinstance(value, Mapping):
+            yield from (f"{key}.{name}" for name in _leaves(value))
+        else:
+            yield key
+
+
+def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
+    """Which file of a group the stored configuration was made from."""
+    choice = _get(stored, f"choices.{group}")
+    return choice if isinstance(choice, str) else None
+
+
+def refuse_shape_changes(
+    stored: Mapping[str, Any], config: Mapping[str, Any], checkpoint: str, *, is_new_agent: bool
+) -> None:
+    """Refuses a configuration whose observation, action or networks differ from those of the checkpoint.
+
+    Args:
+        stored: Plain data from the checkpoint.
+        config: What is about to run.
+        checkpoint: Path of the file, for the message.
+        is_new_agent: Whether only the replay is taken, so that the networks may differ.
+
+    Raises:
+        ValueError: Naming the key, its stored and its new value.
+    """
+    kinds = [(key, "observation") for key in OBSERVATION_KEYS]
+    if not is_new_agent:
+        kinds += [(f"{key}{leaf}", "networks") for key in NETWORK_KEYS for leaf in _leaves_below(key, stored, config)]
+    for key, what in kinds:
+        old, new = _get(stored, key), _get(config, key)
+        if old != new and key not in HARMLESS_NETWORK_KEYS:
+            raise ValueError(
+                f"{key}={_shown(new)} would change the shape of the {what}: {checkpoint} was trained with "
+                f"{_shown(old)}; leave it at that, or train anew without a checkpoint"
+            )
+
+
+def _leaves_below(key: str, *configs: Mapping[str, Any]) -> list[str]:
+    found: dict[str, None] = {}
+    for config in configs:
+        section = _get(config, key)
+        names = [f".{name}" for name in _leaves(section)] if isinstance(section, Mapping) else [""]
+        found.update(dict.fromkeys(names))
+    return list(found)
+
+
+def _leaves(section: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{name}.{rest}" for rest in _leaves(value))
+        else:
+            yield str(name)
+
+
+def _up_to_list(config: Mapping[str, Any], key: str) -> str:
+    """The key of the whole list when ``key`` names an entry of one (hidden.0)."""
+    names = key.split(".")
+    prefixes = [".".join(names[: count + 1]) for count in range(len(names))]
+    return next((prefix for prefix in prefixes if isinstance(_get(config, prefix), list)), key)
+
+
+def _get(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        config = config[name] if isinstance(config.get(name), dict) else config.setdefault(name, {})
+    config[last] = value
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,94 @@
+"""Draws the pictures of the README from the simulator: ``python docs/make_pictures.py [checkpoint]``.
+
+Without a checkpoint the scripted driver drives, with one its policy does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import tasks
+from tasks.course import course
+from tasks.pictures import plot_driven_line, write_png
+from tasks.trackmania.lidar_sensor import beam_pixels
+
+IMAGES = Path(__file__).resolve().parent / "images"
+TRACK = "medium"
+SEED = 1
+VIEW_STEP = 190
+VIEW_WIDTH = 640
+
+Act = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
+
+
+def main(arguments: list[str]) -> None:
+    """Writes docs/images/view.png and docs/images/driven_line.png."""
+    name, act = _trained(arguments[0]) if arguments else ("TM20Lidar", _scripted())
+    env = tasks.make(name, observation="dict", track=TRACK, game="sim")
+    trajectory, lap_time_s, view = _drive(env, act)
+    env.close()
+    line = course({"track": TRACK})
+    driver = "trained driver" if arguments else "scripted driver"
+    lap = "not finished" if lap_time_s is None else f"{lap_time_s:.2f} s"
+    title = f"{TRACK}, {driver}: {lap}"
+    plot_driven_line(line.centre_line, line.width_m, [trajectory], IMAGES / "driven_line.png", title=title)
+    write_png(view, IMAGES / "view.png")
+
+
+def _drive(env: Any, act: Act) -> tuple[np.ndarray, float | None, np.ndarray]:
+    """One lap: its trajectory, its time and the view in the middle of it."""
+    observation, info = env.reset(seed=SEED)
+    rows: list[tuple[float, float, float]] = []
+    view = np.zeros((1, 1, 3), np.uint8)
+    done = False
+    while not done:
+        observation, _, terminated, truncated, info = env.step(act(env, observation))
+        rows.append((info["x"], info["z"], info["speed_mps"]))
+        done = terminated or truncated
+        if len(rows) == VIEW_STEP:
+            view = np.vstack([env.render(), _view(env.interface.game)])
+    statistics = info["episode_statistics"]
+    return np.array(rows, np.float32), statistics["lap_time_s"] if statistics["finished"] else None, view
+
+
+def _view(game: Any) -> np.ndarray:
+    """The window with the LIDAR's beams, and the grey 64 x 64 picture enlarged in its corner."""
+    frame = np.ascontiguousarray(game.frame()[..., 2::-1])
+    height, width = frame.shape[:2]
+    grey = cv2.resize(cv2.cvtColor(cv2.resize(frame, (64, 64)), cv2.COLOR_RGB2GRAY), (160, 160), interpolation=0)
+    for pixels, length in zip(beam_pixels(width, height), game.lidar(), strict=True):
+        (row, column), (end_row, end_column) = pixels[0].tolist(), pixels[int(length)].tolist()
+        cv2.line(frame, (column, row), (end_column, end_row), (235, 60, 40), 1, cv2.LINE_AA)
+        cv2.circle(frame, (end_column, end_row), 4, (235, 60, 40), -1, cv2.LINE_AA)
+    frame[:164, -164:] = 255
+    frame[:160, -160:] = grey[..., None]
+    return cv2.resize(frame, (VIEW_WIDTH, round(height * VIEW_WIDTH / width)), interpolation=cv2.INTER_AREA)
+
+
+def _scripted() -> Act:
+    from tasks.sim.scripted_driver import ScriptedDriver
+    from tasks.sim.track import load_track
+
+    driver = ScriptedDriver(load_track(TRACK))
+    return lambda env, _: driver.act(env.interface.game.state())
+
+
+def _trained(checkpoint_file: str) -> tuple[str, Act]:
+    from algos.agent import build_policy
+    from algos.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(checkpoint_file)
+    policy = build_policy(checkpoint.policy, SEED)
+    policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
+    policy.begin_episode()
+    return checkpoint.config["task"]["name"], lambda _, observation: policy.act(observation, deterministic=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,187 @@
+"""The words of the command line: our own flags are taken out here, what is left belongs to hydra.
+
+``train.py`` calls ``parse`` first. Knows the roles of the program and nothing of configurations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+EPILOG = """\
+words for the configuration (hydra):
+  task=NAME train=NAME  what is driven and how it is learned: the files of cfg/task and cfg/train
+  KEY=VALUE             any key of the configuration, e.g. task.track=short max_env_steps=30000 seed=1
+  plugins=[my_file.py]  your own tasks, networks, algorithms or observers, registered by your file
+  --cfg job             print the whole configuration instead of running; --resolve fills in references
+  --multirun            one run for each combination of comma-separated values, e.g. seed=0,1,2
+  --config-dir DIR      a folder of your own task/*.yaml and train/*.yaml
+  --hydra-help          hydra's own help
+
+examples:
+  python train.py task=TM20Full train=TM20FullSAC
+  python train.py task=TM20Lidar train=TM20LidarSAC task.track=short
+  python train.py task=TM20Lidar train=TM20LidarSAC --play --checkpoint runs/RUN/nn/best.pth
+"""
+
+
+HYDRA_FLAGS = (
+    "--help",
+    "--hydra-help",
+    "--version",
+    "--cfg",
+    "--resolve",
+    "--package",
+    "--run",
+    "--multirun",
+    "--shell-completion",
+    "--config-path",
+    "--config-name",
+    "--config-dir",
+    "--info",
+)
+"""Hydra's long flags; --experimental-rerun is left out, because it unpickles a file."""
+
+
+class Role(Enum):
+    """What one process of the program does; the value is its flag."""
+
+    train = "train"
+    play = "play"
+    worker = "worker"
+    server = "server"
+    record = "record"
+    check = "check"
+    benchmark = "benchmark"
+    drive = "drive"
+
+
+BUILT_ROLES = (Role.train, Role.play)
+
+_ROLE_HELP = {
+    Role.play: "drive with a trained checkpoint and write its laps, a video and a plot",
+    Role.worker: "collect experience for a learner on another machine (not built yet)",
+    Role.server: "relay between learner and far workers (not built yet)",
+    Role.record: "record a reference path by driving once (not built yet)",
+    Role.check: "show what the task observes (not built yet)",
+    Role.benchmark: "measure the durations of a step (not built yet)",
+    Role.drive: "drive the simulator by hand (not built yet)",
+}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was typed."""
+
+    role: Role
+    words: list[str] = field(default_factory=list)
+    """What hydra sees; --help is among them."""
+
+
+class CommandLineError(ValueError):
+    """Raised when our flags contradict each other or name a role that does not exist yet."""
+
+
+def parse(argv: Sequence[str]) -> CommandLine:
+    """Takes our flags out of the command line and turns ``--checkpoint F`` and ``--headless`` into keys.
+
+    Raises:
+        CommandLineError: If two roles are asked for, a role is not built, or two checkpoints are given.
+    """
+    flags, words = build_parser().parse_known_args(list(argv))
+    words = [_without_plus(word) for word in words]
+    _check_flags(words)
+    role = _role(flags)
+    if flags.checkpoint is not None:
+        words = _with_checkpoint(words, flags.checkpoint)
+    if flags.headless:
+        words.append("headless=true")
+    if flags.help:
+        words.append("--help")
+    return CommandLine(role, _keys_first(words))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of our flags; unknown words are hydra's."""
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        usage="python train.py [task=NAME] [train=NAME] [KEY=VALUE ...] [flags]",
+        description="Trains a driver (the default), or plays one back.",
+        epilog=EPILOG,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="show this text and exit")
+    for role, text in _ROLE_HELP.items():
+        parser.add_argument(f"--{role.value}", action="store_true", help=text)
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="start from this file; the same as checkpoint=FILE (see checkpoint_mode)"
+    )
+    parser.add_argument(
+        "--headless", action="store_true", help="no window and no live display, plain lines; the same as headless=true"
+    )
+    return parser
+
+
+def help_text() -> str:
+    """Our flags and the words, in one text; hydra's --help adds the names of the files."""
+    return build_parser().format_help() + "\n"
+
+
+def quote(value: str) -> str:
+    """A text as hydra's grammar reads it back unchanged: backslashes count only before a quote."""
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{chr(92) * trailing}'"
+
+
+def _role(flags: argparse.Namespace) -> Role:
+    chosen = [role for role in _ROLE_HELP if getattr(flags, role.value)]
+    if len(chosen) > 1:
+        raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
+    role = chosen[0] if chosen else Role.train
+    if role not in BUILT_ROLES:
+        raise CommandLineError(f"--{role.value} is not built yet; training (no flag) and --play are")
+    return role
+
+
+def _check_flags(words: Sequence[str]) -> None:
+    """Refuses a flag that is neither ours nor hydra's."""
+    for word in words:
+        name = word.partition("=")[0]
+        if word.startswith("--") and name not in HYDRA_FLAGS:
+            ours = ["--checkpoint", "--headless", *(f"--{role.value}" for role in _ROLE_HELP)]
+            close = difflib.get_close_matches(name, [*ours, *HYDRA_FLAGS], n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise CommandLineError(
+                f"unknown flag {name}{hint}; ours: {' '.join(ours)}; hydra's: {' '.join(HYDRA_FLAGS)}; "
+                "keys of the configuration are KEY=VALUE"
+            )
+
+
+def _with_checkpoint(words: list[str], path: str) -> list[str]:
+    if not path:
+        raise CommandLineError("--checkpoint needs the path of a checkpoint, e.g. runs/RUN/nn/best.pth")
+    typed = [word for word in words if word.startswith("checkpoint=")]
+    word = f"checkpoint={quote(path)}"
+    if any(other.partition("=")[2] not in (path, quote(path)) for other in typed):
+        raise CommandLineError(f"--checkpoint {path} and {typed[0]} are one key; give it once")
+    return [other for other in words if other not in typed] + [word]
+
+
+def _keys_first(words: list[str]) -> list[str]:
+    """Hydra's parser wants all KEY=VALUE words in one piece; flags may stand anywhere here."""
+    keys = [word for word in words if not word.startswith("-") and ("=" in word or word.startswith("~"))]
+    return keys + [word for word in words if word not in keys]
+
+
+def _without_plus(word: str) -> str:
+    for prefix in ("++plugins=", "+plugins="):
+        if word.startswith(prefix):
+            return word.lstrip("+")
+    return word

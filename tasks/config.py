@@ -1,0 +1,345 @@
+"""Task configuration: one dataclass per group of ``cfg/task/*.yaml``. Standard library only.
+
+The rtgym and reward groups keep the names of TMRL's ``config.json``; everything else is lower_snake with its unit.
+Hydra reads these classes as schemas, so a misspelt key or a wrong type fails by its full name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def config_from_dict(cls: type[Config], data: Mapping[str, Any], prefix: str) -> Config:
+    """Builds a config dataclass from plain data (JSON, YAML), strictly.
+
+    Args:
+        cls: The dataclass; its fields may be dataclasses, Enums (by member name), lists, unions and plain types.
+        data: Plain data; keys that are absent keep their defaults.
+        prefix: Name of the whole in messages, such as ``task``.
+
+    Raises:
+        ValueError: For an unknown key or a value of the wrong type, by its full name.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{prefix} must be a mapping of the fields of {cls.__name__}, got {data!r}")
+    known = {entry.name: entry for entry in fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in known:
+            raise ValueError(_unknown_key(prefix, key, sorted(known)))
+    for name, entry in known.items():
+        if name not in data and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ValueError(f"{prefix}.{name} is required and has no default")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _convert(hints[key], value, f"{prefix}.{key}") for key, value in data.items()})
+
+
+def config_to_dict(config: Any) -> dict[str, Any]:
+    """The inverse of ``config_from_dict``: plain data that JSON can hold, Enums by member name."""
+    return {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}
+
+
+class GameKind(Enum):
+    """Which game is driven."""
+
+    auto = "auto"
+    """The live game when plausible telemetry arrives within one second, else the simulator."""
+    sim = "sim"
+    live = "live"
+
+
+class ClockKind(Enum):
+    """Which clock paces the environment."""
+
+    virtual = "virtual"
+    """Simulated time: as fast as the processor allows, same timing semantics."""
+    wall = "wall"
+    """Real time, through rtgym."""
+
+
+class ControlKind(Enum):
+    """How actions reach the game."""
+
+    gamepad = "gamepad"
+    keyboard = "keyboard"
+    """Binary arrows with TMRL's thresholds: gas > 0, brake > 0, steer beyond +-0.5."""
+
+
+class RewardCompat(Enum):
+    """Whose reward is computed."""
+
+    ours = "ours"
+    """Best-so-far progress: driving back and forth earns nothing and a creeping car ends its episode."""
+    tmrl = "tmrl"
+    """TMRL's numbers exactly, defects included, for comparison."""
+
+
+@dataclass
+class RtgymConfig:
+    """The elastic real-time clock; names and meaning as in rtgym."""
+
+    time_step_duration: float = 0.05
+    """Duration of a step [s]."""
+    start_obs_capture: float = 0.04
+    """When the observation is captured, after the start of the step [s]."""
+    time_step_timeout_factor: float = 1.0
+    """How late a step may be, in steps, before the clock is re-based."""
+    act_buf_len: int = 2
+    """Number of past actions in the observation; at least the total delay in steps."""
+    act_in_obs: bool = True
+    """Whether the action buffer is part of the observation."""
+    reset_act_buf: bool = True
+    """Whether reset() fills the action buffer with the default action."""
+    last_act_on_reset: bool = False
+    """Whether reset() applies the last action of the previous episode instead of the default action."""
+    wait_on_done: bool = True
+    """Whether the environment pauses by itself at the end of an episode."""
+    ep_max_length: int | str = "auto"
+    """Steps after which an episode is truncated; auto: max(1000, path length / (8 m/s x time step))."""
+    benchmark: bool = False
+    """Whether durations of the parts of a step are measured."""
+    benchmark_polyak: float = 0.1
+    """Averaging factor of these measurements."""
+
+    def __post_init__(self) -> None:
+        _require(self.time_step_duration > 0, "task.rtgym.time_step_duration", self.time_step_duration, "> 0 s")
+        _require(
+            0 <= self.start_obs_capture <= self.time_step_duration,
+            "task.rtgym.start_obs_capture",
+            self.start_obs_capture,
+            f"between 0 and time_step_duration ({self.time_step_duration} s)",
+        )
+        _require(
+            self.time_step_timeout_factor >= 0,
+            "task.rtgym.time_step_timeout_factor",
+            self.time_step_timeout_factor,
+            ">= 0",
+        )
+        _require(self.act_buf_len >= 1, "task.rtgym.act_buf_len", self.act_buf_len, ">= 1")
+        is_auto = self.ep_max_length == "auto"
+        is_number = isinstance(self.ep_max_length, int) and self.ep_max_length >= 1
+        _require(is_auto or is_number, "task.rtgym.ep_max_length", self.ep_max_length, "'auto' or an integer >= 1")
+        _require(0 < self.benchmark_polyak <= 1, "task.rtgym.benchmark_polyak", self.benchmark_polyak, "in (0, 1]")
+
+
+@dataclass
+class RewardConfig:
+    """Progress along the reference path; names as in TMRL's REWARD_CONFIG."""
+
+    compat: RewardCompat = RewardCompat.ours
+    """``ours`` or ``tmrl``."""
+    path: str | None = None
+    """Reference path (.npy of points x,y,z [m] or TMRL's reward.pkl); null: the centre line of the track."""
+    END_OF_TRACK: float = 10.0
+    """Reward for reaching the finish. TMRL has 100; 10 (100 m of track) learns faster."""
+    CONSTANT_PENALTY: float = 0.0
+    """Added at every step."""
+    CHECK_FORWARD: int = 500
+    """Length of the forward search window [points of 0.1 m]: the longest cut that still counts."""
+    CHECK_BACKWARD: int = 10
+    """Length of the backward search window [points]."""
+    FAILURE_COUNTDOWN: int = 10
+    """Steps without progress, after MIN_STEPS, that end the episode."""
+    MIN_STEPS: int = 70
+    """Steps before the countdown may begin."""
+    MAX_STRAY: float = 100.0
+    """Distance to the nearest path point in the search window beyond which the episode ends [m]."""
+    min_speed: float = 2.0
+    """Progress slower than this over the countdown counts as standing still [m/s]; ``ours`` only."""
+    wall_penalty: float = 0.0
+    """Subtracted per m/s of speed lost into a wall within the step; simulator only, ``ours`` only."""
+
+    def __post_init__(self) -> None:
+        for name in ("CHECK_FORWARD", "FAILURE_COUNTDOWN"):
+            _require(getattr(self, name) >= 1, f"task.reward.{name}", getattr(self, name), ">= 1")
+        for name in ("CHECK_BACKWARD", "MIN_STEPS", "min_speed", "wall_penalty"):
+            _require(getattr(self, name) >= 0, f"task.reward.{name}", getattr(self, name), ">= 0")
+        _require(self.MAX_STRAY > 0, "task.reward.MAX_STRAY", self.MAX_STRAY, "> 0 m")
+
+
+@dataclass
+class RandomizationConfig:
+    """What each simulated episode draws from its own seed."""
+
+    frame_phase: bool = True
+    """Whether the phase of the 60 Hz frames against the steps is drawn."""
+    capture_jitter_s: float = 0.003
+    """The capture is late by U(0, this) [s]."""
+    input_delay_ticks: list[int] = field(default_factory=lambda: [0, 2])
+    """Range of the delay of the controls, in 10 ms ticks, both ends included; one draw per episode."""
+    start_offset_m: float = 1.0
+    """Start position: U(-this, this) along and across the road [m]."""
+    start_yaw_deg: float = 5.0
+    """Start heading: U(-this, this) [degrees]."""
+
+    def __post_init__(self) -> None:
+        for name in ("capture_jitter_s", "start_offset_m", "start_yaw_deg"):
+            _require(getattr(self, name) >= 0, f"task.randomization.{name}", getattr(self, name), ">= 0")
+        low_high = self.input_delay_ticks
+        _require(
+            len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 20,
+            "task.randomization.input_delay_ticks",
+            low_high,
+            "[low, high] with 0 <= low <= high <= 20",
+        )
+
+
+@dataclass
+class TaskConfig:
+    """A TrackMania task: what is driven, observed and rewarded."""
+
+    name: str = "TM20Full"
+    """Registered task: TM20Full, TM20Lidar or TM20LidarProgress."""
+    game: GameKind = GameKind.auto
+    """auto, sim or live."""
+    clock: ClockKind = ClockKind.virtual
+    """virtual (simulator only) or wall."""
+    control: ControlKind = ControlKind.gamepad
+    """gamepad (analog) or keyboard (binary arrows)."""
+    track: str = "medium"
+    """Shipped track (short, medium, long, each also with _mirrored) or a .csv/.npy file of x,z or x,y,z [m]."""
+    track_width_m: float = 25.75
+    """Drivable width of a track given as a file [m]."""
+    window_width: int = 256
+    """Width of the game window [px]; LIDAR needs 958."""
+    window_height: int = 128
+    """Height of the game window [px]; LIDAR needs 488."""
+    img_width: int = 64
+    """Width of the observed image [px]."""
+    img_height: int = 64
+    """Height of the observed image [px]."""
+    img_grayscale: bool = True
+    """Grey images, or RGB."""
+    img_hist_len: int = 4
+    """Number of images or LIDAR scans in the observation, newest last."""
+    sleep_time_at_reset: float = 1.5
+    """Pause after a restart of the live game [s]."""
+    save_replays: bool = False
+    """Whether the live game saves a ghost of each finished run."""
+    rtgym: RtgymConfig = field(default_factory=RtgymConfig)
+    """The clock."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """The reward."""
+    randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
+    """What differs from one simulated episode to the next."""
+
+    def __post_init__(self) -> None:
+        for name in ("window_width", "window_height", "img_width", "img_height", "img_hist_len"):
+            _require(getattr(self, name) >= 1, f"task.{name}", getattr(self, name), ">= 1")
+        _require(self.track_width_m > 2, "task.track_width_m", self.track_width_m, "> 2 m")
+        _require(self.sleep_time_at_reset >= 0, "task.sleep_time_at_reset", self.sleep_time_at_reset, ">= 0 s")
+        _require(
+            self.clock is ClockKind.wall or self.game is not GameKind.live,
+            "task.clock",
+            self.clock.name,
+            "'wall' when task.game is 'live'",
+        )
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return config_to_dict(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Checks ``value`` against a type annotation and turns plain data into what it names."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(hint, value, key)
+    if origin in (list, tuple):
+        return _convert_sequence(origin, arguments, value, key)
+    if hint is dict or origin is dict:
+        return _convert_mapping(arguments, value, key)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else config_from_dict(hint, value, key)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _convert_enum(hint, value, key)
+    return _convert_scalar(hint, value, key)
+
+
+def _convert_union(hint: Any, value: Any, key: str) -> Any:
+    options = typing.get_args(hint)
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    # An exact type first, so that 3 stays an int where a field is ``float | int``.
+    for option in sorted(options, key=lambda entry: entry is not type(value)):
+        if option is type(None):
+            continue
+        try:
+            return _convert(option, value, key)
+        except ValueError as error:
+            errors.append(str(error))
+    if len(errors) == 1:
+        raise ValueError(errors[0])
+    raise ValueError(f"{key} must be {_type_name(hint)}, got {value!r}")
+
+
+def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, key: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{key} must be a list, got {value!r}")
+    is_fixed = origin is tuple and Ellipsis not in arguments and bool(arguments)
+    if is_fixed and len(value) != len(arguments):
+        raise ValueError(f"{key} must have {len(arguments)} entries, got {value!r}")
+    hints = arguments if is_fixed else (arguments[0] if arguments else Any,) * len(value)
+    pairs = enumerate(zip(hints, value, strict=True))
+    return origin(_convert(hint, entry, f"{key}[{i}]") for i, (hint, entry) in pairs)
+
+
+def _convert_mapping(arguments: tuple[Any, ...], value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key} must be a mapping, got {value!r}")
+    hint = arguments[1] if arguments else Any
+    return {str(name): _convert(hint, entry, f"{key}.{name}") for name, entry in value.items()}
+
+
+def _convert_enum(hint: type[Enum], value: Any, key: str) -> Enum:
+    if isinstance(value, hint):
+        return value
+    if isinstance(value, str) and value in hint.__members__:
+        return hint[value]
+    raise ValueError(f"{key} must be one of {', '.join(hint.__members__)}, got {value!r}")
+
+
+def _convert_scalar(hint: Any, value: Any, key: str) -> Any:
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    is_bool_for_int = hint is int and isinstance(value, bool)
+    if isinstance(hint, type) and isinstance(value, hint) and not is_bool_for_int:
+        return value
+    raise ValueError(f"{key} must be {_type_name(hint)}, got {value!r}")
+
+
+def _type_name(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(option) for option in typing.get_args(hint))
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+
+
+def _unknown_key(prefix: str, key: object, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1)
+    hint = f"; did you mean {prefix}.{close[0]}?" if close else ""
+    return f"unknown key {prefix}.{key}{hint} Known: {', '.join(known)}"
+
+
+def _require(condition: bool, key: str, got: object, expected: str) -> None:
+    is_nan = isinstance(got, float) and math.isnan(got)
+    if not condition or is_nan:
+        raise ValueError(f"{key} must be {expected}, got {got!r}")

@@ -1,0 +1,41 @@
+"""What a drive is compared with: the line and width of the track and the scripted driver's lap.
+
+Used where pictures and results are made (``algos.agent``, ``algos.players``); needs no environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Course(NamedTuple):
+    """A track as people look at it."""
+
+    name: str
+    """As given in ``task.track``."""
+    centre_line: np.ndarray
+    """x, y, z [m], shape (N, 3)."""
+    width_m: float
+
+
+def course(task: Mapping[str, Any]) -> Course:
+    """Loads the track of a task.
+
+    Args:
+        task: TaskConfig as plain data.
+    """
+    from tasks.sim.track import load_track
+
+    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
+    return Course(str(task["track"]), np.asarray(track.centre_line), float(track.width_m))
+
+
+def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
+    """Lap of the shipped scripted driver on the track of a task [s]."""
+    from tasks.sim.scripted_driver import scripted_lap_time_s as lap_time_s
+    from tasks.sim.track import load_track
+
+    return float(lap_time_s(load_track(task["track"], float(task.get("track_width_m", 25.75)))))

@@ -1,0 +1,84 @@
+"""What a task knows of a game: telemetry, pictures and controls. The live game and the simulator implement it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Telemetry(NamedTuple):
+    """The plugin's record of 11 little-endian float32 (44 bytes), in its order."""
+
+    speed: float
+    """[m/s]"""
+    distance: float
+    """Driven since the start [m]."""
+    x: float
+    """[m]"""
+    y: float
+    """Up [m]."""
+    z: float
+    """[m]"""
+    steer: float
+    """-1 to 1, positive to the right."""
+    gas: float
+    """0 to 1."""
+    is_braking: float
+    """0 or 1."""
+    finished: float
+    """1 while the finish screen shows, else 0."""
+    gear: float
+    rpm: float
+
+
+class Game(Protocol):
+    """A car on a track, at some moment of the clock it was built with. Reading is never blocking for long."""
+
+    def telemetry(self) -> tuple[Telemetry, float]:
+        """Newest record and its age [s]."""
+        ...
+
+    def frame(self) -> np.ndarray:
+        """Newest picture of the window, uint8 BGRA, shape (window_height, window_width, 4)."""
+        ...
+
+    def image(self) -> np.ndarray:
+        """The observed picture, uint8, shape (img_height, img_width), or (img_height, img_width, 3) RGB.
+
+        Equal to cv2.resize of the BGRA frame (bilinear), then grey.
+        """
+        ...
+
+    def lidar(self) -> np.ndarray:
+        """TMRL's 19-beam LIDAR of the newest picture, float32, shape (19,), unit: pixels along the beam."""
+        ...
+
+    def apply(self, control: np.ndarray | None) -> None:
+        """Sends [gas, brake, steer], each in [-1, 1]; None touches nothing."""
+        ...
+
+    def restart(self, seed: int | None) -> None:
+        """Puts the car back to the start. A simulator draws the episode's randomness from ``seed``."""
+        ...
+
+    def episode_facts(self) -> GameFacts:
+        """What only a simulator can know; NaN or 0 where it is not known."""
+        ...
+
+    def close(self) -> None:
+        """Releases all controls and resources. Calling it twice is fine."""
+        ...
+
+
+class GameFacts(NamedTuple):
+    """Facts since the last restart that telemetry does not carry."""
+
+    finish_time_s: float
+    """Race time at which the finish line was crossed, interpolated within the tick [s]; NaN before."""
+    wall_contacts: int
+    """Number of separate contacts with a wall."""
+    wall_impact_mps: float
+    """Summed speed lost into walls [m/s]."""
+    yaw: float
+    """Heading [rad]; NaN when unknown."""

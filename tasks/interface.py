@@ -1,0 +1,78 @@
+"""What a new real-time task implements: an rtgym interface that also knows its observation fields and statistics.
+
+``tasks.registry`` builds it and hands it to the virtual-time environment or to rtgym; the game behind it is its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from rtgym import RealTimeGymInterface
+
+from tasks.clock import Clock
+from tasks.observation import ObservationSpec
+
+
+class TaskInterface(RealTimeGymInterface, ABC):
+    """An rtgym interface with named observation fields.
+
+    A subclass implements ``spec_for``, ``from_config``, ``send_control``, ``reset``, ``get_obs_rew_terminated_info``
+    and ``episode_statistics``. Arrays it returns must not change afterwards. Every step info holds ``progress``, the
+    covered fraction of the task in [0, 1].
+    """
+
+    observation_spec: ObservationSpec
+    """Fields in the order of the lists that reset() and get_obs_rew_terminated_info() return, then the actions."""
+
+    @classmethod
+    @abstractmethod
+    def spec_for(cls, config: Any) -> ObservationSpec:
+        """The observation that ``config`` leads to, without touching any game."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Any, clock: Clock) -> TaskInterface:
+        """Builds the task and its game on ``clock``."""
+
+    @abstractmethod
+    def send_control(self, control: np.ndarray | None) -> None:
+        """Applies an action; None touches nothing."""
+
+    @abstractmethod
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
+        """Starts an episode and returns its first observation (without actions) and info."""
+
+    @abstractmethod
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+        """Captures what the action led to: observation (without actions), reward, terminated, info."""
+
+    @abstractmethod
+    def episode_statistics(self) -> dict[str, float]:
+        """What is said of the episode that just ended; keys of ``tasks.samples.EPISODE_STATISTICS``."""
+
+    def default_episode_steps(self, time_step_s: float) -> int:
+        """Steps after which an episode is truncated when ``ep_max_length`` is ``auto``."""
+        del time_step_s
+        return 1000
+
+    def get_observation_space(self) -> spaces.Tuple:
+        """Space of the fields, without the action buffer."""
+        return spaces.Tuple([field.space() for field in self.observation_spec.fields])
+
+    def get_action_space(self) -> spaces.Box:
+        """One float32 vector in [-1, 1]."""
+        return spaces.Box(-1.0, 1.0, (self.observation_spec.action_size,), np.float32)
+
+    def get_default_action(self) -> np.ndarray:
+        """What is applied at the start of an episode."""
+        return np.zeros(self.observation_spec.action_size, np.float32)
+
+    def render(self) -> np.ndarray | None:
+        """A picture for people, uint8 RGB, shape (h, w, 3); None when the task has none."""
+        return None
+
+    def close(self) -> None:
+        """Releases the game. Calling it twice is fine."""

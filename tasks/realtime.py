@@ -1,0 +1,543 @@
+"""Real-time environments over a ``TaskInterface``: in virtual time, and on the wall clock through rtgym.
+
+Both have rtgym's timing: an action is sent at the start of a step, the observation of that step is captured
+``start_obs_capture`` later, and ``step(a)`` returns the observation of the step in flight before ``a`` acts.
+``tasks.registry`` builds them; the views in ``tasks.views`` rename what they return.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from rtgym import RealTimeGymInterface
+from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
+from rtgym.envs.utils.benchmark import Benchmark
+
+from tasks.clock import Clock
+from tasks.config import RtgymConfig
+from tasks.interface import TaskInterface
+
+_JITTER_STREAM = 1
+"""Separates the draws of the environment from those of the game, which use the plain episode seed."""
+_SEED_LIMIT = 2**31
+
+
+def make_wall_env(
+    interface: TaskInterface,
+    config: RtgymConfig,
+    *,
+    implementation: str | None = None,
+    timeout_s: float = 10.0,
+    reset_timeout_s: float = 60.0,
+) -> WallClockEnv:
+    """Builds the environment that runs in real time, through rtgym.
+
+    Args:
+        interface: The task, built with a ``WallClock``.
+        config: The elastic clock.
+        implementation: ``v1`` (a thread per step) or ``ts`` (one persistent thread); None: v1 on Windows, else ts.
+        timeout_s: How long a capture may take before step() raises TimeoutError.
+        reset_timeout_s: The same for reset() and wait(), where they run in rtgym's thread (``ts``).
+    """
+    chosen = implementation or ("v1" if sys.platform == "win32" else "ts")
+    if chosen not in ("v1", "ts"):
+        raise ValueError(f"implementation must be 'v1' or 'ts', got {chosen!r}")
+    return WallClockEnv(interface, config, chosen, timeout_s, reset_timeout_s)
+
+
+class TaskEnv(gymnasium.Env):
+    """What both environments share: spaces, seeds, rendering, statistics at the end of an episode.
+
+    Observations are rtgym's tuples: the fields of ``observation_spec``, then the action buffer, oldest first; its last
+    entry is the action just passed to step(), which has not acted yet.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by Gymnasium)
+    render_mode = "rgb_array"
+    ep_max_length: int
+
+    def __init__(self, interface: TaskInterface) -> None:
+        self.interface = interface
+        self.observation_spec = interface.observation_spec
+        self.observation_space = self.observation_spec.tuple_space()
+        self.action_space = interface.get_action_space()
+        self._action_shape = self.action_space.shape
+        self._closed = False
+
+    def wait(self) -> None:
+        """Pauses the environment until the next reset() or step()."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Ends the step in flight."""
+        raise NotImplementedError
+
+    def benchmarks(self) -> dict[str, tuple[float | None, float]]:
+        """What the parts of a step cost [s]: rtgym's names, (mean, mean absolute deviation)."""
+        raise NotImplementedError
+
+    def set_default_action(self, default_action: np.ndarray) -> None:
+        """Changes what the next reset() sends."""
+        raise NotImplementedError
+
+    def set_time_step_duration(self, time_step_duration: float, time_step_timeout_factor: float | None = None) -> None:
+        """Changes the duration of a step [s] from the next step on."""
+        raise NotImplementedError
+
+    def set_start_obs_capture(self, start_obs_capture: float) -> None:
+        """Changes when an observation is captured [s] from the next step on."""
+        raise NotImplementedError
+
+    def set_ep_max_length(self, ep_max_length: int) -> None:
+        """Changes after how many steps an episode is truncated."""
+        raise NotImplementedError
+
+    def render(self) -> np.ndarray | None:
+        """A picture for people, uint8 RGB, shape (h, w, 3)."""
+        return self.interface.render()
+
+    def close(self) -> None:
+        """Releases the game. Calling it twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self.interface.close()
+
+    def _episode_seed(self, seed: int | None) -> int:
+        """The seed of the next episode: as given, else the next draw of this environment's own generator."""
+        gymnasium.Env.reset(self, seed=seed)
+        return int(self.np_random.integers(_SEED_LIMIT)) if seed is None else int(seed)
+
+    def _checked_action(self, action: np.ndarray) -> np.ndarray:
+        """A float32 copy of the action: the caller may reuse its array."""
+        copy = np.array(action, np.float32)
+        if copy.shape != self._action_shape:
+            raise ValueError(f"action must have shape {self._action_shape}, got {copy.shape}")
+        if not all(map(math.isfinite, copy.tolist())):
+            raise ValueError(f"action must be finite, got {copy.tolist()}")
+        return copy
+
+
+class VirtualTimeEnv(TaskEnv):
+    """rtgym's elastic clock in virtual time: one thread, no waiting, the same observations.
+
+    Step k lasts from t_k to t_k + time_step_duration. At t_k the action is sent, at t_k + start_obs_capture (plus a
+    jitter) the observation is captured. step() first ends the step in flight, then starts the next one, so the action
+    acts during the step after the one whose observation is returned. The last action of an episode is never sent.
+    """
+
+    def __init__(
+        self,
+        interface: TaskInterface,
+        config: RtgymConfig,
+        clock: Clock,
+        *,
+        capture_jitter_s: float = 0.0,
+        inference_time_s: float | Callable[[np.random.Generator], float] = 0.0,
+    ) -> None:
+        """Builds the environment.
+
+        Args:
+            interface: The task, built with the same ``clock``.
+            config: The elastic clock; names as in rtgym.
+            clock: Virtual time.
+            capture_jitter_s: A capture is late by U(0, this), drawn from the seed of the episode.
+            inference_time_s: How long the caller's policy takes; a step is late when that exceeds its duration.
+        """
+        super().__init__(interface)
+        self.clock = clock
+        self.ep_max_length = _episode_steps(interface, config)
+        self.time_step_duration = config.time_step_duration
+        self.start_obs_capture = config.start_obs_capture
+        self.time_step_timeout_factor = config.time_step_timeout_factor
+        self.default_action = interface.get_default_action()
+        self.current_step = 0
+        self._config = config
+        self._capture_jitter_s = capture_jitter_s
+        self._inference_time_s = inference_time_s
+        self._act_buf = deque([self.default_action] * config.act_buf_len, maxlen=config.act_buf_len)
+        self._rng = np.random.default_rng(0)
+        self._t_end: float | None = None
+        self._capture_at = 0.0
+        self._returned_at = 0.0
+        self._in_flight = False
+        self._is_waiting = False
+        self._running = False
+        self._captured: tuple[list[np.ndarray], float, bool, dict[str, Any]] | None = None
+        self._bench = Benchmark(run_avg_factor=config.benchmark_polyak) if config.benchmark else None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+        """Starts an episode; its first step is driven by the default action (or the last one: last_act_on_reset)."""
+        episode_seed = self._episode_seed(seed)
+        self._leave_time_step()
+        self._rng = np.random.default_rng([episode_seed, _JITTER_STREAM])
+        self._refill_action_buffer()
+        self.current_step = 0
+        fields, info = self.interface.reset(seed=episode_seed, options=options)
+        info["seed"] = episode_seed
+        observation = self._with_actions(fields)
+        if self._t_end is None:
+            self._t_end = self.clock.now()
+        self._running = True
+        self._start_time_step(self._act_buf[-1])
+        return observation, info
+
+    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, dict[str, Any]]:
+        """Returns what the step in flight led to, and starts the next one with ``action``."""
+        if not self._running:
+            raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
+        action = self._checked_action(action)
+        if self._bench is not None:
+            self._bench.start_step_time()
+        self._end_time_step()
+        if self._bench is not None:
+            self._bench.end_step_join_time()
+        assert self._captured is not None
+        fields, reward, terminated, info = self._captured
+        self.current_step += 1
+        self._act_buf.append(action)
+        truncated = not terminated and self.current_step >= self.ep_max_length
+        if terminated or truncated:
+            self._end_episode(info)
+        else:
+            self._start_time_step(action)
+        if self._bench is not None:
+            self._bench.end_step_time()
+        return self._with_actions(fields), reward, terminated, truncated, info
+
+    def wait(self) -> None:
+        """Pauses: the step in flight ends, the interface rests, and the clock may be re-based without a warning."""
+        self._end_time_step()
+        self._is_waiting = True
+        self.interface.wait()
+
+    def benchmarks(self) -> dict[str, tuple[float | None, float]]:
+        """What the parts of a step cost in real time [s]: rtgym's names, (mean, mean absolute deviation)."""
+        if self._bench is None:
+            raise ValueError("benchmarks() needs task.rtgym.benchmark to be true, got false")
+        return self._bench.get_benchmark_dict()
+
+    def stop(self) -> None:
+        """Ends the step in flight."""
+        self._end_time_step()
+
+    def set_default_action(self, default_action: np.ndarray) -> None:
+        """Changes what the next reset() sends."""
+        self.default_action = self._checked_action(default_action)
+
+    def set_time_step_duration(self, time_step_duration: float, time_step_timeout_factor: float | None = None) -> None:
+        """Changes the duration of a step [s] from the next step on."""
+        self._end_time_step()
+        self.time_step_duration = time_step_duration
+        if time_step_timeout_factor is not None:
+            self.time_step_timeout_factor = time_step_timeout_factor
+
+    def set_start_obs_capture(self, start_obs_capture: float) -> None:
+        """Changes when an observation is captured [s] from the next step on."""
+        self._end_time_step()
+        self.start_obs_capture = start_obs_capture
+
+    def set_ep_max_length(self, ep_max_length: int) -> None:
+        """Changes after how many steps an episode is truncated."""
+        self._end_time_step()
+        self.ep_max_length = ep_max_length
+
+    def _start_time_step(self, action: np.ndarray) -> None:
+        if self._bench is not None:
+            self._bench.start_send_control_time()
+        self.interface.send_control(action)
+        if self._bench is not None:
+            self._bench.end_send_control_time()
+        now = self.clock.now()
+        start = self._next_start(now)
+        self._capture_at = start + self.start_obs_capture
+        if self._capture_jitter_s > 0.0:
+            self._capture_at += self._capture_jitter_s * self._rng.random()
+        self._t_end = start + self.time_step_duration
+        self._returned_at = now
+        self._in_flight = True
+
+    def _next_start(self, now: float) -> float:
+        """Start of the new step: the end of the last one, or now when that is too long ago."""
+        assert self._t_end is not None
+        lateness = now - self._t_end
+        if lateness <= self.time_step_duration * self.time_step_timeout_factor:
+            return self._t_end
+        if not self._is_waiting:
+            warnings.warn(f"Time-step timed out. Elapsed since last time-step: {lateness}", stacklevel=4)
+        self._is_waiting = False
+        return now
+
+    def _end_time_step(self) -> None:
+        """Captures the observation of the step in flight and moves the clock to its end."""
+        if not self._in_flight:
+            return
+        self._in_flight = False
+        self.clock.sleep_until(self._capture_at)
+        if self._bench is not None:
+            self._bench.start_get_obs_time()
+        self._captured = self.interface.get_obs_rew_terminated_info()
+        if self._bench is not None:
+            self._bench.end_get_obs_time()
+        self._sleep_to_end()
+
+    def _leave_time_step(self) -> None:
+        """Moves the clock to the end of the step in flight; nobody will ask for its observation."""
+        if self._in_flight:
+            self._in_flight = False
+            self._sleep_to_end()
+
+    def _sleep_to_end(self) -> None:
+        assert self._t_end is not None
+        self.clock.sleep_until(self._t_end)
+        if callable(self._inference_time_s):
+            self.clock.sleep_until(self._returned_at + self._inference_time_s(self._rng))
+        elif self._inference_time_s > 0.0:
+            self.clock.sleep_until(self._returned_at + self._inference_time_s)
+
+    def _end_episode(self, info: dict[str, Any]) -> None:
+        self._running = False
+        info["episode_statistics"] = self.interface.episode_statistics()
+        if self._config.wait_on_done:
+            self.wait()
+
+    def _refill_action_buffer(self) -> None:
+        if self._config.reset_act_buf:
+            self._act_buf.extend([self.default_action] * self._config.act_buf_len)
+        elif not self._config.last_act_on_reset:
+            # The last action of the previous episode was never applied: what will be applied takes its place.
+            self._act_buf[-1] = self.default_action
+
+    def _with_actions(self, fields: list[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The observation as rtgym's tuple; it owns its arrays."""
+        if not self._config.act_in_obs:
+            return tuple(fields)
+        return (*fields, *[action.copy() for action in self._act_buf])
+
+
+class WallClockEnv(TaskEnv):
+    """rtgym's environment, with seeds, statistics, and exceptions that reach the caller.
+
+    rtgym calls the interface in a thread of its own: an exception there would end that thread and leave step() waiting
+    for ever or returning stale observations. Here the interface is guarded, and the error is raised by the next call.
+    """
+
+    def __init__(
+        self,
+        interface: TaskInterface,
+        config: RtgymConfig,
+        implementation: str,
+        timeout_s: float,
+        reset_timeout_s: float,
+    ) -> None:
+        """Use ``make_wall_env``."""
+        super().__init__(interface)
+        self._config = config
+        self._timeout_s = timeout_s
+        self._reset_timeout_s = reset_timeout_s
+        self._guard = _GuardedInterface(interface)
+        self._threaded_reset = implementation == "ts"
+        env_class = RealTimeEnvTS if self._threaded_reset else RealTimeEnv
+        self.ep_max_length = _episode_steps(interface, config)
+        self._env: Any = env_class(_rtgym_config(self._guard, config, self.ep_max_length))
+        self._running = False
+        self._hung = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+        """Starts an episode, in real time."""
+        episode_seed = self._episode_seed(seed)
+        self._await_capture()
+        self._guard.captured.clear()
+        observation, info = self._bounded("reset", lambda: self._env.reset(seed=episode_seed, options=options))
+        self._guard.raise_error()
+        self._running = True
+        info["seed"] = episode_seed
+        return self._owned(observation), info
+
+    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, dict[str, Any]]:
+        """Waits for the end of the step in flight, returns its observation, and starts the next one."""
+        if not self._running:
+            raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
+        action = self._checked_action(action)
+        self._await_capture()
+        self._guard.captured.clear()
+        observation, reward, terminated, truncated, info = self._env.step(action)
+        if terminated or truncated:
+            self._running = False
+            self._guard.captured.set()
+            info["episode_statistics"] = self.interface.episode_statistics()
+        self._guard.raise_error()
+        return self._owned(observation), reward, terminated, truncated, info
+
+    def wait(self) -> None:
+        """Pauses: the step in flight ends, and the interface rests."""
+        self._await_capture()
+        self._bounded("wait", self._env.wait)
+        self._guard.raise_error()
+
+    def benchmarks(self) -> dict[str, tuple[float | None, float]]:
+        """Durations that rtgym measured [s], as (mean, mean absolute deviation)."""
+        if not self._config.benchmark:
+            raise ValueError("benchmarks() needs task.rtgym.benchmark to be true, got false")
+        return self._env.benchmarks()
+
+    def stop(self) -> None:
+        """Ends the step in flight."""
+        self._await_capture()
+        self._env.stop()
+
+    def set_default_action(self, default_action: np.ndarray) -> None:
+        """Changes what the next reset() sends."""
+        self._env.set_default_action(self._checked_action(default_action))
+
+    def set_time_step_duration(self, time_step_duration: float, time_step_timeout_factor: float | None = None) -> None:
+        """Changes the duration of a step [s] from the next step on."""
+        self._env.set_time_step_duration(time_step_duration, time_step_timeout_factor)
+
+    def set_start_obs_capture(self, start_obs_capture: float) -> None:
+        """Changes when an observation is captured [s] from the next step on."""
+        self._env.set_start_obs_capture(start_obs_capture)
+
+    def set_ep_max_length(self, ep_max_length: int) -> None:
+        """Changes after how many steps an episode is truncated."""
+        self._env.set_ep_max_length(ep_max_length)
+        self.ep_max_length = ep_max_length
+
+    def close(self) -> None:
+        """Ends rtgym's thread and releases the game. Calling it twice is fine."""
+        if self._closed:
+            return
+        if self._threaded_reset:
+            # rtgym 0.16 has no public way to end its background thread.
+            vars(self._env)["_RealTimeEnvTS__die"] = True
+            vars(self._env)["_RealTimeEnvTS__ev_start_ts"].set()
+        self._env._at_thread.join(0.0 if self._hung else self._timeout_s)
+        super().close()
+
+    def _owned(self, observation: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """Gives every observation its own arrays: rtgym hands out those of its action buffer."""
+        fields = len(self.observation_spec.fields)
+        return (*observation[:fields], *[np.array(action, np.float32) for action in observation[fields:]])
+
+    def _await_capture(self) -> None:
+        """Waits until the interface has answered for the step in flight, then raises what went wrong there."""
+        if not self._guard.captured.wait(self._timeout_s + self._env.start_obs_capture):
+            self._running = False
+            self._hung = True
+            raise TimeoutError(f"the game gave no observation within {self._timeout_s} s; is it still running?")
+        if self._guard.error is not None:
+            self._running = False
+        self._guard.raise_error()
+
+    def _bounded(self, name: str, call: Callable[[], Any]) -> Any:
+        """Runs a call that waits for rtgym's thread, but not for ever."""
+        if not self._threaded_reset:
+            return call()
+        answer: list[Any] = []
+        thread = threading.Thread(target=lambda: answer.append(call()), name=f"rtgym-{name}", daemon=True)
+        thread.start()
+        thread.join(self._reset_timeout_s)
+        if not answer:
+            self._hung = True
+            raise TimeoutError(f"{name}() of the game did not return within {self._reset_timeout_s} s")
+        return answer[0]
+
+
+class _GuardedInterface(RealTimeGymInterface):
+    """Passes calls on and keeps what they raise, so that rtgym's thread survives."""
+
+    def __init__(self, interface: TaskInterface) -> None:
+        self._interface = interface
+        self._last_observation: list[np.ndarray] = [
+            np.zeros(field.shape, field.dtype) for field in interface.observation_spec.fields
+        ]
+        self.error: Exception | None = None
+        self.captured = threading.Event()
+        self.captured.set()
+
+    def raise_error(self) -> None:
+        """Raises what an earlier call raised, once."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+    def send_control(self, control: np.ndarray | None) -> None:
+        """Sends, unless something has gone wrong."""
+        if self.error is None:
+            try:
+                self._interface.send_control(control)
+            except Exception as error:
+                self.error = error
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
+        """Resets; after an error the observation is a placeholder that nobody sees."""
+        try:
+            self._last_observation, info = self._interface.reset(seed=seed, options=options)
+        except Exception as error:
+            self.error = error
+            info = {}
+        return self._last_observation, info
+
+    def wait(self) -> None:
+        """Rests."""
+        try:
+            self._interface.wait()
+        except Exception as error:
+            self.error = error
+
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+        """Captures; after an error the answer is a placeholder that nobody sees."""
+        reward, terminated, info = 0.0, False, dict[str, Any]()
+        try:
+            if self.error is None:
+                self._last_observation, reward, terminated, info = self._interface.get_obs_rew_terminated_info()
+        except Exception as error:
+            self.error = error
+        self.captured.set()
+        return self._last_observation, reward, terminated, info
+
+    def get_observation_space(self) -> gymnasium.spaces.Tuple:
+        """Space of the fields."""
+        return self._interface.get_observation_space()
+
+    def get_action_space(self) -> gymnasium.spaces.Box:
+        """Space of the actions."""
+        return self._interface.get_action_space()
+
+    def get_default_action(self) -> np.ndarray:
+        """What is applied at the start of an episode."""
+        return self._interface.get_default_action()
+
+
+def _episode_steps(interface: TaskInterface, config: RtgymConfig) -> int:
+    if isinstance(config.ep_max_length, int):
+        return config.ep_max_length
+    return interface.default_episode_steps(config.time_step_duration)
+
+
+def _rtgym_config(interface: RealTimeGymInterface, config: RtgymConfig, ep_max_length: int) -> dict[str, Any]:
+    return {
+        "interface": lambda: interface,
+        "time_step_duration": config.time_step_duration,
+        "start_obs_capture": config.start_obs_capture,
+        "time_step_timeout_factor": config.time_step_timeout_factor,
+        "ep_max_length": ep_max_length,
+        "act_in_obs": config.act_in_obs,
+        "act_buf_len": config.act_buf_len,
+        "reset_act_buf": config.reset_act_buf,
+        "last_act_on_reset": config.last_act_on_reset,
+        "wait_on_done": config.wait_on_done,
+        "benchmark": config.benchmark,
+        "benchmark_polyak": config.benchmark_polyak,
+    }

@@ -1,0 +1,508 @@
+"""Pictures of the road: the player's front view, what is observed of it, and TMRL's LIDAR on it.
+
+``tasks.sim.game`` owns one ``FrontCamera`` per game; ``tasks.sim.chase_view`` draws people's view with the same rays.
+Every ray is looked up in the track's texture in the same way; so the observed 64 x 64 picture equals cv2's resize of
+the full frame, and the LIDAR equals TMRL's walk over the full frame, without rendering it. The black border stands
+``WALL_HEIGHT_M`` high: a ray that leaves the road through it is black.
+
+A kernel calls kernels of its own file only, because numba's cache does not see changes in other files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tasks.sim import track as track_module
+from tasks.sim.track import TEXTURE_CELL_M, TrackGrids
+
+FloatArray = NDArray[np.float64]
+Uint8Array = NDArray[np.uint8]
+
+WALL_HEIGHT_M = 0.6
+"""Height of the black border [m]."""
+FAR_M = 300.0
+"""Distance beyond which the ground fades into haze [m]."""
+
+LIDAR_THRESHOLD = 55
+"""A pixel is black to the LIDAR when all channels are below this; of the palette only the border is."""
+LIDAR_MIN_DISTANCE = 20
+"""Distance of a beam's first pixel from the road point [px]."""
+NUM_BEAMS = 19
+
+_STRIDE = 16
+_SKY_FIRST, _SKY_SHADES = 208, 32
+_HAZE_INDEX = _SKY_FIRST + _SKY_SHADES
+_OFF_ROAD_FAR = np.uint8(track_module.OFF_ROAD_FIRST + track_module.OFF_ROAD_SHADES // 2)
+_ROAD_FIRST = np.uint8(track_module.ROAD_FIRST)
+_BORDER = np.uint8(track_module.BORDER_INDEX)
+# cv2's fixed-point weights: bilinear taps sum to 2048 per axis; grey is 15 bit.
+_WEIGHT_ONE = 2048
+_GREY_BLUE, _GREY_GREEN, _GREY_RED, _GREY_SHIFT = 3735, 19235, 9798, 15
+
+
+class Lens(NamedTuple):
+    """Where a camera sits on the car and how it looks."""
+
+    height_m: float
+    """Over the road [m]."""
+    back_m: float
+    """Behind the middle of the car [m]."""
+    pitch: float
+    """How far it looks down [rad]."""
+    focal_per_height: float
+    """Focal length over picture height."""
+
+    @property
+    def near_ratio(self) -> float:
+        """A ray is at the top of a border at this fraction of its way to the ground."""
+        return 1.0 - WALL_HEIGHT_M / self.height_m
+
+
+FRONT_LENS = Lens(height_m=2.2, back_m=2.5, pitch=math.radians(7.0), focal_per_height=0.98)
+"""90 degrees across at 958 x 488; so far back that the border shows even to a car with its nose at it."""
+
+
+_FRONT_BACK, _NEAR_RATIO = FRONT_LENS.back_m, np.float32(FRONT_LENS.near_ratio)
+
+
+class FrontCamera:
+    """The view ahead in a window of a given size, and the observed picture of another.
+
+    Methods return new arrays; one camera serves any track and any car.
+    """
+
+    def __init__(self, window: tuple[int, int], image: tuple[int, int], grayscale: bool) -> None:
+        """Prepares the tables.
+
+        Args:
+            window: (width, height) of the game window [px].
+            image: (width, height) of the observed picture [px].
+            grayscale: Grey or RGB observation.
+        """
+        self._window, self._image, self._grayscale = window, image, grayscale
+        self._lanes = _lanes()
+        self._beams: BeamTable | None = None
+        self._taps: TapTable | None = None
+        self._sky = np.empty((0, 1), np.uint8)
+
+    def frame(self, pose: FloatArray, grids: TrackGrids) -> Uint8Array:
+        """The window's picture, BGRA, shape (window height, window width, 4)."""
+        return draw_window(pose, grids, *self._window, FRONT_LENS)
+
+    def image(self, pose: FloatArray, grids: TrackGrids) -> Uint8Array:
+        """What is observed of ``frame``: shape (h, w), or (h, w, 3) RGB."""
+        if self._taps is None:
+            self._prepare_taps(grids)
+        width, height = self._image
+        out = np.empty((height, width) if self._grayscale else (height, width, 3), np.uint8)
+        pixels = out.reshape(height * width, -1)
+        self._render(pose, grids, pixels)
+        return out
+
+    def _prepare_taps(self, grids: TrackGrids) -> None:
+        """Renders the sky at the top of the picture once, and keeps the taps of what lies below."""
+        taps = tap_table(self._window, self._image)
+        pixels = np.empty((self._image[0] * self._image[1], 1 if self._grayscale else 3), np.uint8)
+        self._taps = taps
+        self._render(np.zeros(3), grids, pixels)
+        shows_ground = (taps.rays.fixed.reshape(-1, 4) == 0).any(axis=1)
+        count = int(np.argmax(shows_ground)) if shows_ground.any() else 0
+        self._sky = pixels[:count].copy()
+        forward, right, fixed = taps.rays
+        below = Rays(forward[4 * count :], right[4 * count :], fixed[4 * count :])
+        self._taps = TapTable(below, taps.weights[count:])
+
+    def _render(self, pose: FloatArray, grids: TrackGrids, pixels: Uint8Array) -> None:
+        assert self._taps is not None
+        (forward, right, fixed), weights = self._taps
+        _render_image(pose, grids.place, grids.texture, forward, right, fixed, weights, self._lanes, self._sky, pixels)
+
+    def lidar(self, pose: FloatArray, grids: TrackGrids) -> NDArray[np.float32]:
+        """TMRL's beams on ``frame``: index of the first black pixel of each beam, float32, shape (19,)."""
+        if self._beams is None:
+            self._beams = beam_table(*self._window)
+        beams = self._beams
+        out = np.empty(NUM_BEAMS, np.float32)
+        _measure_beams(
+            pose,
+            grids.place,
+            grids.texture,
+            grids.clearance,
+            beams.rays.forward,
+            beams.rays.right,
+            beams.length,
+            beams.starts,
+            beams.ground_ends,
+            out,
+        )
+        return out
+
+
+class Rays(NamedTuple):
+    """Where the rays of some pixels meet the ground, each array of shape (number of rays,)."""
+
+    forward: NDArray[np.float32]
+    """Distance ahead of the camera, in texture cells."""
+    right: NDArray[np.float32]
+    """Distance to its right, in texture cells."""
+    fixed: Uint8Array
+    """Palette index of rays that do not meet the ground (sky, haze), else 0."""
+
+
+class TapTable(NamedTuple):
+    """The four source pixels of each observed pixel."""
+
+    rays: Rays
+    """Their rays, upper left, upper right, lower left, lower right of each pixel."""
+    weights: NDArray[np.int32]
+    """cv2's weights (left, right, upper, lower) of 2048, shape (h * w, 4); (0, 4) when all are one half."""
+
+
+class BeamTable(NamedTuple):
+    """The pixels of TMRL's beams, one beam after the other."""
+
+    rays: Rays
+    """Their rays, beam after beam."""
+    length: NDArray[np.float32]
+    """Length over the ground of the chain of pixels up to this one, in texture cells, shape (P,)."""
+    starts: NDArray[np.int64]
+    """First pixel of each beam, and the end of the last, shape (20,)."""
+    ground_ends: NDArray[np.int64]
+    """End of the pixels of each beam that show the ground, shape (19,)."""
+
+
+@lru_cache(maxsize=1)
+def palette() -> NDArray[np.int64]:
+    """Colours by palette index, shape (256, 3), columns B, G, R."""
+    colours = np.full((256, 3), 255.0)
+    colours[: track_module.OFF_ROAD_FIRST] = (18, 18, 18)
+    for i in range(track_module.OFF_ROAD_SHADES):
+        colours[track_module.OFF_ROAD_FIRST + i] = np.array([62, 104, 74]) + i * np.array([0.6, 1.8, 1.1])
+    for i in range(track_module.ROAD_SHADES):
+        colours[track_module.ROAD_FIRST + i] = np.array([134, 128, 124]) + i * np.array([1.0, 1.0, 1.0])
+    colours[track_module.MARK_INDEX] = (236, 240, 240)
+    colours[track_module.FINISH_DARK_INDEX] = (90, 90, 160)
+    colours[track_module.FINISH_LIGHT_INDEX] = (245, 245, 245)
+    for i in range(_SKY_SHADES):
+        blend = i / (_SKY_SHADES - 1)
+        colours[_SKY_FIRST + i] = (1 - blend) * np.array([226, 150, 84]) + blend * np.array([240, 222, 196])
+    colours[_HAZE_INDEX] = (205, 202, 184)
+    return np.rint(colours).astype(np.int64)
+
+
+@lru_cache(maxsize=4)
+def window_rays(width: int, height: int, lens: Lens = FRONT_LENS) -> Rays:
+    """The rays of all pixels of a window, row by row."""
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    return _project(rows.ravel(), columns.ravel(), width, height, lens)
+
+
+def draw_window(pose: FloatArray, grids: TrackGrids, width: int, height: int, lens: Lens) -> Uint8Array:
+    """The picture of a whole window, BGRA, shape (height, width, 4).
+
+    Args:
+        pose: (x, z, yaw) of the car.
+        grids: The track.
+        width: Of the window [px].
+        height: Of the window [px].
+        lens: The camera.
+    """
+    rays = window_rays(width, height, lens)
+    out = np.empty((height, width, 4), np.uint8)
+    words = out.view(np.uint32).ravel()
+    back, ratio = lens.back_m, np.float32(lens.near_ratio)
+    _render_frame(pose, grids.place, grids.texture, rays.forward, rays.right, rays.fixed, back, ratio, _words(), words)
+    return out
+
+
+@lru_cache(maxsize=4)
+def tap_table(window: tuple[int, int], image: tuple[int, int]) -> TapTable:
+    """Source pixels and weights of cv2.resize(..., INTER_LINEAR) from ``window`` to ``image`` (width, height)."""
+    columns, across = _axis_taps(window[0], image[0])
+    rows, down = _axis_taps(window[1], image[1])
+    tap_rows = np.broadcast_to(rows[:, None, [0, 0, 1, 1]], (image[1], image[0], 4))
+    tap_columns = np.broadcast_to(columns[None, :, [0, 1, 0, 1]], (image[1], image[0], 4))
+    rays = _project(tap_rows.ravel(), tap_columns.ravel(), *window)
+    weights = np.empty((image[1], image[0], 4), np.int32)
+    weights[..., :2], weights[..., 2:] = across[None, :], down[:, None]
+    is_even = bool(np.all(weights == _WEIGHT_ONE // 2))
+    return TapTable(rays, weights.reshape(-1, 4)[: 0 if is_even else None])
+
+
+@lru_cache(maxsize=4)
+def beam_table(width: int, height: int) -> BeamTable:
+    """TMRL's 19 beams from (44 h // 49, w // 2), 90 to 270 degrees in steps of 10, from the 20th pixel on."""
+    start_row, start_column = 44 * height // 49, width // 2
+    pixels: list[tuple[int, int]] = []
+    starts = [0]
+    for angle in range(90, 280, 10):
+        step_row, step_column = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+        beam = _beam_pixels(start_row, start_column, step_row, step_column, width)
+        if not beam:
+            raise ValueError(f"the window must be large enough for the LIDAR (958x488), got {width}x{height}")
+        pixels += beam
+        starts.append(len(pixels))
+    rows, columns = np.array(pixels).T
+    rays = _project(rows, columns, width, height)
+    steps = np.hypot(np.diff(rays.forward, prepend=0.0), np.diff(rays.right, prepend=0.0))
+    length = np.cumsum(np.where(rays.fixed > 0, 0.0, steps)).astype(np.float32)
+    # Beams never point down again: what follows the first pixel of sky is sky.
+    shown = [int(np.count_nonzero(rays.fixed[a:b] == 0)) for a, b in itertools.pairwise(starts)]
+    return BeamTable(rays, length, np.array(starts, np.int64), np.array(starts[:-1], np.int64) + np.array(shown))
+
+
+def _beam_pixels(row: int, column: int, step_row: float, step_column: float, width: int) -> list[tuple[int, int]]:
+    """(row, column) of the pixels of a beam."""
+    pixels: list[tuple[int, int]] = []
+    distance = LIDAR_MIN_DISTANCE
+    while True:
+        at_row, at_column = int(row + distance * step_row), int(column + distance * step_column)
+        if at_row <= 0 or at_column <= 0 or at_column >= width - 1:
+            return pixels
+        pixels.append((at_row, at_column))
+        distance += 1
+
+
+def _axis_taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The two source indices of each target index and their weights of 2048, as cv2 computes them."""
+    scale = source / target
+    place = (np.arange(target) + 0.5) * scale - 0.5
+    first = np.floor(place).astype(np.int64)
+    inside = (first >= 0) & (first < source - 1)
+    fraction = np.where(inside, place.astype(np.float32) - first.astype(np.float32), np.float32(0.0))
+    first = np.clip(first, 0, source - 1)
+    second = np.minimum(first + 1, source - 1)
+    right = np.rint(fraction * np.float32(_WEIGHT_ONE)).astype(np.int32)
+    return np.stack([first, second], axis=1), np.stack([_WEIGHT_ONE - right, right], axis=1)
+
+
+def _project(rows: np.ndarray, columns: np.ndarray, width: int, height: int, lens: Lens = FRONT_LENS) -> Rays:
+    """Casts the pixels' rays to the ground."""
+    focal = lens.focal_per_height * height
+    across = (columns + 0.5 - width / 2) / focal
+    down = (rows + 0.5 - height / 2) / focal
+    falling = math.sin(lens.pitch) + down * math.cos(lens.pitch)
+    ahead = math.cos(lens.pitch) - down * math.sin(lens.pitch)
+    is_ground = falling * FAR_M > lens.height_m * ahead
+    reach = lens.height_m / np.where(is_ground, falling, 1.0) / TEXTURE_CELL_M
+    forward = np.where(is_ground, reach * ahead, 0.0).astype(np.float32)
+    right = np.where(is_ground, reach * across, 0.0).astype(np.float32)
+    return Rays(forward, right, _fixed_colours(is_ground, falling))
+
+
+def _fixed_colours(is_ground: np.ndarray, falling: np.ndarray) -> Uint8Array:
+    """Sky by its elevation; the haze lies between the horizon and the far end of the ground."""
+    shade = np.clip(np.rint((1.0 + falling / 0.45) * (_SKY_SHADES - 1)), 0, _SKY_SHADES - 1)
+    above = np.where(falling > -0.004, _HAZE_INDEX, _SKY_FIRST + shade)
+    return np.where(is_ground, 0, above).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _words() -> NDArray[np.uint32]:
+    """The palette as BGRA in one little-endian word."""
+    colours = palette().astype(np.uint32)
+    words = colours[:, 0] | colours[:, 1] << 8 | colours[:, 2] << 16 | np.uint32(255 << 24)
+    return words.astype(np.uint32)
+
+
+@lru_cache(maxsize=1)
+def _lanes() -> NDArray[np.int64]:
+    """The palette as three lanes of 20 bits, blue lowest."""
+    colours = palette()
+    return colours[:, 0] | colours[:, 1] << 20 | colours[:, 2] << 40
+
+
+@njit(cache=True)
+def _eye(pose: np.ndarray, place: np.ndarray, back: float) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """Camera position in texture cells, and sine and cosine of the heading."""
+    sin_yaw, cos_yaw = math.sin(pose[2]), math.cos(pose[2])
+    x = (pose[0] - back * sin_yaw - place[0]) / TEXTURE_CELL_M
+    z = (pose[1] - back * cos_yaw - place[1]) / TEXTURE_CELL_M
+    return np.float32(x), np.float32(z), np.float32(sin_yaw), np.float32(cos_yaw)
+
+
+@njit(cache=True, inline="always")
+def _look_up(texture: np.ndarray, x: np.float32, z: np.float32) -> np.uint8:
+    """Palette index of the cell at (x, z)."""
+    column, row = np.int32(x), np.int32(z)
+    if column < 0 or row < 0 or column >= np.int32(texture.shape[1]) or row >= np.int32(texture.shape[0]):
+        return _OFF_ROAD_FAR
+    return texture[np.uint32(row), np.uint32(column)]
+
+
+@njit(cache=True, inline="always")
+def _pixel(
+    eye_x: np.float32,
+    eye_z: np.float32,
+    sin_yaw: np.float32,
+    cos_yaw: np.float32,
+    texture: np.ndarray,
+    forward: np.float32,
+    right: np.float32,
+) -> np.uint8:
+    """Palette index of the ray that meets the ground at (forward, right)."""
+    across = forward * sin_yaw + right * cos_yaw
+    along = forward * cos_yaw - right * sin_yaw
+    index = _look_up(texture, eye_x + across, eye_z + along)
+    if index < _ROAD_FIRST and index != _BORDER:
+        near = _look_up(texture, eye_x + _NEAR_RATIO * across, eye_z + _NEAR_RATIO * along)
+        if near >= _ROAD_FIRST:
+            return _BORDER
+    return index
+
+
+@njit(cache=True)
+def _cast_rays(
+    pose: np.ndarray,
+    place: np.ndarray,
+    texture: np.ndarray,
+    forward: np.ndarray,
+    right: np.ndarray,
+    fixed: np.ndarray,
+    back: float,
+    near_ratio: np.float32,
+    out: np.ndarray,
+) -> None:
+    """``_pixel`` of many rays, written out in one body: only so does the compiler vectorise it, five times faster."""
+    eye_x, eye_z, sin_yaw, cos_yaw = _eye(pose, place, back)
+    rows, columns = np.uint32(texture.shape[0]), np.uint32(texture.shape[1])
+    cells = texture.ravel()
+    for k in range(out.shape[0]):
+        index = fixed[k]
+        if index == 0:
+            across = forward[k] * sin_yaw + right[k] * cos_yaw
+            along = forward[k] * cos_yaw - right[k] * sin_yaw
+            column, row = np.uint32(np.int32(eye_x + across)), np.uint32(np.int32(eye_z + along))
+            index = _OFF_ROAD_FAR
+            if column < columns and row < rows:
+                index = cells[np.uint32(row * columns + column)]
+            if index < _ROAD_FIRST and index != _BORDER:
+                column = np.uint32(np.int32(eye_x + near_ratio * across))
+                row = np.uint32(np.int32(eye_z + near_ratio * along))
+                if column < columns and row < rows:  # noqa: SIM102 - a joined condition is not vectorised
+                    if cells[np.uint32(row * columns + column)] >= _ROAD_FIRST:
+                        index = _BORDER
+        out[k] = index
+
+
+@njit(cache=True)
+def _render_frame(
+    pose: np.ndarray,
+    place: np.ndarray,
+    texture: np.ndarray,
+    forward: np.ndarray,
+    right: np.ndarray,
+    fixed: np.ndarray,
+    back: float,
+    near_ratio: np.float32,
+    words: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Casts the ray of every pixel and writes its colour as one word."""
+    indices = np.empty(out.shape[0], np.uint8)
+    _cast_rays(pose, place, texture, forward, right, fixed, back, near_ratio, indices)
+    for k in range(out.shape[0]):
+        out[k] = words[indices[k]]
+
+
+@njit(cache=True)
+def _render_image(
+    pose: np.ndarray,
+    place: np.ndarray,
+    texture: np.ndarray,
+    forward: np.ndarray,
+    right: np.ndarray,
+    fixed: np.ndarray,
+    weights: np.ndarray,
+    lanes: np.ndarray,
+    sky: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Copies the sky; casts the four rays of every other observed pixel and mixes their colours as cv2 does."""
+    out[: sky.shape[0]] = sky
+    below = out[sky.shape[0] :]
+    indices = np.empty(4 * below.shape[0], np.uint8)
+    _cast_rays(pose, place, texture, forward, right, fixed, _FRONT_BACK, _NEAR_RATIO, indices)
+    if weights.shape[0] == 0:
+        _mix_evenly(indices, lanes, below)
+    else:
+        _mix_weighted(indices, weights, lanes, below)
+
+
+@njit(cache=True)
+def _mix_evenly(indices: np.ndarray, lanes: np.ndarray, out: np.ndarray) -> None:
+    """The mean of four colours, added in three lanes of one word, rounded half up."""
+    for k in range(out.shape[0]):
+        total = lanes[indices[4 * k]] + lanes[indices[4 * k + 1]] + lanes[indices[4 * k + 2]]
+        total += lanes[indices[4 * k + 3]] + np.int64(2 | 2 << 20 | 2 << 40)
+        _store(out, k, (total >> 2) & 255, (total >> 22) & 255, (total >> 42) & 255)
+
+
+@njit(cache=True)
+def _mix_weighted(indices: np.ndarray, weights: np.ndarray, lanes: np.ndarray, out: np.ndarray) -> None:
+    """cv2's bilinear mean: columns first, then rows, with its roundings."""
+    mixed = np.empty(3, np.int64)
+    for k in range(out.shape[0]):
+        a, b = lanes[indices[4 * k]], lanes[indices[4 * k + 1]]
+        c, d = lanes[indices[4 * k + 2]], lanes[indices[4 * k + 3]]
+        for channel in range(3):
+            lane = 20 * channel
+            upper = ((a >> lane) & 255) * weights[k, 0] + ((b >> lane) & 255) * weights[k, 1]
+            lower = ((c >> lane) & 255) * weights[k, 0] + ((d >> lane) & 255) * weights[k, 1]
+            high = (weights[k, 2] * (upper >> 4)) >> 16
+            low = (weights[k, 3] * (lower >> 4)) >> 16
+            mixed[channel] = (high + low + 2) >> 2
+        _store(out, k, mixed[0], mixed[1], mixed[2])
+
+
+@njit(cache=True, inline="always")
+def _store(out: np.ndarray, k: int, blue: int, green: int, red: int) -> None:
+    """Writes a pixel as RGB, or as cv2's grey."""
+    if out.shape[1] == 3:
+        out[k, 0], out[k, 1], out[k, 2] = red, green, blue
+    else:
+        grey = blue * _GREY_BLUE + green * _GREY_GREEN + red * _GREY_RED
+        out[k, 0] = (grey + (1 << (_GREY_SHIFT - 1))) >> _GREY_SHIFT
+
+
+@njit(cache=True)
+def _measure_beams(
+    pose: np.ndarray,
+    place: np.ndarray,
+    texture: np.ndarray,
+    clearance: np.ndarray,
+    forward: np.ndarray,
+    right: np.ndarray,
+    length: np.ndarray,
+    starts: np.ndarray,
+    ground_ends: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Walks each beam over the ground; where the road is wide it skips as far as no pixel can be black."""
+    eye_x, eye_z, sin_yaw, cos_yaw = _eye(pose, place, _FRONT_BACK)
+    for beam in range(out.shape[0]):
+        k, end = starts[beam], ground_ends[beam]
+        last = starts[beam + 1] - 1
+        while k < end:
+            column = np.int32(eye_x + (forward[k] * sin_yaw + right[k] * cos_yaw))
+            row = np.int32(eye_z + (forward[k] * cos_yaw - right[k] * sin_yaw))
+            free = np.uint8(0)
+            if 0 <= column < np.int32(texture.shape[1]) and 0 <= row < np.int32(texture.shape[0]):
+                free = clearance[np.uint32(row), np.uint32(column)]
+            if free == 0 and _pixel(eye_x, eye_z, sin_yaw, cos_yaw, texture, forward[k], right[k]) == _BORDER:
+                last = k
+                break
+            reach = length[k] + np.float32(free)
+            k += 1
+            while k + _STRIDE < end and length[k + _STRIDE] < reach:
+                k += _STRIDE
+            while k < end and length[k] < reach:
+                k += 1
+        out[beam] = last - starts[beam]

@@ -1,0 +1,225 @@
+"""The embedded game: a car on a track behind the same protocol as the live game.
+
+``tasks`` builds one per environment. The game is lazy: nothing runs between two calls, and every call first lets the
+car catch up with the clock, tick by tick, so one class serves the virtual and the wall clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.clock import Clock
+from tasks.config import RandomizationConfig, TaskConfig
+from tasks.game_io.protocols import GameFacts, Telemetry
+from tasks.sim import vehicle
+from tasks.sim.camera import FrontCamera
+from tasks.sim.chase_view import ChaseCar, render_chase
+from tasks.sim.track import Track
+from tasks.sim.vehicle import VehicleConstants
+
+
+class CarState(NamedTuple):
+    """The car at the newest tick, as only a simulator knows it; frame as in ``tasks.sim.vehicle``."""
+
+    time_s: float
+    """Race time [s]."""
+    x: float
+    """[m]"""
+    z: float
+    """[m]"""
+    yaw: float
+    """Heading [rad], 0 along +z, growing to the right."""
+    forward_mps: float
+    """Speed along the heading [m/s]."""
+    sideways_mps: float
+    """Speed to the right of the heading [m/s]."""
+    yaw_rate: float
+    """[rad/s]"""
+    steer: float
+    """Position of the steering wheel, -1 to 1."""
+    gear: int
+    rpm: float
+    distance_m: float
+    """Driven since the start [m]."""
+    finish_time_s: float
+    """Race time at the finish line; NaN before."""
+    is_touching_wall: bool
+    off_road: float
+    """How far the body stands over the border, 0 to 1."""
+
+
+class EpisodeDraw(NamedTuple):
+    """What an episode drew from its seed."""
+
+    frame_phase_s: float
+    """Time of the first frame boundary after the restart [s]."""
+    input_delay_ticks: int
+    """Delay of the controls [ticks]."""
+    along_m: float
+    """Start position along the road, relative to the start of the centre line [m]."""
+    across_m: float
+    """Start position to the right of the centre line [m]."""
+    yaw: float
+    """Start heading relative to the road [rad]."""
+
+
+class SimulatedGame:
+    """One car on one track at the time of one clock; implements ``tasks.game_io.protocols.Game``.
+
+    Telemetry is that of the newest 60 Hz frame boundary. The picture on the screen is one frame older (presentation).
+    Controls act from the current 10 ms tick on, later by the episode's input delay. An episode is a pure function of
+    its seed and of the times at which it is controlled and read.
+    """
+
+    def __init__(
+        self, clock: Clock, track: Track, config: TaskConfig, constants: VehicleConstants | None = None
+    ) -> None:
+        """Puts the car to the start, at the clock's present time, with nothing drawn.
+
+        Args:
+            clock: What tells the time.
+            track: The road.
+            config: Window, image and randomization are read from it.
+            constants: Another car than the shipped one.
+        """
+        self.track = track
+        self._clock = clock
+        self._randomization = config.randomization
+        self._constants = (constants or VehicleConstants()).vector()
+        self._grids = track.grids
+        self._camera = FrontCamera(
+            (config.window_width, config.window_height), (config.img_width, config.img_height), config.img_grayscale
+        )
+        self._rng = np.random.default_rng()
+        self._memory = vehicle.new_memory()
+        self._record = self._memory[vehicle.RECORD : vehicle.RECORD + vehicle.RECORD_SIZE]
+        self._screen_pose = self._memory[vehicle.SCREEN_POSE : vehicle.SCREEN_POSE + 3]
+        self.draw = EpisodeDraw(0.0, 0, 0.0, 0.0, 0.0)
+        self._start()
+
+    def telemetry(self) -> tuple[Telemetry, float]:
+        """Record of the newest frame and its age [s]."""
+        age = self._catch_up()
+        return Telemetry._make(self._record.tolist()), age
+
+    def frame(self) -> NDArray[np.uint8]:
+        """What the screen shows, BGRA, shape (window_height, window_width, 4)."""
+        self._catch_up()
+        return self._camera.frame(self._screen_pose, self._grids)
+
+    def image(self) -> NDArray[np.uint8]:
+        """The observed picture: equals cv2.resize of ``frame`` and grey, shape (h, w), or (h, w, 3) RGB."""
+        self._catch_up()
+        return self._camera.image(self._screen_pose, self._grids)
+
+    def lidar(self) -> NDArray[np.float32]:
+        """TMRL's LIDAR of ``frame`` [px], shape (19,)."""
+        self._catch_up()
+        return self._camera.lidar(self._screen_pose, self._grids)
+
+    def apply(self, control: np.ndarray | None) -> None:
+        """Sends [gas, brake, steer], each in [-1, 1]; None touches nothing."""
+        if control is None:
+            return
+        gas, brake, steer = (float(value) for value in control)
+        if not math.isfinite(gas + brake + steer):
+            raise ValueError(f"control must be three finite numbers [gas, brake, steer], got {control!r}")
+        now = self._clock.now() - self._restarted_at
+        vehicle.send(self._memory, now, gas, brake, steer, self._constants, self._grids.place, self._grids.field)
+
+    def restart(self, seed: int | None = None) -> None:
+        """Puts the car back to the start, at race time 0 now.
+
+        Args:
+            seed: Everything the episode draws follows from it; None continues an unseeded generator.
+        """
+        rng = self._rng if seed is None else np.random.default_rng(seed)
+        self.draw = _draw_episode(self._randomization, rng)
+        self._start()
+
+    def episode_facts(self) -> GameFacts:
+        """Facts since the restart, at the newest tick."""
+        self._catch_up()
+        memory = self._memory
+        return GameFacts(
+            float(memory[vehicle.FINISH_TIME]),
+            int(memory[vehicle.CONTACTS]),
+            float(memory[vehicle.IMPACT]),
+            float(memory[vehicle.YAW]),
+        )
+
+    def state(self) -> CarState:
+        """The car at the newest tick."""
+        self._catch_up()
+        m = self._memory[: vehicle.RECORD].tolist()
+        return CarState(
+            m[vehicle.TICK] * vehicle.TICK_S,
+            m[vehicle.X],
+            m[vehicle.Z],
+            m[vehicle.YAW],
+            m[vehicle.SPEED_LONG],
+            m[vehicle.SPEED_LAT],
+            m[vehicle.YAW_RATE],
+            m[vehicle.STEER],
+            int(m[vehicle.GEAR]),
+            m[vehicle.RPM],
+            m[vehicle.DISTANCE],
+            m[vehicle.FINISH_TIME],
+            m[vehicle.SINCE_CONTACT] == 0.0,
+            m[vehicle.OFF_ROAD],
+        )
+
+    def render_chase(self, width: int = 640, height: int = 360) -> NDArray[np.uint8]:
+        """The car from behind, for people: RGB, shape (height, width, 3)."""
+        state, memory = self.state(), self._memory
+        gas, brake = float(memory[vehicle.GAS_IN]), float(memory[vehicle.BRAKE_IN])
+        speed = math.hypot(state.forward_mps, state.sideways_mps)
+        car = ChaseCar(
+            state.x, state.z, state.yaw, state.yaw_rate, state.steer, gas, brake, speed, state.gear, state.time_s
+        )
+        return render_chase(car, self._grids, width, height)
+
+    def close(self) -> None:
+        """Does nothing: there is nothing to release."""
+
+    def _catch_up(self) -> float:
+        """Lets the car reach the present; returns the age of the newest frame [s]."""
+        now = self._clock.now() - self._restarted_at
+        return vehicle.advance(self._memory, now, self._constants, self._grids.place, self._grids.field)
+
+    def _start(self) -> None:
+        draw, track = self.draw, self.track
+        yaw = track.start_yaw
+        x, z = track.start_position
+        x += draw.along_m * math.sin(yaw) + draw.across_m * math.cos(yaw)
+        z += draw.along_m * math.cos(yaw) - draw.across_m * math.sin(yaw)
+        self._restarted_at = self._clock.now()
+        vehicle.reset_memory(
+            self._memory,
+            x,
+            track.height_m,
+            z,
+            yaw + draw.yaw,
+            draw.frame_phase_s,
+            draw.input_delay_ticks,
+            self._constants,
+        )
+
+
+def _draw_episode(config: RandomizationConfig, rng: np.random.Generator) -> EpisodeDraw:
+    """Draws in a fixed order, whatever the ranges, so that one range does not change another's draw."""
+    phase, along, across, yaw = rng.random(4)
+    low, high = config.input_delay_ticks
+    delay = int(rng.integers(low, high + 1))
+    offset, angle = config.start_offset_m, math.radians(config.start_yaw_deg)
+    return EpisodeDraw(
+        float(phase) * vehicle.FRAME_S if config.frame_phase else 0.0,
+        delay,
+        float(2 * along - 1) * offset,
+        float(2 * across - 1) * offset,
+        float(2 * yaw - 1) * angle,
+    )

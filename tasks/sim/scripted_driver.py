@@ -1,0 +1,362 @@
+"""A driver without learning: the reference that laps are compared with.
+
+Pure pursuit of a minimum-curvature line with a speed profile, through the same 20 Hz interface as a policy: it sees the
+car 40 ms into a step, and what it decides acts from the step after the next one on, as with rtgym. ``tasks.evaluation``
+and the blind-policy tests read ``scripted_lap_time_s``; shipped tracks store the result of ``tune`` in their data file.
+
+    python -m tasks.sim.scripted_driver            tune all shipped tracks again and store the result
+    python -m tasks.sim.scripted_driver medium     only this one
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.clock import VirtualClock
+from tasks.config import TaskConfig
+from tasks.sim.game import CarState, SimulatedGame
+from tasks.sim.track import Track, load_track, shipped_names, track_file
+from tasks.sim.vehicle import VehicleConstants, acceleration_at
+
+FloatArray = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+STEP_S = 0.05
+CAPTURE_S = 0.04
+TUNING_SEEDS = (1_000_001, 1_000_002, 1_000_003)
+LAP_SEEDS = tuple(range(2_000_001, 2_000_011))
+
+_LINE_SPACING_M = 2.0
+_KNOT_EVERY = 4
+_CLEARANCE_M = 1.6
+_SEARCH_POINTS = 40
+
+
+@dataclass(frozen=True)
+class DriverParameters:
+    """What is tuned per track."""
+
+    lookahead_s: float = 0.3
+    """Time to the point that is steered at [s]."""
+    grip_fraction: float = 0.9
+    """Fraction of the grip that the speed profile uses in corners."""
+    brake_fraction: float = 0.8
+    """Fraction of the brake that it counts on."""
+
+
+GRID = {
+    "lookahead_s": (0.25, 0.35, 0.45, 0.55),
+    "grip_fraction": (0.85, 0.95, 1.05, 1.15),
+    "brake_fraction": (0.7, 0.85, 1.0),
+}
+"""Values that ``tune`` tries, all combinations."""
+
+
+class ScriptedDriver:
+    """Follows a racing line of one track. Holds the place on the line: ``reset`` before each episode."""
+
+    def __init__(
+        self, track: Track, parameters: DriverParameters | None = None, constants: VehicleConstants | None = None
+    ) -> None:
+        """Plans the line and the speed profile.
+
+        Args:
+            track: The road.
+            parameters: Those stored with the track, or the defaults, when None.
+            constants: The car.
+        """
+        stored = DriverParameters(**track.scripted.parameters) if track.scripted else DriverParameters()
+        self.parameters = parameters or stored
+        self._constants = constants or VehicleConstants()
+        self.line = racing_line(track)
+        self.speed = speed_profile(self.line, self.parameters, self._constants)
+        self._spacing = float(np.mean(np.linalg.norm(np.diff(self.line, axis=0), axis=1)))
+        self._index = 0
+
+    def reset(self) -> None:
+        """Goes back to the start of the line."""
+        self._index = 0
+
+    def act(self, state: CarState) -> NDArray[np.float32]:
+        """Chooses [gas, brake, steer] from the true state of the car, float32, shape (3,)."""
+        x, z, yaw = _predict(state, STEP_S + STEP_S - CAPTURE_S)
+        self._index = self._nearest(x, z)
+        speed = max(state.forward_mps, 1.0)
+        steer = self._steer(x, z, yaw, speed)
+        wanted = self.speed[min(self._index + round(0.5 * speed * STEP_S / self._spacing), len(self.speed) - 1)]
+        excess = state.forward_mps - wanted
+        gas = min(max(0.6 - 0.4 * excess, 0.0), 1.0)
+        brake = min(max(0.25 * excess - 0.1, 0.0), 1.0)
+        return np.array([gas if brake <= 0.0 else 0.0, brake, steer], np.float32)
+
+    def _nearest(self, x: float, z: float) -> int:
+        """The nearest point of the line in a window ahead of the last one."""
+        window = self.line[self._index : self._index + _SEARCH_POINTS]
+        return self._index + int(np.argmin((window[:, 0] - x) ** 2 + (window[:, 1] - z) ** 2))
+
+    def _steer(self, x: float, z: float, yaw: float, speed: float) -> float:
+        ahead = max(4.0, self.parameters.lookahead_s * speed)
+        target = self._point_at(self._index + ahead / self._spacing)
+        offset_x, offset_z = target[0] - x, target[1] - z
+        angle = _wrapped(math.atan2(offset_x, offset_z) - yaw)
+        curvature = 2.0 * math.sin(min(max(angle, -1.5), 1.5)) / max(math.hypot(offset_x, offset_z), 1.0)
+        car = self._constants
+        limit = min(car.max_curvature, (car.grip + car.grip_per_speed * speed) / speed**2)
+        return min(max(curvature / limit, -1.0), 1.0)
+
+    def _point_at(self, index: float) -> FloatArray:
+        """A point of the line, which goes on straight after its end."""
+        last = len(self.line) - 1
+        if index >= last:
+            return self.line[-1] + (self.line[-1] - self.line[-2]) * (index - last)
+        low = int(index)
+        return self.line[low] + (self.line[low + 1] - self.line[low]) * (index - low)
+
+
+@dataclass(frozen=True)
+class Lap:
+    """How an episode of ``drive`` went."""
+
+    finish_time_s: float
+    """NaN when not finished."""
+    furthest_m: float
+    """Distance driven [m]."""
+    wall_contacts: int
+
+
+def drive(
+    track: Track,
+    act: Callable[[CarState], Sequence[float] | np.ndarray],
+    seed: int,
+    limit_s: float,
+    constants: VehicleConstants | None = None,
+) -> Lap:
+    """Drives one episode through the 20 Hz interface until the finish or ``limit_s``.
+
+    Args:
+        track: The road.
+        act: Called once per step with the car 40 ms into it; its action acts from the step after the next one on.
+        seed: Of the episode's draws.
+        limit_s: Race time at which the episode is given up [s].
+        constants: The car.
+    """
+    clock = VirtualClock()
+    game = SimulatedGame(clock, track, TaskConfig(), constants)
+    game.restart(seed)
+    started = clock.now()
+    # The action that runs now, and the one that was decided meanwhile and runs next.
+    running: np.ndarray | Sequence[float] = np.zeros(3, np.float32)
+    following = running
+    for step in range(round(limit_s / STEP_S)):
+        clock.sleep_until(started + step * STEP_S)
+        game.apply(np.asarray(running))
+        clock.sleep_until(started + step * STEP_S + CAPTURE_S)
+        state = game.state()
+        if not math.isnan(state.finish_time_s):
+            break
+        running, following = following, act(state)
+    facts = game.episode_facts()
+    return Lap(facts.finish_time_s, game.state().distance_m, facts.wall_contacts)
+
+
+def drive_scripted(
+    track: Track,
+    seeds: Iterable[int],
+    parameters: DriverParameters | None = None,
+    constants: VehicleConstants | None = None,
+) -> list[Lap]:
+    """Laps of the scripted driver, one per seed."""
+    driver = ScriptedDriver(track, parameters, constants)
+    limit = 10.0 + track.length_m / 12.0
+    laps = []
+    for seed in seeds:
+        driver.reset()
+        laps.append(drive(track, driver.act, seed, limit, constants))
+    return laps
+
+
+def tune(track: Track) -> tuple[DriverParameters, float]:
+    """Tries the whole grid; returns the best parameters and their mean lap over ten fresh episodes [s].
+
+    Raises:
+        ValueError: No setting finishes every episode.
+    """
+    best, best_lap = None, math.inf
+    for values in itertools.product(*GRID.values()):
+        parameters = DriverParameters(**dict(zip(GRID, values, strict=True)))
+        lap = _mean_lap(drive_scripted(track, TUNING_SEEDS, parameters))
+        if lap < best_lap and math.isfinite(_mean_lap(drive_scripted(track, LAP_SEEDS, parameters))):
+            best, best_lap = parameters, lap
+    if best is None:
+        raise ValueError(f"the scripted driver finishes track {track.name} with none of its settings: widen the road")
+    return best, _mean_lap(drive_scripted(track, LAP_SEEDS, best))
+
+
+def scripted_lap_time_s(track: Track) -> float:
+    """Mean lap of the tuned scripted driver [s]: stored for shipped tracks, tuned once per process for files.
+
+    NaN, with a warning, for a file track that the driver finishes with none of its settings.
+    """
+    if track.scripted is not None:
+        return track.scripted.lap_time_s
+    key = track.hash()
+    if key not in _TUNED:
+        try:
+            _TUNED[key] = tune(track)[1]
+        except ValueError as error:
+            logger.warning("no reference lap: %s", error)
+            _TUNED[key] = math.nan
+    return _TUNED[key]
+
+
+def racing_line(track: Track) -> FloatArray:
+    """Line of least squared curvature between the borders, (x, z) [m] about every 2 m, shape (M, 2)."""
+    count = max(8, round(track.length_m / _LINE_SPACING_M))
+    index = np.round(np.linspace(0, len(track.centre_line) - 1, count + 1)).astype(int)
+    centre = track.centre_line[index][:, [0, 2]]
+    tangent = np.gradient(centre, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    right = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
+    room = max(0.0, track.inner_half_width_m - _CLEARANCE_M)
+    basis = _spline_basis(len(centre))
+    line = centre
+    for _ in range(3):
+        line = centre + right * (basis @ _least_curvature(centre, right, basis, line, room))[:, None]
+    return line
+
+
+def speed_profile(line: FloatArray, parameters: DriverParameters, constants: VehicleConstants) -> FloatArray:
+    """Highest speed at each point of a line that grip, brake and engine allow [m/s], shape (M,)."""
+    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
+    curvature = np.convolve(np.pad(_curvature(line), 2, mode="edge"), np.full(5, 0.2), mode="valid")
+    grip, growth = (parameters.grip_fraction * g for g in (constants.grip, constants.grip_per_speed))
+    sharp = np.maximum(np.abs(curvature), 1e-4)
+    speed = (growth + np.sqrt(growth**2 + 4 * sharp * grip)) / (2 * sharp)
+    speed = np.minimum(speed, 600.0 / 3.6)
+    for i in range(len(speed) - 2, -1, -1):
+        brake = parameters.brake_fraction * constants.brake
+        speed[i] = min(speed[i], math.sqrt(speed[i + 1] ** 2 + 2 * brake * steps[i]))
+    speed[0] = min(speed[0], max(5.0, math.sqrt(2 * constants.acceleration_0 * steps[0])))
+    for i in range(1, len(speed)):
+        gain = 2 * acceleration_at(constants, float(speed[i - 1])) * steps[i - 1]
+        # A little faster than possible, so that the driver keeps full gas where the engine is the limit.
+        speed[i] = min(speed[i], math.sqrt(speed[i - 1] ** 2 + gain) + 0.5)
+    return speed
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Tunes shipped tracks, all or those named, and stores the results in their data files."""
+    for name in arguments or shipped_names():
+        parameters, lap = tune(load_track(name))
+        _store(name, {"parameters": asdict(parameters), "lap_time_s": round(lap, 3)})
+        sys.stdout.write(f"{name}: {lap:.3f} s with {parameters}\n")
+
+
+_TUNED: dict[str, float] = {}
+
+
+def _store(name: str, result: dict[str, Any]) -> None:
+    """Writes the result into the track's file, keeping one block per line."""
+    path = track_file(name)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data.setdefault("scripted", {})[name] = result
+    parts = []
+    for key, value in data.items():
+        rows: list[str] = []
+        if key == "blocks":
+            rows = [json.dumps(block) for block in value]
+        elif key == "scripted":
+            rows = [f"{json.dumps(track)}: {json.dumps(value[track])}" for track in sorted(value)]
+        brackets = "[]" if key == "blocks" else "{}"
+        inner = ",\n".join(f"    {row}" for row in rows)
+        text = f"{brackets[0]}\n{inner}\n  {brackets[1]}" if rows else json.dumps(value)
+        parts.append(f"  {json.dumps(key)}: {text}")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+
+
+def _mean_lap(laps: Sequence[Lap]) -> float:
+    """Infinite unless all finished."""
+    times = [lap.finish_time_s for lap in laps]
+    return math.inf if any(math.isnan(time) for time in times) else float(np.mean(times))
+
+
+def _predict(state: CarState, ahead_s: float) -> tuple[float, float, float]:
+    """Where the car will be when the decision acts, if it goes on turning as it does."""
+    middle = state.yaw + 0.5 * ahead_s * state.yaw_rate
+    forward, sideways = state.forward_mps * ahead_s, state.sideways_mps * ahead_s
+    x = state.x + forward * math.sin(middle) + sideways * math.cos(middle)
+    z = state.z + forward * math.cos(middle) - sideways * math.sin(middle)
+    return x, z, state.yaw + ahead_s * state.yaw_rate
+
+
+def _wrapped(angle: float) -> float:
+    return (angle + math.pi) % (2 * math.pi) - math.pi
+
+
+def _curvature(line: FloatArray) -> FloatArray:
+    first = np.gradient(line, axis=0)
+    second = np.gradient(first, axis=0)
+    return (first[:, 1] * second[:, 0] - first[:, 0] * second[:, 1]) / np.linalg.norm(first, axis=1) ** 3
+
+
+def _spline_basis(num_points: int) -> FloatArray:
+    """Uniform cubic B-splines, a knot every few points, shape (num_points, K); rows sum to 1."""
+    num_spans = max(1, math.ceil((num_points - 1) / _KNOT_EVERY))
+    basis = np.zeros((num_points, num_spans + 3))
+    place = np.arange(num_points) / _KNOT_EVERY
+    span = np.minimum(place.astype(int), num_spans - 1)
+    t = place - span
+    parts = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    for shift, part in enumerate(parts):
+        basis[np.arange(num_points), span + shift] = part / 6
+    return basis
+
+
+def _least_curvature(
+    centre: FloatArray, right: FloatArray, basis: FloatArray, line: FloatArray, room: float
+) -> FloatArray:
+    """Spline coefficients of the offset, within +-room, that minimise the squared curvature along ``line``."""
+    step = np.linalg.norm(np.gradient(line, axis=0), axis=1)[1:-1, None]
+    weight = step**-1.5
+    bend = [weight * np.diff(right[:, [axis]] * basis, n=2, axis=0) for axis in (0, 1)]
+    have = [weight[:, 0] * np.diff(centre[:, axis], n=2) for axis in (0, 1)]
+    hessian = sum(matrix.T @ matrix for matrix in bend) + 1e-9 * np.eye(basis.shape[1])
+    gradient = sum(matrix.T @ vector for matrix, vector in zip(bend, have, strict=True))
+    return _bounded_minimum(np.asarray(hessian), np.asarray(gradient), room)
+
+
+def _bounded_minimum(hessian: FloatArray, gradient: FloatArray, room: float) -> FloatArray:
+    """Minimises x.H.x / 2 + g.x with |x| <= room: Newton steps on the free coordinates, projected, halved if worse."""
+
+    def value(x: FloatArray) -> float:
+        return float(0.5 * x @ hessian @ x + gradient @ x)
+
+    point = np.zeros(len(gradient))
+    for _ in range(60):
+        slope = hessian @ point + gradient
+        is_free = ~(((point >= room) & (slope < 0)) | ((point <= -room) & (slope > 0)))
+        step = np.zeros(len(point))
+        step[is_free] = -np.linalg.solve(hessian[np.ix_(is_free, is_free)], slope[is_free])
+        size = 1.0
+        while size > 1e-3 and value(np.clip(point + size * step, -room, room)) > value(point):
+            size /= 2
+        moved = np.clip(point + size * step, -room, room)
+        if np.max(np.abs(moved - point)) < 1e-3:
+            return moved
+        point = moved
+    return point
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The TrackMania tasks: interfaces over a game, their reward, their LIDAR."""

@@ -1,0 +1,41 @@
+"""TM20LidarProgress: TM20Lidar that also knows how far along the track the car is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.config import TaskConfig
+from tasks.game_io.protocols import Telemetry
+from tasks.observation import Field
+from tasks.trackmania.driving import SPEED
+from tasks.trackmania.lidar import LidarInterface, lidar_field
+
+
+class LidarProgressInterface(LidarInterface):
+    """Observation, then the last actions (act_buf_len x [gas, brake, steer], oldest first).
+
+    ======== ======= ======== =====================================================
+    field    dtype   shape    meaning
+    ======== ======= ======== =====================================================
+    speed    float32 (1,)     [m/s], 0 to 1000
+    progress float32 (1,)     where the car is on the reference path, 0 to 1
+    lidar    float32 (H, 19)  length of the road along each beam [px], newest last
+    ======== ======= ======== =====================================================
+    """
+
+    @classmethod
+    def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
+        """speed, progress, lidar."""
+        return (SPEED, Field("progress", (1,), high=1.0), lidar_field(config))
+
+    def first_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
+        """The history is the first scan, repeated; the progress is 0."""
+        return self._with_progress(super().first_observation(telemetry))
+
+    def next_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
+        """Adds the newest scan."""
+        return self._with_progress(super().next_observation(telemetry))
+
+    def _with_progress(self, observation: list[np.ndarray]) -> list[np.ndarray]:
+        speed, lidar = observation
+        return [speed, np.array([self._reward.observed_progress], np.float32), lidar]

@@ -1,0 +1,81 @@
+"""Configuration: what is refused, with which words, and the way through plain data."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from algos.config import (
+    DebugConfig,
+    EncoderKind,
+    NetworkConfig,
+    Normalization,
+    OptimizerKind,
+    SACConfig,
+    WarmUp,
+    network_from_plain,
+    sac_from_plain,
+    to_plain,
+)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"gamma": 1.5}, r"gamma must be in \(0, 1\], got 1.5"),
+        ({"gamma": math.nan}, "gamma must be"),
+        ({"polyak": 1.0}, "polyak must be in"),
+        ({"lr_actor": 0.0}, "lr_actor must be > 0"),
+        ({"lr_critic": math.inf}, "lr_critic must be > 0"),
+        ({"l2_critic": -1.0}, "l2_critic must be >= 0"),
+        ({"memory_size": 3}, r"memory_size must be > n_step \(3\)"),
+        ({"min_updates_per_env_step": 8.0}, r"max_updates_per_env_step must be .* >= min_updates_per_env_step \(8.0\)"),
+        ({"alpha": 0.2, "learn_entropy_coef": True}, "alpha must be between alpha_min .* got 0.2"),
+        ({"alpha_min": 0.1}, "alpha_max must be >= alpha_min"),
+        ({"alpha": -0.1}, "alpha must be >= 0"),
+        ({"betas_actor": [0.9, 0.9], "optimizer_actor": OptimizerKind.sgd}, "betas_actor must be null .* sgd"),
+        ({"betas_critic": [0.9]}, "betas_critic must be two numbers"),
+        ({"betas_entropy": [0.9, 1.0]}, "betas_entropy must be two numbers"),
+        ({"policy_delay": 0}, "policy_delay must be >= 1"),
+        ({"evaluation_interval": -1}, "evaluation_interval must be >= 0"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SACConfig(**values)
+
+
+def test_wrong_networks_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"network\.hidden must be a list of at least one width >= 1, got \[\]"):
+        NetworkConfig(hidden=[])
+    with pytest.raises(ValueError, match=r"network\.random_shift must be >= 0"):
+        NetworkConfig(random_shift=-1)
+    with pytest.raises(ValueError, match=r"network\.target_encoder must be true with the encoder mlp"):
+        NetworkConfig(target_encoder=False)
+
+
+def test_a_fixed_temperature_may_lie_outside_the_bounds_of_a_learned_one() -> None:
+    assert SACConfig(alpha=0.2).alpha == 0.2
+
+
+def test_plain_data_goes_through_json_and_back() -> None:
+    network = NetworkConfig(EncoderKind.shared_cnn, [64], True, observation_normalization=Normalization.running)
+    assert network_from_plain(json.loads(json.dumps(to_plain(network)))) == network
+    config = SACConfig(
+        optimizer_actor=OptimizerKind.adamw, betas_actor=[0.9, 0.99], warm_up=WarmUp.uniform, target_entropy=-1.5,
+        debug=DebugConfig(check_samples=True),
+    )  # fmt: skip
+    plain = json.loads(json.dumps(to_plain(config)))
+    assert plain["optimizer_actor"] == "adamw"
+    assert sac_from_plain(plain) == config
+
+
+def test_unknown_keys_and_members_are_refused_with_the_choices() -> None:
+    with pytest.raises(ValueError, match=r"SACConfig keys must be among .*'gamma'.* got \['gama'\]"):
+        sac_from_plain({"gama": 0.9})
+    with pytest.raises(ValueError, match=r"optimizer_actor must be one of \['adam', 'adamw', 'sgd', 'rmsprop'\]"):
+        sac_from_plain({"optimizer_actor": "Adam"})

@@ -1,0 +1,216 @@
+"""Tasks by name: configurations, fingerprints, which game is driven, building."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks import registry
+from tasks.config import ClockKind, GameKind, RewardCompat, TaskConfig, config_to_dict
+from tasks.realtime import VirtualTimeEnv, WallClockEnv
+
+FAKE = "FakeDrive"
+
+
+@pytest.fixture(autouse=True)
+def _fake_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    registry.register(FAKE, "tests.tasks.fake_task:FakeFull", defaults={"img_width": 12, "game": "sim"})
+
+
+@contextmanager
+def plugin(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server on this machine that answers its first client; yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5.0)
+
+        def run() -> None:
+            try:
+                connection, _ = server.accept()
+                with connection:
+                    serve(connection)
+            except OSError:
+                return
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(5.0)
+
+
+def record(speed: float = 30.0, gear: float = 3.0, rpm: float = 8000.0, x: float = 500.0) -> bytes:
+    return struct.pack("<11f", speed, 12.0, x, 10.0, 300.0, 0.0, 1.0, 0.0, 0.0, gear, rpm)
+
+
+def test_every_task_of_tmrl_is_registered() -> None:
+    assert registry.names()[:3] == ("TM20Full", "TM20Lidar", "TM20LidarProgress")
+    assert registry.default_config("TM20Lidar").window_width == 958
+    assert registry.default_config("TM20Full").window_width == 256
+    assert registry.default_config("TM20LidarProgress").name == "TM20LidarProgress"
+
+
+def test_a_task_is_described_without_building_it() -> None:
+    assert registry.observation_spec("TM20Full").names == ("speed", "gear", "rpm", "images", "action_0", "action_1")
+    spec = registry.observation_spec("TM20Lidar", registry.default_config("TM20Lidar"))
+    assert spec.flat_space().shape == (83,)
+    assert registry.observation_spec("TM20LidarProgress").flat_space().shape == (84,)
+    assert registry.action_space("TM20Full").shape == (3,)
+
+
+def test_fields_are_scaled_to_the_order_of_one() -> None:
+    scales = {f.name: (f.scale, f.offset) for f in registry.observation_spec("TM20Full").fields}
+    assert scales == {"speed": (55.6, 0.0), "gear": (5.0, 0.0), "rpm": (11000.0, 0.0), "images": (255.0, 102.0)}
+    lidar = registry.observation_spec("TM20Lidar").fields[1]
+    assert lidar.scale == pytest.approx(383.2)
+
+
+def test_an_unknown_task_names_those_that_exist() -> None:
+    with pytest.raises(ValueError, match=r"unknown task 'TM20FULL'; registered: TM20Full, TM20Lidar"):
+        tasks.make("TM20FULL")
+
+
+def test_a_registered_class_becomes_an_environment() -> None:
+    env: Any = tasks.make(FAKE, rtgym={"act_buf_len": 3})
+    assert isinstance(env, VirtualTimeEnv)
+    assert env.observation_spec.act_buf_len == 3
+    assert env.reset(seed=1)[0][3].shape == (4, 64, 12)
+    env.close()
+
+
+def test_a_name_cannot_be_taken_twice_and_needs_a_class() -> None:
+    registry.register(FAKE, "tests.tasks.fake_task:FakeFull", defaults={"img_width": 12, "game": "sim"})
+    with pytest.raises(ValueError, match="already registered"):
+        registry.register("TM20Full", "tests.tasks.fake_task:FakeFull")
+    with pytest.raises(ValueError, match="'module:Class', got 'fake_task'"):
+        registry.register("Other", "fake_task")
+
+
+def test_configurations_are_taken_as_objects_or_plain_data() -> None:
+    config = dataclasses.replace(registry.default_config(FAKE), img_hist_len=2)
+    for given in (config, config_to_dict(config), {"img_hist_len": 2}):
+        env = tasks.make(FAKE, config=given)
+        assert env.observation_spec.fields[3].shape == (2, 64, 12)
+        env.close()
+
+
+def test_overrides_come_last_and_are_checked() -> None:
+    env: Any = tasks.make(FAKE, config={"img_hist_len": 2}, img_hist_len=3, reward={"compat": "tmrl"})
+    assert env.observation_spec.fields[3].history == 3
+    assert env.interface._config.reward.compat is RewardCompat.tmrl
+    assert env.interface._config.reward.MIN_STEPS == 70
+    with pytest.raises(ValueError, match=r"unknown key task\.rtgym\.act_buf_length"):
+        tasks.make(FAKE, rtgym={"act_buf_length": 3})
+    with pytest.raises(ValueError, match=r"observation must be one of tuple, dict, flat, got 'list'"):
+        tasks.make(FAKE, observation="list")
+
+
+def test_the_wall_clock_is_rtgyms() -> None:
+    env = tasks.make(FAKE, clock=ClockKind.wall, rtgym={"time_step_duration": 0.02, "start_obs_capture": 0.01})
+    assert isinstance(env, WallClockEnv)
+    env.reset(seed=1)
+    started = time.perf_counter()
+    for _ in range(11):
+        env.step(np.zeros(3))
+    assert time.perf_counter() - started > 0.15
+    env.wait()
+    env.close()
+
+
+def test_the_simulator_is_driven_when_nothing_listens(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        port = closed_soon.getsockname()[1]
+    with caplog.at_level(logging.WARNING):
+        resolved = registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=0.3)
+    assert resolved.game is GameKind.sim
+    assert "driving the embedded simulator" in caplog.text
+
+
+def test_plausible_telemetry_means_the_live_game() -> None:
+    with (
+        plugin(lambda connection: connection.sendall(record() * 3)) as port,
+        pytest.raises(ValueError, match=r"task\.game=live is not built yet"),
+    ):
+        registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=2.0)
+
+
+def test_a_record_may_come_in_pieces() -> None:
+    def trickle(connection: socket.socket) -> None:
+        for k in range(11):
+            connection.sendall(record()[4 * k : 4 * k + 4])
+            time.sleep(0.005)
+
+    with plugin(trickle) as port, pytest.raises(ValueError, match="not built yet"):
+        registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=2.0)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+        record(speed=500.0),
+        record(gear=9.0),
+        record(rpm=-1.0),
+        record(x=float("nan")),
+        record()[:40],
+        b"",
+    ],
+)
+def test_anything_else_on_the_port_is_not_the_game(sent: bytes) -> None:
+    with plugin(lambda connection: connection.sendall(sent)) as port:
+        resolved = registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=0.5)
+    assert resolved.game is GameKind.sim
+
+
+def test_a_silent_server_is_given_up_in_time() -> None:
+    started = time.perf_counter()
+    with plugin(lambda _: time.sleep(0.6)) as port:
+        resolved = registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=0.2)
+        assert time.perf_counter() - started < 0.5
+    assert resolved.game is GameKind.sim
+
+
+def test_sim_is_taken_as_said_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "create_connection", pytest.fail)
+    assert registry.resolve_game(TaskConfig(game=GameKind.sim)).game is GameKind.sim
+
+
+def test_the_live_game_says_that_it_is_not_built() -> None:
+    with pytest.raises(ValueError, match=r"task\.game=live is not built yet"):
+        registry.resolve_game(TaskConfig(game=GameKind.live, clock=ClockKind.wall))
+
+
+@pytest.mark.parametrize(
+    "change", [{"track": "long"}, {"img_hist_len": 3}, {"game": GameKind.sim}, {"rtgym": {"act_buf_len": 3}}]
+)
+def test_the_fingerprint_tells_tasks_apart(change: dict[str, object]) -> None:
+    base = registry.default_config("TM20Full")
+    changed = registry._merged("TM20Full", base, change)
+    assert registry.fingerprint("TM20Full", base) != registry.fingerprint("TM20Full", changed)
+
+
+def test_the_fingerprint_leaves_out_what_a_machine_may_choose() -> None:
+    base = registry.default_config("TM20Full")
+    other = registry._merged(
+        "TM20Full", base, {"clock": "wall", "sleep_time_at_reset": 0.0, "rtgym": {"benchmark": True}}
+    )
+    assert registry.fingerprint("TM20Full", base) == registry.fingerprint("TM20Full", other)
+
+
+def test_a_track_file_is_told_by_its_content(tmp_path: Path) -> None:
+    def mark(name: str, content: str) -> str:
+        (tmp_path / name).write_text(content)
+        return registry.fingerprint("TM20Full", TaskConfig(track=str(tmp_path / name)))
+
+    assert mark("a.csv", "0,0\n") == mark("b.csv", "0,0\n") != mark("c.csv", "0,1\n")

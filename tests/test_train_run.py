@@ -1,0 +1,98 @@
+"""The program itself, as a user starts it: a short training, what it leaves behind, and playing it back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = [
+    "task=TM20Lidar",
+    "task.game=sim",
+    "task.track=short",
+    "task.rtgym.ep_max_length=60",
+    "max_env_steps=200",
+    "train.params.network.hidden=[16,16]",
+    "train.params.config.batch_size=16",
+    "train.params.config.env_steps_before_training=100",
+    "train.params.config.evaluation_episodes=1",
+    "seed=0",
+]
+
+
+def train_py(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    return subprocess.run(command, cwd=cwd, env=dict(os.environ), capture_output=True, text=True, timeout=110)
+
+
+def test_a_run_trains_and_is_played_back_from_its_file_alone(tmp_path: Path) -> None:
+    trained = train_py(*TINY, "synchronous=true", "--headless", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("TM20LidarSAC_20")
+    assert {path.name for path in run.iterdir()} >= {"config.yaml", "nn", "summaries"}
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["max_env_steps"], config["task"]["track"], config["seed"]) == (200, "short", 0)
+
+    played = train_py("--play", "--checkpoint", str(run / "nn" / "last.pth"), "play.episodes=2", cwd=tmp_path)
+    assert played.returncode == 0, played.stderr
+    (results_file,) = run.glob("play/*/results.json")
+    results = json.loads(results_file.read_text())
+    assert (results["task"], results["track"], len(results["episodes"])) == ("TM20Lidar", "short", 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_each_job_of_a_multirun_has_its_own_run_folder(tmp_path: Path) -> None:
+    done = train_py(*TINY[:-1], "synchronous=true", "max_env_steps=120", "seed=0,1", "--multirun", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    runs = sorted((tmp_path / "runs").glob("TM20LidarSAC_*"))
+    assert sorted(yaml.safe_load((run / "config.yaml").read_text())["seed"] for run in runs) == [0, 1]
+
+
+PLUGIN = """
+from pathlib import Path
+
+from algos.observers import add_observer
+from tasks import registry
+from tasks.trackmania.lidar import LidarInterface
+
+
+class MyInterface(LidarInterface):
+    pass
+
+
+class Watcher:
+    def process_infos(self, infos, done_indices):
+        with Path("seen.txt").open("a") as file:
+            file.write("episode\\n")
+
+
+registry.register("MyTask", "my_task:MyInterface", defaults={"window_width": 958, "window_height": 488})
+add_observer("watcher", "my_task:Watcher")
+"""
+
+
+def test_workers_drive_a_users_own_task_and_his_observer_sees_the_episodes(tmp_path: Path) -> None:
+    (tmp_path / "my_task.py").write_text(PLUGIN)
+    words = ["task.name=MyTask", "observers=[watcher]", "+plugins=[my_task.py]", "task.rtgym.ep_max_length=40"]
+    done = train_py(*TINY, *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "seen.txt").read_text().splitlines()) >= 2
+
+
+@pytest.mark.parametrize("words", [["task.tracc=short"], ["--play"], ["seed=0,1", "--multirun", "num_workers=0"]])
+def test_a_refusal_is_one_line_and_exit_code_two(words: list[str], tmp_path: Path) -> None:
+    done = train_py(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("train.py: ")
+    assert not (tmp_path / "outputs").exists()
+    assert not (tmp_path / "multirun").exists()

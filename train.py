@@ -1,0 +1,152 @@
+"""Trains a driver, or plays one back: the command line and the only place where tasks and algorithms meet.
+
+    python train.py task=TM20Full train=TM20FullSAC
+    python train.py task=TM20Full train=TM20FullSAC --play --checkpoint runs/<run>/nn/best.pth
+
+Exit codes: 0 done, 1 a fault of the program (with its traceback), 2 the command cannot be done as given, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from algos.config_errors import UsageError
+from algos.observers import make_observer
+from tasks.command_line import Role, help_text, parse
+
+CONFIG_DIR = Path(__file__).resolve().parent / "cfg"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    # Idle OpenMP threads would spin on the cores that the workers need; must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        return _command(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        if wants_traceback:
+            traceback.print_exc()
+        sys.stderr.write(f"train.py: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("train.py: interrupted\n")
+        return 130
+
+
+def run(composed: Any, role: Role, words: Sequence[str]) -> None:
+    """Trains or plays with one composed configuration.
+
+    Args:
+        composed: What hydra composed (a DictConfig).
+        role: train or play.
+        words: The overrides that were typed.
+
+    Raises:
+        UsageError: If the configuration does not fit; nothing was started or written.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with _refusals():
+        params = prepare(composed, role, words)
+    full_config = params["config"]["full_config"]
+    _set_up_torch(params)
+    from rl_games.torch_runner import Runner
+
+    import algos.registration
+    import tasks.registration
+
+    tasks.registration.register_tasks()
+    runner = Runner(make_observer(full_config["observers"]))
+    algos.registration.register(runner)
+    runner.load({"params": params})
+    runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
+
+
+def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
+    """Checks all that can be checked before anything is started, and returns rl_games' params.
+
+    Args:
+        composed: What hydra composed (a DictConfig).
+        role: train or play.
+        words: The overrides that were typed.
+
+    Raises:
+        ValueError: If the configuration does not fit.
+    """
+    from omegaconf import OmegaConf
+
+    from algos.run_folder import newest_checkpoints, run_folder
+    from algos.runner_params import check, resolve, runner_params
+    from algos.schema import typed
+    from algos.stored_config import start_from
+    from tasks import registry
+    from tasks.plugins import load_plugins
+
+    plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    if plain["checkpoint"] is not None:
+        plain = start_from(plain, words, is_playing=role is Role.play)
+    elif role is Role.play:
+        found = ", ".join(newest_checkpoints()) or "none yet"
+        raise ValueError(f"--play needs --checkpoint FILE; the newest below runs: {found}")
+    load_plugins(plain["plugins"])
+    config = typed(plain, type(registry.default_config(plain["task"]["name"])))
+    spec = registry.observation_spec(config.task.name, config.task)
+    check(config, spec, sorted(file.stem for file in (CONFIG_DIR / "train").glob("*.yaml")))
+    config.task = registry.resolve_game(config.task)
+    registry.make(config.task.name, observation="dict", config=config.task).close()  # track, path and window exist
+    is_renamed = any(word.startswith("experiment=") for word in words)
+    folder = run_folder(config, is_playing=role is Role.play, is_renamed=is_renamed)
+    return runner_params(resolve(config), spec, folder)
+
+
+def _command(argv: Sequence[str]) -> int:
+    from algos.hydra_entry import compose_and_call, plugin_words
+    from algos.stored_config import with_stored_choices
+    from tasks.plugins import load_plugins
+
+    with _refusals():
+        line = parse(argv)
+    if "--help" in line.words:
+        sys.stdout.write(help_text())
+    with _refusals():
+        load_plugins(plugin_words(line.words))
+        words = with_stored_choices(line.words, CONFIG_DIR)
+    return compose_and_call(words, CONFIG_DIR, lambda composed, words: run(composed, line.role, words))
+
+
+def _set_up_torch(params: dict[str, Any]) -> None:
+    """Sets the number of threads and seeds every global generator: rl_games leaves them alone for seed 0."""
+    import random
+
+    import numpy as np
+    import torch
+
+    from algos.runner_params import num_torch_threads
+
+    num_threads = num_torch_threads(params)
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    random.seed(params["seed"])
+    np.random.seed(params["seed"])  # rl_games draws from it
+    torch.manual_seed(params["seed"])
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What is wrong with the user's values, files and words becomes the one message of the command."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,7 +3,8 @@
     python train.py task=TM20Full train=TM20FullSAC
     python train.py task=TM20Full train=TM20FullSAC --play --checkpoint runs/<run>/nn/best.pth
 
-Exit codes: 0 done, 1 a fault of the program (with its traceback), 2 the command cannot be done as given, 130 Ctrl-C.
+Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback),
+2 the command cannot be done as given, 130 Ctrl-C before that.
 """
 
 from __future__ import annotations
@@ -62,12 +63,17 @@ def run(composed: Any, role: Role, words: Sequence[str]) -> None:
 
     import algos.registration
     import tasks.registration
+    from algos.checkpoint import CheckpointError
 
     tasks.registration.register_tasks()
+    algos.registration.log_prints()
     runner = Runner(make_observer(full_config["observers"]))
     algos.registration.register(runner)
     runner.load({"params": params})
-    runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
+    try:
+        runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
 
 
 def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:

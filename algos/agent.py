@@ -26,6 +26,7 @@ itself is ``algos.learner``. ``train.py`` hands over this layout (plain data, no
         num_actors: 1
         max_env_steps: 100000
         synchronous: false
+        headless: false                # true: plain lines instead of the live panel
         checkpoint_mode: resume        # resume | weights | replay; used when Runner.run gets a checkpoint
         reward_shaper: {}
         torch_compile: false
@@ -140,6 +141,7 @@ class RemoteSACAgent(BaseAlgorithm):
             self.config["env_config"].get("task"),
             self.config.get("wandb") or {},
             self.config.get("full_config") or {},
+            is_headless=bool(self.config.get("headless", False)),
         )
         self.algo_observer.after_init(self)
 
@@ -249,7 +251,9 @@ class RemoteSACAgent(BaseAlgorithm):
         """Writes a checkpoint of the present state."""
         checkpoint = self.make_checkpoint()
         if self.storage is not None:
-            checkpoint.replay["position"] = self.storage.position()  # rows from here on are kept for a resume
+            # The rows that the newest state needs are kept; a copy elsewhere must not push its position out.
+            is_newest = Path(fn) == self.nn_dir / "last.pth"
+            checkpoint.replay["position"] = self.storage.position(keep=is_newest)
         save_checkpoint(Path(fn), checkpoint)
 
     def get_weights(self) -> dict[str, Any]:
@@ -406,7 +410,10 @@ class RemoteSACAgent(BaseAlgorithm):
             return
         restored = _CountingMemory(self.memory, int(position["rows"]) if position else 0)
         is_repeated = self.is_synchronous and bool(checkpoint.rollout)
-        self.storage.load(restored, position if is_repeated else None)  # type: ignore[arg-type]
+        try:
+            self.storage.load(restored, position if is_repeated else None)
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
         if position:
             self.learner.pace.add_env_steps(restored.env_steps_behind)
 

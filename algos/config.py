@@ -138,6 +138,9 @@ class SACConfig:
     """Learning rate of critics and shared encoder. TMRL has 5e-5."""
     lr_entropy: float = 3e-4
     """Learning rate of the logarithm of the temperature (Adam)."""
+    lr_decay_updates: int = 0
+    """Updates over which the rates of actor and critic fall linearly to a tenth; 0: they stay. Late in a run this keeps
+    a good driver from flickering between evaluations."""
     optimizer_actor: OptimizerKind = OptimizerKind.adam
     """adam, adamw, sgd or rmsprop."""
     optimizer_critic: OptimizerKind = OptimizerKind.adam
@@ -190,7 +193,7 @@ class SACConfig:
         at_least_one += ["update_model_interval", "log_interval", "evaluation_episodes"]
         for name in at_least_one:
             _require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("env_steps_before_training", "evaluation_interval", "checkpoint_interval"):
+        for name in ("env_steps_before_training", "evaluation_interval", "checkpoint_interval", "lr_decay_updates"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         _require(
             self.memory_size > self.n_step, "memory_size", self.memory_size, f"> n_step ({self.n_step}), to hold a step"

@@ -100,9 +100,10 @@ class Console:
     Args:
         total_env_steps: Environment steps at which training ends; 0: no end.
         title: Name of the run.
-        interval_s: Time between plain lines when the stream is no terminal [s].
+        interval_s: Time between plain lines when there is no panel [s].
         stream: Where to write; default: stdout.
         clock: Monotonic time [s].
+        is_plain: True gives plain lines on a terminal too.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Console:
         interval_s: float = 10.0,
         stream: IO[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        is_plain: bool = False,
     ) -> None:
         from rich.console import Console as RichConsole
 
@@ -128,7 +130,7 @@ class Console:
         self._best_lap_s = math.inf
         self._step_marks: deque[tuple[float, float]] = deque()
         self._rich: RichConsole = RichConsole(file=self._stream)
-        self._is_live = self._rich.is_terminal and not self._rich.is_dumb_terminal
+        self._is_live = not is_plain and self._rich.is_terminal and not self._rich.is_dumb_terminal
         self._live: Live | None = None
         self._moved_handlers: list[tuple[logging.StreamHandler, IO[str]]] = []
         self._is_closed = False

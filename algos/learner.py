@@ -121,7 +121,7 @@ class LearnerSchedule:
     update_model_interval: int
     """Updates between two publications."""
     log_interval: int
-    """Updates between two records of the metrics."""
+    """Updates between two records of the metrics; a record waits for updates that are owed, at most once as long."""
     evaluation_interval: int
     """Environment steps between two evaluations; 0: none, not even at the end."""
     evaluation_seeds: tuple[int, ...]
@@ -313,9 +313,7 @@ class Learner:
 
     def _do_what_is_due(self) -> None:
         schedule, env_steps, now = self._schedule, self.pace.env_steps, self._now()
-        updates_since_log = self.pace.updates - self._logged_updates
-        is_warming_up = updates_since_log == 0 and now - self._logged_s >= schedule.warm_up_log_period_s
-        if updates_since_log >= schedule.log_interval or is_warming_up:
+        if self._is_log_due(now):
             self._log()
         self._turns += 1
         if self._is_evaluating and self._turns % TURNS_BETWEEN_POLLS == 0:
@@ -329,6 +327,13 @@ class Learner:
             self._save(is_periodic=True)
         elif now - self._saved_s >= schedule.save_period_s:
             self._save(is_periodic=False)
+
+    def _is_log_due(self, now: float) -> bool:
+        """Whether to record: at the interval, or a little later, when the updates owed for new samples are made."""
+        updates, interval = self.pace.updates - self._logged_updates, self._schedule.log_interval
+        if updates == 0:
+            return now - self._logged_s >= self._schedule.warm_up_log_period_s
+        return updates >= interval and (self.pace.may_receive() or updates >= 2 * interval)
 
     def _save(self, is_periodic: bool) -> None:
         self.commit()
@@ -393,7 +398,7 @@ class Learner:
             **self._part_metrics(seconds, updates),
             **self._source.statistics(),
         }
-        if not math.isnan(self.pace.ratio):
+        if updates and not math.isnan(self.pace.ratio):
             metrics["time/update_ratio"] = self.pace.ratio
         if self._weights_ages:
             metrics["rollout/weights_age_updates"] = float(np.mean(self._weights_ages))

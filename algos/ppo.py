@@ -225,6 +225,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             self.config["env_config"].get("task"),
             self.config.get("wandb") or {},
             self.config.get("full_config") or {},
+            is_headless=bool(self.config.get("headless", False)),
         )
         self._episodes: list[Mapping[str, float]] = []
         self._num_episodes = 0

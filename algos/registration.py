@@ -7,6 +7,8 @@ before that. Classes are named as "module:Class" and imported when they are buil
 from __future__ import annotations
 
 import importlib
+import logging
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -63,6 +65,18 @@ def register(runner: Any) -> None:
         runner.algo_factory.register_builder(name, _builder(algorithm.agent))
         runner.player_factory.register_builder(name, _builder(algorithm.player))
     register_networks()
+
+
+def log_prints() -> None:
+    """Turns what rl_games prints into log lines of level debug: standard output is for a command's answer."""
+    log = logging.getLogger("rl_games")
+
+    def to_log(*words: Any, **_: Any) -> None:
+        log.debug(" ".join(str(word) for word in words))
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("rl_games."):
+            vars(module)["print"] = to_log
 
 
 def register_networks() -> None:

@@ -22,7 +22,8 @@ def run_folder(config: RunConfig, *, is_playing: bool, is_renamed: bool = False)
     """
     own = run_folder_of(config.checkpoint) if config.checkpoint else None
     if is_playing:
-        return own or RUNS / "play"
+        is_ours = own is not None and own.is_relative_to(RUNS.resolve())
+        return own if own is not None and is_ours else RUNS / "play"
     if own is not None and not is_renamed and config.checkpoint_mode is CheckpointMode.resume:
         return own
     return new_run_folder(config.experiment, datetime.now())

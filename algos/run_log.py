@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class RunLog:
         task: TaskConfig as plain data, whose track is drawn; None: no pictures of the driven line.
         wandb: ``enabled``, ``project``, ``entity``, ``run_name``; empty: off.
         full_config: What is recorded with the run.
+        is_headless: True shows plain lines instead of the live panel.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class RunLog:
         task: Mapping[str, Any] | None,
         wandb: Mapping[str, Any],
         full_config: Mapping[str, Any],
+        is_headless: bool = False,
     ) -> None:
         self.writer = writer
+        self._is_headless = is_headless
         self._title = title
         self._task = task
         self._course: Course | None = None
@@ -69,7 +72,7 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log(dict(metrics), step=env_steps)
         if self._console is None:
-            self._console = Console(self._max_env_steps, self._title)
+            self._console = Console(self._max_env_steps, self._title, is_plain=self._is_headless)
             self._console.update({"time/env_steps": float(env_steps)})
         self._console.update(metrics)
 
@@ -93,11 +96,8 @@ class RunLog:
         self._is_closed = True
         if self._console is not None:
             self._console.close()
-        for future in self._pictures:
-            try:
-                future.result(CLOSE_TIMEOUT_S)
-            except TimeoutError:
-                logger.warning("the picture of the last evaluation took too long and is left out")
+        if wait(self._pictures, CLOSE_TIMEOUT_S).not_done:
+            logger.warning("the pictures of the last evaluation took too long and are left out")
         self._drawer.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self.writer.close()

@@ -16,7 +16,7 @@ from algos.config import EncoderKind
 from algos.observers import observer_classes
 from algos.ppo_config import ppo_params
 from algos.registration import algorithm_names
-from algos.schema import PPOTrainConfig, RunConfig, SACTrainConfig, algorithm_name, to_plain
+from algos.schema import CheckpointMode, PPOTrainConfig, RunConfig, SACTrainConfig, algorithm_name, to_plain
 from tasks.config import config_to_dict
 from tasks.observation import ObservationSpec
 
@@ -39,6 +39,7 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> N
     """
     _check_algorithm(config)
     _check_fit(config, spec, train_files)
+    _check_replay(config)
     observer_classes(config.observers)
     if config.wandb.enabled and importlib.util.find_spec("wandb") is None:
         raise ValueError("wandb.enabled=true needs the package wandb: pip install wandb, then wandb login")
@@ -145,6 +146,16 @@ def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str])
         f"{what}, but train.params.network.encoder is {encoder.name}; "
         f"made for it: {', '.join(f'train={name}' for name in fitting) or 'none of the files of cfg/train'}"
     )
+
+
+def _check_replay(config: RunConfig) -> None:
+    """Refuses to start from the stored replay where none is used."""
+    if config.checkpoint is None or config.checkpoint_mode is not CheckpointMode.replay:
+        return
+    if isinstance(config.train, PPOTrainConfig):
+        raise ValueError("checkpoint_mode must be resume or weights with PPO, which has no replay, got 'replay'")
+    if isinstance(config.train, SACTrainConfig) and not config.train.params.config.save_replay:
+        raise ValueError("train.params.config.save_replay must be true with checkpoint_mode=replay, got false")
 
 
 def _sac_parts(train: SACTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:

@@ -25,6 +25,8 @@ from tasks.observation import ObservationSpec
 
 Metrics = dict[str, Tensor]
 DEFAULT_BETAS = (0.9, 0.999)
+LAST_LEARNING_RATE = 0.1
+"""Fraction of the learning rates that is left at the end of ``lr_decay_updates``."""
 
 
 class SAC:
@@ -70,6 +72,7 @@ class SAC:
         Returns:
             Metrics as tensors on the device; nothing waits for the device.
         """
+        self._decay_learning_rates()
         with fast_matmul():
             batch = self._to_device(batch)
             self.acting.inputs.observe(batch.observation)
@@ -222,6 +225,17 @@ class SAC:
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = gradient
         self._optimizers[name].step()
+
+    def _decay_learning_rates(self) -> None:
+        """Sets the rates of actor and critic for this update; they depend on ``num_updates`` alone."""
+        config = self.config
+        if config.lr_decay_updates == 0:
+            return
+        done = min(1.0, self.num_updates / config.lr_decay_updates)
+        fraction = 1.0 - (1.0 - LAST_LEARNING_RATE) * done
+        for name, rate in (("critic", config.lr_critic), ("actor", config.lr_actor)):
+            for group in self._optimizers[name].param_groups:
+                group["lr"] = rate * fraction
 
     def _inputs(self, observation: Mapping[str, Tensor]) -> Inputs:
         pixels = self.network.random_shift

@@ -34,8 +34,9 @@ OBSERVATION_KEYS = (
     "task.img_hist_len",
     "task.rtgym.act_buf_len",
     "task.rtgym.act_in_obs",
+    "task.rtgym.reset_act_buf",
 )
-"""Keys that decide shapes of observation and action."""
+"""Keys that decide shapes of observation and action, and how histories begin."""
 
 NETWORK_KEYS = ("train.params.algo", "train.params.model", "train.params.network")
 """Keys, with all below them, that decide the networks."""

@@ -240,7 +240,7 @@ class TaskConfig:
             self.clock is ClockKind.wall or self.game is not GameKind.live,
             "task.clock",
             self.clock.name,
-            "'wall' when task.game is 'live'",
+            "'wall' when task.game is 'live' (which is not built yet: set task.game=sim)",
         )
 
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from algos.config import EncoderKind, SACConfig, WarmUp
 from algos.ppo_config import PPOConfig
 from algos.schema import PPOTrainConfig, RunConfig, SACTrainConfig, register_schemas, typed
+from tasks import registry
 from tasks.config import TaskConfig
 
 CFG = Path(__file__).resolve().parents[1] / "cfg"
@@ -84,6 +85,11 @@ def test_the_lidar_task_has_the_window_its_beams_are_measured_in() -> None:
     for task in ("TM20Lidar", "TM20LidarProgress"):
         config = run_config(f"task={task}").task
         assert (config.window_width, config.window_height) == (958, 488)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_command_line_and_python_drive_the_same_task(task: str) -> None:
+    assert run_config(f"task={task}").task == registry.default_config(task)
 
 
 def test_the_pixel_training_differs_from_the_lidar_training_where_it_must() -> None:

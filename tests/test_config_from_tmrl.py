@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from algos.config import OptimizerKind
-from algos.tmrl_config import hydra_words, main
-from tests.test_config_files import run_config
+from algos.tmrl_config import KEYS, hydra_words, main
+from tests.test_config_files import composed, run_config
 
 LIDAR: dict[str, Any] = {
     "RUN_NAME": "SAC_4_LIDAR",
@@ -89,6 +91,18 @@ def test_reset_training_keeps_the_replay() -> None:
 def test_an_unknown_choice_is_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         hydra_words(config)
+
+
+def test_the_documentation_names_every_entry_with_a_key_that_exists() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "from_tmrl.md").read_text(encoding="utf-8")
+    table = text[text.index("## Entries") : text.index("Not built yet")]
+    rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| `")]
+    documented = {entry: here for entries, here in rows for entry in re.findall(r"`([^`]+)`", entries)}
+    missing = [entry for entry, (key, _) in KEYS.items() if f"`{key}`" not in documented.get(entry, "")]
+    assert missing == []
+    config = OmegaConf.create(composed())
+    named = {key for here in documented.values() for key in re.findall(r"`([a-z][\w.]+)`", here)} - {"replay", "tmrl"}
+    assert [key for key in sorted(named) if OmegaConf.select(config, key, default="absent") == "absent"] == []
 
 
 def test_the_command_prints_the_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import train
 from algos.checkpoint import Checkpoint, save_checkpoint
+from algos.players import play_directory
 from algos.stored_config import merge_stored, refuse_shape_changes
 from tasks.command_line import Role
 
@@ -113,6 +114,7 @@ def test_the_device_is_this_machines(start: Start, stored: Path) -> None:
         ("task.img_hist_len=4", "task.img_hist_len"),
         ("task.rtgym.act_buf_len=3", "task.rtgym.act_buf_len"),
         ("task.rtgym.act_in_obs=false", "task.rtgym.act_in_obs"),
+        ("task.rtgym.reset_act_buf=false", "task.rtgym.reset_act_buf"),
         ("train.params.network.hidden=[16,16]", "train.params.network.hidden"),
         ("train.params.network.layer_norm=true", "train.params.network.layer_norm"),
         ("train=TM20LidarPPO", "train.params.algo.name"),
@@ -132,6 +134,19 @@ def test_another_shape_is_refused_when_training_goes_on(
 ) -> None:
     message = refused(capsys, f"checkpoint={stored}", f"checkpoint_mode={mode}", "train.params.network.hidden=[16]")
     assert "train.params.network.hidden=[16] would change the shape of the networks" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train.params.config.save_replay=false"], "train.params.config.save_replay must be true"),
+        (["task=TM20Lidar", "train=TM20LidarPPO"], "checkpoint_mode must be resume or weights with PPO"),
+    ],
+)
+def test_a_replay_that_is_not_used_cannot_be_started_from(
+    start: Start, stored: Path, words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in refused(capsys, f"checkpoint={stored}", "checkpoint_mode=replay", *words)
 
 
 def test_the_same_shape_may_be_typed_again(start: Start, stored: Path) -> None:
@@ -176,6 +191,17 @@ def test_two_runs_in_one_second_have_two_folders(start: Start) -> None:
     words = ["task=TM20Lidar", "task.game=sim", "task.track=short"]
     names = {start(*words)["config"]["full_experiment_name"] for _ in range(3)}
     assert len(names) == 3
+
+
+def test_playing_a_file_from_elsewhere_writes_below_runs(start: Start, stored: Path, tmp_path: Path) -> None:
+    other = tmp_path / "downloads" / "driver" / "nn" / "best.pth"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(stored.read_bytes())
+    directories = []
+    for path in (stored, other):
+        config = start("--play", f"checkpoint={path}")["config"]
+        directories.append(play_directory(str(path), Path(config["train_dir"])).resolve().parent)
+    assert directories == [stored.parents[1] / "play", tmp_path / "runs" / "play"]
 
 
 def test_playing_creates_no_run_folder(start: Start, stored: Path) -> None:

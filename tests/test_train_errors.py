@@ -50,6 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["task.rtgym.act_buf_len=0"], ["task.rtgym.act_buf_len must be >= 1, got 0"]),
         (["task.game=real"], ["task.game must be one of auto, sim, live"]),
         (["task.game=live", "task.clock=wall"], ["task.game=live is not built yet"]),
+        (["task.game=live"], ["task.game", "live", "not built yet"]),
         (["train.params.config.batch_size=0"], ["train.params.config.batch_size must be >= 1, got 0"]),
         (["train.params.config.gamma=2"], ["train.params.config.gamma must be in (0, 1], got 2.0"]),
         (["train.params.network.hidden=[]"], ["train.params.network.hidden must be", "got []"]),

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import train
+from algos.checkpoint import CheckpointError
+
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
     "task=TM20Lidar",
@@ -55,6 +58,22 @@ def test_each_job_of_a_multirun_has_its_own_run_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     runs = sorted((tmp_path / "runs").glob("TM20LidarSAC_*"))
     assert sorted(yaml.safe_load((run / "config.yaml").read_text())["seed"] for run in runs) == [0, 1]
+
+
+def test_a_checkpoint_that_does_not_fit_once_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rl_games.torch_runner import Runner
+
+    def refuse(*_: object) -> None:
+        raise CheckpointError("its replay is gone")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Runner, "run", refuse)
+    assert train.main(TINY) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""  # rl_games' own progress is not shown
+    assert captured.err.splitlines() == ["train.py: its replay is gone"]
 
 
 PLUGIN = """

@@ -112,7 +112,11 @@ class LocalLauncher:
             incarnation += 1
             config = self._make_config(place, incarnation)
             started = time.monotonic()
-            failure, status, tail = self._run(place, config)
+            try:
+                failure, status, tail = self._run(place, config)
+            except OSError as error:  # no process, no memory, no file left
+                self._on_failure(WorkerFailed(f"{config.worker} could not be started: {error}"))
+                return
             if self._is_closing.is_set():
                 return
             if failure is not None:
@@ -145,6 +149,7 @@ class LocalLauncher:
             for line in process.stdout:
                 failure = _failure(config, line) or failure
         status = process.wait()
+        _hang_up(process)  # closes the last of its pipes
         reader.join(1.0)
         return failure, status, "\n".join(tail)
 

@@ -285,7 +285,9 @@ def _read_csv(path: Path) -> FloatArray:
                 raise ValueError(f"track {path} line {number} must be numbers x,z or x,y,z, got {line!r}") from None
         if rows and len(rows[-1]) != len(rows[0]):
             raise ValueError(f"track {path} line {number} must have {len(rows[0])} numbers, got {line!r}")
-    return np.array(rows, np.float64).reshape(len(rows), -1)
+    if not rows:
+        raise ValueError(f"track {path} must have rows of x,z or x,y,z in metres, got no line of numbers")
+    return np.array(rows, np.float64)
 
 
 def _refuse_bad_points(points: FloatArray, source: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,6 +259,31 @@ def test_resume_without_a_stored_replay_collects_first(tmp_path):
     assert agent.learner.pace.env_steps_until_training == 40
     agent.train()
     assert agent.epoch_num == 80 + 40  # 80 steps more, 40 of them before training goes on
+
+
+def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):
+    agent = make_agent(make_params(tmp_path, max_env_steps=60))
+    agent.train()
+    kept = []
+    original = agent.storage.position
+
+    def position(keep=True):
+        kept.append(keep)
+        return original(keep)
+
+    monkeypatch.setattr(agent.storage, "position", position)
+    agent.save(tmp_path / "copy.pth")
+    agent.on_checkpoint(is_periodic=False)
+    assert kept == [False, True]
+
+
+def test_a_replay_that_is_gone_is_said_as_a_fault_of_the_checkpoint(tmp_path):
+    make_runner(make_params(tmp_path, "old")).run({"train": True})
+    shutil.rmtree(tmp_path / "old" / "replay")
+    agent = make_agent(make_params(tmp_path, "old"))
+    with pytest.raises(CheckpointError, match="take only the weights"):
+        agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
+    agent.close()
 
 
 def test_other_observation_or_algorithm_is_refused(tmp_path):

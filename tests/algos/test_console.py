@@ -140,6 +140,15 @@ def test_a_terminal_gets_a_panel_with_bar_groups_and_sparkline() -> None:
 
 
 @pytest.mark.usefixtures("_terminal_size")
+def test_a_terminal_gets_plain_lines_when_asked() -> None:
+    stream = Terminal()
+    with Console(10_000, "TM20Full", stream=stream, clock=SteppedClock(), is_plain=True) as console:
+        console.update(stats())
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().startswith("TM20Full: 2,500 of 10,000 steps (25%)")
+
+
+@pytest.mark.usefixtures("_terminal_size")
 def test_a_terminal_gets_its_streams_and_log_handlers_back(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)

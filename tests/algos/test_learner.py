@@ -56,6 +56,20 @@ def test_achieved_ratio_is_within_the_bounds(source_type):
     assert 0.5 * 0.95 <= parts.learner.pace.ratio <= 0.6 * 1.05
 
 
+def test_every_recorded_ratio_is_within_the_bounds_from_the_first_samples_on():
+    parts = Parts(FakeSource(rows=32), Pace(1.0, 2.0, 50), max_env_steps=2000, log_interval=40)
+    parts.learner.run()
+    ratios = [log["time/update_ratio"] for log in parts.listener.logs if "time/update_ratio" in log]
+    assert len(ratios) > 20
+    assert all(0.95 <= ratio <= 2.1 for ratio in ratios)
+
+
+def test_a_learner_that_owes_very_many_updates_is_heard_all_the_same():
+    parts = Parts(FakeSource(rows=1000), Pace(1.0, 1.0, 0), max_env_steps=1000, log_interval=10)
+    parts.learner.run()
+    assert [log["time/updates"] for log in parts.listener.logs][:3] == [20, 40, 60]
+
+
 def test_synchronous_source_acts_only_when_no_update_is_left():
     source = OnDemandSource(rows=1)
     parts = Parts(source, Pace(3.0, 3.0, 10), max_env_steps=1000)

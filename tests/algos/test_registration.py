@@ -87,3 +87,13 @@ def __getattr__(name):
 
         return type("VariantAgent", (RemoteSACAgent,), {"algorithm_name": "fake_sac"})
     raise AttributeError(name)
+
+
+def test_what_rl_games_prints_goes_to_the_log(caplog, capsys):
+    from rl_games import torch_runner
+
+    registration.log_prints()
+    with caplog.at_level("DEBUG", "rl_games"):
+        vars(torch_runner)["print"]("seq_length:", 4)
+    assert caplog.messages == ["seq_length: 4"]
+    assert capsys.readouterr().out == ""

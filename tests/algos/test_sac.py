@@ -434,3 +434,22 @@ def test_fine_tuning_starts_from_the_policy_with_fresh_critics() -> None:
     narrow = SAC(spec, SACConfig(), replace(network, hidden=[8]), CPU, seed=3)
     with pytest.raises(ValueError, match="weights do not fit this network"):
         agent.load_acting_weights(narrow.acting_weights())
+
+
+def test_learning_rates_fall_linearly_to_a_tenth_and_a_resumed_run_goes_on_there() -> None:
+    rates: dict[str, Any] = {"lr_actor": 1e-3, "lr_critic": 2e-3, "lr_decay_updates": 4}
+    agent = make_sac(**rates)
+    seen = []
+    for seed in range(6):
+        agent.update(random_batch(LIDAR, seed=seed))
+        seen.append(learning_rate(agent, "critic"))
+    assert seen == pytest.approx([2e-3, 1.55e-3, 1.1e-3, 0.65e-3, 0.2e-3, 0.2e-3])
+    assert learning_rate(agent, "actor") == pytest.approx(1e-4)
+    resumed = make_sac(**rates)
+    resumed.load_state_dict(agent.state_dict())
+    resumed.update(random_batch(LIDAR))
+    assert learning_rate(resumed, "critic") == pytest.approx(0.2e-3)
+
+
+def learning_rate(agent: SAC, name: str) -> float:
+    return agent._optimizers[name].param_groups[0]["lr"]

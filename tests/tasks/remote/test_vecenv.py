@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.remote import launch
 from tasks.remote.launch import Place, WorkerFailed
 from tasks.remote.vecenv import RemoteVecEnv
 from tasks.samples import Segment
@@ -140,7 +141,9 @@ def test_newest_weights_win() -> None:
 def test_a_killed_worker_is_restarted_under_a_new_name_and_counted() -> None:
     with started() as vecenv:
         before = receive(vecenv, 4)
-        os.kill(vecenv.process_ids()[Place("worker", 0)], signal.SIGKILL)
+        assert vecenv._launcher is not None
+        process = vecenv._launcher._processes[Place("worker", 0)]
+        os.kill(process.pid, signal.SIGKILL)
         old = before[0].worker
         segments = before
         while segments[-1].worker == old:
@@ -148,6 +151,8 @@ def test_a_killed_worker_is_restarted_under_a_new_name_and_counted() -> None:
         segments += receive(vecenv, 3)
         assert_whole_and_in_order(segments)
         assert vecenv.statistics()["gateway/restarts"] == 1
+        pipes = (process.stdin, process.stdout, process.stderr)
+        assert [pipe is not None and pipe.closed for pipe in pipes] == [True, True, True]
         first = next(segment for segment in segments if segment.worker != old)
         assert (first.frames["seed"][0] != before[0].frames["seed"][0]).all(), "a restart must not repeat episodes"
 
@@ -181,6 +186,15 @@ def test_a_worker_that_keeps_dying_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(WorkerFailed, match=r"died 2 times in a row.*exit status 1"):
             receive(vecenv, 1000)
         assert vecenv.statistics()["gateway/restarts"] == 1
+
+
+def test_a_worker_that_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> subprocess.Popen[str]:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(launch, "_spawn", refuse)
+    with started() as vecenv, pytest.raises(WorkerFailed, match="could not be started: too many open files"):
+        receive(vecenv, 1)
 
 
 def test_close_is_quick_and_leaves_no_process() -> None:

@@ -234,6 +234,14 @@ def test_bad_csv_line_is_named(tmp_path: Path) -> None:
         load_track(str(path))
 
 
+@pytest.mark.parametrize("text", ["", "garbage", "x,z\n"])
+def test_csv_without_a_line_of_numbers_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"bad\.csv must have rows of x,z or x,y,z in metres"):
+        load_track(str(path))
+
+
 def test_unknown_name_lists_the_tracks() -> None:
     with pytest.raises(ValueError, match=r"short, medium, long.*got 'nurburgring'"):
         load_track("nurburgring")

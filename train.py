@@ -57,23 +57,9 @@ def run(composed: Any, role: Role, words: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with _refusals():
         params = prepare(composed, role, words)
-    full_config = params["config"]["full_config"]
-    _set_up_torch(params)
-    from rl_games.torch_runner import Runner
-
-    import algos.registration
-    import tasks.registration
-    from algos.checkpoint import CheckpointError
-
-    tasks.registration.register_tasks()
-    algos.registration.log_prints()
-    runner = Runner(make_observer(full_config["observers"]))
-    algos.registration.register(runner)
-    runner.load({"params": params})
-    try:
-        runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
-    except CheckpointError as error:
-        raise UsageError(str(error)) from error
+    with _no_unused_folder(params, role):
+        _set_up_torch(params)
+        _start(params, role)
 
 
 def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
@@ -105,7 +91,8 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
     load_plugins(plain["plugins"])
     config = typed(plain, type(registry.default_config(plain["task"]["name"])))
     spec = registry.observation_spec(config.task.name, config.task)
-    check(config, spec, sorted(file.stem for file in (CONFIG_DIR / "train").glob("*.yaml")))
+    train_files = sorted(file.stem for file in (CONFIG_DIR / "train").glob("*.yaml"))
+    check(config, spec, train_files, is_playing=role is Role.play)
     config.task = registry.resolve_game(config.task)
     registry.make(config.task.name, observation="dict", config=config.task).close()  # track, path and window exist
     is_renamed = any(word.startswith("experiment=") for word in words)
@@ -128,6 +115,26 @@ def _command(argv: Sequence[str]) -> int:
     return compose_and_call(words, CONFIG_DIR, lambda composed, words: run(composed, line.role, words))
 
 
+def _start(params: dict[str, Any], role: Role) -> None:
+    """Hands over to rl_games' Runner."""
+    from rl_games.torch_runner import Runner
+
+    import algos.registration
+    import tasks.registration
+    from algos.checkpoint import CheckpointError
+
+    full_config = params["config"]["full_config"]
+    tasks.registration.register_tasks()
+    algos.registration.log_prints()
+    runner = Runner(make_observer(full_config["observers"]))
+    algos.registration.register(runner)
+    runner.load({"params": params})
+    try:
+        runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
+    except CheckpointError as error:
+        raise UsageError(str(error)) from error
+
+
 def _set_up_torch(params: dict[str, Any]) -> None:
     """Sets the number of threads and seeds every global generator: rl_games leaves them alone for seed 0."""
     import random
@@ -143,6 +150,22 @@ def _set_up_torch(params: dict[str, Any]) -> None:
     random.seed(params["seed"])
     np.random.seed(params["seed"])  # rl_games draws from it
     torch.manual_seed(params["seed"])
+
+
+@contextlib.contextmanager
+def _no_unused_folder(params: dict[str, Any], role: Role) -> Iterator[None]:
+    """Takes a new run folder away when a training is interrupted or refused before it saved anything."""
+    from algos.run_folder import remove_unused
+
+    config = params["config"]
+    try:
+        yield
+    except (KeyboardInterrupt, UsageError):
+        # Our agents save at Ctrl-C once they train; another's run without a checkpoint may still have logs to keep.
+        full_config = config["full_config"]
+        if role is Role.train and "kind" in full_config["train"]:
+            remove_unused(Path(config["train_dir"]) / config["full_experiment_name"], full_config["checkpoint"])
+        raise
 
 
 @contextlib.contextmanager

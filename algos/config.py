@@ -1,7 +1,8 @@
 """Configuration of networks and algorithms: what ``cfg/train/*.yaml`` may say. Standard library only.
 
 Hydra reads these classes as schemas (enums by member name); the learner, the agent and the acting policy read the
-fields. Names follow TMRL's ``config.json`` where it has the entry, in lower case. Nobody writes to an instance.
+fields. Names follow TMRL's ``config.json`` where it has the entry, in lower case. Nobody writes to an instance. Also
+the names of the encoders, those of plugins included; ``algos.networks`` builds them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from enum import Enum
-from typing import Any
+from enum import Enum, StrEnum
+from typing import Any, NamedTuple
 
 
-class EncoderKind(Enum):
-    """How an observation becomes the input of actor and critics."""
+class EncoderKind(StrEnum):
+    """Built-in encoders: how an observation becomes the input of actor and critics."""
 
     mlp = "mlp"
     """No encoder: every field flat (LIDAR)."""
@@ -24,6 +25,24 @@ class EncoderKind(Enum):
     """TMRL's convolutions once, then Linear, LayerNorm, tanh; trained by the critics, the actor sees it detached."""
     compact_cnn = "compact_cnn"
     """Shared as above with 16k8s4, 32k4s2, 32k3s2: learns on a CPU."""
+
+
+class EncoderTraits(NamedTuple):
+    """What must be known of an encoder before it is built."""
+
+    reads_images: bool
+    """Whether it needs an observation with an image; without, one that has none."""
+    is_shared: bool = True
+    """Whether the critics train one that the actor sees detached, or actor and each critic have their own."""
+
+
+ENCODERS: dict[str, EncoderTraits] = {
+    EncoderKind.mlp.value: EncoderTraits(reads_images=False),
+    EncoderKind.tmrl_cnn.value: EncoderTraits(reads_images=True, is_shared=False),
+    EncoderKind.shared_cnn.value: EncoderTraits(reads_images=True),
+    EncoderKind.compact_cnn.value: EncoderTraits(reads_images=True),
+}
+"""All encoders by name: the built-in ones, and those that plugins registered in this process."""
 
 
 class Normalization(Enum):
@@ -61,8 +80,8 @@ class WarmUp(Enum):
 class NetworkConfig:
     """Shape of the networks (``params.network``)."""
 
-    encoder: EncoderKind = EncoderKind.mlp
-    """mlp, tmrl_cnn, shared_cnn or compact_cnn."""
+    encoder: str = "mlp"
+    """mlp, tmrl_cnn, shared_cnn, compact_cnn, or a name that a plugin gave to ``algos.networks.add_encoder``."""
     hidden: list[int] = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers of actor and critics."""
     layer_norm: bool = False
@@ -85,12 +104,19 @@ class NetworkConfig:
             self.hidden,
             "a list of at least one width >= 1",
         )
-        is_shared = self.encoder in (EncoderKind.shared_cnn, EncoderKind.compact_cnn)
+        known = list(ENCODERS)
+        _require(
+            self.encoder in known,
+            "network.encoder",
+            self.encoder,
+            f"one of {known} or registered by a file of plugins=[...]",
+        )
+        is_shared = ENCODERS[self.encoder].is_shared and self.encoder != EncoderKind.mlp
         _require(
             self.target_encoder or is_shared,
             "network.target_encoder",
             self.target_encoder,
-            f"true with the encoder {self.encoder.name}, which is not shared",
+            f"true with the encoder {self.encoder}, which is not shared",
         )
         _require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
         _require(self.random_shift >= 0, "network.random_shift", self.random_shift, ">= 0 px")
@@ -231,9 +257,21 @@ class SACConfig:
         )
 
 
+def register_encoder_name(name: str, traits: EncoderTraits) -> None:
+    """Makes a name known to ``NetworkConfig``; called by ``algos.networks.add_encoder``, which has the builder.
+
+    Raises:
+        ValueError: If the name is taken or cannot be typed.
+    """
+    _require(name.isidentifier(), "the name of an encoder", name, "letters, digits and _, not beginning with a digit")
+    if ENCODERS.get(name, traits) != traits or name in EncoderKind.__members__:
+        raise ValueError(f"the encoder name {name!r} is taken; choose another one")
+    ENCODERS[name] = traits
+
+
 def network_from_plain(data: Mapping[str, Any]) -> NetworkConfig:
     """Builds a NetworkConfig from plain data (enums by member name), as sent to a worker or stored in a checkpoint."""
-    kinds = {"encoder": EncoderKind, "observation_normalization": Normalization}
+    kinds = {"observation_normalization": Normalization}
     return NetworkConfig(**_with_enums(NetworkConfig, data, kinds))
 
 

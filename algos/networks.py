@@ -1,7 +1,8 @@
 """Networks: inputs by name, encoders, the squashed-Gaussian actor and the stacked ensemble of critics.
 
 Called by ``sac.py`` (and what derives from it) for training and by ``policy.py`` for acting. Pure functions of their
-inputs: no optimiser, no random draw after construction except ``random_shift``, which is given its generator.
+inputs: no optimiser, no random draw after construction except ``random_shift``, which is given its generator. A plugin
+adds its own encoder with ``add_encoder``.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algos.config import EncoderKind, NetworkConfig, Normalization
+from algos.config import ENCODERS, EncoderKind, EncoderTraits, NetworkConfig, Normalization, register_encoder_name
 from tasks.observation import Field, ObservationSpec
 
 LOG_STD_MIN = -20.0
@@ -35,6 +36,8 @@ TMRL_SCALES = {"speed": 1000.0, "gear": 10.0, "rpm": 10000.0}
 
 _MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 """torch's setting of the precision of oneDNN's matrix products."""
+_BUILDERS: dict[str, Callable[[InputLayer, NetworkConfig], nn.Module]] = {}
+"""What plugins registered."""
 
 
 class Inputs(NamedTuple):
@@ -43,7 +46,37 @@ class Inputs(NamedTuple):
     vector: Tensor
     """Scaled flat fields, shape (B, D)."""
     image: Tensor | None
-    """Unscaled pixels 0..255 in blocks of stride x stride, shape (B, C*s*s, H/s, W/s), or None; see ``to_blocks``."""
+    """Unscaled pixels 0..255 in blocks of stride x stride, shape (B, C*s*s, H/s, W/s), or None; see ``to_blocks``.
+    For an encoder of a plugin scaled pixels, shape (B, C, H, W)."""
+
+
+def add_encoder(
+    name: str,
+    builder: Callable[[InputLayer, NetworkConfig], nn.Module],
+    *,
+    reads_images: bool,
+    is_shared: bool = True,
+) -> None:
+    """Adds an encoder, for ``train.params.network.encoder`` of SAC; a plugin file calls it when it is imported.
+
+    Args:
+        name: A name that is not taken.
+        builder: Builds a module with ``size``, the width F of its features, and a ``forward`` that maps ``Inputs`` to
+            features of shape (B, F). Weights are drawn from torch's global generator, seeded; every parameter must
+            serve the features. ``inputs.vector_size``, ``inputs.vector_fields`` and ``inputs.image_shape`` say what
+            comes in.
+        reads_images: Whether it needs an observation with an image. Then ``Inputs.image`` has the pixels, scaled as
+            ``observation_normalization`` says, shape (B, C, H, W), history and colours as channels, and
+            ``Inputs.vector`` all other fields.
+        is_shared: Whether the critics train one that the actor sees detached, or actor and each critic have their own.
+
+    Raises:
+        ValueError: If the name is taken.
+    """
+    if _BUILDERS.get(name, builder) is not builder:
+        raise ValueError(f"the encoder name {name!r} is taken; choose another one")
+    register_encoder_name(name, EncoderTraits(reads_images, is_shared))
+    _BUILDERS[name] = builder
 
 
 def build_networks(
@@ -193,13 +226,17 @@ class InputLayer(nn.Module):
     def __init__(self, spec: ObservationSpec, config: NetworkConfig, dtype: torch.dtype = torch.float32) -> None:
         """Splits the fields of the spec into an image and a vector."""
         super().__init__()
-        images = [] if config.encoder is EncoderKind.mlp else [f for f in spec.all_fields() if is_image(f)]
+        reads_images = ENCODERS[config.encoder].reads_images
+        images = [f for f in spec.all_fields() if is_image(f)] if reads_images else []
+        if reads_images:
+            _check_one_image(images, config.encoder)
         self.image_field = images[0] if images else None
         self._kernel, self._stride = convolutions(config.encoder)[0][1:] if images else (1, 1)
+        self._has_blocks = config.encoder not in _BUILDERS
         self.vector_fields = tuple(f for f in spec.all_fields() if f is not self.image_field)
-        _check_image_fields(images, config.encoder)
         self.vector_size = sum(f.size for f in self.vector_fields)
         self.is_running = config.observation_normalization is Normalization.running
+        self.image_scale = _image_scale(self.image_field, config.observation_normalization)
         scales, offsets = _scales(self.vector_fields, config.observation_normalization, has_image=bool(images))
         self.register_buffer("_gain", (1.0 / scales).to(dtype), persistent=False)
         self.register_buffer("_shift", (-offsets / scales).to(dtype), persistent=False)
@@ -223,8 +260,11 @@ class InputLayer(nn.Module):
         image = self.image(observation)
         if image is None:
             return Inputs(vector, None)
-        blocks = to_blocks(image if augment is None else augment(image), self._kernel, self._stride)
-        return Inputs(vector, blocks.to(self._gain.dtype))
+        image = image if augment is None else augment(image)
+        if self._has_blocks:
+            return Inputs(vector, to_blocks(image, self._kernel, self._stride).to(self._gain.dtype))
+        scale, offset = self.image_scale
+        return Inputs(vector, (image.to(self._gain.dtype) - offset) / scale)
 
     def image(self, observation: Mapping[str, Tensor]) -> Tensor | None:
         """The image field with histories and colours as channels, shape (B, C, H, W), dtype as stored."""
@@ -272,7 +312,13 @@ class InputLayer(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class FlatEncoder(nn.Module):
+class Encoder(nn.Module):
+    """Maps ``Inputs`` to features, shape (B, size)."""
+
+    size: int
+
+
+class FlatEncoder(Encoder):
     """No encoder: the features are the vector."""
 
     def __init__(self, inputs: InputLayer) -> None:
@@ -285,15 +331,14 @@ class FlatEncoder(nn.Module):
         return inputs.vector
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Encoder):
     """Convolutions with ReLU over the image, an optional Linear-LayerNorm-tanh trunk, then the vector beside it."""
 
     def __init__(self, inputs: InputLayer, config: NetworkConfig) -> None:
         """Sizes the layers for the image of the input layer."""
         super().__init__()
         channels, height, width = inputs.image_shape
-        is_tmrl = config.observation_normalization is Normalization.tmrl
-        self._scale, self._offset = _image_scale(inputs.image_field, config.observation_normalization, is_tmrl)
+        self._scale, self._offset = inputs.image_scale
         self.convolutions = nn.ModuleList()
         for out_channels, kernel, stride in convolutions(config.encoder):
             self.convolutions.append(nn.Conv2d(channels, out_channels, kernel, stride))
@@ -302,7 +347,7 @@ class ConvEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         flat_size = channels * height * width
         self.trunk: nn.Module | None = None
-        if config.encoder is not EncoderKind.tmrl_cnn:
+        if config.encoder != EncoderKind.tmrl_cnn:
             feature_size = config.feature_size
             self.trunk = nn.Sequential(nn.Linear(flat_size, feature_size), nn.LayerNorm(feature_size), nn.Tanh())
         self.size = inputs.vector_size + (flat_size if self.trunk is None else config.feature_size)
@@ -336,7 +381,7 @@ class ActorNetwork(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for width in config.hidden if config.layer_norm_actor)
         self.head = nn.Linear(widths[-1], 2 * action_size)
         # TMRL's CNN actor has no activation after the last hidden layer; its MLP actor has.
-        self._has_last_activation = config.encoder is not EncoderKind.tmrl_cnn
+        self._has_last_activation = config.encoder != EncoderKind.tmrl_cnn
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-std, shape (B, A) each; log-std clamped to [-20, 2]."""
@@ -369,14 +414,14 @@ class ActingNetwork(nn.Module):
 class CriticNetwork(nn.Module):
     """N critics: their encoder(s) and the stacked ensemble of heads.
 
-    A shared encoder is the one of the acting network: the critics train it, the actor sees it detached. TMRL's layout
-    has one encoder per critic.
+    A shared encoder is the one of the acting network: the critics train it, the actor sees it detached. Otherwise, as
+    in TMRL's layout, there is one encoder per critic.
     """
 
     def __init__(self, acting: ActingNetwork, spec: ObservationSpec, config: NetworkConfig, num_critics: int) -> None:
         """Builds encoders and heads."""
         super().__init__()
-        self.is_separate = config.encoder is EncoderKind.tmrl_cnn
+        self.is_separate = not ENCODERS[config.encoder].is_shared
         own = [build_encoder(acting.inputs, config) for _ in range(num_critics)] if self.is_separate else []
         self.encoders = nn.ModuleList(own or [acting.encoder])
         self.ensemble = CriticEnsemble(num_critics, acting.encoder.size + spec.action_size, config)
@@ -473,14 +518,28 @@ class StackedLayerNorm(nn.Module):
         return torch.addcmul(self.bias, functional.layer_norm(inputs, inputs.shape[-1:]), self.weight)
 
 
-def build_encoder(inputs: InputLayer, config: NetworkConfig) -> FlatEncoder | ConvEncoder:
-    """The encoder that the configuration names."""
-    return FlatEncoder(inputs) if config.encoder is EncoderKind.mlp else ConvEncoder(inputs, config)
+def build_encoder(inputs: InputLayer, config: NetworkConfig) -> Encoder:
+    """The encoder that the configuration names.
+
+    Raises:
+        ValueError: If the image does not suit it, or a plugin's builder gives something else than an encoder.
+    """
+    builder = _BUILDERS.get(config.encoder)
+    if builder is None:
+        return FlatEncoder(inputs) if config.encoder == EncoderKind.mlp else ConvEncoder(inputs, config)
+    encoder = builder(inputs, config)
+    size = getattr(encoder, "size", None)
+    if not isinstance(encoder, nn.Module) or not isinstance(size, int) or size < 1:
+        raise ValueError(
+            f"the builder of network.encoder {config.encoder} must give an nn.Module whose size is an int >= 1, "
+            f"got {type(encoder).__name__} with size {size!r}"
+        )
+    return cast("Encoder", encoder)
 
 
-def convolutions(kind: EncoderKind) -> Sequence[tuple[int, int, int]]:
-    """(output channels, kernel, stride) of the layers of an encoder with images."""
-    return COMPACT_CONVOLUTIONS if kind is EncoderKind.compact_cnn else TMRL_CONVOLUTIONS
+def convolutions(encoder: str) -> Sequence[tuple[int, int, int]]:
+    """(output channels, kernel, stride) of the layers of a built-in encoder with images."""
+    return COMPACT_CONVOLUTIONS if encoder == EncoderKind.compact_cnn else TMRL_CONVOLUTIONS
 
 
 def is_image(field: Field) -> bool:
@@ -517,28 +576,28 @@ def _field_scale(field: Field, kind: Normalization, has_image: bool) -> tuple[fl
     return 1.0, 0.0
 
 
-def _image_scale(field: Field | None, kind: Normalization, is_tmrl: bool) -> tuple[float, float]:
-    assert field is not None
-    if kind is Normalization.none:
+def _image_scale(field: Field | None, kind: Normalization) -> tuple[float, float]:
+    """Scale and offset of the pixels."""
+    if field is None or kind is Normalization.none:
         return 1.0, 0.0
-    return (256.0, 0.0) if is_tmrl else (field.scale, field.offset)
+    return (256.0, 0.0) if kind is Normalization.tmrl else (field.scale, field.offset)
 
 
-def _check_image_fields(images: Sequence[Field], encoder: EncoderKind) -> None:
-    if encoder is not EncoderKind.mlp and len(images) != 1:
+def _check_one_image(images: Sequence[Field], encoder: str) -> None:
+    if len(images) != 1:
         names = [field.name for field in images]
         raise ValueError(
-            f"network.encoder {encoder.name} needs an observation with exactly one image, got {names}; "
+            f"network.encoder {encoder} needs an observation with exactly one image, got {names}; "
             "use network.encoder=mlp for tasks without images"
         )
 
 
-def _check_image_size(height: int, width: int, inputs: InputLayer, encoder: EncoderKind) -> None:
+def _check_image_size(height: int, width: int, inputs: InputLayer, encoder: str) -> None:
     if height < 1 or width < 1:
         _, image_height, image_width = inputs.image_shape
-        smallest = 64 if encoder is not EncoderKind.compact_cnn else 36
+        smallest = 64 if encoder != EncoderKind.compact_cnn else 36
         raise ValueError(
-            f"network.encoder {encoder.name} needs an image of at least {smallest}x{smallest} pixels, "
+            f"network.encoder {encoder} needs an image of at least {smallest}x{smallest} pixels, "
             f"got {image_width}x{image_height}; raise task.img_width and task.img_height"
         )
 

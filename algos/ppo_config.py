@@ -56,7 +56,7 @@ class PPONetworkConfig:
         _require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
         offered = [EncoderKind.mlp, EncoderKind.compact_cnn, EncoderKind.shared_cnn]
         names = [kind.name for kind in offered]
-        _require(self.encoder in offered, "network.encoder", self.encoder.name, f"one of {names} for PPO")
+        _require(self.encoder in offered, "network.encoder", self.encoder.value, f"one of {names} for PPO")
 
 
 @dataclass

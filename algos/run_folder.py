@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def new_run_folder(experiment: str, now: datetime, runs: Path = RUNS) -> Path:
             continue
         return folder
     raise OSError(f"1000 runs are called {stem} in {runs}")
+
+
+def remove_unused(folder: Path, checkpoint: str | None) -> None:
+    """Removes the folder of a training that ended before it saved anything.
+
+    Args:
+        folder: Run folder of the command.
+        checkpoint: What the command started from; the folder of a run that goes on was there before and stays.
+    """
+    is_new = checkpoint is None or folder.resolve() != run_folder_of(checkpoint)
+    if is_new and folder.is_dir() and not any(folder.glob("nn/*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def newest_checkpoints(count: int = 3, runs: Path = RUNS) -> list[str]:

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from algos.config import EncoderKind
+from algos.config import ENCODERS
 from algos.observers import observer_classes
 from algos.ppo_config import ppo_params
 from algos.registration import algorithm_names
 from algos.schema import CheckpointMode, PPOTrainConfig, RunConfig, SACTrainConfig, algorithm_name, to_plain
-from tasks.config import config_to_dict
+from tasks.config import ClockKind, config_to_dict
 from tasks.observation import ObservationSpec
 
 RL_GAMES_ALGORITHMS = ("a2c_continuous", "a2c_discrete", "sac")
@@ -26,18 +26,21 @@ POLICY_FUNCTION = "algos.policy:make_acting_policy"
 """What a worker builds its policy from."""
 
 
-def check(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> None:
+def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, is_playing: bool = False) -> None:
     """Refuses what cannot work together or on this machine, before anything is started.
 
     Args:
         config: The configuration.
         spec: What the task observes.
         train_files: Names of all train YAMLs, to name those that fit.
+        is_playing: Whether nothing is learned.
 
     Raises:
         ValueError: Naming the keys and the alternatives.
     """
     _check_algorithm(config)
+    if not is_playing:
+        _check_clock(config)
     _check_fit(config, spec, train_files)
     _check_replay(config)
     observer_classes(config.observers)
@@ -131,19 +134,30 @@ def _check_algorithm(config: RunConfig) -> None:
     raise ValueError(f"max_env_steps must be given: train={config.choices.train} has no train.max_env_steps")
 
 
+def _check_clock(config: RunConfig) -> None:
+    """Refuses to learn between two steps of real time."""
+    if config.synchronous and config.task.clock is ClockKind.wall:
+        raise ValueError(
+            "synchronous must be false with task.clock=wall, got true: acting and learning in one process would stall "
+            "the real-time loop; set synchronous=false or task.clock=virtual"
+        )
+
+
 def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> None:
     """Refuses a train YAML whose encoder cannot read what the task observes."""
     if not isinstance(config.train, SACTrainConfig | PPOTrainConfig):
         return
     encoder = config.train.params.network.encoder
     images = [field.name for field in spec.fields if field.dtype == "uint8" and len(field.shape) >= 2]
-    if (encoder is EncoderKind.mlp) != bool(images):
+    reads_images = ENCODERS[encoder].reads_images
+    if reads_images == bool(images):
         return
     what = f"has images ({', '.join(images)})" if images else "has no images"
+    reads = "needs one" if reads_images else "reads none"
     fitting = [name for name in train_files if re.fullmatch(re.escape(config.task.name) + "[A-Z]+", name)]
     raise ValueError(
         f"train={config.choices.train} does not fit task={config.choices.task}: the observation of {config.task.name} "
-        f"{what}, but train.params.network.encoder is {encoder.name}; "
+        f"{what}, but train.params.network.encoder is {encoder}, which {reads}; "
         f"made for it: {', '.join(f'train={name}' for name in fitting) or 'none of the files of cfg/train'}"
     )
 

@@ -1,7 +1,8 @@
 """Starting from a checkpoint: its stored configuration, changed only by what was typed on this command line.
 
 Works on plain data. ``train.py`` gives it the composed configuration (for the values of what was typed), the typed
-overrides, and the stored configuration; it refuses what would change the shapes that the checkpoint was made for.
+overrides, and the stored configuration; it refuses what would change the shapes that the checkpoint was made for, or
+how its histories begin.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ OBSERVATION_KEYS = (
     "task.rtgym.reset_act_buf",
 )
 """Keys that decide shapes of observation and action, and how histories begin."""
+
+HISTORY_KEYS = ("task.rtgym.reset_act_buf",)
+"""Those of them that change no shape, only how histories begin."""
 
 NETWORK_KEYS = ("train.params.algo", "train.params.model", "train.params.network")
 """Keys, with all below them, that decide the networks."""
@@ -156,14 +160,16 @@ def refuse_shape_changes(
     Raises:
         ValueError: Naming the key, its stored and its new value.
     """
-    kinds = [(key, "observation") for key in OBSERVATION_KEYS]
+    histories, shape = "how histories begin", "the shape of the observation"
+    kinds = [(key, histories if key in HISTORY_KEYS else shape) for key in OBSERVATION_KEYS]
     if not is_new_agent:
-        kinds += [(f"{key}{leaf}", "networks") for key in NETWORK_KEYS for leaf in _leaves_below(key, stored, config)]
+        leaves = [f"{key}{leaf}" for key in NETWORK_KEYS for leaf in _leaves_below(key, stored, config)]
+        kinds += [(leaf, "the shape of the networks") for leaf in leaves]
     for key, what in kinds:
         old, new = _get(stored, key), _get(config, key)
         if old != new and key not in HARMLESS_NETWORK_KEYS:
             raise ValueError(
-                f"{key}={_shown(new)} would change the shape of the {what}: {checkpoint} was trained with "
+                f"{key}={_shown(new)} would change {what}: {checkpoint} was trained with "
                 f"{_shown(old)}; leave it at that, or train anew without a checkpoint"
             )
 

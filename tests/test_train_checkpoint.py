@@ -128,6 +128,19 @@ def test_another_shape_is_refused_by_its_key(
     assert str(stored) in message
 
 
+def test_how_histories_begin_is_not_called_a_shape(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "--play", f"checkpoint={stored}", "task.rtgym.reset_act_buf=false")
+    assert "task.rtgym.reset_act_buf=false would change how histories begin: " in message
+    assert "shape" not in message
+
+
+def test_playing_on_the_wall_clock_what_was_trained_synchronously_is_allowed(start: Start, tmp_path: Path) -> None:
+    params = start("task=TM20Lidar", "task.game=sim", "task.track=short", "synchronous=true")
+    path = save_stored(tmp_path / "runs" / "sync" / "nn" / "last.pth", params)
+    played = start("--play", f"checkpoint={path}", "task.clock=wall")
+    assert played["config"]["env_config"]["task"]["clock"] == "wall"
+
+
 @pytest.mark.parametrize("mode", ["resume", "weights"])
 def test_another_shape_is_refused_when_training_goes_on(
     mode: str, stored: Path, capsys: pytest.CaptureFixture[str]

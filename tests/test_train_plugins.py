@@ -10,8 +10,12 @@ import pytest
 
 import train
 from tasks.plugins import load_plugins, plugin_paths
+from tests.algos.encoders import forget
 
 PLUGIN = """
+import torch
+
+from algos.networks import add_encoder
 from algos.observers import add_observer
 from algos.registration import add_algorithm
 from tasks import registry
@@ -20,6 +24,16 @@ from tasks.trackmania.lidar import LidarInterface
 
 class WideInterface(LidarInterface):
     pass
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self, inputs, config):
+        super().__init__()
+        self.layer = torch.nn.Linear(inputs.vector_size, config.feature_size)
+        self.size = config.feature_size
+
+    def forward(self, inputs):
+        return self.layer(inputs.vector).tanh()
 
 
 class Watcher:
@@ -33,6 +47,7 @@ class Watcher:
 registry.register("{task}", "{module}:WideInterface", defaults={{"window_width": 958, "window_height": 488}})
 add_observer("{task}Watcher", "{module}:Watcher")
 add_algorithm("{task}_sac", "{module}:Agent", "algos.players:RemoteSACPlayer")
+add_encoder("{task}_encoder", Encoder, reads_images=False)
 """
 
 
@@ -46,6 +61,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield file
     sys.path[:] = path
     sys.modules.pop(module, None)
+    forget(f"Task_{tmp_path.name}_encoder")
 
 
 def test_a_users_task_and_observer_are_found_by_name(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +83,23 @@ def test_a_users_algorithm_may_take_the_configuration_of_sac(plugin: Path, monke
     assert train.main([*words, f"plugins=[{plugin.name}]"]) == 0
     assert seen[0]["algo"] == {"name": name}
     assert seen[0]["config"]["sac"]["batch_size"] == 256
+
+
+def test_a_users_encoder_is_found_by_name(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"Task_{plugin.parent.name}_encoder"
+    seen = []
+    monkeypatch.setattr(train, "run", lambda composed, role, words: seen.append(train.prepare(composed, role, words)))
+    words = ["task=TM20Lidar", "task.game=sim", "task.track=short", f"train.params.network.encoder={name}"]
+    assert train.main([*words, f"plugins=[{plugin.name}]"]) == 0
+    assert seen[0]["network"]["encoder"] == name
+    assert seen[0]["config"]["env_config"]["policy"]["kwargs"]["network"]["encoder"] == name
+
+
+def test_a_users_encoder_must_suit_what_the_task_observes(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"Task_{plugin.parent.name}_encoder"
+    words = ["task=TM20Full", "train=TM20FullSAC", f"train.params.network.encoder={name}", f"plugins=[{plugin.name}]"]
+    assert train.main(words) == 2
+    assert f"train.params.network.encoder is {name}, which reads none" in capsys.readouterr().err
 
 
 def test_a_users_training_without_our_schema_is_passed_on_as_it_is(

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import train
 from algos.checkpoint import CheckpointError
+from algos.run_folder import remove_unused
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -74,6 +76,45 @@ def test_a_checkpoint_that_does_not_fit_once_it_is_opened_is_refused(
     captured = capsys.readouterr()
     assert captured.out == ""  # rl_games' own progress is not shown
     assert captured.err.splitlines() == ["train.py: its replay is gone"]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def interrupt_when_built(monkeypatch: pytest.MonkeyPatch, saved: str | None = None) -> None:
+    """Ctrl-C when the run folder has its parts, and perhaps a checkpoint."""
+    from algos.agent import make_run_directory
+
+    class Interrupted:
+        def __init__(self, base_name: str, params: dict[str, Any]) -> None:
+            _, nn_dir, summaries_dir = make_run_directory(params["config"], params["config"]["full_experiment_name"])
+            (summaries_dir / "events").write_text("")
+            if saved is not None:
+                (nn_dir / saved).write_text("")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("algos.agent.RemoteSACAgent", Interrupted)
+
+
+def test_an_interrupt_at_the_start_leaves_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    interrupt_when_built(monkeypatch)
+    assert train.main(TINY) == 130
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_an_interrupt_keeps_what_was_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    interrupt_when_built(monkeypatch, saved="last.pth")
+    assert train.main(TINY) == 130
+    assert len(list((tmp_path / "runs").glob("*/nn/last.pth"))) == 1
+
+
+def test_only_a_folder_of_this_command_is_removed(tmp_path: Path) -> None:
+    for name in ("resumed", "new"):
+        (tmp_path / name / "nn").mkdir(parents=True)
+    checkpoint = str(tmp_path / "resumed" / "nn" / "gone.pth")
+    remove_unused(tmp_path / "resumed", checkpoint)
+    remove_unused(tmp_path / "new", checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == ["resumed"]
 
 
 PLUGIN = """
@@ -105,6 +146,47 @@ def test_workers_drive_a_users_own_task_and_his_observer_sees_the_episodes(tmp_p
     done = train_py(*TINY, *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "seen.txt").read_text().splitlines()) >= 2
+
+
+ENCODER = """
+import torch
+from torch import nn
+
+from algos.networks import add_encoder
+
+
+class Pooled(nn.Module):
+    def __init__(self, inputs, config):
+        super().__init__()
+        channels, _, _ = inputs.image_shape
+        self.layers = nn.Sequential(nn.Conv2d(channels, 4, 8, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.size = inputs.vector_size + 16
+
+    def forward(self, inputs):
+        return torch.cat((inputs.vector, self.layers(inputs.image)), dim=1)
+
+
+add_encoder("pooled", Pooled, reads_images=True)
+"""
+
+
+def test_a_users_own_encoder_trains_in_learner_and_workers_and_is_played_back(tmp_path: Path) -> None:
+    (tmp_path / "my_encoder.py").write_text(ENCODER)
+    words = ["task=TM20Full", "train=TM20FullSAC", "train.params.network.encoder=pooled", "plugins=[my_encoder.py]"]
+    trained = train_py(*TINY[1:], *words, "train.params.config.evaluation_interval=100", "--headless", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert yaml.safe_load((run / "config.yaml").read_text())["train"]["params"]["network"]["encoder"] == "pooled"
+    assert (run / "nn" / "best.pth").is_file()  # the evaluator, a process of its own, has it too
+
+    play = ["--play", "--checkpoint", str(run / "nn" / "last.pth"), "play.episodes=1", "play.video=false"]
+    played = train_py(*play, "plugins=[my_encoder.py]", cwd=tmp_path)
+    assert played.returncode == 0, played.stderr
+    without = train_py(*play, cwd=tmp_path)
+    assert without.returncode == 2
+    (line,) = without.stderr.splitlines()
+    assert "train.params.network.encoder must be one of" in line
+    assert "plugins=[...], got 'pooled'" in line
 
 
 @pytest.mark.parametrize("words", [["task.tracc=short"], ["--play"], ["seed=0,1", "--multirun", "num_workers=0"]])

@@ -1,6 +1,7 @@
 """Draws the pictures of the README from the simulator: ``python docs/make_pictures.py [checkpoint]``.
 
-Without a checkpoint the scripted driver drives, with one its policy does.
+Without a checkpoint the scripted driver drives, with one of SAC its policy does. The view needs the window of the LIDAR
+tasks; a checkpoint of another task draws the driven line only.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ TRACK = "medium"
 SEED = 1
 VIEW_STEP = 190
 VIEW_WIDTH = 640
+POLICY_FUNCTION = "algos.policy:make_acting_policy"
 
 Act = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 
@@ -38,20 +40,22 @@ def main(arguments: list[str]) -> None:
     lap = "not finished" if lap_time_s is None else f"{lap_time_s:.2f} s"
     title = f"{TRACK}, {driver}: {lap}"
     plot_driven_line(line.centre_line, line.width_m, [trajectory], IMAGES / "driven_line.png", title=title)
-    write_png(view, IMAGES / "view.png")
+    if view is not None:
+        write_png(view, IMAGES / "view.png")
 
 
-def _drive(env: Any, act: Act) -> tuple[np.ndarray, float | None, np.ndarray]:
-    """One lap: its trajectory, its time and the view in the middle of it."""
+def _drive(env: Any, act: Act) -> tuple[np.ndarray, float | None, np.ndarray | None]:
+    """One lap: its trajectory, its time and the view in the middle of it where the window is large enough."""
     observation, info = env.reset(seed=SEED)
     rows: list[tuple[float, float, float]] = []
-    view = np.zeros((1, 1, 3), np.uint8)
+    view = None
+    has_beams = "lidar" in observation
     done = False
     while not done:
         observation, _, terminated, truncated, info = env.step(act(env, observation))
         rows.append((info["x"], info["z"], info["speed_mps"]))
         done = terminated or truncated
-        if len(rows) == VIEW_STEP:
+        if has_beams and len(rows) == VIEW_STEP:
             view = np.vstack([env.render(), _view(env.interface.game)])
     statistics = info["episode_statistics"]
     return np.array(rows, np.float32), statistics["lap_time_s"] if statistics["finished"] else None, view
@@ -84,7 +88,7 @@ def _trained(checkpoint_file: str) -> tuple[str, Act]:
     from algos.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(checkpoint_file)
-    policy = build_policy(checkpoint.policy, SEED)
+    policy = build_policy({"function": POLICY_FUNCTION, "kwargs": checkpoint.policy["kwargs"]}, SEED)
     policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
     policy.begin_episode()
     return checkpoint.config["task"]["name"], lambda _, observation: policy.act(observation, deterministic=True)

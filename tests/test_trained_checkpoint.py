@@ -1,0 +1,35 @@
+"""The checkpoint that comes with the repository drives with today's code: what changes observations shows here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import tasks
+from algos.checkpoint import load_checkpoint
+from algos.policy import make_acting_policy
+from tasks.evaluation import evaluate
+from tasks.observation import ObservationSpec
+from tasks.sim.scripted_driver import scripted_lap_time_s
+from tasks.sim.track import load_track
+
+SHIPPED = Path(__file__).parent.parent / "runs" / "TM20LidarSAC_trained" / "nn" / "best.pth"
+
+
+@pytest.mark.timeout(120)
+def test_shipped_driver_finishes_medium_within_1_35_of_the_scripted_lap() -> None:
+    torch.set_num_threads(1)
+    checkpoint = load_checkpoint(SHIPPED)
+    policy = make_acting_policy(**checkpoint.policy["kwargs"], seed=0)
+    policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
+    env = tasks.make(checkpoint.task, observation="dict", config=checkpoint.config["task"])
+    assert env.observation_spec == ObservationSpec.from_json(checkpoint.observation_spec)
+
+    report = evaluate(env, policy, range(3))
+
+    env.close()
+    assert report.finish_rate == 1.0
+    assert report.mean_lap_time_s is not None
+    assert report.mean_lap_time_s < 1.35 * scripted_lap_time_s(load_track("medium"))

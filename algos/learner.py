@@ -217,6 +217,9 @@ class Learner:
         wants_samples = not may_update or not self._source.acts_on_demand
         if wants_samples and self.pace.env_steps < self._schedule.max_env_steps and self.pace.may_receive():
             self._receive(0.0 if may_update else IDLE_TIMEOUT_S)
+        # Also when nothing arrived: workers at the end of their window wait for these acknowledgements.
+        if self._now() - self._committed_s >= COMMIT_PERIOD_S:
+            self.commit()
         if may_update:
             self._update()
         elif not self._source.acts_on_demand:
@@ -285,8 +288,6 @@ class Learner:
             new_segments = [segment for segment in segments if self._append(segment)]
         self._has_uncommitted = True
         self._listener.on_segments(new_segments)
-        if self._now() - self._committed_s >= COMMIT_PERIOD_S:
-            self.commit()
 
     def _append(self, segment: Segment) -> bool:
         if not self._memory.append(segment):

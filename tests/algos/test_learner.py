@@ -239,3 +239,18 @@ def test_lap_time_is_averaged_over_finished_episodes_only():
     assert metrics["rollout/return"] == 2.0
     assert "rollout/wall_contacts" not in metrics
     assert episode_metrics([]) == {}
+
+
+def test_workers_at_the_end_of_their_window_are_acknowledged_while_the_learner_goes_on_updating():
+    class Windowed(FakeSource):
+        def receive(self, timeout_s):
+            waiting = self.seq - self.acknowledged.get("w", 0)
+            return super().receive(timeout_s) if waiting < 4 else []
+
+    source = Windowed()
+    parts = Parts(source, Pace(0.0, 1e9, 0), max_env_steps=10_000)
+    clock = iter(range(1_000_000))
+    parts.learner._now = lambda: 0.001 * next(clock)  # type: ignore[method-assign]
+    for _ in range(2000):
+        parts.learner.turn()
+    assert source.seq > 20

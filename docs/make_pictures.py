@@ -24,7 +24,6 @@ TRACK = "medium"
 SEED = 1
 VIEW_STEP = 190
 VIEW_WIDTH = 640
-POLICY_FUNCTION = "algos.policy:make_acting_policy"
 
 Act = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 
@@ -84,11 +83,11 @@ def _scripted() -> Act:
 
 
 def _trained(checkpoint_file: str) -> tuple[str, Act]:
-    from algos.agent import build_policy
     from algos.checkpoint import load_checkpoint
+    from algos.policy import make_acting_policy
 
     checkpoint = load_checkpoint(checkpoint_file)
-    policy = build_policy({"function": POLICY_FUNCTION, "kwargs": checkpoint.policy["kwargs"]}, SEED)
+    policy = make_acting_policy(**checkpoint.policy["kwargs"], seed=SEED)
     policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
     policy.begin_episode()
     return checkpoint.config["task"]["name"], lambda _, observation: policy.act(observation, deterministic=True)

@@ -24,6 +24,10 @@ THIS_COMMAND = (
     "checkpoint_mode",
     "headless",
     "plugins",
+    "launcher",
+    "remote",
+    "worker",
+    "ray",
 )
 """Keys that belong to a command and its machine, never taken from the file."""
 
@@ -113,7 +117,10 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
             config[key] = copy.deepcopy(composed[key])
     for key in composed:  # keys that this program has and the one that wrote the file had not
         config.setdefault(key, copy.deepcopy(composed[key]))
-    for key in typed_keys(overrides, stored):
+    typed = list(typed_keys(overrides, stored))
+    if "task.game" in typed and "task.clock" not in typed:
+        _set(config, "task.clock", "auto")  # the stored clock was resolved for the stored game
+    for key in typed:
         key = _up_to_list(composed, key)
         _set(config, key, copy.deepcopy(_get(composed, key)))
         if key in GROUPS:

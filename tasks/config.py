@@ -59,6 +59,8 @@ class GameKind(Enum):
 class ClockKind(Enum):
     """Which clock paces the environment."""
 
+    auto = "auto"
+    """Wall with the live game, else virtual."""
     virtual = "virtual"
     """Simulated time: as fast as the processor allows, same timing semantics."""
     wall = "wall"
@@ -192,6 +194,50 @@ class RandomizationConfig:
         )
 
 
+class TelemetryRecord(Enum):
+    """Which plugin's record arrives: its number of float32 (``tasks.game_io.telemetry_layouts`` has their fields)."""
+
+    floats8 = "floats8"
+    """The first public script: no finish flag, gear or rpm."""
+    floats11 = "floats11"
+    """TMRL's plugin, and ours."""
+    floats16 = "floats16"
+    """Front and side speed, direction and time."""
+    floats20 = "floats20"
+    """Checkpoint, lap, acceleration, slip."""
+    floats33 = "floats33"
+    """Checkpoint, race time, velocity, slip and material of each wheel."""
+
+
+@dataclass
+class LiveConfig:
+    """Where the live game is and how patient we are with it; differs from machine to machine."""
+
+    record: TelemetryRecord = TelemetryRecord.floats11
+    """Record that the plugin sends."""
+    port: int = 9000
+    """Port of the plugin on this machine."""
+    ghost_port: int = 10000
+    """Port of the plugin that saves a ghost (task.save_replays)."""
+    window_title: str = "Trackmania"
+    """Exact title of the game's window."""
+    display: str | None = None
+    """X display of the game, such as :1; null: $DISPLAY. Not used on Windows."""
+    place_window: bool = True
+    """Whether the window is moved to the corner and given its size; false: it must have that size already."""
+    max_telemetry_age_s: float = 1.0
+    """Older telemetry in mid-episode means that the game is lost [s]."""
+    wait_for_game_s: float = 600.0
+    """How long a lost game is waited for before an error ends the program [s]."""
+
+    def __post_init__(self) -> None:
+        for name in ("port", "ghost_port"):
+            _require(1 <= getattr(self, name) <= 65535, f"task.live.{name}", getattr(self, name), "1 to 65535")
+        _require(bool(self.window_title), "task.live.window_title", self.window_title, "the title of a window")
+        for name in ("max_telemetry_age_s", "wait_for_game_s"):
+            _require(getattr(self, name) > 0, f"task.live.{name}", getattr(self, name), "> 0 s")
+
+
 @dataclass
 class TaskConfig:
     """A TrackMania task: what is driven, observed and rewarded."""
@@ -200,8 +246,8 @@ class TaskConfig:
     """Registered task: TM20Full, TM20Lidar or TM20LidarProgress."""
     game: GameKind = GameKind.auto
     """auto, sim or live."""
-    clock: ClockKind = ClockKind.virtual
-    """virtual (simulator only) or wall."""
+    clock: ClockKind = ClockKind.auto
+    """auto, virtual (simulator only) or wall."""
     control: ControlKind = ControlKind.gamepad
     """gamepad (analog) or keyboard (binary arrows)."""
     track: str = "medium"
@@ -230,6 +276,8 @@ class TaskConfig:
     """The reward."""
     randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
     """What differs from one simulated episode to the next."""
+    live: LiveConfig = field(default_factory=LiveConfig)
+    """Where the live game is."""
 
     def __post_init__(self) -> None:
         for name in ("window_width", "window_height", "img_width", "img_height", "img_hist_len"):
@@ -237,10 +285,10 @@ class TaskConfig:
         _require(self.track_width_m > 2, "task.track_width_m", self.track_width_m, "> 2 m")
         _require(self.sleep_time_at_reset >= 0, "task.sleep_time_at_reset", self.sleep_time_at_reset, ">= 0 s")
         _require(
-            self.clock is ClockKind.wall or self.game is not GameKind.live,
+            self.clock is not ClockKind.virtual or self.game is not GameKind.live,
             "task.clock",
             self.clock.name,
-            "'wall' when task.game is 'live' (which is not built yet: set task.game=sim)",
+            "'auto' or 'wall' when task.game is 'live': the game runs in real time",
         )
 
 

@@ -22,15 +22,26 @@ class Course(NamedTuple):
 
 
 def course(task: Mapping[str, Any]) -> Course:
-    """Loads the track of a task.
+    """Loads the track of a task; of the live game only the reference path is known.
 
     Args:
         task: TaskConfig as plain data.
     """
+    if task.get("game") == "live":
+        return _live_course(task)
     from tasks.sim.track import load_track
 
     track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
     return Course(str(task["track"]), np.asarray(track.centre_line), float(track.width_m))
+
+
+def _live_course(task: Mapping[str, Any]) -> Course:
+    from tasks.config import TaskConfig, config_from_dict
+    from tasks.trackmania.reference_path import path_of_task
+
+    keys = ("track", "track_width_m", "reward")
+    config = config_from_dict(TaskConfig, {"name": "live", **{key: task[key] for key in keys if key in task}}, "task")
+    return Course(config.track, path_of_task(config), config.track_width_m)
 
 
 def scripted_lap_time_s(task: Mapping[str, Any]) -> float:

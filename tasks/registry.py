@@ -11,10 +11,6 @@ import hashlib
 import importlib
 import json
 import logging
-import math
-import socket
-import struct
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,19 +19,17 @@ from gymnasium import spaces
 
 from tasks.clock import VirtualClock, WallClock
 from tasks.config import ClockKind, GameKind, TaskConfig, config_from_dict, config_to_dict
-from tasks.game_io.protocols import Telemetry
 from tasks.interface import TaskInterface
 from tasks.observation import ObservationSpec
 from tasks.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.views import OBSERVATIONS, TaskView, view
 
-TELEMETRY_PORT = 9000
-"""Port of the OpenPlanet plugin on this machine."""
 PROBE_TIMEOUT_S = 1.0
 """How long ``game=auto`` waits for plausible telemetry [s]."""
+RESET_MARGIN_S = 60.0
+"""What a reset of the live game may take beside waiting for the game [s]."""
 
-_RECORD = struct.Struct("<11f")
-_LOCAL_KEYS = ("clock", "sleep_time_at_reset", "save_replays")
+_LOCAL_KEYS = ("clock", "sleep_time_at_reset", "save_replays", "live")
 _LOCAL_RTGYM_KEYS = ("benchmark", "benchmark_polyak", "wait_on_done")
 
 _logger = logging.getLogger(__name__)
@@ -137,25 +131,25 @@ def fingerprint(name: str, config: TaskConfig) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def resolve_game(config: TaskConfig, *, port: int = TELEMETRY_PORT, timeout_s: float = PROBE_TIMEOUT_S) -> TaskConfig:
-    """Decides which game is driven.
+def resolve_game(config: TaskConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> TaskConfig:
+    """Decides which game is driven, and by which clock.
 
     Args:
-        config: The task; ``game=auto`` becomes live when plausible telemetry arrives, else sim.
-        port: Where the plugin of the live game listens on this machine.
+        config: The task. ``game=auto`` becomes live when plausible telemetry arrives on ``live.port``, else sim;
+            ``clock=auto`` becomes wall with the live game, else virtual.
         timeout_s: How long telemetry is waited for [s].
 
-    Raises:
-        ValueError: For the live game, which is not built yet.
+    Returns:
+        The task with neither game nor clock ``auto``.
     """
     game = config.game
     if game is GameKind.auto:
-        game = GameKind.live if _telemetry_arrives(port, timeout_s) else GameKind.sim
-        reason = "plausible telemetry arrives" if game is GameKind.live else "no telemetry arrives"
-        _logger.warning("task.game=auto: driving %s (%s on 127.0.0.1:%d)", _GAME_NAMES[game], reason, port)
-    if game is GameKind.live:
-        raise ValueError("task.game=live is not built yet: TrackMania cannot be driven; set task.game=sim")
-    return dataclasses.replace(config, game=game)
+        game, reason = _choose_game(config, timeout_s)
+        _logger.warning("task.game=auto: driving %s (%s)", _GAME_NAMES[game], reason)
+    clock = config.clock
+    if clock is ClockKind.auto:
+        clock = ClockKind.wall if game is GameKind.live else ClockKind.virtual
+    return dataclasses.replace(config, game=game, clock=clock)
 
 
 _GAME_NAMES = {GameKind.sim: "the embedded simulator", GameKind.live: "the live game"}
@@ -171,7 +165,10 @@ _TASKS: dict[str, TaskEntry] = {
 def _build(name: str, config: TaskConfig) -> TaskEnv:
     interface_class = _interface_class(name)
     if config.clock is ClockKind.wall:
-        return make_wall_env(interface_class.from_config(config, WallClock()), config.rtgym)
+        interface = interface_class.from_config(config, WallClock())
+        if config.game is not GameKind.live:
+            return make_wall_env(interface, config.rtgym)
+        return make_wall_env(interface, config.rtgym, reset_timeout_s=config.live.wait_for_game_s + RESET_MARGIN_S)
     clock = VirtualClock()
     interface = interface_class.from_config(config, clock)
     return VirtualTimeEnv(interface, config.rtgym, clock, capture_jitter_s=config.randomization.capture_jitter_s)
@@ -213,23 +210,13 @@ def _content(path: str | None) -> str | None:
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
 
 
-def _telemetry_arrives(port: int, timeout_s: float) -> bool:
-    """Whether something on this machine sends records that look like the plugin's."""
-    deadline = time.monotonic() + timeout_s
-    data = b""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
-            while len(data) < _RECORD.size:
-                connection.settimeout(max(deadline - time.monotonic(), 1e-3))
-                received = connection.recv(4096)
-                if not received or time.monotonic() > deadline:
-                    return False
-                data += received
-    except OSError:
-        return False
-    return _is_plausible(Telemetry(*_RECORD.unpack(data[: _RECORD.size])))
+def _choose_game(config: TaskConfig, timeout_s: float) -> tuple[GameKind, str]:
+    """The game for ``game=auto``, and why."""
+    if config.clock is ClockKind.virtual:
+        return GameKind.sim, "task.clock=virtual: the live game runs in real time"
+    from tasks.game_io.openplanet import telemetry_arrives
 
-
-def _is_plausible(record: Telemetry) -> bool:
-    in_range = 0.0 <= record.speed <= 400.0 and 0.0 <= record.gear <= 6.0 and 0.0 <= record.rpm <= 20000.0
-    return in_range and all(math.isfinite(value) for value in record)
+    port = config.live.port
+    if telemetry_arrives(port, timeout_s, config.live.record):
+        return GameKind.live, f"plausible telemetry arrives on 127.0.0.1:{port}"
+    return GameKind.sim, f"no telemetry arrives on 127.0.0.1:{port}"

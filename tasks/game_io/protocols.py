@@ -62,6 +62,14 @@ class Game(Protocol):
         """Puts the car back to the start. A simulator draws the episode's randomness from ``seed``."""
         ...
 
+    def rest(self, save_replay: bool) -> None:
+        """Between episodes: lets go of the controls; the live game saves a ghost, leaves the finish screen, restarts.
+
+        Args:
+            save_replay: Whether the live game shall save a ghost of the run; when it cannot, that is a warning.
+        """
+        ...
+
     def episode_facts(self) -> GameFacts:
         """What only a simulator can know; NaN or 0 where it is not known."""
         ...
@@ -82,3 +90,63 @@ class GameFacts(NamedTuple):
     """Summed speed lost into walls [m/s]."""
     yaw: float
     """Heading [rad]; NaN when unknown."""
+
+
+class TelemetrySource(Protocol):
+    """Where records of the live game come from."""
+
+    def newest(self) -> tuple[Telemetry, float]:
+        """Newest record and its age [s], at once.
+
+        Raises:
+            TelemetryError: There is none, or the newest is too old or not plausible.
+        """
+        ...
+
+    def wait_newer(self, timeout_s: float) -> tuple[Telemetry, float]:
+        """Like ``newest``, but a record that arrives after this call; waits at most ``timeout_s``."""
+        ...
+
+    def close(self) -> None:
+        """Ends the connection and its thread. Calling it twice is fine."""
+        ...
+
+
+class FrameSource(Protocol):
+    """Where pictures of the live game come from."""
+
+    def grab(self) -> np.ndarray:
+        """The client area of the window now, uint8 BGRA, contiguous, shape (window_height, window_width, 4).
+
+        Raises:
+            WindowError: The window is minimised or closed, or has another size and keeps it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Releases what captures. Calling it twice is fine."""
+        ...
+
+
+class ControlSink(Protocol):
+    """How the live game is controlled. Everything is released on close, on an exception and when the program ends."""
+
+    def send(self, control: np.ndarray | None) -> None:
+        """Sends [gas, brake, steer], each in [-1, 1]; None touches nothing."""
+        ...
+
+    def restart(self) -> None:
+        """Presses and releases the button that puts the car back to the start; takes about 0.1 s."""
+        ...
+
+    def close_popup(self) -> None:
+        """Presses and releases what leaves the finish screen; takes about 0.1 s."""
+        ...
+
+    def release(self) -> None:
+        """Lets go of everything: neutral pad, no key held."""
+        ...
+
+    def close(self) -> None:
+        """Releases everything and the device. Calling it twice is fine."""
+        ...

@@ -141,6 +141,10 @@ class SimulatedGame:
         self.draw = _draw_episode(self._randomization, rng)
         self._start()
 
+    def rest(self, save_replay: bool) -> None:
+        """Nothing happens between episodes: the next restart puts everything right, and there is no ghost to save."""
+        del save_replay
+
     def episode_facts(self) -> GameFacts:
         """Facts since the restart, at the newest tick."""
         self._catch_up()

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import threading
 from abc import abstractmethod
 from typing import Any, Self
 
@@ -13,10 +16,12 @@ import numpy as np
 
 from tasks.clock import Clock
 from tasks.config import ControlKind, GameKind, TaskConfig
+from tasks.game_io.errors import GameError, GameSetupError
 from tasks.game_io.protocols import Game, GameFacts, Telemetry
-from tasks.interface import TaskInterface
+from tasks.interface import TRUNCATED_KEY, TaskInterface
 from tasks.observation import Field, ObservationSpec
-from tasks.trackmania.reference_path import load_reference_path, path_length_m, resample
+from tasks.trackmania.lost_game import GameWait
+from tasks.trackmania.reference_path import load_reference_path, path_length_m, path_of_task, resample
 from tasks.trackmania.reward import ProgressReward
 
 MAX_SPEED_MPS = 1000.0
@@ -25,6 +30,14 @@ _STEER_THRESHOLD = 0.5
 _MIN_EPISODE_STEPS = 1000
 _SLOWEST_LAP_MPS = 8.0
 """ep_max_length auto: a lap at this mean speed is not truncated [m/s]."""
+GAME_LOST_KEY = "game_lost"
+"""In the info of the step at which a live game was lost: what was found and what to do."""
+ANYWHERE_OPTION = "anywhere"
+"""Option of reset(): the live car may stand far from where the reference path begins."""
+_FAR_FROM_START_M = 50.0
+"""A live car that stands farther from where the reference path begins is on another map [m]."""
+
+_logger = logging.getLogger(__name__)
 
 SPEED = Field("speed", (1,), high=MAX_SPEED_MPS, scale=55.6)
 """[m/s]; the scale is 200 km/h."""
@@ -38,6 +51,13 @@ class DrivingInterface(TaskInterface):
 
     An episode terminates at the finish and as ``ProgressReward`` says. Every step info holds ``progress`` (covered
     fraction of the path), ``x``, ``z`` [m] and ``speed_mps``.
+
+    A live game may be lost in mid-episode (closed, minimised, in a menu, ...): that step sees once more what was seen
+    last, brings no reward, and has ``truncated`` (True) and ``game_lost`` (what was found, what to do) in its info. The
+    next reset() waits for the game.
+
+    The lap time is the simulator's own; in the live game it runs by our clock from the first observation, after
+    ``sleep_time_at_reset``, to the capture that shows the finish, so its resolution is a time step.
     """
 
     def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
@@ -56,18 +76,29 @@ class DrivingInterface(TaskInterface):
         self._path = resample(np.asarray(path, np.float64))
         self._reward = ProgressReward(self._path, config.reward, config.rtgym.time_step_duration)
         self._is_keyboard = config.control is ControlKind.keyboard
-        self._pause_s = config.sleep_time_at_reset if config.game is GameKind.live else 0.0
+        self._is_live = config.game is GameKind.live
+        self._stop = threading.Event()
+        self._send_error: GameError | None = None
+        self.game_error: GameError | None = None
+        """What the last episode was lost with; None when it was not lost."""
+        self._last_observation: list[np.ndarray] = []
+        self._last_info: dict[str, Any] = {}
         self._start_episode(None)
 
     @classmethod
     def from_config(cls, config: TaskConfig, clock: Clock) -> Self:
-        """Builds the task over the embedded simulator."""
+        """Builds the task over the embedded simulator or the live game, as ``task.game`` says; opens no game yet."""
+        cls.spec_for(config)
+        if config.game is GameKind.live:
+            from tasks.game_io.live_game import make_live_game
+
+            path = path_of_task(config)
+            return cls(make_live_game(config, clock, path[0]), path, config, clock)
+        if config.game is not GameKind.sim:
+            raise ValueError(f"task.game must be 'sim' or 'live' here, got {config.game.name!r}")
         from tasks.sim.game import SimulatedGame
         from tasks.sim.track import load_track
 
-        if config.game is not GameKind.sim:
-            raise ValueError(f"task.game must be 'sim' here (the live game is not built yet), got {config.game.name!r}")
-        cls.spec_for(config)
         track = load_track(config.track, config.track_width_m)
         path = track.centre_line if config.reward.path is None else load_reference_path(config.reward.path)
         return cls(SimulatedGame(clock, track, config), path, config, clock)
@@ -96,43 +127,90 @@ class DrivingInterface(TaskInterface):
         """The observation after a step."""
 
     def send_control(self, control: np.ndarray | None) -> None:
-        """Drives; None touches nothing."""
+        """Drives; None touches nothing. When the game cannot be driven, the next capture says so."""
         if control is not None and self._is_keyboard:
             control = press_arrows(control)
-        self.game.apply(control)
+        try:
+            self.game.apply(control)
+        except GameSetupError:
+            raise
+        except GameError as error:
+            self._send_error = error
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[list[np.ndarray], dict[str, Any]]:
-        """Puts the car back to the start."""
-        del options
-        self.send_control(self.get_default_action())
-        self.game.restart(seed)
-        if self._pause_s > 0.0:
-            self._clock.sleep_until(self._clock.now() + self._pause_s)
-        telemetry, _ = self.game.telemetry()
-        self._start_episode(telemetry)
-        return self.first_observation(telemetry), self._info(telemetry)
+        """Puts the car back to the start; waits for a live game that is lost, up to ``task.live.wait_for_game_s``.
+
+        Args:
+            seed: Of the episode.
+            options: With ``anywhere: True`` a live car may stand far from the start, as while a person drives.
+
+        Raises:
+            GameError: The game did not come back.
+            Interrupted: ``interrupt`` was called while it was waited for.
+            GameSetupError: The live car is far from where the reference path begins.
+        """
+        is_anywhere = bool(options and options.get(ANYWHERE_OPTION))
+        wait = GameWait(self._config.live.wait_for_game_s, self._stop)
+        while True:
+            try:
+                telemetry = self._restart(seed, is_anywhere)
+                self._start_episode(telemetry)
+                self._last_observation = self.first_observation(telemetry)
+                break
+            except GameSetupError:
+                raise
+            except GameError as error:
+                wait.after(error)
+        wait.is_over()
+        self.game_error = None
+        self._last_info = self._info(telemetry)
+        return self._last_observation, dict(self._last_info)
 
     def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
         """Captures the newest telemetry and picture."""
-        telemetry, _ = self.game.telemetry()
-        facts = self.game.episode_facts()
-        finished = self._finish_is_new(telemetry)
-        reward, terminated = self._reward.step(telemetry.x, telemetry.y, telemetry.z, finished, facts.wall_impact_mps)
+        try:
+            if self._send_error is not None:
+                raise self._send_error
+            telemetry, _ = self.game.telemetry()
+            facts = self.game.episode_facts()
+            finished = self._finish_is_new(telemetry)
+            place = (telemetry.x, telemetry.y, telemetry.z)
+            reward, terminated = self._reward.step(*place, finished, facts.wall_impact_mps)
+            observation = self.next_observation(telemetry)
+        except GameSetupError:
+            raise
+        except GameError as error:
+            return self._lost(error)
         self._record(telemetry, facts, reward, finished)
-        return self.next_observation(telemetry), reward, terminated, self._info(telemetry)
+        self._last_observation, self._last_info = observation, self._info(telemetry)
+        return observation, reward, terminated, dict(self._last_info)
 
     def wait(self) -> None:
-        """Lets go of the controls."""
+        """Rests between episodes: lets go of the controls, and what a live game does then (see ``Game.rest``)."""
         self.send_control(self.get_default_action())
+        try:
+            self.game.rest(self._config.save_replays)
+        except GameSetupError:
+            raise
+        except GameError as error:
+            # The next reset waits for the game and says what is wrong with it.
+            _logger.debug("no rest between episodes: %s", error)
 
-    def render(self) -> np.ndarray:
-        """The chase view where the game has one, else the window; uint8 RGB, shape (h, w, 3)."""
+    def interrupt(self) -> None:
+        """Ends a reset() that waits for a lost game, from any thread."""
+        self._stop.set()
+
+    def render(self) -> np.ndarray | None:
+        """The chase view where the game has one, else the window; uint8 RGB, shape (h, w, 3). None: it is lost."""
         chase = getattr(self.game, "render_chase", None)
         if chase is not None:
             return chase(640, 360)
-        return np.ascontiguousarray(self.game.frame()[:, :, 2::-1])
+        try:
+            return np.ascontiguousarray(self.game.frame()[:, :, 2::-1])
+        except GameError:
+            return None
 
     def episode_statistics(self) -> dict[str, float]:
         """What the episode came to; see ``tasks.samples.EPISODE_STATISTICS``."""
@@ -156,13 +234,53 @@ class DrivingInterface(TaskInterface):
         return max(_MIN_EPISODE_STEPS, math.ceil(lap_steps - 1e-9))
 
     def close(self) -> None:
-        """Releases the game."""
+        """Releases the game; a reset() that waits for it ends."""
+        self.interrupt()
         self.game.close()
 
     @property
     def path(self) -> np.ndarray:
         """The reference path [m], points 0.1 m apart, shape (N, 3)."""
         return self._path
+
+    def _restart(self, seed: int | None, is_anywhere: bool) -> Telemetry:
+        """One attempt to put the car to the start; returns the record of the first observation."""
+        self.send_control(self.get_default_action())
+        self.game.restart(seed)
+        self._send_error = None
+        if self._is_live:
+            telemetry, _ = self.game.telemetry()
+            if not is_anywhere:
+                self._require_start(telemetry)
+            self.first_observation(telemetry)  # what is loaded at first use is loaded before time counts
+            self._clock.sleep_until(self._clock.now() + self._config.sleep_time_at_reset)
+        telemetry, _ = self.game.telemetry()
+        return telemetry
+
+    def _require_start(self, telemetry: Telemetry) -> None:
+        """Refuses a reference path that belongs to another map."""
+        car, start = np.array(telemetry[2:5]), self._path[0]
+        distance = float(np.linalg.norm(car - start))
+        if distance <= _FAR_FROM_START_M:
+            return
+        config = self._config
+        key = f"task.track={config.track}" if config.reward.path is None else f"task.reward.path={config.reward.path}"
+        raise GameSetupError(
+            f"the car starts at {_place(car)}, but the reference path of {key} begins at {_place(start)}, "
+            f"{distance:.0f} m away: it belongs to another map. Load its map in the game, or record a path on this one "
+            "with train.py --record and set task.track to the path.npy that it writes"
+        )
+
+    def _lost(self, error: GameError) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+        """The last step of an episode whose game is lost; nothing stays pressed."""
+        with contextlib.suppress(GameError):
+            self.game.apply(self.get_default_action())
+        _logger.warning("the game is lost, so the episode ends: %s", error)
+        self.game_error = error
+        self._steps += 1
+        info = {**self._last_info, TRUNCATED_KEY: True, GAME_LOST_KEY: str(error)}
+        fields = zip(self.observation_spec.fields, self._last_observation, strict=True)
+        return [_repeated(field, value) for field, value in fields], 0.0, False, info
 
     def _start_episode(self, telemetry: Telemetry | None) -> None:
         self._reward.reset()
@@ -211,6 +329,16 @@ class DrivingInterface(TaskInterface):
             "z": telemetry.z,
             "speed_mps": telemetry.speed,
         }
+
+
+def _repeated(field: Field, value: np.ndarray) -> np.ndarray:
+    """The field after a step in which nothing new was seen: a history shifts, so that it can be rebuilt from steps."""
+    return np.concatenate([value[1:], value[-1:]]) if field.history else value
+
+
+def _place(position: np.ndarray) -> str:
+    x, y, z = position.tolist()
+    return f"({x:.1f}, {y:.1f}, {z:.1f}) m"
 
 
 def press_arrows(action: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ _FIRST_PIXEL = 20
 def beam_pixels(width: int, height: int) -> list[np.ndarray]:
     """Pixels of every beam from its start to the border of the picture.
 
-    Beams leave the road point at 90, 100, .. 270 degrees: left of the car, ahead, right of the car.
+    Beams leave the road point at 90, 100, .. 270 degrees: from the right of the car over ahead to its left.
 
     Args:
         width: Width of the picture [px].

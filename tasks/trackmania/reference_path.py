@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.config import TaskConfig
+
 POINT_SPACING_M = 0.1
 """Distance between neighbouring points [m]: one point is 0.01 of reward."""
 _MAX_GAP_M = 50.0
@@ -44,6 +46,26 @@ def load_reference_path(path: str | Path) -> np.ndarray:
     else:
         raise ValueError(f"reference path {file} must be a .npy or .pkl file, got {file.suffix or 'no suffix'!r}")
     return resample(_checked(points, str(file)))
+
+
+def path_of_task(config: TaskConfig) -> np.ndarray:
+    """The reference path along which a live game is driven: ``task.reward.path``, else ``task.track``.
+
+    A recorded .npy is taken as it is: what only a simulator could not drive, such as curves under 5 m, is fine.
+
+    Args:
+        config: The task; its track is a file or the name of a shipped track.
+
+    Returns:
+        Points [m] every 0.1 m, float64, shape (N, 3).
+    """
+    if config.reward.path is not None:
+        return load_reference_path(config.reward.path)
+    if Path(config.track).suffix.lower() in (".npy", ".pkl", ".pickle"):
+        return load_reference_path(config.track)
+    from tasks.sim.track import load_track
+
+    return resample(load_track(config.track, config.track_width_m).centre_line)
 
 
 def resample(points: np.ndarray) -> np.ndarray:

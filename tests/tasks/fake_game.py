@@ -26,6 +26,7 @@ class FakeGame:
         self._length_m = length_m
         self.applied: list[tuple[float, list[float]]] = []
         self.seeds: list[int | None] = []
+        self.rests: list[bool] = []
         self.stale_finish = False
         self.closed = 0
         self._place()
@@ -65,6 +66,9 @@ class FakeGame:
     def restart(self, seed: int | None) -> None:
         self.seeds.append(seed)
         self._place()
+
+    def rest(self, save_replay: bool) -> None:
+        self.rests.append(save_replay)
 
     def episode_facts(self) -> GameFacts:
         finish = self._finish_time_s if self._x >= self._length_m else math.nan

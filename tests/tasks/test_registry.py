@@ -18,7 +18,15 @@ import pytest
 
 import tasks
 from tasks import registry
-from tasks.config import ClockKind, GameKind, RewardCompat, TaskConfig, config_to_dict
+from tasks.config import (
+    ClockKind,
+    GameKind,
+    LiveConfig,
+    RewardCompat,
+    TaskConfig,
+    TelemetryRecord,
+    config_to_dict,
+)
 from tasks.realtime import VirtualTimeEnv, WallClockEnv
 
 FAKE = "FakeDrive"
@@ -128,55 +136,76 @@ def test_the_wall_clock_is_rtgyms() -> None:
     env.close()
 
 
+def auto(port: int, **changes: Any) -> TaskConfig:
+    """A task that takes what is there, with the plugin on ``port``."""
+    return dataclasses.replace(TaskConfig(game=GameKind.auto, live=LiveConfig(port=port)), **changes)
+
+
 def test_the_simulator_is_driven_when_nothing_listens(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         port = closed_soon.getsockname()[1]
     with caplog.at_level(logging.WARNING):
-        resolved = registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=0.3)
-    assert resolved.game is GameKind.sim
-    assert "driving the embedded simulator" in caplog.text
+        resolved = registry.resolve_game(auto(port), timeout_s=0.3)
+    assert (resolved.game, resolved.clock) == (GameKind.sim, ClockKind.virtual)
+    assert f"driving the embedded simulator (no telemetry arrives on 127.0.0.1:{port})" in caplog.text
 
 
-def test_plausible_telemetry_means_the_live_game() -> None:
-    with (
-        plugin(lambda connection: connection.sendall(record() * 3)) as port,
-        pytest.raises(ValueError, match=r"task\.game=live is not built yet"),
-    ):
-        registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=2.0)
+def test_plausible_telemetry_means_the_live_game_in_real_time(caplog: pytest.LogCaptureFixture) -> None:
+    with plugin(lambda connection: connection.sendall(record() * 10)) as port:
+        resolved = registry.resolve_game(auto(port), timeout_s=5.0)
+    assert (resolved.game, resolved.clock) == (GameKind.live, ClockKind.wall)
+    assert f"driving the live game (plausible telemetry arrives on 127.0.0.1:{port})" in caplog.text
 
 
 def test_a_record_may_come_in_pieces() -> None:
     def trickle(connection: socket.socket) -> None:
-        for k in range(11):
-            connection.sendall(record()[4 * k : 4 * k + 4])
+        for k in range(110):
+            connection.sendall((record() * 10)[4 * k : 4 * k + 4])
             time.sleep(0.005)
 
-    with plugin(trickle) as port, pytest.raises(ValueError, match="not built yet"):
-        registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=2.0)
+    with plugin(trickle) as port:
+        assert registry.resolve_game(auto(port), timeout_s=5.0).game is GameKind.live
+
+
+def test_another_record_of_the_plugin_is_understood() -> None:
+    with plugin(
+        lambda connection: connection.sendall(struct.pack("<8f", 30.0, 12.0, 500.0, 10.0, 300.0, 0, 1, 0) * 10)
+    ) as port:
+        config = TaskConfig(game=GameKind.auto, live=LiveConfig(port=port, record=TelemetryRecord.floats8))
+        assert registry.resolve_game(config, timeout_s=5.0).game is GameKind.live
+
+
+def test_virtual_time_means_the_simulator_without_looking(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "create_connection", pytest.fail)
+    resolved = registry.resolve_game(TaskConfig(game=GameKind.auto, clock=ClockKind.virtual))
+    assert resolved.game is GameKind.sim
+    assert "the embedded simulator (task.clock=virtual" in caplog.text
 
 
 @pytest.mark.parametrize(
     "sent",
     [
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
-        record(speed=500.0),
-        record(gear=9.0),
-        record(rpm=-1.0),
-        record(x=float("nan")),
+        record(speed=500.0) * 10,
+        record(gear=99.0) * 10,
+        record(rpm=-1.0) * 10,
+        record(x=float("nan")) * 10,
         record()[:40],
         b"",
     ],
 )
 def test_anything_else_on_the_port_is_not_the_game(sent: bytes) -> None:
     with plugin(lambda connection: connection.sendall(sent)) as port:
-        resolved = registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=0.5)
+        resolved = registry.resolve_game(auto(port), timeout_s=0.5)
     assert resolved.game is GameKind.sim
 
 
 def test_a_silent_server_is_given_up_in_time() -> None:
     started = time.perf_counter()
     with plugin(lambda _: time.sleep(0.6)) as port:
-        resolved = registry.resolve_game(TaskConfig(game=GameKind.auto), port=port, timeout_s=0.2)
+        resolved = registry.resolve_game(auto(port), timeout_s=0.2)
         assert time.perf_counter() - started < 0.5
     assert resolved.game is GameKind.sim
 
@@ -186,9 +215,54 @@ def test_sim_is_taken_as_said_without_looking(monkeypatch: pytest.MonkeyPatch) -
     assert registry.resolve_game(TaskConfig(game=GameKind.sim)).game is GameKind.sim
 
 
-def test_the_live_game_says_that_it_is_not_built() -> None:
-    with pytest.raises(ValueError, match=r"task\.game=live is not built yet"):
-        registry.resolve_game(TaskConfig(game=GameKind.live, clock=ClockKind.wall))
+def test_the_clock_follows_the_game_unless_it_is_said() -> None:
+    kinds = {
+        (GameKind.sim, ClockKind.auto): ClockKind.virtual,
+        (GameKind.sim, ClockKind.wall): ClockKind.wall,
+        (GameKind.live, ClockKind.auto): ClockKind.wall,
+        (GameKind.live, ClockKind.wall): ClockKind.wall,
+    }
+    for (game, clock), resolved in kinds.items():
+        assert registry.resolve_game(TaskConfig(game=game, clock=clock)).clock is resolved
+
+
+def test_the_live_game_does_not_run_in_virtual_time() -> None:
+    with pytest.raises(ValueError, match=r"task\.clock must be 'auto' or 'wall' when task\.game is 'live'"):
+        TaskConfig(game=GameKind.live, clock=ClockKind.virtual)
+
+
+def test_building_a_live_task_needs_no_game_and_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    threads = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        env: Any = tasks.make("TM20Full", game="live", live={"port": server.getsockname()[1]}, track="short")
+        assert isinstance(env, WallClockEnv)
+        env.close()
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert set(threading.enumerate()) == threads
+
+
+def test_a_reset_of_the_live_game_may_take_as_long_as_the_game_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(registry, "make_wall_env", lambda interface, config, **kwargs: asked.append(kwargs))
+    live = LiveConfig(wait_for_game_s=1000.0)
+    registry._build("TM20Full", TaskConfig(game=GameKind.live, clock=ClockKind.wall, live=live))
+    registry._build("TM20Full", TaskConfig(game=GameKind.sim, clock=ClockKind.wall, track="short"))
+    assert asked == [{"reset_timeout_s": 1060.0}, {}]
+
+
+def test_a_live_task_takes_a_path_that_no_simulator_could_drive(tmp_path: Path) -> None:
+    up = np.stack([np.zeros(61), np.full(61, 10.0), np.arange(61.0)], axis=1)
+    angle = np.linspace(0.0, np.pi, 20)[1:-1]
+    turn = np.stack([3.0 - 3.0 * np.cos(angle), np.full(18, 10.0), 60.0 + 3.0 * np.sin(angle)], axis=1)
+    np.save(tmp_path / "path.npy", np.concatenate([up, turn, up[::-1] + np.array([6.0, 0.0, 0.0])]))
+    with pytest.raises(ValueError, match="radius"):
+        tasks.make("TM20Full", game="sim", track=str(tmp_path / "path.npy"))
+    env: Any = tasks.make("TM20Full", game="live", track=str(tmp_path / "path.npy"))
+    assert 0.1 * (len(env.interface.path) - 1) == pytest.approx(120.0 + 3.0 * np.pi, abs=0.2)
+    env.close()
 
 
 @pytest.mark.parametrize(
@@ -203,7 +277,9 @@ def test_the_fingerprint_tells_tasks_apart(change: dict[str, object]) -> None:
 def test_the_fingerprint_leaves_out_what_a_machine_may_choose() -> None:
     base = registry.default_config("TM20Full")
     other = registry._merged(
-        "TM20Full", base, {"clock": "wall", "sleep_time_at_reset": 0.0, "rtgym": {"benchmark": True}}
+        "TM20Full",
+        base,
+        {"clock": "wall", "sleep_time_at_reset": 0.0, "rtgym": {"benchmark": True}, "live": {"port": 9001}},
     )
     assert registry.fingerprint("TM20Full", base) == registry.fingerprint("TM20Full", other)
 

@@ -1,0 +1,85 @@
+"""Waiting for a game that is lost: says what is wrong and what to do, tries again, gives up after a while.
+
+``tasks.trackmania.driving`` waits so at the start of an episode; in mid-episode nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from tasks.game_io.errors import GameError
+from tasks.interface import Interrupted
+
+RETRY_S = 0.5
+"""Between two attempts to drive [s]."""
+REPEAT_S = 30.0
+"""Between two messages about the same state [s]."""
+
+_logger = logging.getLogger(__name__)
+
+
+class GameWait:
+    """The patience of one reset.
+
+    A state is said once when it begins, then every 30 s; a new state at once.
+    """
+
+    def __init__(
+        self,
+        patience_s: float,
+        stop: threading.Event,
+        now: Callable[[], float] = time.monotonic,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        """Starts with the game taken for well.
+
+        Args:
+            patience_s: How long a lost game is waited for [s].
+            stop: Ends the waiting.
+            now: Monotonic clock [s].
+            retry_s: Between two attempts [s].
+        """
+        self._patience_s = patience_s
+        self._stop = stop
+        self._now = now
+        self._retry_s = retry_s
+        self._lost_at_s: float | None = None
+        self._state: object = None
+        self._said_at_s = 0.0
+
+    def after(self, error: GameError) -> None:
+        """Takes note of a failed attempt and waits until the next one.
+
+        Raises:
+            GameError: The patience is over.
+            Interrupted: The waiting was stopped.
+        """
+        now = self._now()
+        if self._lost_at_s is None:
+            self._lost_at_s = now
+        waited_s = now - self._lost_at_s
+        if waited_s >= self._patience_s:
+            raise GameError(
+                f"the game did not come back within {self._patience_s:.0f} s (task.live.wait_for_game_s): {error}"
+            ) from error
+        self._say(error, now, waited_s)
+        if self._stop.wait(min(self._retry_s, self._patience_s - waited_s)):
+            raise Interrupted(f"stopped while waiting for the game: {error}") from error
+
+    def is_over(self) -> None:
+        """Takes note that the game is driven again."""
+        if self._lost_at_s is not None:
+            _logger.warning("the game is back after %.0f s: driving goes on", self._now() - self._lost_at_s)
+            self._lost_at_s = self._state = None
+
+    def _say(self, error: GameError, now: float, waited_s: float) -> None:
+        state = getattr(error, "state", type(error))
+        if state == self._state and now - self._said_at_s < REPEAT_S:
+            return
+        is_news = state != self._state
+        self._state, self._said_at_s = state, now
+        left = self._patience_s - waited_s
+        _logger.warning("%s: %s (%.0f s left)", "waiting for the game" if is_news else "still waiting", error, left)

@@ -1,0 +1,30 @@
+"""A real X server for the tests of the live game; without one they are skipped, or fail with TM_REQUIRE_DISPLAY=1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tasks.game_io import displays
+from tests.tasks.game_io.stand_ins import StandIn
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[str]:
+    """Name of a running X display without a window manager, such as ``:77``; one for the whole session."""
+    reason = displays.missing()
+    if reason is not None:
+        if os.environ.get("TM_REQUIRE_DISPLAY") == "1":
+            pytest.fail(f"TM_REQUIRE_DISPLAY=1, but {reason}")
+        pytest.skip(reason)
+    with displays.x_server() as name:
+        yield name
+
+
+@pytest.fixture
+def stand_in(display: str) -> Iterator[StandIn]:
+    """A running stand-in game on ``short``, its window 256 x 128 px."""
+    with StandIn(display) as game:
+        yield game

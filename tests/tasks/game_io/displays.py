@@ -1,0 +1,46 @@
+"""X displays for tests: each Xvfb picks a free number and is ended by its own process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+
+APT_COMMAND = "sudo apt install xvfb libevdev2"
+
+
+def missing() -> str | None:
+    """Why no display can be started, in one line with the command that helps; None when one can."""
+    if shutil.which("Xvfb") is None:
+        return f"Xvfb is not installed: {APT_COMMAND}"
+    return None
+
+
+@contextlib.contextmanager
+def x_server(size: str = "1280x800x24", options: Sequence[str] = ()) -> Iterator[str]:
+    """A running X server without a window manager; yields its name, such as ``:77``.
+
+    Args:
+        size: Width x height x depth of its screen.
+        options: Further options of Xvfb. It always gets -noreset: it would start over whenever its last client left,
+            and refuse who connects at that moment.
+    """
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write_end), "-screen", "0", size, "-nolisten", "tcp", "-noreset", *options],
+        pass_fds=(write_end,),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(write_end)
+    try:
+        with os.fdopen(read_end) as number:
+            name = number.readline().strip()
+        if not name:
+            raise RuntimeError(f"Xvfb ended with status {process.wait(5)} before it gave a display")
+        yield f":{name}"
+    finally:
+        process.terminate()
+        process.wait(10)

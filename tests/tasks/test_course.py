@@ -1,0 +1,37 @@
+"""What a drive is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tasks.config import TaskConfig, config_to_dict
+from tasks.course import course
+from tasks.sim.track import load_track
+
+
+def test_the_simulators_course_is_its_track() -> None:
+    found = course({"track": "short", "game": "sim"})
+    track = load_track("short")
+    np.testing.assert_array_equal(found.centre_line, track.centre_line)
+    assert (found.name, found.width_m) == ("short", track.width_m)
+
+
+def test_the_live_games_course_is_the_path_that_was_recorded_there(tmp_path: Path) -> None:
+    line = np.stack([np.arange(31.0), np.full(31, 9.0), np.zeros(31)], axis=1)
+    line[20:, 2] += np.arange(11.0)
+    for name in ("track.npy", "reward.npy"):
+        np.save(tmp_path / name, line)
+        line = line + np.array([0.0, 0.0, 100.0])
+    task = config_to_dict(TaskConfig(track=str(tmp_path / "track.npy"))) | {"game": "live"}
+    found = course(task)
+    assert found.name == str(tmp_path / "track.npy")
+    np.testing.assert_allclose(found.centre_line[[0, -1]], [[0.0, 9.0, 0.0], [30.0, 9.0, 10.0]])
+    task["reward"]["path"] = str(tmp_path / "reward.npy")
+    np.testing.assert_allclose(course(task).centre_line[0], [0.0, 9.0, 100.0])
+
+
+def test_a_shipped_track_may_stand_for_its_map_in_the_live_game() -> None:
+    found = course({"track": "short", "game": "live"})
+    np.testing.assert_allclose(found.centre_line, load_track("short").centre_line)

@@ -22,7 +22,7 @@ import torch
 from algos.pace import Pace
 from algos.sources import SampleSource
 from tasks.evaluation import EvaluationReport
-from tasks.samples import Segment
+from tasks.samples import TIMING_STATISTICS, Segment
 
 logger = logging.getLogger(__name__)
 
@@ -427,7 +427,10 @@ class Learner:
 
 
 def episode_metrics(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over finished episodes as ``rollout/...``; the lap time only over those that reached the finish."""
+    """Means over finished episodes as ``rollout/...``; the lap time only over those that reached the finish.
+
+    The timing of the steps is known on the wall clock only.
+    """
     if not episodes:
         return {}
     names = {
@@ -438,6 +441,7 @@ def episode_metrics(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]
         "wall_contacts": "wall_contacts",
         "mean_speed_mps": "mean_speed_mps",
         "lap_time_s": "lap_time_s",
+        **{name: name for name in TIMING_STATISTICS},
     }
     metrics = {}
     for name, key in names.items():

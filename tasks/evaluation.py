@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,20 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 
+from tasks.interface import Interrupted
+from tasks.punctuality import punctual
+
 TRAJECTORY_COLUMNS = ("x", "z", "speed_mps", "reward")
 """Columns of ``EpisodeResult.trajectory``."""
 
 LEAGUE_RUNS = 10
 LEAGUE_PENALTY_S = 10.0
 LEAGUE_MAX_CRASHES = 3
+
+_MAX_ATTEMPTS = 3
+"""How often a seed is driven when the game is lost in mid-episode."""
+
+_logger = logging.getLogger(__name__)
 
 
 class EvaluatedPolicy(Protocol):
@@ -245,22 +254,27 @@ def evaluate(
         seeds: Seed of each episode, passed to ``env.reset``.
         clip: Records the first episode when given.
         on_episode: Called with each result as soon as it is known.
-        stop: Asked before each step; true abandons the running episode and the rest.
+        stop: Asked before each step, and while an environment that can ``watch`` it waits for its game; true abandons
+            the running episode and the rest.
 
     Returns:
-        The report of the episodes that were driven to their end.
+        The report of the episodes that were driven to their end. One in which the game was lost says nothing of the
+        policy and is driven again.
     """
     if not isinstance(env, gymnasium.Env):
         with contextlib.closing(env()) as made:
             return evaluate(made, policy, seeds, clip=clip, on_episode=on_episode, stop=stop)
+    if stop is not None and hasattr(env, "watch"):
+        env.watch(stop)
     episodes: list[EpisodeResult] = []
-    for index, seed in enumerate(seeds):
-        result = _drive(env, policy, int(seed), clip if index == 0 else None, stop)
-        if result is None:
-            break
-        episodes.append(result)
-        if on_episode is not None:
-            on_episode(result)
+    with punctual() if getattr(env, "is_real_time", False) else contextlib.nullcontext():
+        for index, seed in enumerate(seeds):
+            result = _drive_undisturbed(env, policy, int(seed), clip if index == 0 else None, stop)
+            if result is None:
+                break
+            episodes.append(result)
+            if on_episode is not None:
+                on_episode(result)
     frames = clip.frames() if clip is not None else None
     fps = _steps_per_second(env) / clip.every if clip is not None else 0.0
     return EvaluationReport(tuple(episodes), int(getattr(policy, "version", 0)), frames, fps)
@@ -326,14 +340,33 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
     Path(path).write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _drive(
+def _drive_undisturbed(
     env: gymnasium.Env,
     policy: EvaluatedPolicy,
     seed: int,
     clip: ClipRecorder | None,
     stop: Callable[[], bool] | None,
 ) -> EpisodeResult | None:
-    """One episode to its end, or None when stopped before."""
+    """One episode to its end, or None when stopped before. A game that keeps getting lost counts at last."""
+    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
+        try:
+            result, info = _drive(env, policy, seed, clip, stop)
+        except Interrupted:
+            return None
+        if "game_lost" not in info or not attempts_left:
+            return result
+        _logger.warning("the evaluation of seed %d is driven again: %s", seed, info["game_lost"])
+    return None
+
+
+def _drive(
+    env: gymnasium.Env,
+    policy: EvaluatedPolicy,
+    seed: int,
+    clip: ClipRecorder | None,
+    stop: Callable[[], bool] | None,
+) -> tuple[EpisodeResult | None, Mapping[str, Any]]:
+    """One episode and the info of its last step; no result when stopped before."""
     observation, _ = env.reset(seed=seed)
     policy.begin_episode()
     rows: list[tuple[float, float, float, float]] = []
@@ -341,14 +374,14 @@ def _drive(
     info: dict[str, Any] = {}
     while not done:
         if stop is not None and stop():
-            return None
+            return None, {}
         if clip is not None:
             clip.record(env, len(rows))
         action = policy.act(observation, deterministic=True)
         observation, reward, terminated, truncated, info = env.step(action)
         rows.append((info.get("x", math.nan), info.get("z", math.nan), info.get("speed_mps", math.nan), float(reward)))
         done = bool(terminated or truncated)
-    return _result(seed, np.asarray(rows, np.float32).reshape(-1, 4), info)
+    return _result(seed, np.asarray(rows, np.float32).reshape(-1, 4), info), info
 
 
 def _result(seed: int, trajectory: np.ndarray, info: Mapping[str, Any]) -> EpisodeResult:

@@ -15,13 +15,21 @@ from rtgym import RealTimeGymInterface
 from tasks.clock import Clock
 from tasks.observation import ObservationSpec
 
+TRUNCATED_KEY = "truncated"
+"""An info that holds True under this key ends the episode as truncated, e.g. when the game was lost."""
+
+
+class Interrupted(RuntimeError):  # noqa: N818 (what happened to the caller, not an error of anybody)
+    """Raised by an environment that was waiting for its game when the program was asked to stop."""
+
 
 class TaskInterface(RealTimeGymInterface, ABC):
     """An rtgym interface with named observation fields.
 
     A subclass implements ``spec_for``, ``from_config``, ``send_control``, ``reset``, ``get_obs_rew_terminated_info``
     and ``episode_statistics``. Arrays it returns must not change afterwards. Every step info holds ``progress``, the
-    covered fraction of the task in [0, 1].
+    covered fraction of the task in [0, 1]; with ``truncated: True`` it ends the episode as truncated. On the wall clock
+    the calls come from a thread of the environment, one at a time, except ``interrupt``, ``render`` and ``close``.
     """
 
     observation_spec: ObservationSpec
@@ -73,6 +81,9 @@ class TaskInterface(RealTimeGymInterface, ABC):
     def render(self) -> np.ndarray | None:
         """A picture for people, uint8 RGB, shape (h, w, 3); None when the task has none."""
         return None
+
+    def interrupt(self) -> None:
+        """Ends a call that waits for the game, with any exception. Called from another thread, before ``close``."""
 
     def close(self) -> None:
         """Releases the game. Calling it twice is fine."""

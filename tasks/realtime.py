@@ -7,9 +7,9 @@ Both have rtgym's timing: an action is sent at the start of a step, the observat
 
 from __future__ import annotations
 
+import logging
 import math
-import sys
-import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -17,24 +17,30 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from rtgym import RealTimeGymInterface
-from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 from rtgym.envs.utils.benchmark import Benchmark
 
 from tasks.clock import Clock
 from tasks.config import RtgymConfig
-from tasks.interface import TaskInterface
+from tasks.interface import TRUNCATED_KEY, Interrupted, TaskInterface
+from tasks.rtgym_clock import BoundedCall, GuardedInterface, make_rtgym_env
+from tasks.step_times import StepTimes
 
+_POLL_S = 0.1
+"""How often a wait for the game looks for a request to stop [s]."""
+_CLOSE_TIMEOUT_S = 1.0
+"""How long close() waits for a call into the game before it takes it for hung [s]."""
 _JITTER_STREAM = 1
 """Separates the draws of the environment from those of the game, which use the plain episode seed."""
 _SEED_LIMIT = 2**31
+
+_logger = logging.getLogger(__name__)
 
 
 def make_wall_env(
     interface: TaskInterface,
     config: RtgymConfig,
     *,
-    implementation: str | None = None,
+    implementation: str = "ts",
     timeout_s: float = 10.0,
     reset_timeout_s: float = 60.0,
 ) -> WallClockEnv:
@@ -43,14 +49,12 @@ def make_wall_env(
     Args:
         interface: The task, built with a ``WallClock``.
         config: The elastic clock.
-        implementation: ``v1`` (a thread per step) or ``ts`` (one persistent thread); None: v1 on Windows, else ts.
+        implementation: rtgym's ``v1`` (a thread per step) or ``ts`` (one persistent thread). What is opened once per
+            thread, such as a screen capture, is opened at every step with ``v1``.
         timeout_s: How long a capture may take before step() raises TimeoutError.
-        reset_timeout_s: The same for reset() and wait(), where they run in rtgym's thread (``ts``).
+        reset_timeout_s: The same for reset() and wait().
     """
-    chosen = implementation or ("v1" if sys.platform == "win32" else "ts")
-    if chosen not in ("v1", "ts"):
-        raise ValueError(f"implementation must be 'v1' or 'ts', got {chosen!r}")
-    return WallClockEnv(interface, config, chosen, timeout_s, reset_timeout_s)
+    return WallClockEnv(interface, config, implementation, timeout_s, reset_timeout_s)
 
 
 class TaskEnv(gymnasium.Env):
@@ -62,6 +66,8 @@ class TaskEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by Gymnasium)
     render_mode = "rgb_array"
+    is_real_time = False
+    """Whether steps take their time, so that the process should be ``punctual``."""
     ep_max_length: int
 
     def __init__(self, interface: TaskInterface) -> None:
@@ -71,6 +77,13 @@ class TaskEnv(gymnasium.Env):
         self.action_space = interface.get_action_space()
         self._action_shape = self.action_space.shape
         self._closed = False
+
+    def watch(self, stop: Callable[[], bool]) -> None:
+        """Has what waits for the game raise ``Interrupted`` soon after ``stop()`` becomes true."""
+
+    def replace_interface(self, interface: TaskInterface) -> None:
+        """Puts something around the interface that records or measures its calls."""
+        self.interface = interface
 
     def wait(self) -> None:
         """Pauses the environment until the next reset() or step()."""
@@ -83,6 +96,10 @@ class TaskEnv(gymnasium.Env):
     def benchmarks(self) -> dict[str, tuple[float | None, float]]:
         """What the parts of a step cost [s]: rtgym's names, (mean, mean absolute deviation)."""
         raise NotImplementedError
+
+    def timing_statistics(self) -> dict[str, float]:
+        """``TIMING_STATISTICS`` of the episode so far; nothing in virtual time, where no step is late by itself."""
+        return {}
 
     def set_default_action(self, default_action: np.ndarray) -> None:
         """Changes what the next reset() sends."""
@@ -205,7 +222,8 @@ class VirtualTimeEnv(TaskEnv):
         fields, reward, terminated, info = self._captured
         self.current_step += 1
         self._act_buf.append(action)
-        truncated = not terminated and self.current_step >= self.ep_max_length
+        is_cut = bool(info.get(TRUNCATED_KEY))
+        truncated = not terminated and (is_cut or self.current_step >= self.ep_max_length)
         if terminated or truncated:
             self._end_episode(info)
         else:
@@ -327,9 +345,11 @@ class VirtualTimeEnv(TaskEnv):
 class WallClockEnv(TaskEnv):
     """rtgym's environment, with seeds, statistics, and exceptions that reach the caller.
 
-    rtgym calls the interface in a thread of its own: an exception there would end that thread and leave step() waiting
-    for ever or returning stale observations. Here the interface is guarded, and the error is raised by the next call.
+    rtgym calls the interface in a thread of its own. What goes wrong there is raised by the next call here, and a game
+    that hangs is given up on with TimeoutError. Statistics of an episode also hold ``TIMING_STATISTICS``.
     """
+
+    is_real_time = True
 
     def __init__(
         self,
@@ -344,13 +364,21 @@ class WallClockEnv(TaskEnv):
         self._config = config
         self._timeout_s = timeout_s
         self._reset_timeout_s = reset_timeout_s
-        self._guard = _GuardedInterface(interface)
-        self._threaded_reset = implementation == "ts"
-        env_class = RealTimeEnvTS if self._threaded_reset else RealTimeEnv
+        self._guard = GuardedInterface(interface)
+        self._times = StepTimes()
         self.ep_max_length = _episode_steps(interface, config)
-        self._env: Any = env_class(_rtgym_config(self._guard, config, self.ep_max_length))
+        self._env = make_rtgym_env(implementation, self._guard, config, self.ep_max_length, self._times)
         self._running = False
-        self._hung = False
+        self._is_stopping: Callable[[], bool] = lambda: False
+        self._unfinished: BoundedCall | None = None
+
+    def watch(self, stop: Callable[[], bool]) -> None:
+        """Has what waits for the game raise ``Interrupted`` soon after ``stop()`` becomes true."""
+        self._is_stopping = stop
+
+    def replace_interface(self, interface: TaskInterface) -> None:
+        """Puts something around the interface that records or measures its calls."""
+        self.interface = self._guard.interface = interface
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -359,8 +387,8 @@ class WallClockEnv(TaskEnv):
         episode_seed = self._episode_seed(seed)
         self._await_capture()
         self._guard.captured.clear()
+        self._times.begin_episode()
         observation, info = self._bounded("reset", lambda: self._env.reset(seed=episode_seed, options=options))
-        self._guard.raise_error()
         self._running = True
         info["seed"] = episode_seed
         return self._owned(observation), info
@@ -372,25 +400,29 @@ class WallClockEnv(TaskEnv):
         action = self._checked_action(action)
         self._await_capture()
         self._guard.captured.clear()
+        if self._guard.is_truncated:
+            # rtgym knows one reason to truncate: this step is the last one.
+            self._env.ep_max_length = self._env.current_step + 1
         observation, reward, terminated, truncated, info = self._env.step(action)
+        self._env.ep_max_length = self.ep_max_length
         if terminated or truncated:
-            self._running = False
-            self._guard.captured.set()
-            info["episode_statistics"] = self.interface.episode_statistics()
-        self._guard.raise_error()
+            self._end_episode(info)
         return self._owned(observation), reward, terminated, truncated, info
 
     def wait(self) -> None:
         """Pauses: the step in flight ends, and the interface rests."""
         self._await_capture()
         self._bounded("wait", self._env.wait)
-        self._guard.raise_error()
 
     def benchmarks(self) -> dict[str, tuple[float | None, float]]:
         """Durations that rtgym measured [s], as (mean, mean absolute deviation)."""
         if not self._config.benchmark:
             raise ValueError("benchmarks() needs task.rtgym.benchmark to be true, got false")
         return self._env.benchmarks()
+
+    def timing_statistics(self) -> dict[str, float]:
+        """``TIMING_STATISTICS`` of the episode so far."""
+        return self._times.statistics()
 
     def stop(self) -> None:
         """Ends the step in flight."""
@@ -415,15 +447,23 @@ class WallClockEnv(TaskEnv):
         self.ep_max_length = ep_max_length
 
     def close(self) -> None:
-        """Ends rtgym's thread and releases the game. Calling it twice is fine."""
+        """Ends rtgym's thread and releases the game, in bounded time even if that hangs. Calling it twice is fine."""
         if self._closed:
             return
-        if self._threaded_reset:
-            # rtgym 0.16 has no public way to end its background thread.
-            vars(self._env)["_RealTimeEnvTS__die"] = True
-            vars(self._env)["_RealTimeEnvTS__ev_start_ts"].set()
-        self._env._at_thread.join(0.0 if self._hung else self._timeout_s)
-        super().close()
+        self._closed = True
+        self._running = False
+        self._guard.is_closed = True
+        try:
+            self.interface.interrupt()
+        finally:
+            self._close_interface(self._has_ended(_CLOSE_TIMEOUT_S + self._env.time_step_duration))
+
+    def _end_episode(self, info: dict[str, Any]) -> None:
+        self._running = False
+        self._guard.captured.set()
+        info["episode_statistics"] = self.interface.episode_statistics() | self._times.end_episode()
+        if self._config.wait_on_done:
+            self.wait()
 
     def _owned(self, observation: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         """Gives every observation its own arrays: rtgym hands out those of its action buffer."""
@@ -432,112 +472,71 @@ class WallClockEnv(TaskEnv):
 
     def _await_capture(self) -> None:
         """Waits until the interface has answered for the step in flight, then raises what went wrong there."""
-        if not self._guard.captured.wait(self._timeout_s + self._env.start_obs_capture):
+        if self._closed:
+            raise RuntimeError("The environment is closed: make a new one.")
+        if self._unfinished is not None:
+            self._finish(self._unfinished, "the last call", self._timeout_s)
+        timeout_s = self._timeout_s + self._env.start_obs_capture
+        if not self._poll(self._guard.captured.wait, timeout_s):
             self._running = False
-            self._hung = True
             raise TimeoutError(f"the game gave no observation within {self._timeout_s} s; is it still running?")
-        if self._guard.error is not None:
-            self._running = False
-        self._guard.raise_error()
+        self._raise_error()
 
     def _bounded(self, name: str, call: Callable[[], Any]) -> Any:
-        """Runs a call that waits for rtgym's thread, but not for ever."""
-        if not self._threaded_reset:
-            return call()
-        answer: list[Any] = []
-        thread = threading.Thread(target=lambda: answer.append(call()), name=f"rtgym-{name}", daemon=True)
-        thread.start()
-        thread.join(self._reset_timeout_s)
-        if not answer:
-            self._hung = True
-            raise TimeoutError(f"{name}() of the game did not return within {self._reset_timeout_s} s")
-        return answer[0]
+        """Makes a call that may wait for the game, but not for ever."""
+        return self._finish(BoundedCall(f"rtgym-{name}", call), f"{name}()", self._reset_timeout_s)
 
+    def _finish(self, call: BoundedCall, name: str, timeout_s: float) -> Any:
+        self._unfinished = call
+        if not self._poll(call.join, timeout_s):
+            self._running = False
+            raise TimeoutError(f"{name} of the game did not return within {timeout_s} s")
+        self._unfinished = None
+        answer = call.answer()
+        self._raise_error()
+        return answer
 
-class _GuardedInterface(RealTimeGymInterface):
-    """Passes calls on and keeps what they raise, so that rtgym's thread survives."""
+    def _raise_error(self) -> None:
+        if self._guard.error is None:
+            return
+        self._running = False
+        if self._is_stopping():
+            raise Interrupted("stopped while the game was waited for") from self._guard.error
+        self._guard.raise_error()
 
-    def __init__(self, interface: TaskInterface) -> None:
-        self._interface = interface
-        self._last_observation: list[np.ndarray] = [
-            np.zeros(field.shape, field.dtype) for field in interface.observation_spec.fields
-        ]
-        self.error: Exception | None = None
-        self.captured = threading.Event()
-        self.captured.set()
+    def _poll(self, wait: Callable[[float], bool], timeout_s: float) -> bool:
+        """Waits in short turns, between which a request to stop is noticed."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = deadline - time.monotonic()
+            if wait(max(0.0, min(left, _POLL_S))):
+                return True
+            if self._is_stopping():
+                self._running = False
+                self.interface.interrupt()
+                raise Interrupted("stopped while the game was waited for")
+            if left <= 0.0:
+                return False
 
-    def raise_error(self) -> None:
-        """Raises what an earlier call raised, once."""
-        error, self.error = self.error, None
-        if error is not None:
-            raise error
+    def _has_ended(self, timeout_s: float) -> bool:
+        """Ends the threads; whether they have ended within the time, that is, no call into the game hangs."""
+        has_returned = self._unfinished is None or self._unfinished.join(timeout_s)
+        return self._env.end(timeout_s if has_returned else 0.0) and has_returned
 
-    def send_control(self, control: np.ndarray | None) -> None:
-        """Sends, unless something has gone wrong."""
-        if self.error is None:
-            try:
-                self._interface.send_control(control)
-            except Exception as error:
-                self.error = error
-
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
-        """Resets; after an error the observation is a placeholder that nobody sees."""
-        try:
-            self._last_observation, info = self._interface.reset(seed=seed, options=options)
-        except Exception as error:
-            self.error = error
-            info = {}
-        return self._last_observation, info
-
-    def wait(self) -> None:
-        """Rests."""
-        try:
-            self._interface.wait()
-        except Exception as error:
-            self.error = error
-
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
-        """Captures; after an error the answer is a placeholder that nobody sees."""
-        reward, terminated, info = 0.0, False, dict[str, Any]()
-        try:
-            if self.error is None:
-                self._last_observation, reward, terminated, info = self._interface.get_obs_rew_terminated_info()
-        except Exception as error:
-            self.error = error
-        self.captured.set()
-        return self._last_observation, reward, terminated, info
-
-    def get_observation_space(self) -> gymnasium.spaces.Tuple:
-        """Space of the fields."""
-        return self._interface.get_observation_space()
-
-    def get_action_space(self) -> gymnasium.spaces.Box:
-        """Space of the actions."""
-        return self._interface.get_action_space()
-
-    def get_default_action(self) -> np.ndarray:
-        """What is applied at the start of an episode."""
-        return self._interface.get_default_action()
+    def _close_interface(self, is_idle: bool) -> None:
+        """Closes the interface; when one of its calls hangs this may hang too, so it is not waited for without end."""
+        if is_idle:
+            self.interface.close()
+            return
+        closing = BoundedCall("rtgym-close", self.interface.close)
+        if closing.join(_CLOSE_TIMEOUT_S):
+            closing.answer()
+        # What hung may have been freed by that.
+        if not self._has_ended(_CLOSE_TIMEOUT_S):
+            _logger.warning("a call into the game hangs; its thread ends when the call returns, or with the program")
 
 
 def _episode_steps(interface: TaskInterface, config: RtgymConfig) -> int:
     if isinstance(config.ep_max_length, int):
         return config.ep_max_length
     return interface.default_episode_steps(config.time_step_duration)
-
-
-def _rtgym_config(interface: RealTimeGymInterface, config: RtgymConfig, ep_max_length: int) -> dict[str, Any]:
-    return {
-        "interface": lambda: interface,
-        "time_step_duration": config.time_step_duration,
-        "start_obs_capture": config.start_obs_capture,
-        "time_step_timeout_factor": config.time_step_timeout_factor,
-        "ep_max_length": ep_max_length,
-        "act_in_obs": config.act_in_obs,
-        "act_buf_len": config.act_buf_len,
-        "reset_act_buf": config.reset_act_buf,
-        "last_act_on_reset": config.last_act_on_reset,
-        "wait_on_done": config.wait_on_done,
-        "benchmark": config.benchmark,
-        "benchmark_polyak": config.benchmark_polyak,
-    }

@@ -43,7 +43,7 @@ class Segment:
     weights_version: int = 0
     """Version of the weights that chose the last action; 0: the warm-up policy."""
     episodes: tuple[Mapping[str, float], ...] = field(default=())
-    """Statistics of the episodes that ended in this segment; keys of ``EPISODE_STATISTICS``."""
+    """Statistics of the episodes that ended in this segment; keys of ``EPISODE_STATISTICS``, ``TIMING_STATISTICS``."""
     checksums: np.ndarray | None = None
     """debug.check_samples: uint32 CRC of each row's whole stacked observation, shape (n,), else None."""
 
@@ -68,5 +68,9 @@ EPISODE_STATISTICS = (
     "wall_contacts",
     "wall_impact_mps",
 )
-"""What ``info["episode_statistics"]`` holds at the last step of an episode, all floats; lap_time_s is NaN unless
+"""What a task says of an episode: ``info["episode_statistics"]`` at its last step, all floats; lap_time_s is NaN unless
 finished; progress is the fraction of the path covered; wall_impact_mps is the summed speed lost into walls."""
+
+TIMING_STATISTICS = ("late_steps", "timeouts", "step_p50_s", "step_p99_s")
+"""What the environment adds to them on the wall clock: steps whose action was sent late, those so late that the clock
+started anew, median and 99th percentile of the time from one action to the next [s]."""

@@ -54,6 +54,11 @@ class TaskView(gymnasium.Wrapper):
         """Steps after which an episode is truncated."""
         return self.env.ep_max_length
 
+    @property
+    def is_real_time(self) -> bool:
+        """Whether steps take their time."""
+        return self.env.is_real_time
+
     def convert(self, observation: tuple[np.ndarray, ...]) -> Any:
         """Turns rtgym's tuple into what this view returns."""
         raise NotImplementedError
@@ -68,6 +73,14 @@ class TaskView(gymnasium.Wrapper):
         observation, reward, terminated, truncated, info = self._step(action)
         return self.convert(observation), reward, terminated, truncated, info
 
+    def watch(self, stop: Callable[[], bool]) -> None:
+        """Has what waits for the game raise ``Interrupted`` soon after ``stop()`` becomes true."""
+        self.env.watch(stop)
+
+    def replace_interface(self, interface: TaskInterface) -> None:
+        """Puts something around the interface that records or measures its calls."""
+        self.env.replace_interface(interface)
+
     def wait(self) -> None:
         """Pauses the environment until the next reset() or step()."""
         self.env.wait()
@@ -79,6 +92,10 @@ class TaskView(gymnasium.Wrapper):
     def benchmarks(self) -> dict[str, tuple[float | None, float]]:
         """Durations of the parts of a step [s]."""
         return self.env.benchmarks()
+
+    def timing_statistics(self) -> dict[str, float]:
+        """``TIMING_STATISTICS`` of the episode so far; nothing in virtual time."""
+        return self.env.timing_statistics()
 
     def set_default_action(self, default_action: np.ndarray) -> None:
         """Changes what the next reset() sends."""

@@ -241,6 +241,15 @@ def test_lap_time_is_averaged_over_finished_episodes_only():
     assert episode_metrics([]) == {}
 
 
+def test_the_timing_of_steps_is_logged_where_it_is_known():
+    timed = {"return": 1.0, "late_steps": 3.0, "timeouts": 1.0, "step_p50_s": 0.05, "step_p99_s": 0.08}
+    single_step = {"return": 1.0, "late_steps": 0.0, "timeouts": 0.0, "step_p50_s": math.nan, "step_p99_s": math.nan}
+    metrics = episode_metrics([timed, single_step])
+    assert (metrics["rollout/late_steps"], metrics["rollout/timeouts"]) == (1.5, 0.5)
+    assert (metrics["rollout/step_p50_s"], metrics["rollout/step_p99_s"]) == (0.05, 0.08)
+    assert "rollout/late_steps" not in episode_metrics([{"return": 1.0}])
+
+
 def test_workers_at_the_end_of_their_window_are_acknowledged_while_the_learner_goes_on_updating():
     class Windowed(FakeSource):
         def receive(self, timeout_s):

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from algos.config import DebugConfig
+from algos.learner import episode_metrics
 from tasks.remote.gateway import Gateway
+from tasks.samples import TIMING_STATISTICS
 from tests.algos import test_ppo
 from tests.algos.fakes import SPEC, make_report
 from tests.algos.runs import make_params, make_runner
@@ -19,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning"),  # rl_games' normaliser
 ]
 DOCUMENTED = set(
-    re.findall(r"`([a-z_]+/[a-z_.]+)`", (Path(__file__).parents[2] / "docs" / "sac.md").read_text(encoding="utf-8"))
+    re.findall(r"`([a-z_]+/[a-z0-9_.]+)`", (Path(__file__).parents[2] / "docs" / "sac.md").read_text(encoding="utf-8"))
 )
 
 
@@ -54,6 +56,12 @@ def test_what_workers_and_laps_add():
     with Gateway(SPEC, "fingerprint") as gateway:
         tags = list(gateway.statistics())
     tags += ["gateway/restarts", *(f"evaluation/{name}" for name in make_report(True, 3.0).statistics())]
+    assert undocumented(tags) == []
+
+
+def test_what_the_wall_clock_adds():
+    tags = list(episode_metrics([dict.fromkeys(TIMING_STATISTICS, 0.1)]))
+    assert len(tags) == len(TIMING_STATISTICS)
     assert undocumented(tags) == []
 
 

@@ -20,6 +20,7 @@ from tasks.evaluation import (
     play_results,
     write_results,
 )
+from tasks.interface import Interrupted
 
 
 class CountdownEnv(gymnasium.Env):
@@ -108,6 +109,57 @@ def test_every_seed_drives_one_episode_and_its_statistics_come_back() -> None:
     assert report.mean_lap_time_s == pytest.approx(11.0)
     assert report.std_lap_time_s == pytest.approx(1.0)
     assert env.closed == 0
+
+
+class LosingEnv(CountdownEnv):
+    """Loses its game after one step, as often as ``losses`` says."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__()
+        self.losses = losses
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, _, info = super().step(action)
+        if self.losses:
+            self.losses -= 1
+            return observation, 0.0, False, True, {**info, "truncated": True, "game_lost": "window closed"}
+        return observation, reward, terminated, False, info
+
+
+def test_an_episode_whose_game_was_lost_is_driven_again(caplog: pytest.LogCaptureFixture) -> None:
+    env = LosingEnv(losses=2)
+    report = evaluate(env, FullGasPolicy(), [2, 4])
+    assert env.seeds == [2, 2, 2, 4]
+    assert [(e.finished, e.steps) for e in report.episodes] == [(True, 4), (True, 4)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the evaluation of seed 2 is driven again: window closed"
+    ] * 2
+
+
+def test_a_game_that_keeps_getting_lost_counts_at_last() -> None:
+    env = LosingEnv(losses=4)
+    report = evaluate(env, FullGasPolicy(), [2, 4])
+    assert env.seeds == [2, 2, 2, 4, 4]
+    assert [(e.finished, e.steps) for e in report.episodes] == [(False, 1), (True, 4)]
+
+
+def test_a_stop_ends_the_wait_for_a_game() -> None:
+    class WaitingEnv(CountdownEnv):
+        """Waits for its game at the second reset until it is told to stop."""
+
+        def watch(self, stop: Any) -> None:
+            self.is_stopped = stop
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+            if self.seeds:
+                stopped.append(True)
+                assert self.is_stopped()
+                raise Interrupted("stopped while the game was waited for")
+            return super().reset(seed=seed, options=options)
+
+    stopped: list[bool] = []
+    report = evaluate(WaitingEnv(), FullGasPolicy(), [2, 4, 6], stop=lambda: bool(stopped))
+    assert [e.seed for e in report.episodes] == [2]
 
 
 def test_trajectory_holds_position_speed_and_reward_of_each_step() -> None:

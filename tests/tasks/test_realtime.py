@@ -1,10 +1,8 @@
-"""Timing of the environments: virtual time, the wall clock, and rtgym itself."""
+"""Timing of the environments: virtual time, and the wall clock and rtgym itself beside it."""
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,83 +11,16 @@ from rtgym.envs.real_time_env import RealTimeEnv
 
 from tasks.clock import Clock, VirtualClock, WallClock
 from tasks.config import RtgymConfig, TaskConfig
-from tasks.interface import TaskInterface
-from tasks.observation import Field, ObservationSpec
-from tasks.realtime import TaskEnv, VirtualTimeEnv, WallClockEnv, make_wall_env
+from tasks.realtime import VirtualTimeEnv, make_wall_env
 from tasks.trackmania.full import FullInterface
 from tests.tasks.fake_game import FakeGame, straight_path, task_config
-
-
-class Recorder(TaskInterface):
-    """Logs when it is called; the observation is the number of captures in this episode."""
-
-    def __init__(self, clock: Clock, config: RtgymConfig, ends_after: int = 10**9) -> None:
-        self.observation_spec = self.spec_for(config)
-        self.calls: list[tuple[str, float, Any]] = []
-        self._clock = clock
-        self._ends_after = ends_after
-        self._captures = 0
-        self.reset_takes_s = 0.0
-        self.fails_at: dict[str, Exception] = {}
-
-    @classmethod
-    def spec_for(cls, config: RtgymConfig) -> ObservationSpec:
-        length = config.act_buf_len if config.act_in_obs else 0
-        return ObservationSpec((Field("count", (1,)),), 2, length, config.reset_act_buf)
-
-    @classmethod
-    def from_config(cls, config: Any, clock: Clock) -> Recorder:
-        return cls(clock, config)
-
-    def send_control(self, control: np.ndarray | None) -> None:
-        self._log("send", None if control is None else np.asarray(control).tolist())
-
-    def reset(self, seed: int | None = None, options: Any = None) -> tuple[list[np.ndarray], dict[str, Any]]:
-        self._log("reset", seed)
-        self._clock.sleep_until(self._clock.now() + self.reset_takes_s)
-        self._captures = 0
-        return [np.array([0], np.float32)], {}
-
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
-        self._log("capture", None)
-        self._captures += 1
-        return [np.array([self._captures], np.float32)], 1.0, self._captures >= self._ends_after, {}
-
-    def episode_statistics(self) -> dict[str, float]:
-        return {"length": float(self._captures)}
-
-    def wait(self) -> None:
-        self._log("wait", None)
-
-    def times(self, name: str) -> list[float]:
-        return [round(at, 6) for call, at, _ in self.calls if call == name]
-
-    def sent(self) -> Any:
-        return [what for call, _, what in self.calls if call == "send"]
-
-    def _log(self, name: str, what: Any) -> None:
-        if name in self.fails_at:
-            raise self.fails_at[name]
-        self.calls.append((name, self._clock.now(), what))
+from tests.tasks.recorder import Recorder, action
 
 
 def virtual(ends_after: int = 10**9, inference: Any = 0.0, jitter: float = 0.0, **rtgym: Any) -> Any:
     config, clock = RtgymConfig(**rtgym), VirtualClock()
     interface = Recorder(clock, config, ends_after)
     return VirtualTimeEnv(interface, config, clock, capture_jitter_s=jitter, inference_time_s=inference)
-
-
-def action(value: float) -> np.ndarray:
-    return np.array([value, -value], np.float32)
-
-
-@pytest.fixture
-def walls() -> Iterator[list[WallClockEnv]]:
-    """Environments to close at the end."""
-    opened: list[WallClockEnv] = []
-    yield opened
-    for env in opened:
-        env.close()
 
 
 def test_actions_are_sent_at_the_start_and_observed_later() -> None:
@@ -128,6 +59,13 @@ def test_an_episode_is_truncated_at_its_maximum_length_and_not_both() -> None:
     env = virtual(ep_max_length=2)
     env.reset(seed=1)
     assert [env.step(action(0))[2:4] for _ in range(2)] == [(False, False), (False, True)]
+
+
+def test_what_terminates_is_not_truncated_too() -> None:
+    env = virtual(ends_after=2)
+    env.interface.lost_after = 2
+    env.reset(seed=1)
+    assert [env.step(action(0))[2:4] for _ in range(2)] == [(False, False), (True, False)]
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -304,69 +242,6 @@ def test_benchmarks_measure_real_time_and_must_be_switched_on() -> None:
         virtual().benchmarks()
 
 
-def wall(walls: list[WallClockEnv], implementation: str, ends_after: int = 10**9, **options: Any) -> Any:
-    config = RtgymConfig(time_step_duration=0.02, start_obs_capture=0.01)
-    env = make_wall_env(Recorder(WallClock(), config, ends_after), config, implementation=implementation, **options)
-    walls.append(env)
-    return env
-
-
-@pytest.mark.parametrize("implementation", ["v1", "ts"])
-def test_an_exception_in_the_game_reaches_the_caller(walls: list[WallClockEnv], implementation: str) -> None:
-    for call in ("capture", "send", "reset", "wait"):
-        env = wall(walls, implementation)
-        env.reset(seed=1)
-        env.step(action(0))
-        env.interface.fails_at[call] = ConnectionError(f"{call} lost")
-        with pytest.raises(ConnectionError, match=f"{call} lost"):
-            _use_everything(env)
-        with pytest.raises((RuntimeError, ConnectionError)):
-            _use_everything(env)
-
-
-@pytest.mark.parametrize("implementation", ["v1", "ts"])
-def test_a_game_that_hangs_times_out(
-    walls: list[WallClockEnv], implementation: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    env = wall(walls, implementation, timeout_s=0.2)
-    env.reset(seed=1)
-    env.step(action(0))
-    monkeypatch.setattr(env.interface, "get_obs_rew_terminated_info", lambda: time.sleep(1.0))
-    started = time.perf_counter()
-    with pytest.raises(TimeoutError, match=r"no observation within 0\.2 s"):
-        _use_everything(env)
-    assert time.perf_counter() - started < 1.0
-
-
-def test_a_reset_that_hangs_times_out(walls: list[WallClockEnv]) -> None:
-    env = wall(walls, "ts", reset_timeout_s=0.2)
-    env.interface.reset_takes_s = 1.0
-    with pytest.raises(TimeoutError, match=r"reset\(\)"):
-        env.reset(seed=1)
-
-
-@pytest.mark.parametrize("implementation", ["v1", "ts"])
-def test_seeds_and_statistics_hold_on_the_wall_clock(walls: list[WallClockEnv], implementation: str) -> None:
-    env = wall(walls, implementation, ends_after=2)
-    for seed in (0, 5):
-        _, info = env.reset(seed=seed)
-        assert info["seed"] == seed
-        env.step(action(0))
-        *_, terminated, _, info = env.step(action(0))
-        assert terminated
-        assert info["episode_statistics"] == {"length": 2.0}
-        with pytest.raises(RuntimeError, match=r"call reset\(\)"):
-            env.step(action(0))
-    assert [seed for call, _, seed in env.interface.calls if call == "reset"] == [0, 5]
-    env.close()
-    env.close()
-
-
-def test_an_unknown_implementation_is_refused() -> None:
-    with pytest.raises(ValueError, match="'v1' or 'ts', got 'v3'"):
-        make_wall_env(Recorder(WallClock(), RtgymConfig()), RtgymConfig(), implementation="v3")
-
-
 @pytest.mark.parametrize("kind", ["rtgym", "v1", "ts"])
 def test_virtual_time_equals_rtgym_on_a_moving_car(kind: str) -> None:
     """A loaded machine may be late by a tick now and then, so one of a few attempts has to agree."""
@@ -378,13 +253,6 @@ def test_virtual_time_equals_rtgym_on_a_moving_car(kind: str) -> None:
     while len(apart) < 4 and min(apart, default=9.0) > 2.0:
         apart.append(_apart(expected, _drive_real(kind, config, actions)))
     assert min(apart) <= 2.0, f"observations are {apart} ticks apart"
-
-
-def _use_everything(env: TaskEnv) -> None:
-    env.step(action(0))
-    env.step(action(0))
-    env.wait()
-    env.reset(seed=1)
 
 
 def _car(clock: Clock, config: TaskConfig) -> FullInterface:

@@ -31,7 +31,9 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     # the live game: screen capture, virtual gamepad, window lookup on Linux
-    "game": ["mss>=10.2,<11", "vgamepad==0.2.0", "python-xlib>=0.33; sys_platform == 'linux'"],
+    "game": ["mss>=10.2,<11", "vgamepad==0.2.0", "python-xlib>=0.33; sys_platform == 'linux'", "psutil>=5.9"],
+    # --drive, and the stand-in game: a window, keys and game pads
+    "drive": ["pygame-ce>=2.5,<3"],
     # workers on the nodes of a Ray cluster
     "cluster": ["ray>=2.40,<3"],
     # minimum-time laps to compare with
@@ -47,6 +49,11 @@ EXTRAS_REQUIRE = {
         "codespell>=2.3",
         "stable-baselines3>=2.4,<3",
         "gymnasium[box2d]",
+        # the live path is tested against a stand-in game; vgamepad installs a driver on Windows, so not by itself there
+        "mss>=10.2,<11",
+        "pygame-ce>=2.5,<3",
+        "python-xlib>=0.33; sys_platform == 'linux'",
+        "vgamepad==0.2.0; sys_platform == 'linux'",
     ],
 }
 
@@ -59,7 +66,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["tasks", "tasks.*", "algos", "algos.*"]),
-    package_data={"tasks.sim": ["tracks/*.json"]},
+    package_data={"tasks.sim": ["tracks/*.json"], "tasks.game_io": ["plugin/*/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     zip_safe=False,

@@ -1,7 +1,8 @@
-"""Trains a driver, or plays one back: the command line and the only place where tasks and algorithms meet.
+"""Trains a driver, plays one back, helps at the game: the command line and the only place where tasks and algos meet.
 
     python train.py task=TM20Full train=TM20FullSAC
     python train.py task=TM20Full train=TM20FullSAC --play --checkpoint runs/<run>/nn/best.pth
+    python train.py task=TM20Lidar task.game=live --check
 
 Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback),
 2 the command cannot be done as given, 130 Ctrl-C before that.
@@ -15,12 +16,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from algos.config_errors import UsageError
 from algos.observers import make_observer
-from tasks.command_line import Role, help_text, parse
+from tasks.command_line import GAME_ROLES, Role, help_text, parse
+from tasks.game_io.errors import GameError
 
 CONFIG_DIR = Path(__file__).resolve().parent / "cfg"
 
@@ -48,13 +51,17 @@ def run(composed: Any, role: Role, words: Sequence[str]) -> None:
 
     Args:
         composed: What hydra composed (a DictConfig).
-        role: train or play.
+        role: What this process does.
         words: The overrides that were typed.
 
     Raises:
         UsageError: If the configuration does not fit; nothing was started or written.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if role in GAME_ROLES:
+        with _refusals():
+            _at_the_game(configured(composed, role, words), role)
+        return
     with _refusals():
         params = prepare(composed, role, words)
     with _no_unused_folder(params, role):
@@ -73,10 +80,37 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: If the configuration does not fit.
     """
-    from omegaconf import OmegaConf
-
     from algos.run_folder import newest_checkpoints, run_folder
     from algos.runner_params import check, resolve, runner_params
+    from tasks import registry
+
+    if role is Role.play and composed.checkpoint is None:
+        found = ", ".join(newest_checkpoints()) or "none yet"
+        raise ValueError(f"--play needs --checkpoint FILE; the newest below runs: {found}")
+    config = configured(composed, role, words)
+    spec = registry.observation_spec(config.task.name, config.task)
+    train_files = sorted(file.stem for file in (CONFIG_DIR / "train").glob("*.yaml"))
+    check(config, spec, train_files, is_playing=role is Role.play)
+    registry.make(config.task.name, observation="dict", config=config.task).close()  # track and path exist
+    _check_machine(config.task)
+    is_renamed = any(word.startswith("experiment=") for word in words)
+    folder = run_folder(config, is_playing=role is Role.play, is_renamed=is_renamed)
+    return runner_params(resolve(config), spec, folder)
+
+
+def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
+    """The whole configuration (a RunConfig), types and ranges checked, the game decided.
+
+    Args:
+        composed: What hydra composed (a DictConfig).
+        role: What this process does.
+        words: The overrides that were typed.
+
+    Raises:
+        ValueError: If a value, file or name is wrong.
+    """
+    from omegaconf import OmegaConf
+
     from algos.schema import typed
     from algos.stored_config import start_from
     from tasks import registry
@@ -84,20 +118,46 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
 
     plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     if plain["checkpoint"] is not None:
-        plain = start_from(plain, words, is_playing=role is Role.play)
-    elif role is Role.play:
-        found = ", ".join(newest_checkpoints()) or "none yet"
-        raise ValueError(f"--play needs --checkpoint FILE; the newest below runs: {found}")
+        plain = start_from(plain, words, is_playing=role is not Role.train)
     load_plugins(plain["plugins"])
     config = typed(plain, type(registry.default_config(plain["task"]["name"])))
-    spec = registry.observation_spec(config.task.name, config.task)
-    train_files = sorted(file.stem for file in (CONFIG_DIR / "train").glob("*.yaml"))
-    check(config, spec, train_files, is_playing=role is Role.play)
     config.task = registry.resolve_game(config.task)
-    registry.make(config.task.name, observation="dict", config=config.task).close()  # track, path and window exist
-    is_renamed = any(word.startswith("experiment=") for word in words)
-    folder = run_folder(config, is_playing=role is Role.play, is_renamed=is_renamed)
-    return runner_params(resolve(config), spec, folder)
+    return config
+
+
+def _check_machine(task: Any) -> None:
+    """Refuses a live game for which this machine lacks a package, a driver or a permission."""
+    from tasks.config import GameKind
+
+    if task.game is GameKind.live:
+        from tasks.game_io.live_game import check_setup
+
+        check_setup(task)
+
+
+def _at_the_game(config: Any, role: Role) -> None:
+    """What people do at the game: record, drive, check, benchmark."""
+    from algos.run_folder import RUNS, new_run_folder
+
+    if role is Role.record:
+        from tasks.roles import record
+
+        record.run(config.task, config.record, headless=config.headless, runs=RUNS)
+    elif role is Role.drive:
+        from tasks.roles import drive
+
+        drive.run(config.task, config.drive, headless=config.headless, runs=RUNS)
+    elif role is Role.check:
+        from tasks.roles import check
+
+        check.run(config.task, config.check, headless=config.headless, runs=RUNS)
+    else:
+        from algos.acting import acting_policy
+        from tasks import registry
+        from tasks.roles import benchmark
+
+        policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
+        benchmark.run(config.task, config.benchmark, policy, new_run_folder("benchmark", datetime.now()))
 
 
 def _command(argv: Sequence[str]) -> int:
@@ -109,6 +169,12 @@ def _command(argv: Sequence[str]) -> int:
         line = parse(argv)
     if "--help" in line.words:
         sys.stdout.write(help_text())
+    elif line.role is Role.install_plugin:
+        from tasks.game_io.plugin_install import install_plugin
+
+        with _refusals():
+            sys.stdout.write(install_plugin(Path(line.to) if line.to else None) + "\n")
+        return 0
     with _refusals():
         load_plugins(plugin_words(line.words))
         words = with_stored_choices(line.words, CONFIG_DIR)
@@ -122,6 +188,7 @@ def _start(params: dict[str, Any], role: Role) -> None:
     import algos.registration
     import tasks.registration
     from algos.checkpoint import CheckpointError
+    from tasks.remote.launch import WorkerRefused
 
     full_config = params["config"]["full_config"]
     tasks.registration.register_tasks()
@@ -131,7 +198,7 @@ def _start(params: dict[str, Any], role: Role) -> None:
     runner.load({"params": params})
     try:
         runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
-    except CheckpointError as error:
+    except (CheckpointError, GameError, WorkerRefused) as error:
         raise UsageError(str(error)) from error
 
 
@@ -173,7 +240,7 @@ def _refusals() -> Iterator[None]:
     """What is wrong with the user's values, files and words becomes the one message of the command."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, GameError) as error:
         raise UsageError(str(error)) from error
 
 

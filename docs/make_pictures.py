@@ -1,13 +1,14 @@
-"""Draws the pictures of the README from the simulator: ``python docs/make_pictures.py [checkpoint]``.
+"""Draws the pictures of README and docs from the simulator: ``python docs/make_pictures.py [checkpoint]``.
 
 Without a checkpoint the scripted driver drives, with one of SAC its policy does. The view needs the window of the LIDAR
-tasks; a checkpoint of another task draws the driven line only.
+tasks; a checkpoint of another task draws the driven line only. Those of --check and --record need no checkpoint.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ import cv2
 import numpy as np
 
 import tasks
+from tasks.config import GameKind
 from tasks.course import course
 from tasks.pictures import plot_driven_line, write_png
+from tasks.registry import default_config
+from tasks.roles.config import RecordConfig
+from tasks.roles.overlay import below
+from tasks.roles.record import draw_map, recorded_by_script
+from tasks.roles.task_check import TaskCheck
 from tasks.trackmania.lidar_sensor import beam_pixels
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -29,7 +36,7 @@ Act = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 
 
 def main(arguments: list[str]) -> None:
-    """Writes docs/images/view.png and docs/images/driven_line.png."""
+    """Writes view.png, driven_line.png, check.png and record.png into docs/images."""
     name, act = _trained(arguments[0]) if arguments else ("TM20Lidar", _scripted())
     env = tasks.make(name, observation="dict", track=TRACK, game="sim")
     trajectory, lap_time_s, view = _drive(env, act)
@@ -41,6 +48,24 @@ def main(arguments: list[str]) -> None:
     plot_driven_line(line.centre_line, line.width_m, [trajectory], IMAGES / "driven_line.png", title=title)
     if view is not None:
         write_png(view, IMAGES / "view.png")
+    draw_roles()
+
+
+def draw_roles() -> None:
+    """Writes what --check shows of two tasks (check.png), and the map that --record draws (record.png)."""
+    write_png(below(*[_checked(name) for name in ("TM20Lidar", "TM20Full")]), IMAGES / "check.png")
+    task = replace(default_config("TM20Lidar"), game=GameKind.sim, track=TRACK)
+    recorded, lap_time_s = recorded_by_script(task, RecordConfig())
+    title = f"recorded on {TRACK}: {recorded.length_m:.0f} m, {lap_time_s:.2f} s"
+    draw_map(recorded, task, IMAGES / "record.png", title=title)
+
+
+def _checked(name: str) -> np.ndarray:
+    """The picture of --check in the middle of a lap of the scripted driver."""
+    with TaskCheck(replace(default_config(name), game=GameKind.sim, track=TRACK)) as check:
+        for _ in range(VIEW_STEP):
+            check.look()
+        return check.picture()
 
 
 def _drive(env: Any, act: Act) -> tuple[np.ndarray, float | None, np.ndarray | None]:

@@ -26,6 +26,7 @@ examples:
   python train.py task=TM20Full train=TM20FullSAC
   python train.py task=TM20Lidar train=TM20LidarSAC task.track=short
   python train.py task=TM20Lidar train=TM20LidarSAC --play --checkpoint runs/RUN/nn/best.pth
+  python train.py task=TM20Lidar task.game=live --check
 """
 
 
@@ -58,18 +59,22 @@ class Role(Enum):
     check = "check"
     benchmark = "benchmark"
     drive = "drive"
+    install_plugin = "install-plugin"
 
 
-BUILT_ROLES = (Role.train, Role.play)
+UNBUILT_ROLES = (Role.worker, Role.server)
+GAME_ROLES = (Role.record, Role.check, Role.benchmark, Role.drive)
+"""What people do at the game; needs a task and, but for the benchmark, no algorithm."""
 
 _ROLE_HELP = {
     Role.play: "drive with a trained checkpoint and write its laps, a video and a plot",
     Role.worker: "collect experience for a learner on another machine (not built yet)",
     Role.server: "relay between learner and far workers (not built yet)",
-    Role.record: "record a reference path by driving once (not built yet)",
-    Role.check: "show what the task observes (not built yet)",
-    Role.benchmark: "measure the durations of a step (not built yet)",
-    Role.drive: "drive the simulator by hand (not built yet)",
+    Role.record: "record a reference path by driving once",
+    Role.check: "show what the task observes and say what looks wrong",
+    Role.benchmark: "measure the durations of a step",
+    Role.drive: "drive the simulator by hand",
+    Role.install_plugin: "copy our telemetry plugin into OpenPlanet's folder, or into the folder of --to",
 }
 
 
@@ -80,6 +85,8 @@ class CommandLine:
     role: Role
     words: list[str] = field(default_factory=list)
     """What hydra sees; --help is among them."""
+    to: str | None = None
+    """Folder given with --to."""
 
 
 class CommandLineError(ValueError):
@@ -102,7 +109,11 @@ def parse(argv: Sequence[str]) -> CommandLine:
         words.append("headless=true")
     if flags.help:
         words.append("--help")
-    return CommandLine(role, _keys_first(words))
+    if role is Role.install_plugin and words and not flags.help:
+        raise CommandLineError(f"--install-plugin takes no words but --to DIR, got {words[0]}")
+    if flags.to is not None and role is not Role.install_plugin:
+        raise CommandLineError("--to DIR belongs to --install-plugin")
+    return CommandLine(role, _keys_first(words), flags.to)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -110,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train.py",
         usage="python train.py [task=NAME] [train=NAME] [KEY=VALUE ...] [flags]",
-        description="Trains a driver (the default), or plays one back.",
+        description="Trains a driver (the default), plays one back, or helps at the game.",
         epilog=EPILOG,
         allow_abbrev=False,
         add_help=False,
@@ -122,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="start from this file; the same as checkpoint=FILE (see checkpoint_mode)"
     )
+    parser.add_argument("--to", metavar="DIR", help="with --install-plugin: the folder to copy it into")
     parser.add_argument(
         "--headless", action="store_true", help="no window and no live display, plain lines; the same as headless=true"
     )
@@ -141,11 +153,11 @@ def quote(value: str) -> str:
 
 
 def _role(flags: argparse.Namespace) -> Role:
-    chosen = [role for role in _ROLE_HELP if getattr(flags, role.value)]
+    chosen = [role for role in _ROLE_HELP if getattr(flags, role.name)]
     if len(chosen) > 1:
         raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
     role = chosen[0] if chosen else Role.train
-    if role not in BUILT_ROLES:
+    if role in UNBUILT_ROLES:
         raise CommandLineError(f"--{role.value} is not built yet; training (no flag) and --play are")
     return role
 
@@ -155,7 +167,7 @@ def _check_flags(words: Sequence[str]) -> None:
     for word in words:
         name = word.partition("=")[0]
         if word.startswith("--") and name not in HYDRA_FLAGS:
-            ours = ["--checkpoint", "--headless", *(f"--{role.value}" for role in _ROLE_HELP)]
+            ours = ["--checkpoint", "--headless", "--to", *(f"--{role.value}" for role in _ROLE_HELP)]
             close = difflib.get_close_matches(name, [*ours, *HYDRA_FLAGS], n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise CommandLineError(

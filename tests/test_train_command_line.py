@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tasks.command_line import BUILT_ROLES, CommandLineError, Role, parse, quote
+from tasks.command_line import UNBUILT_ROLES, CommandLineError, Role, parse, quote
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,10 +46,25 @@ def test_plugins_may_be_given_with_or_without_plus(word: str) -> None:
     assert parse([word]).words == ["plugins=[a.py]"]
 
 
-@pytest.mark.parametrize("role", [role for role in Role if role not in BUILT_ROLES])
+@pytest.mark.parametrize("role", UNBUILT_ROLES)
 def test_a_role_that_is_not_built_says_so(role: Role) -> None:
     with pytest.raises(CommandLineError, match=f"--{role.value} is not built yet"):
         parse(["task=TM20Full", f"--{role.value}"])
+
+
+@pytest.mark.parametrize("role", [Role.record, Role.check, Role.benchmark, Role.drive])
+def test_the_roles_at_the_game_take_the_words_of_a_training(role: Role) -> None:
+    line = parse([f"--{role.value}", "task=TM20Lidar", "task.game=live"])
+    assert (line.role, line.words) == (role, ["task=TM20Lidar", "task.game=live"])
+
+
+def test_the_plugin_is_installed_where_it_is_asked_for() -> None:
+    line = parse(["--install-plugin", "--to", "somewhere"])
+    assert (line.role, line.to) == (Role.install_plugin, "somewhere")
+    with pytest.raises(CommandLineError, match="--to DIR belongs to --install-plugin"):
+        parse(["--to", "somewhere"])
+    with pytest.raises(CommandLineError, match="takes no words but --to DIR, got task=TM20Full"):
+        parse(["--install-plugin", "task=TM20Full"])
 
 
 def test_two_roles_are_refused() -> None:

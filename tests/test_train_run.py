@@ -189,7 +189,7 @@ def test_a_users_own_encoder_trains_in_learner_and_workers_and_is_played_back(tm
     assert "plugins=[...], got 'pooled'" in line
 
 
-@pytest.mark.parametrize("words", [["task.tracc=short"], ["--play"], ["seed=0,1", "--multirun", "num_workers=0"]])
+@pytest.mark.parametrize("words", [["task.tracc=short"], ["--play"], ["seed=0,1", "--multirun", "link.window=0"]])
 def test_a_refusal_is_one_line_and_exit_code_two(words: list[str], tmp_path: Path) -> None:
     done = train_py(*words, cwd=tmp_path)
     assert done.returncode == 2

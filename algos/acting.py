@@ -1,0 +1,61 @@
+"""The policy that a configuration acts with, outside of any training: for ``--benchmark``.
+
+Called by ``train.py``. With a checkpoint it is the trained one; without, an untrained network of the same shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from algos.checkpoint import CheckpointError, load_checkpoint
+from algos.policy import ActingPolicy, make_acting_policy
+from algos.runner_params import resolve_device
+from algos.sac import SAC
+from algos.schema import RunConfig, SACTrainConfig
+from tasks import observation
+from tasks.config import config_to_dict
+
+
+def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
+    """Builds the policy.
+
+    Args:
+        config: The configuration; its ``checkpoint`` may be None.
+        spec: What the task observes.
+
+    Returns:
+        A policy with ``act``, ``begin_episode`` and ``version``.
+
+    Raises:
+        ValueError: Without a checkpoint for an algorithm other than SAC.
+        CheckpointError: The checkpoint cannot be read.
+    """
+    device = resolve_device("inference_device", config.inference_device)
+    if config.checkpoint is not None:
+        return _trained(config, device)
+    if not isinstance(config.train, SACTrainConfig):
+        raise ValueError(f"--benchmark with train={config.choices.train} needs --checkpoint FILE, got none")
+    params = config.train.params
+    network = config_to_dict(params.network)
+    policy = make_acting_policy(spec.to_json(), network, config.seed, params.config.warm_up.name, device)
+    untrained = SAC(spec, params.config, params.network, torch.device("cpu"), config.seed)
+    policy.load_weights(untrained.acting_weights(), 1)
+    return policy
+
+
+def _trained(config: RunConfig, device: str) -> ActingPolicy | Any:
+    checkpoint = load_checkpoint(str(config.checkpoint))
+    kwargs = {**checkpoint.policy["kwargs"], "seed": config.seed}
+    if checkpoint.algorithm == "remote_ppo":
+        from algos.ppo import make_ppo_policy
+
+        policy: Any = make_ppo_policy(**kwargs)
+    elif checkpoint.algorithm == "remote_sac":
+        policy = make_acting_policy(**{**kwargs, "device": device})
+    else:
+        known = "remote_sac and remote_ppo"
+        raise CheckpointError(f"--benchmark knows {known}, {config.checkpoint} is of {checkpoint.algorithm}")
+    policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
+    return policy

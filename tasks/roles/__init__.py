@@ -1,0 +1,1 @@
+"""What people do at the game: record a path, drive by hand, check the observation, measure the steps."""

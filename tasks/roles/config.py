@@ -1,0 +1,92 @@
+"""Configuration of the roles for people at the game: the groups ``record``, ``drive``, ``check``, ``benchmark``.
+
+Standard library only; ``algos.schema`` puts them into the configuration of a run.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Driver(Enum):
+    """Who drives while a path is recorded."""
+
+    human = "human"
+    """You: in the live game, or in the window of --drive."""
+    scripted = "scripted"
+    """The simulator's scripted driver; simulator only."""
+
+
+@dataclass
+class RecordConfig:
+    """What --record does (``record``)."""
+
+    name: str = "path"
+    """What the files are called: runs/recorded/<name>_<date>/path.npy and its pictures."""
+    driver: Driver = Driver.human
+    """human or scripted (simulator only)."""
+    start_speed_mps: float = 1.0
+    """Recording starts when the car first moves faster than this [m/s]."""
+    stop_key: str = "q"
+    """Key that ends the recording before the finish, typed in the terminal (followed by Enter) or in the window."""
+    min_length_m: float = 50.0
+    """A shorter path is refused [m]."""
+    max_minutes: float = 30.0
+    """Recording ends by itself after this [min]."""
+
+    def __post_init__(self) -> None:
+        _require(bool(re.fullmatch(r"[\w.+-]+", self.name)), "record.name", self.name, "a folder name")
+        _require(len(self.stop_key) == 1, "record.stop_key", self.stop_key, "one character")
+        for key in ("start_speed_mps", "min_length_m", "max_minutes"):
+            _require(getattr(self, key) > 0, f"record.{key}", getattr(self, key), "> 0")
+
+
+@dataclass
+class DriveConfig:
+    """What --drive does (``drive``)."""
+
+    width: int = 1280
+    """Width of the window [px]."""
+    height: int = 720
+    """Height of the window [px]."""
+    record: bool = False
+    """Whether the driven line is recorded, as --record does."""
+    max_laps: int = 0
+    """Laps after which it ends by itself; 0: until the window is closed."""
+
+    def __post_init__(self) -> None:
+        _require(self.width >= 320, "drive.width", self.width, ">= 320 px")
+        _require(self.height >= 240, "drive.height", self.height, ">= 240 px")
+        _require(self.max_laps >= 0, "drive.max_laps", self.max_laps, ">= 0")
+
+
+@dataclass
+class CheckConfig:
+    """What --check does (``check``)."""
+
+    seconds: float = 10.0
+    """How long --headless looks before it writes its pictures; a window stays until it is closed [s]."""
+    pictures: int = 4
+    """Number of pictures that --headless writes."""
+
+    def __post_init__(self) -> None:
+        _require(self.seconds > 0, "check.seconds", self.seconds, "> 0 s")
+        _require(self.pictures >= 1, "check.pictures", self.pictures, ">= 1")
+
+
+@dataclass
+class BenchmarkConfig:
+    """What --benchmark does (``benchmark``)."""
+
+    steps: int = 1000
+    """Environment steps, across episodes."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 10, "benchmark.steps", self.steps, ">= 10")
+
+
+def _require(condition: bool, key: str, got: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {expected}, got {got!r}")

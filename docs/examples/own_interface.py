@@ -1,0 +1,231 @@
+"""Your own real-time task: rtgym's tutorial drone, in virtual time, in real time, and as a task of train.py.
+
+python docs/examples/own_interface.py      one episode on each clock
+
+``docs/real_time.md`` explains it. Replace ``Drone`` by your device; everything else stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+import tasks
+from tasks import registry
+from tasks.clock import Clock, VirtualClock, WallClock
+from tasks.config import RtgymConfig, TaskConfig
+from tasks.interface import TaskInterface
+from tasks.observation import Field, ObservationSpec
+from tasks.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
+from tasks.views import TaskView
+
+Policy = Callable[[tuple[np.ndarray, ...]], np.ndarray]
+Sent = tuple[float, np.ndarray]
+"""When something was sent, and what."""
+
+MAX_SPEED_MPS = 2.0
+TIMING: dict[str, Any] = {
+    "time_step_duration": 0.05,
+    "start_obs_capture": 0.05,
+    "act_buf_len": 4,  # 1 + ceil((50 ms to the drone + 60 ms age of a report) / 50 ms)
+    "ep_max_length": 100,
+    "reset_act_buf": False,  # a reset moves the target and nothing else: the drone still feels the last actions
+    "wait_on_done": False,
+}
+
+
+class Letter(NamedTuple):
+    """A command or a report between us and the drone."""
+
+    arrives_at: float
+    sent_at: float
+    content: np.ndarray
+
+
+class Drone:
+    """A drone in a square of 2 x 2 m. Commands and reports travel 20 to 50 ms; the newest that has arrived wins."""
+
+    tick_s = 0.01
+
+    def __init__(self, clock: Clock, rng: np.random.Generator) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._next_tick_at = clock.now()
+        self._commands: list[Letter] = []
+        self._reports: list[Letter] = []
+        self._flown: Sent = (-math.inf, np.zeros(2))
+        self._seen: Sent = (-math.inf, np.zeros(2))
+        self._position = np.zeros(2)
+
+    def fly(self, velocity: np.ndarray) -> None:
+        """Sends a velocity [m/s], shape (2,)."""
+        now = self._clock.now()
+        self._advance(now)
+        self._commands.append(Letter(now + self._travel_s(), now, velocity))
+
+    def reported_position(self) -> np.ndarray:
+        """The newest position that has arrived [m], shape (2,)."""
+        now = self._clock.now()
+        self._advance(now)
+        self._seen, self._reports = _newest(self._seen, self._reports, now)
+        return self._seen[1]
+
+    def _advance(self, now: float) -> None:
+        while self._next_tick_at <= now:
+            at = self._next_tick_at
+            self._flown, self._commands = _newest(self._flown, self._commands, at)
+            self._reports.append(Letter(at + self._travel_s(), at, self._position))
+            self._position = np.clip(self._position + self._flown[1] * self.tick_s, -1.0, 1.0)
+            self._next_tick_at += self.tick_s
+
+    def _travel_s(self) -> float:
+        return self._rng.uniform(0.02, 0.05)
+
+
+class DroneInterface(TaskInterface):
+    """Fly to a target. Action: velocity along x and y, each in [-1, 1] of 2 m/s; reward: minus the distance [m]."""
+
+    def __init__(self, config: RtgymConfig, clock: Clock) -> None:
+        """Touches no device: an environment is often built only to look at its spaces."""
+        self.observation_spec = self.spec_for(config)
+        self._clock = clock
+        self._drone: Drone | None = None
+        self._target = np.zeros(2)
+        self._start_distance = 1.0
+        self._distances: list[float] = []
+
+    @classmethod
+    def spec_for(cls, config: RtgymConfig | TaskConfig) -> ObservationSpec:
+        """The fields in their order; rtgym's action buffer follows them by itself."""
+        rtgym = config.rtgym if isinstance(config, TaskConfig) else config
+        fields = (Field("position", (2,), low=-1.0, high=1.0), Field("target", (2,), low=-0.5, high=0.5))
+        return ObservationSpec(fields, 2, rtgym.act_buf_len, rtgym.reset_act_buf)
+
+    @classmethod
+    def from_config(cls, config: TaskConfig, clock: Clock) -> Self:
+        """What ``tasks.make`` and train.py call."""
+        return cls(config.rtgym, clock)
+
+    def send_control(self, control: np.ndarray | None) -> None:
+        """Called at the start of every step. Must return at once."""
+        if control is not None and self._drone is not None:
+            self._drone.fly(MAX_SPEED_MPS * np.asarray(control, np.float64))
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
+        """A new target; the first call connects to the drone."""
+        rng = np.random.default_rng(seed)
+        if self._drone is None:
+            self._drone = Drone(self._clock, rng)
+        self._target = rng.uniform(-0.5, 0.5, 2)
+        position = self._drone.reported_position()
+        self._start_distance = max(float(np.linalg.norm(self._target - position)), 1e-6)
+        self._distances = []
+        return self._fields(position), {"progress": 0.0}
+
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+        """Called once a step, ``start_obs_capture`` after its beginning."""
+        assert self._drone is not None
+        position = self._drone.reported_position()
+        distance = float(np.linalg.norm(self._target - position))
+        self._distances.append(distance)
+        return self._fields(position), -distance, distance < 0.01, {"progress": self._progress()}
+
+    def wait(self) -> None:
+        """Called when the environment is paused: hover."""
+        self.send_control(self.get_default_action())
+
+    def episode_statistics(self) -> dict[str, float]:
+        """Said of every episode: on the console, in TensorBoard, for the choice of best.pth."""
+        has_arrived = self._distances[-1] < 0.01
+        return {
+            "return": -sum(self._distances),
+            "length": float(len(self._distances)),
+            "finished": float(has_arrived),
+            "lap_time_s": len(self._distances) * TIMING["time_step_duration"] if has_arrived else math.nan,
+            "progress": self._progress(),
+        }
+
+    def close(self) -> None:
+        """Lets go of the device."""
+        self._drone = None
+
+    def _fields(self, position: np.ndarray) -> list[np.ndarray]:
+        return [position.astype(np.float32), self._target.astype(np.float32)]
+
+    def _progress(self) -> float:
+        return min(max(1.0 - self._distances[-1] / self._start_distance, 0.0), 1.0)
+
+
+def fly_blindly(observation: tuple[np.ndarray, ...]) -> np.ndarray:
+    """A policy that takes the observation for the present: it goes on correcting what is already corrected."""
+    position, target, *_ = observation
+    return np.clip((target - position) * 5.0, -1.0, 1.0)
+
+
+def fly_ahead(observation: tuple[np.ndarray, ...]) -> np.ndarray:
+    """A policy that aims from where the drone will be once the sent actions have acted."""
+    position, target, *sent = observation
+    remaining = [0.0, 0.5, 1.0, 1.0]  # steps that each of them still has to act, on average, oldest first
+    steps = sum(share * action for share, action in zip(remaining, sent, strict=True))
+    arrives_at = position + MAX_SPEED_MPS * TIMING["time_step_duration"] * steps
+    return np.clip((target - arrives_at) * 5.0, -1.0, 1.0)
+
+
+def virtual_env() -> TaskEnv:
+    """As fast as the processor allows, and the same for the same seed."""
+    clock = VirtualClock()
+    config = RtgymConfig(**TIMING)
+    return VirtualTimeEnv(DroneInterface(config, clock), config, clock)
+
+
+def wall_env() -> TaskEnv:
+    """In real time, through rtgym."""
+    config = RtgymConfig(**TIMING)
+    return make_wall_env(DroneInterface(config, WallClock()), config)
+
+
+def fly(env: TaskEnv | TaskView, policy: Policy, episodes: int) -> tuple[int, float]:
+    """Flies and returns how many episodes ended at the target, and the mean number of steps of all."""
+    arrived = num_steps = 0
+    for seed in range(episodes):
+        observation, _ = env.reset(seed=seed)
+        terminated = truncated = False
+        while not (terminated or truncated):
+            observation, _, terminated, truncated, _ = env.step(policy(observation))
+            num_steps += 1
+        arrived += terminated
+    return arrived, num_steps / episodes
+
+
+# So that tasks.make("Drone") and train.py find it by name; without this line the class works all the same.
+registry.register("Drone", f"{__name__}:DroneInterface", defaults={"game": "sim", "rtgym": TIMING})
+
+
+def main() -> None:
+    """Flies in each way."""
+    flights = (
+        ("virtual time", virtual_env(), fly_ahead, 20),
+        ("virtual time, blind to the sent actions", virtual_env(), fly_blindly, 20),
+        ("real time", wall_env(), fly_ahead, 3),
+        ("by name", tasks.make("Drone", clock="virtual"), fly_ahead, 20),
+    )
+    for name, env, policy, episodes in flights:
+        with contextlib.closing(env):
+            arrived, mean_steps = fly(env, policy, episodes)
+        print(f"{name}: {arrived} of {episodes} arrived, {mean_steps:.1f} steps on average")
+
+
+def _newest(known: Sent, on_the_way: list[Letter], now: float) -> tuple[Sent, list[Letter]]:
+    """What was sent last of all that has arrived by now, and what has not arrived yet."""
+    arrived = [(letter.sent_at, letter.content) for letter in on_the_way if letter.arrives_at <= now]
+    return max([known, *arrived], key=lambda sent: sent[0]), [
+        letter for letter in on_the_way if letter.arrives_at > now
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 # make train                         installs what is missing, then trains TM20Full with SAC on the simulator
 # make train ARGS="task=TM20Lidar"   the same with the words of your choice
 # make test                          installs what is missing, then lint, types, spelling and tests
+# make test-faults                   kills processes, breaks networks and fills disks, and prints what became of samples
 # make lint | type | spell | pytest | format | bench | pictures | clean
 # PYTHON=python3.12 chooses the interpreter that .venv is made from.
 
@@ -18,7 +19,7 @@ CHECKPOINT_WORDS := --play --play=% --checkpoint --checkpoint=% checkpoint=%
 DEFAULT_TASK := $(if $(filter task=% $(CHECKPOINT_WORDS),$(ARGS)),,task=TM20Full)
 DEFAULT_TRAIN := $(if $(filter task=% train=% $(CHECKPOINT_WORDS),$(ARGS)),,train=TM20FullSAC)
 
-.PHONY: train test lint type spell pytest format bench pictures clean
+.PHONY: train test test-faults lint type spell pytest format bench pictures clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(strip $(DEFAULT_TASK) $(DEFAULT_TRAIN) $(ARGS))
@@ -37,6 +38,9 @@ spell: $(INSTALLED_DEV)
 
 pytest: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -q $(ARGS)
+
+test-faults: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -q -m faults tests/faults $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .

@@ -35,7 +35,7 @@ EXTRAS_REQUIRE = {
     # --drive, and the stand-in game: a window, keys and game pads
     "drive": ["pygame-ce>=2.5,<3"],
     # workers on the nodes of a Ray cluster
-    "cluster": ["ray>=2.40,<3"],
+    "cluster": ["ray==2.60.0"],
     # minimum-time laps to compare with
     "oracle": ["casadi>=3.6,<4"],
     "wandb": ["wandb>=0.18,<1"],

@@ -10,19 +10,22 @@ Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from algos.config_errors import UsageError
 from algos.observers import make_observer
-from tasks.command_line import GAME_ROLES, Role, help_text, parse
+from tasks.command_line import ROLES_WITHOUT_CONFIGURATION, RUNNER_ROLES, Role, help_text, parse
 from tasks.game_io.errors import GameError
 
 CONFIG_DIR = Path(__file__).resolve().parent / "cfg"
@@ -33,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Idle OpenMP threads would spin on the cores that the workers need; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # The interpreter's last collection goes through all that torch holds, for seconds; the process ends anyway.
+    atexit.register(gc.freeze)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         return _command(sys.argv[1:] if argv is None else argv)
@@ -47,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(composed: Any, role: Role, words: Sequence[str]) -> None:
-    """Trains or plays with one composed configuration.
+    """Does what the role says with one composed configuration.
 
     Args:
         composed: What hydra composed (a DictConfig).
@@ -58,9 +63,11 @@ def run(composed: Any, role: Role, words: Sequence[str]) -> None:
         UsageError: If the configuration does not fit; nothing was started or written.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if role in GAME_ROLES:
+    if role not in RUNNER_ROLES:
         with _refusals():
-            _at_the_game(configured(composed, role, words), role)
+            status = _without_runner(configured(composed, role, words), role)
+        if status:
+            sys.exit(status)
         return
     with _refusals():
         params = prepare(composed, role, words)
@@ -83,6 +90,7 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
     from algos.run_folder import newest_checkpoints, run_folder
     from algos.runner_params import check, resolve, runner_params
     from tasks import registry
+    from tasks.remote.invitation import check_credentials
 
     if role is Role.play and composed.checkpoint is None:
         found = ", ".join(newest_checkpoints()) or "none yet"
@@ -92,10 +100,12 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
     train_files = sorted(file.stem for file in (CONFIG_DIR / "train").glob("*.yaml"))
     check(config, spec, train_files, is_playing=role is Role.play)
     registry.make(config.task.name, observation="dict", config=config.task).close()  # track and path exist
-    _check_machine(config.task)
+    if config.num_workers > 0 or role is Role.play:
+        _check_machine(config.task)
+    check_credentials(config.remote)
     is_renamed = any(word.startswith("experiment=") for word in words)
     folder = run_folder(config, is_playing=role is Role.play, is_renamed=is_renamed)
-    return runner_params(resolve(config), spec, folder)
+    return runner_params(resolve(config), spec, folder, _worker_words(config))
 
 
 def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
@@ -111,6 +121,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     """
     from omegaconf import OmegaConf
 
+    from algos.remote_keys import check_remote
     from algos.schema import typed
     from algos.stored_config import start_from
     from tasks import registry
@@ -121,8 +132,20 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
         plain = start_from(plain, words, is_playing=role is not Role.train)
     load_plugins(plain["plugins"])
     config = typed(plain, type(registry.default_config(plain["task"]["name"])))
+    check_remote(config, role.name)
     config.task = registry.resolve_game(config.task)
     return config
+
+
+def _worker_words(config: Any) -> list[str]:
+    """What a worker elsewhere types to have this configuration, where workers may join."""
+    if config.remote.listen is None and config.remote.relay is None:
+        return []
+    from algos.hydra_entry import as_in_the_files
+    from algos.schema import to_plain
+    from algos.worker_words import worker_words
+
+    return worker_words(to_plain(config), as_in_the_files(config.choices.task, config.choices.train))
 
 
 def _check_machine(task: Any) -> None:
@@ -135,29 +158,31 @@ def _check_machine(task: Any) -> None:
         check_setup(task)
 
 
-def _at_the_game(config: Any, role: Role) -> None:
-    """What people do at the game: record, drive, check, benchmark."""
+def _without_runner(config: Any, role: Role) -> int:
+    """Every role that rl_games' Runner has no part in; returns the exit code."""
     from algos.run_folder import RUNS, new_run_folder
+    from tasks import registry
 
-    if role is Role.record:
-        from tasks.roles import record
-
-        record.run(config.task, config.record, headless=config.headless, runs=RUNS)
-    elif role is Role.drive:
-        from tasks.roles import drive
-
-        drive.run(config.task, config.drive, headless=config.headless, runs=RUNS)
-    elif role is Role.check:
-        from tasks.roles import check
-
-        check.run(config.task, config.check, headless=config.headless, runs=RUNS)
-    else:
+    if role is Role.benchmark:
         from algos.acting import acting_policy
-        from tasks import registry
         from tasks.roles import benchmark
 
         policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
         benchmark.run(config.task, config.benchmark, policy, new_run_folder("benchmark", datetime.now()))
+        return 0
+    if role is Role.worker:
+        from algos.acting import expert_weights, far_policy
+        from tasks.remote import far_worker
+
+        _check_machine(config.task)
+        policy = far_policy(config, registry.observation_spec(config.task.name, config.task))
+        rows = config.worker.samples_per_packet
+        worker = replace(config.worker, samples_per_packet=config.link.segment_rows if rows == "auto" else rows)
+        weights, headless = expert_weights(config), config.headless
+        return far_worker.run(config.task, config.remote, worker, policy, expert_weights=weights, headless=headless)
+    from tasks.roles import dispatch
+
+    return dispatch.run(role, config, RUNS)
 
 
 def _command(argv: Sequence[str]) -> int:
@@ -169,11 +194,12 @@ def _command(argv: Sequence[str]) -> int:
         line = parse(argv)
     if "--help" in line.words:
         sys.stdout.write(help_text())
-    elif line.role is Role.install_plugin:
-        from tasks.game_io.plugin_install import install_plugin
+    elif line.role in ROLES_WITHOUT_CONFIGURATION:
+        from tasks.roles.dispatch import run_without_configuration
 
         with _refusals():
-            sys.stdout.write(install_plugin(Path(line.to) if line.to else None) + "\n")
+            done = run_without_configuration(line.role, line.folder, line.hosts, line.workers)
+        sys.stdout.write(done + "\n")
         return 0
     with _refusals():
         load_plugins(plugin_words(line.words))
@@ -189,6 +215,8 @@ def _start(params: dict[str, Any], role: Role) -> None:
     import tasks.registration
     from algos.checkpoint import CheckpointError
     from tasks.remote.launch import WorkerRefused
+    from tasks.remote.listener import ListenError
+    from tasks.remote.uplink import RefusedError
 
     full_config = params["config"]["full_config"]
     tasks.registration.register_tasks()
@@ -198,7 +226,7 @@ def _start(params: dict[str, Any], role: Role) -> None:
     runner.load({"params": params})
     try:
         runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
-    except (CheckpointError, GameError, WorkerRefused) as error:
+    except (CheckpointError, GameError, WorkerRefused, ListenError, RefusedError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -19,6 +19,7 @@ itself is ``algos.learner``. ``train.py`` hands over this layout (plain data, no
           policy: {function: "algos.policy:make_acting_policy", kwargs: {spec, network, warm_up, ...}}
           num_workers: 1
           seed: 0
+          remote: {...RemoteConfig as plain data}   # where workers from elsewhere join
           ...
         device: cpu                    # resolved: cpu or cuda:N; device_name is the same for rl_games' players
         device_name: cpu
@@ -191,6 +192,8 @@ class RemoteSACAgent(BaseAlgorithm):
         """
         if self.storage is None:
             self._open_storage(None)
+        if self.storage is not None:
+            self.source.go_on_from(self.storage.received)
         self.clear_stats()
         try:
             with StopOnInterrupt(self._stop):
@@ -294,7 +297,7 @@ class RemoteSACAgent(BaseAlgorithm):
 
     def on_log(self, metrics: Mapping[str, float]) -> None:
         """Records metrics."""
-        self.log.scalars(metrics, self.frame)
+        self.log.scalars(metrics, self.frame, self.source.workers())
         self.algo_observer.after_print_stats(self.frame, self.epoch_num, self.learner.elapsed_s)
 
     def on_evaluation_request(self) -> None:
@@ -336,7 +339,7 @@ class RemoteSACAgent(BaseAlgorithm):
         env_config = dict(self.config["env_config"])
         if not self.is_synchronous:
             env_config.setdefault("evaluator", self.sac_config.evaluation_interval > 0)
-            num_envs = max(self.num_actors, int(env_config.get("num_workers") or 1))
+            num_envs = max(self.num_actors, int(env_config.get("num_workers") or 0))
             vec_env = vecenv.create_vec_env(self.env_name, num_envs, **env_config)
             self.vec_env = vec_env
             return RemoteSource(vec_env), vec_env.get_env_info()

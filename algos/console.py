@@ -1,7 +1,8 @@
 """The live console: what a person sees while training runs.
 
-``algos.agent`` feeds it the scalars that go to TensorBoard, under the same tags. On a terminal it is one panel that is
-redrawn in place; elsewhere (a file, a pipe, CI) one plain line per interval. It starts no thread.
+``algos.agent`` feeds it the scalars that go to TensorBoard, under the same tags, and what is known of the workers. On a
+terminal it is one panel that is redrawn in place; elsewhere (a file, a pipe, CI) one plain line per interval, and one
+for each worker from elsewhere. It starts no thread.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
+
+from algos import worker_table
+from algos.worker_table import ShownWorker
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -126,6 +130,7 @@ class Console:
         self._start_s = clock()
         self._next_s = -math.inf
         self._values: dict[str, float] = {}
+        self._workers: tuple[ShownWorker, ...] = ()
         self._returns: deque[float] = deque(maxlen=20_000)
         self._best_lap_s = math.inf
         self._step_marks: deque[tuple[float, float]] = deque()
@@ -152,6 +157,10 @@ class Console:
             self._mark_steps(known[STEPS_TAG])
         if self._clock() >= self._next_s:
             self._show()
+
+    def workers(self, workers: Sequence[ShownWorker]) -> None:
+        """Takes what is known of the workers; shown at the next ``update``."""
+        self._workers = tuple(workers)
 
     def message(self, text: str) -> None:
         """Shows a line that stays: an evaluation, a checkpoint, a restart of a worker."""
@@ -194,7 +203,7 @@ class Console:
             return
         self._next_s = self._clock() + (REDRAW_INTERVAL_S if self._is_live else self._interval_s)
         if not self._is_live:
-            self._write(self._plain_line())
+            self._write("\n".join([self._plain_line(), *worker_table.lines(self._workers)]))
             return
         if self._live is None:
             self._live = self._started_live()
@@ -252,6 +261,10 @@ class Console:
             body.add_row(ProgressBar(total=self._total, completed=steps))
         for row in (Text(times, style="dim"), "", columns, "", spark):
             body.add_row(row)
+        workers = worker_table.table(self._workers)
+        if workers is not None:
+            body.add_row("")
+            body.add_row(workers)
         return Panel(body, title=self._title)
 
     def _group_table(self, name: str) -> Table:

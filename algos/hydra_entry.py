@@ -14,6 +14,9 @@ from typing import Any
 
 from algos.config_errors import UsageError, explain
 
+MAPPINGS = (["ray", "resources"],)
+"""Keys below which a user chooses the names."""
+
 Job = Callable[[Any, list[str]], None]
 """Takes a composed configuration (a DictConfig) and the overrides that were typed."""
 
@@ -39,7 +42,7 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
     register_schemas()
     call = _GuardedJob(job)
     try:
-        with _as_hydra_wants(words):
+        with _as_hydra_wants([_with_new_entries(word) for word in words]):
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(call)()
     except SystemExit as stop:
         if call.refused is not None:
@@ -67,6 +70,26 @@ def plugin_words(words: Sequence[str]) -> list[str]:
         raise UsageError(explain(error)) from error
     values = [override.value() for override in parsed]
     return [str(path) for value in values for path in (value if isinstance(value, list) else [value])]
+
+
+def as_in_the_files(task: str, train: str) -> dict[str, Any]:
+    """The configuration as the files of cfg say it, with nothing typed; only within a job.
+
+    Args:
+        task: File of cfg/task.
+        train: File of cfg/train.
+    """
+    from hydra import compose
+    from omegaconf import OmegaConf
+
+    composed = compose("config", [f"task={task}", f"train={train}"])
+    plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    return plain
+
+
+def _with_new_entries(word: str) -> str:
+    """Hydra wants ++ before a mapping whose entries are not in the file."""
+    return f"++{word}" if word.partition("=")[0].split(".")[:2] in MAPPINGS else word
 
 
 @contextlib.contextmanager

@@ -7,11 +7,12 @@ the same names and format as those of the other algorithms; the policy in them i
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ from algos.learner import episode_metrics
 from algos.networks import InputLayer, build_encoder
 from algos.registration import register_networks
 from algos.run_log import RunLog, summary
+from algos.sources import Evaluator, RemoteEvaluator
 from tasks.evaluation import EvaluationReport
 from tasks.observation import ObservationSpec
 
@@ -93,11 +95,8 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._is_closed = False
         super().__init__(base_name, {**params, "network": self._policy["kwargs"]["network"], "config": config})
         self._begin_log(name, max_env_steps)
-        self._evaluator = InProcessEvaluator(
-            lambda: make_env(config["env_name"], env_config),
-            lambda: build_policy(self._policy, self._seed),
-            self._stop.is_set,
-        )
+        self._evaluator = self._make_evaluator(vec_env)
+        vec_env.watch(self._stop.is_set)
 
     def load_networks(self, params: Mapping[str, Any]) -> None:
         """Builds the model's builder; our networks are registered first."""
@@ -170,9 +169,15 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         """Steps all environments and keeps what is said of finished episodes."""
         if self._stop.is_set():
             raise _Stopped
-        result = super().env_step(actions)
+        with self._until_stopped():
+            result = super().env_step(actions)
         self._episodes.extend(result[3].get("episode_statistics", ()))
         return result
+
+    def env_reset(self) -> Any:
+        """Begins new episodes in all environments."""
+        with self._until_stopped():
+            return super().env_reset()
 
     def write_stats(self, *args: Any, **kwargs: Any) -> None:
         """Called by rl_games after every epoch: its scalars, then ours, and what is due."""
@@ -182,6 +187,8 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             self._log()
         if self._next_evaluation is not None and self.frame >= self._next_evaluation:
             self._evaluate()
+            if self.vec_env.is_single_game:  # it drove the evaluation
+                self._begin_new_episodes()
         is_periodic = self._next_checkpoint is not None and self.frame >= self._next_checkpoint
         if is_periodic or time.perf_counter() - self._saved_s >= SAVE_PERIOD_S:
             self.save("last")
@@ -274,6 +281,34 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         logger.info("evaluation at %d steps: %s%s", self.frame, summary(report), ", the best so far" if is_best else "")
         if is_best:
             self._keep_best(report)
+
+    @contextlib.contextmanager
+    def _until_stopped(self) -> Iterator[None]:
+        """Turns what the vecenv raises when it was interrupted into the end of the training."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._stop.is_set():
+                raise _Stopped from error
+            raise
+
+    def _begin_new_episodes(self) -> None:
+        """Between two epochs: what was running is abandoned."""
+        self.obs = self.env_reset()
+        self.init_current_rewards(self.num_agents * self.num_actors, self.current_rewards.shape)
+
+    def _make_evaluator(self, vec_env: Any) -> Evaluator:
+        """Evaluates in this process, or where the game is when it is there only once."""
+        if vec_env.is_single_game:
+            if self.config.get("evaluation_interval"):
+                vec_env.evaluate_with(self._policy)
+            return RemoteEvaluator(vec_env, self._stop.is_set)
+        env_name, env_config = self.config["env_name"], self.config["env_config"]
+        return InProcessEvaluator(
+            lambda: make_env(env_name, env_config),
+            lambda: build_policy(self._policy, self._seed),
+            self._stop.is_set,
+        )
 
     def _keep_best(self, report: EvaluationReport) -> None:
         self._best = {"score": list(report.score()), "env_steps": self.frame, "report": report.to_json()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from algos.console import Console
+from algos.worker_table import ShownWorker
 from tasks.course import Course, course
 from tasks.evaluation import EvaluationReport
 
@@ -64,8 +65,10 @@ class RunLog:
         self._lock = threading.Lock()
         self._is_closed = False
 
-    def scalars(self, metrics: Mapping[str, float], env_steps: int) -> None:
-        """Records scalars over environment steps and shows them."""
+    def scalars(
+        self, metrics: Mapping[str, float], env_steps: int, workers: Sequence[ShownWorker] | None = None
+    ) -> None:
+        """Records scalars over environment steps and shows them, with the workers if they are given."""
         with self._lock:
             for name, value in metrics.items():
                 self.writer.add_scalar(name, value, env_steps)
@@ -74,6 +77,8 @@ class RunLog:
         if self._console is None:
             self._console = Console(self._max_env_steps, self._title, is_plain=self._is_headless)
             self._console.update({"time/env_steps": float(env_steps)})
+        if workers is not None:
+            self._console.workers(workers)
         self._console.update(metrics)
 
     def evaluation(self, report: EvaluationReport, env_steps: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from algos.config import ENCODERS
 from algos.observers import observer_classes
 from algos.ppo_config import ppo_params
 from algos.registration import algorithm_names
+from algos.remote_keys import check_remote
 from algos.schema import CheckpointMode, PPOTrainConfig, RunConfig, SACTrainConfig, algorithm_name, to_plain
-from tasks.config import ClockKind, config_to_dict
+from tasks.config import ClockKind, GameKind, config_to_dict
 from tasks.observation import ObservationSpec
 
 RL_GAMES_ALGORITHMS = ("a2c_continuous", "a2c_discrete", "sac")
@@ -39,8 +40,10 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         ValueError: Naming the keys and the alternatives.
     """
     _check_algorithm(config)
+    check_remote(config, "play" if is_playing else "train")
     if not is_playing:
         _check_clock(config)
+        _check_single_game(config)
     _check_fit(config, spec, train_files)
     _check_replay(config)
     observer_classes(config.observers)
@@ -52,7 +55,9 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         from algos.policy import make_acting_policy
 
         # Builds the network once, so that an image too small for it is refused here.
-        make_acting_policy(spec.to_json(), config_to_dict(config.train.params.network), seed=config.seed)
+        params = config.train.params
+        warm_up = params.config.warm_up.name
+        make_acting_policy(spec.to_json(), config_to_dict(params.network), seed=config.seed, warm_up=warm_up)
 
 
 def resolve_device(key: str, value: str) -> str:
@@ -87,17 +92,22 @@ def resolve(config: RunConfig) -> RunConfig:
     return replace(config, max_env_steps=steps)
 
 
-def runner_params(config: RunConfig, spec: ObservationSpec, run_folder: Path) -> dict[str, Any]:
+def runner_params(
+    config: RunConfig, spec: ObservationSpec, run_folder: Path, worker_words: Sequence[str] = ()
+) -> dict[str, Any]:
     """The ``params`` for ``Runner.load({"params": ...})``: plain data, fresh, nobody else's.
 
     Args:
         config: The checked configuration, game and steps resolved; it is stored in every checkpoint as it is.
         spec: What the task observes.
         run_folder: Folder of the run.
+        worker_words: Words of the configuration for the command of a worker elsewhere (``algos.worker_words``).
     """
     run = _run_keys(config, run_folder)
+    run["env_config"]["worker_words"] = list(worker_words)
     if isinstance(config.train, SACTrainConfig):
-        parts = _sac_parts(config.train, spec, run["inference_device"])
+        num_envs = max(config.num_workers * config.worker.envs_per_worker, 1)
+        parts = _sac_parts(config.train, spec, run["inference_device"], num_envs)
     elif isinstance(config.train, PPOTrainConfig):
         parts = _ppo_parts(config.train)
     else:
@@ -143,6 +153,32 @@ def _check_clock(config: RunConfig) -> None:
         )
 
 
+def _check_single_game(config: RunConfig) -> None:
+    """Refuses more than one environment on the live game."""
+    if config.task.game is not GameKind.live:
+        return
+    if config.num_workers > 1:
+        raise ValueError(
+            f"num_workers must be 1 with the live game (task.game=live), got {config.num_workers}: there is one game "
+            "on this machine; set num_workers=1, or drive several simulators with task.game=sim"
+        )
+    num_actors = _num_actors(config.train)
+    if num_actors > 1:
+        raise ValueError(
+            f"train.params.config.num_actors must be 1 with the live game (task.game=live), got {num_actors}: there is "
+            "one game on this machine; set train.params.config.num_actors=1 and give horizon_length the steps that the "
+            "actors made together, or drive several simulators with task.game=sim"
+        )
+
+
+def _num_actors(train: SACTrainConfig | PPOTrainConfig | Mapping[str, Any]) -> int:
+    if isinstance(train, PPOTrainConfig):
+        return train.params.config.num_actors
+    if isinstance(train, SACTrainConfig):
+        return 1
+    return int(train["params"].get("config", {}).get("num_actors", 1))
+
+
 def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> None:
     """Refuses a train YAML whose encoder cannot read what the task observes."""
     if not isinstance(config.train, SACTrainConfig | PPOTrainConfig):
@@ -172,18 +208,24 @@ def _check_replay(config: RunConfig) -> None:
         raise ValueError("train.params.config.save_replay must be true with checkpoint_mode=replay, got false")
 
 
-def _sac_parts(train: SACTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:
+def worker_policy(train: SACTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:
+    """What makes the policy of a worker, here or elsewhere: {function, kwargs}."""
+    network, warm_up = config_to_dict(train.params.network), train.params.config.warm_up.name
+    kwargs = {"spec": spec.to_json(), "network": network, "warm_up": warm_up, "device": inference_device}
+    return {"function": POLICY_FUNCTION, "kwargs": kwargs}
+
+
+def _sac_parts(train: SACTrainConfig, spec: ObservationSpec, inference_device: str, num_envs: int) -> dict[str, Any]:
     network, sac = config_to_dict(train.params.network), config_to_dict(train.params.config)
-    kwargs = {"spec": spec.to_json(), "network": network, "warm_up": sac["warm_up"], "device": inference_device}
     return {
         "algo": config_to_dict(train.params.algo),
         "model": config_to_dict(train.params.model),
         "network": {"name": train.params.algo.name, **network},
         "config": {
-            "num_actors": 1,
+            "num_actors": num_envs,
             "sac": sac,
             "env_config": {
-                "policy": {"function": POLICY_FUNCTION, "kwargs": kwargs},
+                "policy": worker_policy(train, spec, inference_device),
                 "check_samples": train.params.config.debug.check_samples,
             },
         },
@@ -219,6 +261,9 @@ def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
             "num_workers": config.num_workers,
             "seed": config.seed,
             "plugins": list(config.plugins),
+            "remote": config_to_dict(config.remote),
+            "launcher": config.launcher.name,
+            "ray": config_to_dict(config.ray),
             **config_to_dict(config.link),
         },
         "device": device,

@@ -16,6 +16,8 @@ from typing import Any
 from algos.config import DebugConfig, NetworkConfig, SACConfig
 from algos.ppo_config import PPOConfig, PPONetworkConfig
 from tasks.config import TaskConfig, config_from_dict, config_to_dict
+from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
+from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
 
 REQUIRED: Any = "???"
 """OmegaConf's mark for a value that a YAML file must give."""
@@ -195,7 +197,9 @@ class RunConfig:
     max_env_steps: int | str = "auto"
     """Environment steps at which training ends by itself; auto: the train YAML's."""
     num_workers: int = 1
-    """Local worker processes."""
+    """Worker processes that the learner starts; 0: none, all join from elsewhere (remote.listen or remote.relay)."""
+    launcher: Launcher = Launcher.local
+    """What starts them: local (this machine) or ray (a cluster)."""
     synchronous: bool = False
     """Act and learn in turn in one process: exact ratio, bit-reproducible."""
     headless: bool = False
@@ -208,8 +212,22 @@ class RunConfig:
     """Weights & Biases."""
     play: PlayConfig = field(default_factory=PlayConfig)
     """What --play does."""
+    record: RecordConfig = field(default_factory=RecordConfig)
+    """What --record does."""
+    drive: DriveConfig = field(default_factory=DriveConfig)
+    """What --drive does."""
+    check: CheckConfig = field(default_factory=CheckConfig)
+    """What --check does."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    """What --benchmark does."""
     link: LinkConfig = field(default_factory=LinkConfig)
     """Between workers and learner."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """The link beyond this machine."""
+    worker: FarWorkerConfig = field(default_factory=FarWorkerConfig)
+    """What --worker does, and what every worker process holds."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """Where Ray places workers, with launcher=ray."""
     debug: DebugConfig = field(default_factory=DebugConfig)
     """Checks that cost time."""
     choices: ChoicesConfig = field(default_factory=ChoicesConfig)
@@ -217,7 +235,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(self.seed >= 0, "seed", self.seed, ">= 0")
-        _require(self.num_workers >= 1, "num_workers", self.num_workers, ">= 1")
+        _require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")
         for name in ("device", "inference_device"):
             value = getattr(self, name)
             _require(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None, name, value, "auto, cpu or cuda:N")

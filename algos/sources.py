@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from tasks.evaluation import EvaluationReport
 from tasks.samples import Segment
+
+_POLL_S = 0.05
 
 
 class Evaluator(Protocol):
@@ -27,6 +30,35 @@ class Evaluator(Protocol):
     def close(self) -> None:
         """Closes the environment."""
         ...
+
+
+class RemoteEvaluator:
+    """An ``Evaluator`` over the game that the workers drive: waits until they have driven the evaluation.
+
+    Args:
+        vec_env: The REMOTE vecenv; its environments must be reset afterwards.
+        is_stopped: True abandons an evaluation.
+    """
+
+    def __init__(self, vec_env: RemoteVectorEnvironment, is_stopped: Callable[[], bool]) -> None:
+        self._vec_env = vec_env
+        self._is_stopped = is_stopped
+
+    def __call__(
+        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int]
+    ) -> EvaluationReport | None:
+        """The report of these weights; None when it was abandoned."""
+        self._vec_env.start()
+        self._vec_env.request_evaluation(weights, version, seeds, clip=True)
+        while not self._is_stopped():
+            report = self._vec_env.poll_evaluation()
+            if report is not None:
+                return report
+            time.sleep(_POLL_S)
+        return None
+
+    def close(self) -> None:
+        """Nothing to close: the environment is the workers'."""
 
 
 class SampleSource(Protocol):
@@ -55,8 +87,16 @@ class SampleSource(Protocol):
         """The finished evaluation, once; None while there is none."""
         ...
 
+    def go_on_from(self, received: Mapping[str, int]) -> None:
+        """Says up to which sequence number the samples of each worker are stored; before the first ``receive``."""
+        ...
+
     def statistics(self) -> dict[str, float]:
         """Scalars to log, with prefix."""
+        ...
+
+    def workers(self) -> Sequence[Any]:
+        """What is known of each worker, for the live table (``console.ShownWorker``)."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -95,8 +135,14 @@ class RemoteVectorEnvironment(Protocol):
     def poll_evaluation(self) -> EvaluationReport | None:
         """The finished evaluation, once."""
 
+    def go_on_from(self, received: Mapping[str, int]) -> None:
+        """Has workers go on behind what is stored of theirs."""
+
     def statistics(self) -> dict[str, float]:
         """Scalars to log."""
+
+    def workers(self) -> list[Any]:
+        """A row for each worker."""
 
     def close(self) -> None:
         """Ends the workers."""
@@ -138,6 +184,14 @@ class RemoteSource:
     def poll_evaluation(self) -> EvaluationReport | None:
         """The evaluator's report, once."""
         return self._vec_env.poll_evaluation()
+
+    def go_on_from(self, received: Mapping[str, int]) -> None:
+        """Passes the stored sequence numbers on."""
+        self._vec_env.go_on_from(received)
+
+    def workers(self) -> list[Any]:
+        """A row for each worker."""
+        return self._vec_env.workers()
 
     def statistics(self) -> dict[str, float]:
         """``gateway/...`` scalars."""
@@ -226,9 +280,16 @@ class InlineSource:
         report, self._report = self._report, None
         return report
 
+    def go_on_from(self, received: Mapping[str, int]) -> None:
+        """Nothing to say: ``load_state`` sets the number."""
+
     def statistics(self) -> dict[str, float]:
         """Nothing to say."""
         return {}
+
+    def workers(self) -> list[Any]:
+        """None."""
+        return []
 
     def state(self) -> dict[str, Any]:
         """Environment, policy generators, and the weights that act (older than those that learn)."""

@@ -27,6 +27,7 @@ examples:
   python train.py task=TM20Lidar train=TM20LidarSAC task.track=short
   python train.py task=TM20Lidar train=TM20LidarSAC --play --checkpoint runs/RUN/nn/best.pth
   python train.py task=TM20Lidar task.game=live --check
+  python train.py task=TM20Lidar task.game=live --worker remote.address=HOST:55555 remote.credentials=pc1
 """
 
 
@@ -60,22 +61,25 @@ class Role(Enum):
     benchmark = "benchmark"
     drive = "drive"
     install_plugin = "install-plugin"
+    make_credentials = "make-credentials"
 
 
-UNBUILT_ROLES = (Role.worker, Role.server)
-GAME_ROLES = (Role.record, Role.check, Role.benchmark, Role.drive)
-"""What people do at the game; needs a task and, but for the benchmark, no algorithm."""
+RUNNER_ROLES = (Role.train, Role.play)
+"""What goes through rl_games' Runner."""
+ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials)
+"""What takes no word of the configuration."""
 
 _ROLE_HELP = {
     Role.play: "drive with a trained checkpoint and write its laps, a video and a plot",
-    Role.worker: "collect experience for a learner on another machine (not built yet)",
-    Role.server: "relay between learner and far workers (not built yet)",
+    Role.worker: "collect experience for the learner or relay at remote.address",
+    Role.server: "relay between a learner and its workers, for both to dial, at remote.listen",
     Role.record: "record a reference path by driving once",
     Role.check: "show what the task observes and say what looks wrong",
     Role.benchmark: "measure the durations of a step",
     Role.drive: "drive the simulator by hand",
     Role.install_plugin: "copy our telemetry plugin into OpenPlanet's folder, or into the folder of --to",
 }
+_OWN_FLAGS = ("--checkpoint", "--headless", "--to", "--make-credentials", "--hosts", "--workers")
 
 
 @dataclass(frozen=True)
@@ -85,19 +89,23 @@ class CommandLine:
     role: Role
     words: list[str] = field(default_factory=list)
     """What hydra sees; --help is among them."""
-    to: str | None = None
-    """Folder given with --to."""
+    folder: str | None = None
+    """Folder given with --to, or with --make-credentials."""
+    hosts: list[str] = field(default_factory=list)
+    """Given with --hosts."""
+    workers: list[str] = field(default_factory=list)
+    """Given with --workers."""
 
 
 class CommandLineError(ValueError):
-    """Raised when our flags contradict each other or name a role that does not exist yet."""
+    """Raised when our flags contradict each other."""
 
 
 def parse(argv: Sequence[str]) -> CommandLine:
     """Takes our flags out of the command line and turns ``--checkpoint F`` and ``--headless`` into keys.
 
     Raises:
-        CommandLineError: If two roles are asked for, a role is not built, or two checkpoints are given.
+        CommandLineError: If two roles are asked for, a flag does not belong to the role, or two checkpoints are given.
     """
     flags, words = build_parser().parse_known_args(list(argv))
     words = [_without_plus(word) for word in words]
@@ -109,11 +117,14 @@ def parse(argv: Sequence[str]) -> CommandLine:
         words.append("headless=true")
     if flags.help:
         words.append("--help")
-    if role is Role.install_plugin and words and not flags.help:
-        raise CommandLineError(f"--install-plugin takes no words but --to DIR, got {words[0]}")
+    if role in ROLES_WITHOUT_CONFIGURATION and words and not flags.help:
+        raise CommandLineError(f"--{role.value} takes no words of the configuration, got {words[0]}")
     if flags.to is not None and role is not Role.install_plugin:
         raise CommandLineError("--to DIR belongs to --install-plugin")
-    return CommandLine(role, _keys_first(words), flags.to)
+    if (flags.hosts or flags.workers) and role is not Role.make_credentials:
+        raise CommandLineError("--hosts and --workers belong to --make-credentials DIR")
+    folder = flags.make_credentials or flags.to
+    return CommandLine(role, _keys_first(words), folder, _names(flags.hosts), _names(flags.workers))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -135,6 +146,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--to", metavar="DIR", help="with --install-plugin: the folder to copy it into")
     parser.add_argument(
+        "--make-credentials",
+        metavar="DIR",
+        help="make certificates and tokens for learner, relay and workers; again: for more workers or hosts",
+    )
+    parser.add_argument(
+        "--hosts", metavar="A,B", help="with --make-credentials: names and addresses of learner and relay"
+    )
+    parser.add_argument("--workers", metavar="A,B", help="with --make-credentials: names of the workers")
+    parser.add_argument(
         "--headless", action="store_true", help="no window and no live display, plain lines; the same as headless=true"
     )
     return parser
@@ -153,13 +173,14 @@ def quote(value: str) -> str:
 
 
 def _role(flags: argparse.Namespace) -> Role:
-    chosen = [role for role in _ROLE_HELP if getattr(flags, role.name)]
+    chosen = [role for role in (*_ROLE_HELP, Role.make_credentials) if getattr(flags, role.name)]
     if len(chosen) > 1:
         raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
-    role = chosen[0] if chosen else Role.train
-    if role in UNBUILT_ROLES:
-        raise CommandLineError(f"--{role.value} is not built yet; training (no flag) and --play are")
-    return role
+    return chosen[0] if chosen else Role.train
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def _check_flags(words: Sequence[str]) -> None:
@@ -167,7 +188,7 @@ def _check_flags(words: Sequence[str]) -> None:
     for word in words:
         name = word.partition("=")[0]
         if word.startswith("--") and name not in HYDRA_FLAGS:
-            ours = ["--checkpoint", "--headless", "--to", *(f"--{role.value}" for role in _ROLE_HELP)]
+            ours = [*_OWN_FLAGS, *(f"--{role.value}" for role in _ROLE_HELP)]
             close = difflib.get_close_matches(name, [*ours, *HYDRA_FLAGS], n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
             raise CommandLineError(

@@ -27,10 +27,12 @@ ALGOS_MAY_IMPORT = {
     "tasks.course",
     "tasks.evaluation",
     "tasks.pictures",
+    "tasks.remote.config",
+    "tasks.roles.config",
 }
 SYNCHRONOUS_FILES = {"algos/agent.py", "algos/players.py"}
 """They act in the learner's own process, so they build what a worker process builds."""
-OPERATING_SYSTEM = {"mss", "vgamepad", "Xlib", "win32api", "win32gui", "ctypes"}
+OPERATING_SYSTEM = {"mss", "vgamepad", "libevdev", "Xlib", "win32api", "win32gui", "ctypes"}
 UNPICKLER_FILE = "tasks/trackmania/reference_path.py"
 
 

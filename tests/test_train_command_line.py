@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tasks.command_line import UNBUILT_ROLES, CommandLineError, Role, parse, quote
+from tasks.command_line import CommandLineError, Role, parse, quote
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,25 +46,29 @@ def test_plugins_may_be_given_with_or_without_plus(word: str) -> None:
     assert parse([word]).words == ["plugins=[a.py]"]
 
 
-@pytest.mark.parametrize("role", UNBUILT_ROLES)
-def test_a_role_that_is_not_built_says_so(role: Role) -> None:
-    with pytest.raises(CommandLineError, match=f"--{role.value} is not built yet"):
-        parse(["task=TM20Full", f"--{role.value}"])
-
-
-@pytest.mark.parametrize("role", [Role.record, Role.check, Role.benchmark, Role.drive])
-def test_the_roles_at_the_game_take_the_words_of_a_training(role: Role) -> None:
+@pytest.mark.parametrize("role", [Role.record, Role.check, Role.benchmark, Role.drive, Role.worker, Role.server])
+def test_the_other_roles_take_the_words_of_a_training(role: Role) -> None:
     line = parse([f"--{role.value}", "task=TM20Lidar", "task.game=live"])
     assert (line.role, line.words) == (role, ["task=TM20Lidar", "task.game=live"])
 
 
 def test_the_plugin_is_installed_where_it_is_asked_for() -> None:
     line = parse(["--install-plugin", "--to", "somewhere"])
-    assert (line.role, line.to) == (Role.install_plugin, "somewhere")
+    assert (line.role, line.folder) == (Role.install_plugin, "somewhere")
     with pytest.raises(CommandLineError, match="--to DIR belongs to --install-plugin"):
         parse(["--to", "somewhere"])
-    with pytest.raises(CommandLineError, match="takes no words but --to DIR, got task=TM20Full"):
+    with pytest.raises(CommandLineError, match="takes no words of the configuration, got task=TM20Full"):
         parse(["--install-plugin", "task=TM20Full"])
+
+
+def test_credentials_are_made_for_hosts_and_workers() -> None:
+    line = parse(["--make-credentials", "DIR", "--hosts", "learner.example.org, 10.0.0.1", "--workers=pc1,pc2"])
+    assert (line.role, line.folder) == (Role.make_credentials, "DIR")
+    assert (line.hosts, line.workers) == (["learner.example.org", "10.0.0.1"], ["pc1", "pc2"])
+    with pytest.raises(CommandLineError, match="belong to --make-credentials"):
+        parse(["--workers", "pc1"])
+    with pytest.raises(CommandLineError, match="choose one of --play --make-credentials"):
+        parse(["--play", "--make-credentials", "DIR"])
 
 
 def test_two_roles_are_refused() -> None:

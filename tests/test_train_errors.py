@@ -79,7 +79,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["plugins=[nowhere.py]"], ["nowhere.py", "is not a Python file"]),
         (["task"], ["cannot read the word 'task'", "KEY=VALUE"]),
         (["task.track=[1"], ["cannot read the word"]),
-        (["--worker"], ["--worker is not built yet"]),
+        (["--worker"], ["--worker needs remote.address"]),
         (["--unknown"], ["unknown flag --unknown"]),
         (["--play"], ["--play needs --checkpoint FILE"]),
         (["--play", "--checkpoint", "nowhere/best.pth"], ["nowhere/best.pth does not exist"]),

@@ -15,8 +15,12 @@ import gymnasium
 from gymnasium import spaces
 
 from tasks import registry
-from tasks.config import ClockKind, TaskConfig, config_from_dict, config_to_dict
+from tasks.config import ClockKind, GameKind, TaskConfig, config_from_dict, config_to_dict
 from tasks.observation import ObservationSpec
+
+SINGLE_GAME = "single_game"
+"""An environment that comes from a function and has this true in its ``metadata`` drives a game that is there only
+once, in real time: it gets one worker, and no evaluator beside it."""
 
 
 def load_function(name: str, what: str) -> Callable[..., Any]:
@@ -82,16 +86,25 @@ class EnvSource:
     def describe(self) -> EnvDescription:
         """Spaces and identity; a game is only touched for an environment that comes from a function."""
         if self.function is not None:
-            with contextlib.closing(self.make()) as env:
-                spec = env.get_wrapper_attr("observation_spec")
-                return EnvDescription(spec, env.action_space, f"{self.function} {spec.fingerprint()}", False)
+            return self._describe_made()
         config = self.config()
+        is_live = config.game is GameKind.live
         return EnvDescription(
             registry.observation_spec(config.name, config),
             registry.action_space(config.name, config),
             registry.fingerprint(config.name, config),
-            config.clock is ClockKind.wall,
+            is_wall_clock=is_live or config.clock is ClockKind.wall,
+            is_single_game=is_live,
+            longest_wait_s=config.live.wait_for_game_s if is_live else 0.0,
         )
+
+    def _describe_made(self) -> EnvDescription:
+        with contextlib.closing(self.make()) as env:
+            spec = env.get_wrapper_attr("observation_spec")
+            is_single = bool(env.metadata.get(SINGLE_GAME, False))
+            return EnvDescription(
+                spec, env.action_space, f"{self.function} {spec.fingerprint()}", is_single, is_single_game=is_single
+            )
 
 
 @dataclass(frozen=True)
@@ -103,3 +116,7 @@ class EnvDescription:
     fingerprint: str
     is_wall_clock: bool
     """Whether it runs in real time and must never wait."""
+    is_single_game: bool = False
+    """Whether its game is there only once, so that no second environment may exist beside it."""
+    longest_wait_s: float = 0.0
+    """How long it may wait for its game [s]."""

@@ -22,6 +22,8 @@ from tasks.samples import Segment
 
 SERVICE = "tm.v1.Link"
 SCHEMA_VERSION = 1
+ANSWERED = "answered"
+"""Metadata of every refusal: whoever listens was reached, even where the status is also that of a dead line."""
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MAX_SEGMENT_ROWS = 4096
 
@@ -65,6 +67,28 @@ class Hello:
     """Names and versions, for the log."""
 
 
+_NETWORK = " + network "
+
+
+def joint_fingerprint(task: str, network: str) -> str:
+    """What a worker that takes weights must agree on: the task, and the network that they are for."""
+    return f"{task}{_NETWORK}{network}"
+
+
+def explain_mismatch(theirs: str, ours: str) -> str:
+    """In what two fingerprints differ, and what to do, for the worker's user."""
+    their_task, _, their_network = theirs.partition(_NETWORK)
+    our_task, _, our_network = ours.partition(_NETWORK)
+    if their_task != our_task:
+        what, got, expected, words = "task", their_task, our_task, "task"
+    else:
+        what, got, expected, words = "network", their_network, our_network, "train"
+    return (
+        f"has another {what} than the learner: fingerprint {got!r}, expected {expected!r}; start both with the same "
+        f"{words} configuration and version"
+    )
+
+
 class HelloReply(NamedTuple):
     """The learner's answer."""
 
@@ -89,6 +113,15 @@ class ReceivedSegment(NamedTuple):
     """Segments that the worker had to drop so far because its buffer was full."""
 
 
+class Ping(NamedTuple):
+    """What a far worker says of itself now and then; the call that brings it is also what it measures."""
+
+    round_trip_ms: float
+    """What the ping before took; NaN: not known."""
+    dropped: int
+    """Segments that it had to drop so far because its outbox was full."""
+
+
 class Weights(NamedTuple):
     """Weights of the acting part."""
 
@@ -96,8 +129,12 @@ class Weights(NamedTuple):
     version: int
 
 
+REQUESTS = b"evaluator"
+"""Asks the Weights stream for evaluation requests instead of what belongs to the role of the worker."""
+
+
 class EvaluationRequest(NamedTuple):
-    """An order to the evaluator."""
+    """An order to whoever evaluates."""
 
     id: int
     weights: Weights
@@ -201,6 +238,16 @@ def unpack(message: bytes | bytearray, kind: str) -> tuple[dict[str, Any], dict[
     arrays = _arrays(message, header, start)
     _expand(arrays, _json_object(metadata.get("compressed"), "compressed"))
     return data, arrays
+
+
+def kind_of(message: bytes | bytearray) -> str:
+    """What a message says it is; its contents are not looked at."""
+    header, _ = _header(message)
+    metadata = header.get("__metadata__")
+    kind = metadata.get("kind") if isinstance(metadata, dict) else None
+    if not isinstance(kind, str):
+        raise LinkError("message without metadata")
+    return kind
 
 
 def _header(message: bytes | bytearray) -> tuple[dict[str, Any], int]:
@@ -323,6 +370,20 @@ def decode_hello_reply(message: bytes) -> HelloReply:
     return HelloReply(_count(data, "received"))
 
 
+def encode_ping(ping: Ping) -> bytes:
+    """To bytes."""
+    arrays = {"round_trip_ms": np.array(ping.round_trip_ms, np.float64)}
+    return pack("ping", {"dropped": ping.dropped}, arrays)
+
+
+def decode_ping(message: bytes) -> Ping:
+    """From bytes."""
+    data, arrays = unpack(message, "ping")
+    round_trip_ms = float(_take(arrays, "round_trip_ms", np.dtype("<f8"), ()))
+    _require(math.isnan(round_trip_ms) or 0.0 <= round_trip_ms <= 1e9, f"round trip of {round_trip_ms} ms")
+    return Ping(round_trip_ms, _count(data, "dropped"))
+
+
 def encode_acknowledgement(acknowledgement: Acknowledgement) -> bytes:
     """To bytes."""
     return _ACKNOWLEDGEMENT.pack(*acknowledgement)
@@ -369,7 +430,10 @@ def decode_segment(message: bytes, spec: ObservationSpec) -> ReceivedSegment:
     rows = len(reward) if reward is not None and reward.ndim else 0
     _require(1 <= rows <= MAX_SEGMENT_ROWS, f"segment of {rows} rows, 1 to {MAX_SEGMENT_ROWS} expected")
     frames = {f.name: _take(arrays, f"frames/{f.name}", np.dtype(f.dtype), (rows, *f.frame_shape)) for f in spec.fields}
+    are_finite = (np.isfinite(frame).all() for frame in frames.values() if frame.dtype.kind == "f")
+    _require(all(are_finite), "frames must be finite")
     columns = {name: _take(arrays, name, np.dtype("?"), (rows,)) for name in ("terminated", "truncated", "is_first")}
+    _check_episodes(**columns)
     checksums = _take(arrays, "checksums", np.dtype("<u4"), (rows,)) if "checksums" in arrays else None
     action = _take(arrays, "action", np.dtype("<f4"), (rows, spec.action_size))
     reward = _take(arrays, "reward", np.dtype("<f4"), (rows,))
@@ -392,14 +456,21 @@ def decode_segment(message: bytes, spec: ObservationSpec) -> ReceivedSegment:
     return ReceivedSegment(segment, _count(data, "dropped"))
 
 
+def _check_episodes(terminated: np.ndarray, truncated: np.ndarray, is_first: np.ndarray) -> None:
+    """Refuses rows that cannot follow one another: no learner may stumble over them later."""
+    has_ended = terminated | truncated
+    _require(not (has_ended[:-1] & ~is_first[1:]).any(), "a row after the end of an episode must be a first row")
+    _require(not (has_ended & is_first).any(), "a first row cannot end its episode")
+
+
 def encode_weights(arrays: Mapping[str, np.ndarray], version: int) -> bytes:
     """To bytes; what the learner changes afterwards does not matter."""
     return pack("weights", {"version": version}, arrays)
 
 
-def decode_weights(message: bytes) -> Weights:
-    """From bytes; the arrays are writable."""
-    data, arrays = unpack(bytearray(message), "weights")
+def decode_weights(message: bytes | bytearray) -> Weights:
+    """From bytes; the arrays are writable, and views on ``message`` if that is."""
+    data, arrays = unpack(message if isinstance(message, bytearray) else bytearray(message), "weights")
     return Weights(arrays, _count(data, "version"))
 
 
@@ -414,7 +485,7 @@ def encode_evaluation_request(request: EvaluationRequest) -> bytes:
     return pack("evaluation_request", data, request.weights.arrays)
 
 
-def decode_evaluation_request(message: bytes) -> EvaluationRequest:
+def decode_evaluation_request(message: bytes | bytearray) -> EvaluationRequest:
     """From bytes."""
     data, arrays = unpack(bytearray(message), "evaluation_request")
     seeds = data.get("seeds")
@@ -516,6 +587,7 @@ def _episodes(table: np.ndarray, names: object, most: int) -> tuple[dict[str, fl
     _require(all(isinstance(name, str) and len(name) <= _MAX_TEXT for name in names), "names of the statistics")
     fits = table.dtype == np.float64 and table.ndim == 2 and table.shape[1] == len(names) and len(table) <= most
     _require(fits, f"statistics of shape {table.shape} for {len(names)} names")
+    _require(not np.isinf(table).any(), "statistics must not be infinite")
     return tuple(dict(zip(names, row, strict=True)) for row in table.tolist())
 
 

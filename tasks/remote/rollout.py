@@ -7,6 +7,7 @@ nothing of networks or sockets. Its state is small: a deterministic simulator is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
@@ -55,6 +56,7 @@ class Rollout:
         stream: Index of this environment within the worker.
         seed: Seed from which the episodes' seeds are drawn.
         check_samples: Adds the checksum of every stacked observation to the segments.
+        deterministic: Acts with the mean action.
     """
 
     def __init__(
@@ -65,9 +67,11 @@ class Rollout:
         stream: int,
         seed: int,
         check_samples: bool = False,
+        deterministic: bool = False,
     ) -> None:
         self._env = env
         self._policy = policy
+        self._act = partial(policy.act, deterministic=True) if deterministic else policy.act
         self._worker = worker
         self._stream = stream
         self._check_samples = check_samples
@@ -84,6 +88,16 @@ class Rollout:
     def policy(self) -> Policy:
         """The policy that acts here."""
         return self._policy
+
+    @property
+    def env(self) -> gymnasium.Env:
+        """What it drives."""
+        return self._env
+
+    @property
+    def is_between_episodes(self) -> bool:
+        """Whether the next row begins an episode, so that the environment may be used otherwise before."""
+        return self._observation is None
 
     def run(self, num_rows: int, should_stop: Callable[[], bool] | None = None) -> Segment:
         """Acts for ``num_rows`` rows (environment steps and resets).
@@ -108,7 +122,7 @@ class Rollout:
         is_first = np.zeros(num_rows, np.bool_)
         checksums = np.zeros(num_rows, np.uint32) if self._check_samples else None
         episodes: list[dict[str, float]] = []
-        env_step, act = self._env.step, self._policy.act
+        env_step, act = self._env.step, self._act
         observation = self._observation
         row = 0
         while row < num_rows:
@@ -157,6 +171,12 @@ class Rollout:
         )
         _require_finite(segment)
         return segment
+
+    def rest(self) -> None:
+        """Leaves the episode where it is and pauses the environment; the next row begins another episode."""
+        self._observation = None
+        if self._env.has_wrapper_attr("wait"):
+            self._env.get_wrapper_attr("wait")()
 
     def state(self) -> dict[str, Any]:
         """What is needed to go on bit-identically, as plain data: generators, episode seed, actions since reset."""
@@ -226,11 +246,13 @@ def _statistics(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _require_finite(segment: Segment) -> None:
-    for name in ("action", "reward"):
-        values = getattr(segment, name)
+    """What the learner would refuse is said here, where it can be found."""
+    columns = [("action", segment.action, "policy"), ("reward", segment.reward, "reward of the environment")]
+    columns += [(name, frame, "observation") for name, frame in segment.frames.items() if frame.dtype.kind == "f"]
+    for name, values, where in columns:
         if not np.isfinite(values).all():
             row = int(np.argwhere(~np.isfinite(values))[0][0])
             raise ValueError(
                 f"{name} must be finite, got {values[row]} at row {row} of stream {segment.stream} of "
-                f"{segment.worker}; look at the {'policy' if name == 'action' else 'reward of the environment'}"
+                f"{segment.worker}; look at the {where}"
             )

@@ -1,40 +1,65 @@
 """A worker's end of the link: dials the learner, keeps what is not stored there yet, holds the newest weights.
 
 It only dials out. A connection that breaks is dialled again with growing pauses and goes on where the learner says; a
-refusal (token, version, task) is final. Knows neither environments nor policies.
+refusal (token, version, task) is final. What is sent comes from an outbox: of this process (``MemoryOutbox``), or on
+the disk (``outbox.DiskOutbox``) for a worker that is far away. Knows neither environments nor policies.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
-import numpy as np
 
-from tasks.remote import link
+from tasks.remote import dialing, link
+from tasks.remote.call_queues import IncomingMessages, OutgoingMessages
+from tasks.remote.memory_outbox import MemoryOutbox
 from tasks.samples import Segment
+
+if TYPE_CHECKING:
+    from tasks.remote.credentials import ClientCredentials
 
 _log = logging.getLogger(__name__)
 
-_REFUSALS = (
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.UNIMPLEMENTED,
-)
 _CALL_TIMEOUT_S = 10.0
+_REPORT_TIMEOUT_S = 25.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+_CROWDED_PAUSE_S = 15.0
+_FIRST_PING_S = 1.0
+_PING_S = 5.0
 
 
 class RefusedError(ConnectionError):
     """Raised when the learner refuses this worker; trying again is of no use."""
+
+
+class Outbox(Protocol):
+    """What an uplink sends from: segments that the learner has not stored yet, in the order of their numbers."""
+
+    dropped: int
+    """Segments lost so far because there was no room."""
+
+    def __len__(self) -> int:
+        """Segments that are kept."""
+        ...
+
+    def after(self, seq: int) -> tuple[int, Callable[[], bytes]] | None:
+        """Number of the first segment behind ``seq`` and what makes its message, if there is one."""
+        ...
+
+    def resume(self, received: int) -> None:
+        """Notes what the learner has at the beginning of a stream; less than before after a crash of the learner."""
+        ...
+
+    def acknowledge(self, received: int, durable: int) -> bool:
+        """Notes what the learner has received and forgets what it has stored; whether that was anything."""
+        ...
 
 
 class Uplink:
@@ -42,12 +67,14 @@ class Uplink:
 
     Args:
         address: host:port of the learner.
-        token: The secret of the run.
+        token: The secret of the run, or of this worker.
         hello: Who this worker is.
         stop: Ends every wait once it is set; ``wake`` makes the waits notice at once.
         window: Unacknowledged segments at which ``wait_for_room`` waits.
         buffer_segments: Unacknowledged segments kept at most; beyond them the oldest are dropped.
         compress: Whether images are compressed.
+        credentials: For TLS; None: plaintext.
+        outbox: What is sent, instead of what is given to ``send``; its owner calls ``wake`` when it has added to it.
     """
 
     def __init__(
@@ -60,34 +87,29 @@ class Uplink:
         window: int = 4,
         buffer_segments: int = 512,
         compress: bool = False,
+        credentials: ClientCredentials | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
+        self._address = address
+        self._authority = None if credentials is None else credentials.authority
         self._hello_message = link.encode_hello(hello)
         self._metadata = (("authorization", f"Bearer {token}"), ("worker", hello.worker))
         self._stop = stop
         self._window = window
-        self._compress = compress
-        self._outbox = Outbox(buffer_segments)
+        self._memory = MemoryOutbox(buffer_segments, compress)
+        self._outbox: Outbox = self._memory if outbox is None else outbox
         self._changed = threading.Condition()
-        self._received = 0
         self._newest: bytes | None = None
+        self._request: bytes | None = None
+        self._last_request = b""
         self._failure: BaseException | None = None
+        self._has_joined = False
+        self._is_connected = False
+        self._trouble = ""
+        self._round_trip_ms = math.nan
         self._calls: list[Any] = []
         self._threads: list[threading.Thread] = []
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", link.MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", link.MAX_MESSAGE_BYTES),
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.max_pings_without_data", 0),
-                ("grpc.max_reconnect_backoff_ms", 5_000),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                # A proxy of the environment must not see what goes to this machine.
-                ("grpc.enable_http_proxy", 0),
-            ],
-        )
+        self._channel = dialing.open_channel(address, credentials)
 
     # --- connection ---
 
@@ -100,29 +122,57 @@ class Uplink:
         pause = _FIRST_PAUSE_S
         while not self._stop.is_set():
             try:
-                reply = link.decode_hello_reply(self._method("Hello")(self._hello_message, **self._call_arguments()))
+                link.decode_hello_reply(self._method("Hello")(self._hello_message, **self._call_arguments()))
             except grpc.RpcError as error:
                 self._raise_refusal(error)
-                _log.warning("the learner cannot be reached (%s); next try in %.1f s", error.code().name, pause)
+                self._raise_diagnosis(error)
+                if dialing.is_crowded(error):
+                    pause = max(pause, _CROWDED_PAUSE_S)
+                self._note_trouble(f"cannot be reached ({_describe(error)})", pause)
                 self._stop.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                pause = max(pause, min(2 * pause, _LONGEST_PAUSE_S))
             else:
-                with self._changed:
-                    self._received = max(self._received, reply.received)
+                self._has_joined = True
+                self._note_trouble("", 0.0)
                 return
 
-    def start(self, push: bool) -> None:
-        """Begins to receive weights (or requests) and, with ``push``, to send segments."""
-        streams: list[Callable[[], None]] = [self._receive_weights]
+    def start(self, push: bool, requests: bool = False, weights: bool = True) -> None:
+        """Begins to receive what belongs to the worker's role.
+
+        Args:
+            push: Whether segments are sent, too.
+            requests: Whether evaluation requests are received, too, for ``take_request``.
+            weights: Whether what the role receives is wanted.
+        """
+        streams: list[Callable[[], None]] = [self._receive_weights] if weights else []
         if push:
             streams.append(self._push)
+        if requests:
+            streams.append(self._receive_requests)
         for stream in streams:
             thread = threading.Thread(target=self._keep_up, args=(stream,), name=stream.__name__, daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
+        if push:
+            threading.Thread(target=self._ping, name="_ping", daemon=True).start()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether segments can be sent now."""
+        return self._is_connected
+
+    @property
+    def round_trip_ms(self) -> float:
+        """What the last ping took; NaN: not known."""
+        return self._round_trip_ms
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the learner from being reached; empty when nothing does."""
+        return self._trouble
 
     def wake(self) -> None:
-        """Makes all waits look at ``stop`` again."""
+        """Makes all waits look again: at ``stop``, and at the outbox."""
         with self._changed:
             self._changed.notify_all()
             calls = list(self._calls)
@@ -130,11 +180,17 @@ class Uplink:
             for call in calls:
                 call.cancel()
 
+    def wait_change(self, timeout_s: float) -> None:
+        """Waits until something has happened on the link."""
+        with self._changed:
+            self._changed.wait(timeout_s)
+        self.raise_failure()
+
     def close(self) -> None:
         """Hangs up; ``stop`` must be set."""
         self.wake()
         self._channel.close()
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(0.5)
 
     # --- segments ---
@@ -154,7 +210,7 @@ class Uplink:
     def send(self, segment: Segment) -> None:
         """Numbers a segment and sends it when it can; never waits."""
         with self._changed:
-            self._outbox.append(segment, self._received)
+            self._memory.append(segment)
             self._changed.notify_all()
         self.raise_failure()
 
@@ -165,7 +221,7 @@ class Uplink:
 
     @property
     def dropped(self) -> int:
-        """Segments dropped because the buffer was full."""
+        """Segments dropped because there was no room."""
         return self._outbox.dropped
 
     # --- what the learner says ---
@@ -184,11 +240,22 @@ class Uplink:
         self.raise_failure()
         return self.take_newest()
 
+    @property
+    def has_request(self) -> bool:
+        """Whether an evaluation request waits."""
+        return self._request is not None
+
+    def take_request(self) -> bytes | None:
+        """The newest evaluation request, once."""
+        with self._changed:
+            request, self._request = self._request, None
+        return request
+
     def report(self, message: bytes) -> None:
         """Sends the report of an evaluation; tries until the learner has it or ``stop`` is set."""
         while not self._stop.is_set():
             try:
-                self._method("Report")(message, **self._call_arguments())
+                self._method("Report")(message, **self._call_arguments(_REPORT_TIMEOUT_S))
             except grpc.RpcError as error:
                 self._raise_refusal(error)
                 self._stop.wait(_FIRST_PAUSE_S)
@@ -196,13 +263,23 @@ class Uplink:
             else:
                 return
 
-    def serve_lock_step(self, answer: Callable[[bytes], bytes]) -> None:
-        """Answers commands until ``stop`` is set or the learner hangs up."""
-        replies = _Outgoing()
+    def serve_lock_step(
+        self, answer: Callable[[bytes], bytes], evaluate: Callable[[bytes], None] | None = None
+    ) -> None:
+        """Answers commands until ``stop`` is set or the learner hangs up.
+
+        Args:
+            answer: Makes the reply to a command.
+            evaluate: Called with an evaluation request, between two commands and in the same thread.
+        """
+        replies = OutgoingMessages()
         call = self._open("LockStep", iter(replies.take, None))
         try:
-            for message in call:
-                replies.put(answer(message))
+            if evaluate is not None:
+                self._answer_and_evaluate(call, lambda message: replies.put(answer(message)), evaluate)
+            else:
+                for message in call:
+                    replies.put(answer(message))
         except grpc.RpcError as error:
             if not self._stop.is_set():
                 self._raise_refusal(error)
@@ -211,6 +288,24 @@ class Uplink:
             replies.put(None)
             call.cancel()
 
+    def _answer_and_evaluate(
+        self, call: Any, answer: Callable[[bytes], None], evaluate: Callable[[bytes], None]
+    ) -> None:
+        """Takes commands and evaluation requests as they come."""
+        incoming = IncomingMessages(call, self._changed)
+        while not self._stop.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: incoming.is_ready or self.has_request or self._stop.is_set(), 1.0)
+                command = incoming.messages.popleft() if incoming.messages else None
+            if command is not None:
+                answer(command)
+            elif (request := self.take_request()) is not None:
+                evaluate(request)
+            elif incoming.is_over:
+                if incoming.error is not None:
+                    raise incoming.error
+                return
+
     # --- streams ---
 
     def _keep_up(self, stream: Callable[[], None]) -> None:
@@ -218,14 +313,16 @@ class Uplink:
         pause = _FIRST_PAUSE_S
         try:
             while not self._stop.is_set():
+                began = time.monotonic()
                 try:
                     stream()
-                    pause = _FIRST_PAUSE_S
                 except grpc.RpcError as error:
                     if self._stop.is_set():
                         return
                     self._raise_refusal(error)
-                    _log.warning("connection lost (%s); next try in %.1f s", error.code().name, pause)
+                    self._note_trouble(f"hung up ({_describe(error)})", pause)
+                if time.monotonic() - began > _LONGEST_PAUSE_S:
+                    pause = _FIRST_PAUSE_S
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
                 self.connect()
@@ -237,45 +334,76 @@ class Uplink:
             self._fail(error)
 
     def _receive_weights(self) -> None:
-        call = self._method("Weights")(b"", metadata=self._metadata)
+        for message in self._newest_messages(b""):
+            with self._changed:
+                self._newest = message
+                self._changed.notify_all()
+
+    def _receive_requests(self) -> None:
+        for message in self._newest_messages(link.REQUESTS):
+            with self._changed:
+                if message == self._last_request:
+                    continue  # It comes again with every new connection until it is answered.
+                self._request = self._last_request = message
+                self._changed.notify_all()
+
+    def _newest_messages(self, which: bytes) -> Iterator[bytes]:
+        call = self._method("Weights")(which, metadata=self._metadata)
         with self._changed:
             self._calls.append(call)
         try:
-            for message in call:
-                with self._changed:
-                    self._newest = message
-                    self._changed.notify_all()
+            yield from call
         finally:
             self._forget(call)
 
     def _push(self) -> None:
-        is_over = threading.Event()
-        call = self._open("Push", self._outgoing(is_over))
+        stream = _PushStream()
+        call = self._open("Push", self._outgoing(stream))
         try:
             for message in call:
                 acknowledgement = link.decode_acknowledgement(message)
                 with self._changed:
-                    self._received = max(self._received, acknowledgement.received)
-                    if self._outbox.forget(acknowledgement.durable):
+                    if stream.resumed_at is None:
+                        # What the learner says in this stream, not what it said before: it may be another process.
+                        self._outbox.resume(acknowledgement.received)
+                        stream.resumed_at = acknowledgement.received
+                        self._is_connected = True
+                        self._changed.notify_all()
+                    if self._outbox.acknowledge(*acknowledgement):
                         self._changed.notify_all()
         finally:
-            is_over.set()
+            stream.is_over = True
             with self._changed:
+                self._is_connected = False
                 self._changed.notify_all()
             self._forget(call)
 
-    def _outgoing(self, is_over: threading.Event) -> Iterator[bytes]:
+    def _outgoing(self, stream: _PushStream) -> Iterator[bytes]:
         """Everything that the learner has not got, oldest first, as it comes."""
-        with self._changed:
-            sent = self._received
-        while not is_over.is_set() and not self._stop.is_set():
+        sent = None
+        while not stream.is_over and not self._stop.is_set():
             with self._changed:
-                segment = self._outbox.after(sent)
-                if segment is None:
+                if sent is None:
+                    sent = stream.resumed_at
+                found = None if sent is None else self._outbox.after(sent)
+                if found is None:
                     self._changed.wait(1.0)
                     continue
-            sent = segment.seq
-            yield link.encode_segment(segment, self._outbox.dropped, self._compress)
+            sent, encode = found
+            yield encode()
+
+    def _ping(self) -> None:
+        """Says now and then how long the saying takes and what was lost."""
+        pause = _FIRST_PING_S
+        while not self._stop.wait(pause):
+            began = time.monotonic()
+            try:
+                message = link.encode_ping(link.Ping(self._round_trip_ms, self.dropped))
+                self._method("Ping")(message, **self._call_arguments())
+                self._round_trip_ms = 1e3 * (time.monotonic() - began)
+            except (grpc.RpcError, ValueError):  # The streams notice what matters; a closed channel is a ValueError.
+                self._round_trip_ms = math.nan
+            pause = _PING_S
 
     def _open(self, method: str, requests: Iterator[bytes]) -> Any:
         stub = self._channel.stream_stream(f"/{link.SERVICE}/{method}")
@@ -293,114 +421,47 @@ class Uplink:
         path = f"/{link.SERVICE}/{name}"
         return self._channel.unary_stream(path) if name == "Weights" else self._channel.unary_unary(path)
 
-    def _call_arguments(self) -> dict[str, Any]:
-        return {"metadata": self._metadata, "timeout": _CALL_TIMEOUT_S}
+    def _call_arguments(self, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:
+        return {"metadata": self._metadata, "timeout": timeout_s}
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
             self._failure = error
             self._changed.notify_all()
 
-    @staticmethod
-    def _raise_refusal(error: grpc.RpcError) -> None:
-        if error.code() in _REFUSALS:
-            raise RefusedError(f"the learner refused this worker: {error.details()}") from error
-
-
-class Outbox:
-    """Segments that the learner has not stored yet, in order; not thread-safe.
-
-    When it is full the oldest is dropped. One that the learner had not received leaves a gap in its stream, so the
-    stream is cut: the rows up to the next start of an episode are dropped too, and what is left is right.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._segments: deque[Segment] = deque()
-        self._last_seq = 0
-        self._cut_streams: set[int] = set()
-        self.dropped = 0
-
-    def __len__(self) -> int:
-        return len(self._segments)
-
-    def append(self, segment: Segment, received: int) -> None:
-        """Numbers and keeps a segment.
-
-        Args:
-            segment: The next rows of its stream.
-            received: Sequence number up to which the learner has everything.
-        """
-        kept = self._after_cut(segment)
-        if kept is None:
-            return
-        self._last_seq += 1
-        self._segments.append(replace(kept, seq=self._last_seq))
-        while len(self._segments) > self._capacity:
-            self._drop_oldest(received)
-
-    def after(self, seq: int) -> Segment | None:
-        """The first segment behind this number."""
-        return next((segment for segment in self._segments if segment.seq > seq), None)
-
-    def forget(self, seq: int) -> bool:
-        """Forgets everything up to this number; whether there was anything."""
-        before = len(self._segments)
-        while self._segments and self._segments[0].seq <= seq:
-            self._segments.popleft()
-        return len(self._segments) < before
-
-    def _drop_oldest(self, received: int) -> None:
-        oldest = self._segments.popleft()
-        if oldest.seq <= received:
-            return
-        self.dropped += 1
-        self._cut_streams.add(oldest.stream)
-        kept = []
-        for segment in self._segments:
-            rest = self._after_cut(segment)
-            if rest is not None:
-                kept.append(rest)
-        self._segments = deque(kept)
-
-    def _after_cut(self, segment: Segment) -> Segment | None:
-        """What is left of a segment whose stream was cut: its rows from the first start of an episode."""
-        if segment.stream not in self._cut_streams:
-            return segment
-        starts = np.flatnonzero(segment.is_first)
-        if not len(starts):
-            self.dropped += 1
-            return None
-        self._cut_streams.discard(segment.stream)
-        return _rows_from(segment, int(starts[0]))
-
-
-def _rows_from(segment: Segment, start: int) -> Segment:
-    columns = {
-        name: getattr(segment, name)[start:] for name in ("action", "reward", "terminated", "truncated", "is_first")
-    }
-    return replace(
-        segment,
-        frames={name: frames[start:] for name, frames in segment.frames.items()},
-        checksums=None if segment.checksums is None else segment.checksums[start:],
-        **columns,
-    )
-
-
-class _Outgoing:
-    """A queue of one stream's requests; None ends it."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._messages: deque[bytes | None] = deque()
-
-    def put(self, message: bytes | None) -> None:
+    def _note_trouble(self, trouble: str, pause_s: float) -> None:
+        """Logs what has changed, once."""
         with self._changed:
-            self._messages.append(message)
-            self._changed.notify()
+            before, self._trouble = self._trouble, trouble
+            self._changed.notify_all()
+        if trouble and not before:
+            _log.warning("the learner at %s %s; next try in %.1f s", self._address, trouble, pause_s)
+        elif trouble != before:
+            _log.info("the learner at %s %s", self._address, trouble or "is there again")
 
-    def take(self) -> bytes | None:
-        with self._changed:
-            while not self._messages:
-                self._changed.wait(1.0)
-            return self._messages.popleft()
+    def _raise_refusal(self, error: grpc.RpcError) -> None:
+        reason = dialing.refusal(error)
+        if reason is not None:
+            raise RefusedError(f"the learner refused this worker: {reason}") from error
+
+    def _raise_diagnosis(self, error: grpc.RpcError) -> None:
+        """What was never reached may never be; what was is only away."""
+        if self._has_joined or not dialing.is_unreached(error):
+            return
+        reason = dialing.diagnose(self._address, self._authority)
+        if reason is not None:
+            raise RefusedError(reason) from error
+
+
+def _describe(error: grpc.RpcError) -> str:
+    """What went wrong, short: gRPC's own words begin with which of its parts said so."""
+    details = (error.details() or "").rpartition(": ")[2]
+    return f"{error.code().name}: {details}" if details else str(error.code().name)
+
+
+class _PushStream:
+    """What one Push stream knows of itself; guarded by the uplink's lock."""
+
+    resumed_at: int | None = None
+    """Behind this number it begins to send."""
+    is_over = False

@@ -1,8 +1,9 @@
 """``RemoteVecEnv``: rl_games' vectorised environment over worker processes, in two modes.
 
 With a policy it is asynchronous: workers act by themselves and stream segments (``start``, ``receive``,
-``acknowledge``, ``publish``; ``algos.learner`` uses these). Without one it is in lock step: ``reset`` and
-``step(actions)`` as stock rl_games algorithms call them. Nothing starts before the first use.
+``acknowledge``, ``publish``; ``algos.learner`` uses these), its own and those that join from elsewhere (``remote``).
+Without one it is in lock step: ``reset`` and ``step(actions)`` as stock rl_games algorithms call them. Nothing starts
+before the first use.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,40 +19,52 @@ import gymnasium
 import numpy as np
 from rl_games.common.ivecenv import IVecEnv
 
+from tasks.config import config_from_dict
 from tasks.evaluation import EvaluationReport
 from tasks.plugins import load_plugins, plugin_paths
 from tasks.remote import link
+from tasks.remote.agreement import agreement
+from tasks.remote.config import Launcher, RayConfig, RemoteConfig
 from tasks.remote.env_source import EnvSource
-from tasks.remote.gateway import Gateway
-from tasks.remote.launch import LocalLauncher, Place
+from tasks.remote.gateway_statistics import WorkerStatus
+from tasks.remote.invitation import read_entrance
+from tasks.remote.launch import Place
+from tasks.remote.lock_step import STEP_TIMEOUT_S, LockStep, Observation
+from tasks.remote.ray_launch import check_ray
 from tasks.remote.worker import WorkerConfig
+from tasks.remote.worker_pool import Connection, PoolConfig, WorkerPool
 from tasks.samples import Segment
 
 _log = logging.getLogger(__name__)
 
-STEP_TIMEOUT_S = 120.0
-"""How long a lock-step worker may take, its start included [s]."""
-
 
 class RemoteVecEnv(IVecEnv):
-    """Environments in worker processes on this machine.
+    """Environments in worker processes: on this machine, and on others that join.
+
+    A game that is there only once, as the live game is, has one worker with one environment and no evaluator process.
+    Where that worker is elsewhere (``num_workers`` is 0), evaluations go to one of those that joined.
 
     Args:
         config_name: Registered task; ``task`` may leave its name out.
         num_actors: Environments in all, spread over the workers.
         task: ``TaskConfig`` as plain data.
         policy: {"function": "module:function", "kwargs": {...}}; None: lock step.
-        num_workers: Processes; None: one for each environment.
+        num_workers: Processes on this machine; None: one for each environment; 0: none, with ``remote`` only.
         seed: Seed of everything the workers draw.
         segment_rows: Rows per segment.
         window: Unacknowledged segments per worker beyond which it waits; on the wall clock nothing waits.
         buffer_segments: Unacknowledged segments a wall-clock worker keeps; beyond them it drops the oldest.
-        evaluator: Whether an evaluator process runs too.
+        evaluator: Whether evaluations can be requested: a process of its own drives them, or, with a game that is there
+            only once, the worker between two episodes.
         observation: "flat" or "dict", in lock step.
         check_samples: Whether segments carry checksums of the stacked observations.
         compress: Whether images are compressed on the link.
         plugins: Python files that every process imports first.
         env: {"function": "module:function", "kwargs": {...}} that makes the environments instead of the registry.
+        remote: ``RemoteConfig`` as plain data: where workers from elsewhere join; None: nowhere.
+        worker_words: Words of the configuration that such a worker must have, for the command that is shown.
+        launcher: "local" or "ray": what runs the worker processes.
+        ray: ``RayConfig`` as plain data, with ray.
     """
 
     def __init__(
@@ -73,19 +85,35 @@ class RemoteVecEnv(IVecEnv):
         compress: bool = False,
         plugins: Sequence[str] = (),
         env: Mapping[str, Any] | None = None,
+        remote: Mapping[str, Any] | None = None,
+        worker_words: Sequence[str] = (),
+        launcher: str = "local",
+        ray: Mapping[str, Any] | None = None,
     ) -> None:
         num_workers = num_actors if num_workers is None else num_workers
         _check(num_actors, num_workers, segment_rows, window, buffer_segments, observation)
+        self._remote = config_from_dict(RemoteConfig, remote or {}, "remote")
+        _check_remote(self._remote, num_workers, policy)
+        self._entrance = None if self._remote.listen is None else read_entrance(self._remote)
+        self._worker_words = tuple(worker_words)
+        self._ray = config_from_dict(RayConfig, ray or {}, "ray") if Launcher[launcher] is Launcher.ray else None
+        if self._ray is not None:
+            check_ray()
         load_plugins(plugins)
         task = {"name": config_name, **(task or {})}
         self._source = EnvSource(task, **(env or {})).resolved()
         self._description = self._source.describe()
         self._spec = self._description.spec
+        if self._description.is_single_game:
+            _check_single_game(num_actors, num_workers)
         self._policy = None if policy is None else dict(policy)
+        self._evaluated_policy = self._policy
         self._num_envs = _shares(num_actors, num_workers)
         self._is_flat = observation == "flat"
         self._seed = int(seed)
-        self._has_evaluator = evaluator
+        self._has_evaluator = False
+        if evaluator:
+            self._enable_evaluation()
         self._settings: dict[str, Any] = {
             "segment_rows": segment_rows,
             "window": window,
@@ -97,21 +125,40 @@ class RemoteVecEnv(IVecEnv):
         }
         # Names are never used again, also not by a resumed run: the stored replay knows the old ones.
         self._session = secrets.token_hex(3)
-        self._gateway: Gateway | None = None
-        self._launcher: LocalLauncher | None = None
+        timeout_s = STEP_TIMEOUT_S + self._description.longest_wait_s
+        self._lock_step = LockStep(
+            self._spec, self._num_envs, self._is_flat, timeout_s, lambda: self._started().gateway
+        )
+        self._received: dict[str, int] = {}
+        self._pool: WorkerPool | None = None
         self._lock = threading.Lock()
-        self._command_id = 0
         self._is_closed = False
 
     # --- asynchronous ---
 
+    def go_on_from(self, received: Mapping[str, int]) -> None:
+        """Has workers that were here before go on behind what is stored of theirs; before the workers are started.
+
+        Args:
+            received: Sequence number up to which the stored replay has the segments of each worker.
+        """
+        if self._pool is not None:
+            raise RuntimeError("go_on_from must be called before the workers are started")
+        self._received = dict(received)
+
     def start(self) -> None:
-        """Starts the workers; returns at once. They act with version 0 until weights are published."""
+        """Starts the workers; returns at once, with Ray when its cluster has answered.
+
+        Workers act with version 0 until weights are published.
+
+        Raises:
+            WorkerRefused: There is no such cluster.
+        """
         with self._lock:
             if self._is_closed:
                 raise RuntimeError("the vectorised environment is closed; make a new one")
-            if self._gateway is None:
-                self._start()
+            if self._pool is None:
+                self._pool = self._open_pool()
 
     def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
         """Segments that have come in, in order for each worker; waits for the first, at most ``timeout_s``.
@@ -119,52 +166,84 @@ class RemoteVecEnv(IVecEnv):
         Raises:
             WorkerFailed: If an environment or a policy raised, or a worker keeps dying.
         """
-        return self._started().receive(timeout_s, max_segments)
+        return self._started().link.receive(timeout_s, max_segments)
 
     def acknowledge(self, durable: Mapping[str, int]) -> None:
         """Says up to which number the segments of each worker are stored; only this lets workers go on."""
-        self._started().acknowledge(durable)
+        self._started().link.acknowledge(durable)
 
     def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         """Offers weights to all workers, which take the newest between two segments."""
-        self._started().publish(weights, version)
+        self._started().link.publish(weights, version)
 
     def request_evaluation(
         self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
     ) -> None:
-        """Has the evaluator drive one deterministic episode per seed; see ``poll_evaluation``."""
+        """Has one deterministic episode driven per seed; see ``poll_evaluation``.
+
+        In lock step the environments of a game that is there only once are reset by the next ``step``, or ``reset``.
+        """
         if not self._has_evaluator:
             raise ValueError("request_evaluation needs env_config.evaluator to be true, got false")
-        self._started().request_evaluation(weights, version, seeds, clip)
+        self._started().link.request_evaluation(weights, version, seeds, clip)
 
     def poll_evaluation(self) -> EvaluationReport | None:
         """The next finished evaluation, or None."""
-        return None if self._gateway is None else self._gateway.poll_evaluation()
+        return None if self._pool is None else self._pool.link.poll_evaluation()
 
     @property
     def is_evaluating(self) -> bool:
         """Whether an evaluation was requested and has not come in yet."""
-        return self._gateway is not None and self._gateway.is_evaluating
+        return self._pool is not None and self._pool.link.is_evaluating
 
     def statistics(self) -> dict[str, float]:
         """Metrics under ``gateway/``."""
-        if self._gateway is None or self._launcher is None:
+        if self._pool is None:
             return {}
-        return self._gateway.statistics() | {"gateway/restarts": float(self._launcher.restarts)}
+        return self._pool.link.statistics() | {"gateway/restarts": float(self._pool.launcher.restarts)}
+
+    def workers(self) -> list[WorkerStatus]:
+        """A row for each worker that is there, and for those from elsewhere that were there not long ago."""
+        return [] if self._pool is None else self._pool.link.workers()
+
+    @property
+    def far_address(self) -> str | None:
+        """host:port at which workers from elsewhere join, with the port that was chosen; None: nowhere, or not yet."""
+        return None if self._pool is None else self._pool.gateway.far_address
 
     def process_ids(self) -> dict[Place, int]:
         """Worker processes that run now."""
-        return {} if self._launcher is None else self._launcher.process_ids()
+        return {} if self._pool is None else self._pool.launcher.process_ids()
+
+    @property
+    def is_single_game(self) -> bool:
+        """Whether the game is there only once, so that this learner must not make an environment itself."""
+        return self._description.is_single_game
 
     # --- lock step ---
 
-    def reset(self) -> np.ndarray | dict[str, np.ndarray]:
-        """Resets all environments, starting the workers at the first call."""
-        self.start()
-        replies = self._exchange([None] * len(self._num_envs))
-        return self._observation(replies)
+    def evaluate_with(self, policy: Mapping[str, Any]) -> None:
+        """Enables evaluations, driven by this policy; before the workers are started.
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray | dict[str, np.ndarray], np.ndarray, np.ndarray, dict]:
+        Args:
+            policy: {"function": "module:function", "kwargs": {...}}.
+        """
+        if self._pool is not None:
+            raise RuntimeError("evaluate_with must be called before the workers are started")
+        self._evaluated_policy = dict(policy)
+        self._enable_evaluation()
+
+    def watch(self, stop: Callable[[], bool]) -> None:
+        """Has ``reset`` and ``step`` raise ``Interrupted`` soon after ``stop()`` becomes true while they wait."""
+        self._lock_step.watch(stop)
+
+    def reset(self) -> Observation:
+        """Resets all environments, starting the workers at the first call."""
+        self._refuse_with_policy()
+        self.start()
+        return self._lock_step.reset()
+
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, dict[str, Any]]:
         """Steps all environments; those that end are reset and return the first observation of their next episode.
 
         Returns:
@@ -172,24 +251,8 @@ class RemoteVecEnv(IVecEnv):
             ``episode_statistics`` and ``episode_indices`` (of the episodes that ended). The environments of a worker
             that had to be restarted come back as timed out with reward 0.
         """
-        actions = np.asarray(actions, np.float32)
-        expected = (sum(self._num_envs), self._spec.action_size)
-        if actions.shape != expected:
-            raise ValueError(f"actions must have shape {expected}, got {actions.shape}")
-        bounds = np.cumsum(self._num_envs)[:-1]
-        replies = self._exchange(np.split(actions, bounds))
-        terminated = np.concatenate([reply.terminated for reply in replies])
-        time_outs = np.concatenate([reply.truncated | reply.is_reset for reply in replies]) & ~terminated
-        rewards = np.concatenate([reply.reward for reply in replies])
-        firsts = [0, *bounds.tolist()]
-        infos = {
-            "time_outs": time_outs,
-            "episode_statistics": [episode for reply in replies for episode in reply.episodes],
-            "episode_indices": [
-                first + index for first, reply in zip(firsts, replies, strict=True) for index in reply.episode_indices
-            ],
-        }
-        return self._observation(replies), rewards, terminated | time_outs, infos
+        self._refuse_with_policy()
+        return self._lock_step.step(actions)
 
     # --- rl_games ---
 
@@ -216,19 +279,18 @@ class RemoteVecEnv(IVecEnv):
 
     def seed(self, seed: int) -> None:
         """Sets the seed; only before the workers are started."""
-        if self._gateway is not None:
+        if self._pool is not None:
             raise RuntimeError("seed must be set before the workers are started")
         self._seed = int(seed)
 
     def close(self) -> None:
-        """Ends all workers within two seconds. Calling it twice is fine."""
+        """Ends all workers within two seconds, and leaves a Ray cluster within some more. Calling it twice is fine."""
         with self._lock:
             self._is_closed = True
-            launcher, gateway = self._launcher, self._gateway
-        if launcher is not None:
-            launcher.close()
-        if gateway is not None:
-            gateway.close()
+            pool = self._pool
+        self._lock_step.close()
+        if pool is not None:
+            pool.close()
 
     def __enter__(self) -> RemoteVecEnv:
         return self
@@ -238,73 +300,58 @@ class RemoteVecEnv(IVecEnv):
 
     # --- inside ---
 
-    def _start(self) -> None:
+    def _open_pool(self) -> WorkerPool:
         role = "lock_step" if self._policy is None else "worker"
         places = [Place(role, index) for index in range(len(self._num_envs))]
-        if self._has_evaluator:
+        if self._has_evaluator and not self.is_single_game:
             places.append(Place("evaluator", 0))
-        self._gateway = Gateway(
+        config = PoolConfig(
             self._spec,
-            self._description.fingerprint,
-            max_workers=len(places),
+            agreement(self._description.fingerprint, self._policy),
+            places,
             queue_segments=max(256, 2 * len(places) * self._settings["window"]),
+            ray=self._ray,
+            remote=self._remote,
+            entrance=self._entrance,
+            worker_words=self._worker_words,
+            received=self._received,
+            evaluates_here=bool(places),
         )
-        self._launcher = LocalLauncher(places, self._worker_config, self._gateway.fail)
-        self._launcher.start()
+        return WorkerPool(config, self._worker_config)
 
-    def _worker_config(self, place: Place, incarnation: int) -> WorkerConfig:
-        assert self._gateway is not None
+    def _worker_config(self, connection: Connection, place: Place, incarnation: int) -> WorkerConfig:
         is_evaluator = place.role == "evaluator"
+        evaluates = self._has_evaluator and self.is_single_game
         return WorkerConfig(
-            address=self._gateway.address,
-            token=self._gateway.token,
+            **connection._asdict(),
             worker=f"{place.role.replace('_', '-')}-{place.index}.{self._session}.{incarnation}",
             index=place.index,
             incarnation=incarnation,
             role=place.role,
             env=asdict(self._source),
-            policy=self._policy,
+            policy=self._evaluated_policy if is_evaluator or evaluates else self._policy,
+            evaluates=evaluates,
             seed=self._seed,
             num_envs=1 if is_evaluator else self._num_envs[place.index],
             **self._settings,
         )
 
-    def _started(self) -> Gateway:
-        if self._gateway is None:
-            raise RuntimeError("call start() first")
-        return self._gateway
+    def _enable_evaluation(self) -> None:
+        if self.is_single_game and not self._spec.reset_act_buf:
+            raise ValueError(
+                "task.rtgym.reset_act_buf must be true to evaluate on the game that is also trained on: the evaluation "
+                "comes between two episodes, of which the second would begin with its actions; got false"
+            )
+        self._has_evaluator = True
 
-    def _exchange(self, actions: Sequence[np.ndarray | None]) -> list[link.LockStepReply]:
-        """One command to each worker and its reply."""
+    def _started(self) -> WorkerPool:
+        if self._pool is None:
+            raise RuntimeError("call start() first")
+        return self._pool
+
+    def _refuse_with_policy(self) -> None:
         if self._policy is not None:
             raise RuntimeError("reset() and step() are for lock step; this one has a policy and is asynchronous")
-        gateway = self._started()
-        gateway.raise_failure()
-        self._command_id += 1
-        channels = [gateway.lock_step_channel(index) for index in range(len(actions))]
-        for channel, part in zip(channels, actions, strict=True):
-            channel.send(link.LockStepCommand(self._command_id, part))
-        deadline = time.monotonic() + STEP_TIMEOUT_S
-        return [self._reply(gateway, index, deadline) for index in range(len(actions))]
-
-    def _reply(self, gateway: Gateway, index: int, deadline: float) -> link.LockStepReply:
-        channel = gateway.lock_step_channel(index)
-        while True:
-            reply = channel.wait_reply(self._command_id, timeout_s=0.5)
-            if reply is not None:
-                if len(reply.reward) != self._num_envs[index]:
-                    raise link.LinkError(f"worker {index} answered for {len(reply.reward)} environments")
-                return reply
-            gateway.raise_failure()
-            if self._is_closed:
-                raise RuntimeError("the vectorised environment was closed while it was stepping")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"lock-step worker {index} has not answered for {STEP_TIMEOUT_S:.0f} s")
-
-    def _observation(self, replies: Sequence[link.LockStepReply]) -> np.ndarray | dict[str, np.ndarray]:
-        names = ["obs"] if self._is_flat else [f.name for f in self._spec.all_fields()]
-        observation = {name: np.concatenate([reply.observation[name] for reply in replies]) for name in names}
-        return observation["obs"] if self._is_flat else observation
 
 
 def make_vecenv(config_name: str, num_actors: int, **kwargs: Any) -> RemoteVecEnv:
@@ -321,14 +368,36 @@ def env_creator(config_name: str, **kwargs: Any) -> gymnasium.Env:
 
 def _shares(num_envs: int, num_workers: int) -> list[int]:
     """Environments of each worker, as even as possible."""
+    if not num_workers:
+        return []
     return [num_envs // num_workers + (index < num_envs % num_workers) for index in range(num_workers)]
+
+
+def _check_single_game(num_actors: int, num_workers: int) -> None:
+    for name, value in (("num_workers", num_workers), ("num_actors", num_actors)):
+        if value > 1:
+            raise ValueError(
+                f"{name} must be 1 with a game that is there only once, got {value}: a second environment would drive "
+                f"the same car; set {name}=1, or drive several simulators with task.game=sim"
+            )
+
+
+def _check_remote(remote: RemoteConfig, num_workers: int, policy: Mapping[str, Any] | None) -> None:
+    is_far = remote.listen is not None or remote.relay is not None
+    if is_far and policy is None:
+        raise ValueError(
+            "remote.listen and remote.relay need workers that act by themselves (SAC and its kin); in lock step every "
+            "step would wait for the network"
+        )
+    if not is_far and not num_workers:
+        raise ValueError("num_workers must be >= 1 without remote.listen and remote.relay, got 0")
 
 
 def _check(
     num_actors: int, num_workers: int, segment_rows: int, window: int, buffer_segments: int, observation: str
 ) -> None:
-    if not 1 <= num_workers <= num_actors:
-        raise ValueError(f"num_workers must be from 1 to num_actors ({num_actors}), got {num_workers}")
+    if not 0 <= num_workers <= num_actors:
+        raise ValueError(f"num_workers must be from 0 to num_actors ({num_actors}), got {num_workers}")
     if not 1 <= segment_rows <= link.MAX_SEGMENT_ROWS:
         raise ValueError(f"segment_rows must be from 1 to {link.MAX_SEGMENT_ROWS}, got {segment_rows}")
     for name, value in (("window", window), ("buffer_segments", buffer_segments)):

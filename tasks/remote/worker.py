@@ -4,6 +4,9 @@ Started by ``launch`` as ``python -m tasks.remote.worker`` with one line of JSON
 when it closes, the learner is gone and so is the worker. A failure goes to the learner as one line of JSON on standard
 output; everything else that is printed goes to standard error. Imports neither torch nor rl_games by itself: that
 comes with the policy.
+
+A game that is there only once has one worker and nobody beside it: that worker also answers evaluation requests,
+between two episodes on its own environment (``evaluates``).
 """
 
 from __future__ import annotations
@@ -18,18 +21,25 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TextIO
 
 import gymnasium
 import numpy as np
 
-from tasks.evaluation import ClipRecorder, evaluate
+from tasks.game_io import exit_release
+from tasks.game_io.errors import GameError
 from tasks.plugins import load_plugins
+from tasks.punctuality import punctual
 from tasks.remote import link
+from tasks.remote.agreement import agreement
+from tasks.remote.credentials import ClientCredentials
+from tasks.remote.env_group import EnvGroup
 from tasks.remote.env_source import EnvDescription, EnvSource, load_function
+from tasks.remote.examiner import Examiner
 from tasks.remote.rollout import Policy, Rollout
+from tasks.remote.run_credentials import client_credentials
 from tasks.remote.uplink import RefusedError, Uplink
 
 _log = logging.getLogger(__name__)
@@ -57,7 +67,9 @@ class WorkerConfig:
     env: dict[str, Any]
     """``EnvSource`` as plain data."""
     policy: dict[str, Any] | None = None
-    """{function, kwargs}: makes the policy; it also gets a ``seed``. None for lock_step."""
+    """{function, kwargs}: makes the policy; it also gets a ``seed``. In lock_step it only evaluates."""
+    evaluates: bool = False
+    """Whether a worker or lock_step answers evaluation requests, too; needs ``policy`` and one environment."""
     seed: int = 0
     num_envs: int = 1
     """Environments in this process."""
@@ -75,6 +87,8 @@ class WorkerConfig:
     """Whether images are compressed."""
     plugins: list[str] = field(default_factory=list)
     """Python files to import first."""
+    authority: str | None = None
+    """Certificate that the gateway's must be signed by; None: plaintext, on the learner's machine."""
 
     def to_line(self) -> str:
         """One line of JSON."""
@@ -91,6 +105,8 @@ def main() -> int:
     # Ctrl-C reaches the whole group; it is the learner that decides what it means.
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Here, because the environment opens the controls in a thread of its own.
+    exit_release.handle_signals()
     answers = _take_standard_output()
     config = WorkerConfig.from_line(sys.stdin.readline())
     logging.basicConfig(
@@ -101,7 +117,8 @@ def main() -> int:
     try:
         run(config, stop)
     except Exception as error:
-        kind = "refused" if isinstance(error, RefusedError) else "error"
+        # What is wrong with the game or the link is said in the message; a traceback adds nothing to it.
+        kind = "refused" if isinstance(error, RefusedError | GameError) else "error"
         answers.write(json.dumps({"kind": kind, "message": str(error), "traceback": traceback.format_exc()}) + "\n")
         answers.flush()
         return 1
@@ -132,7 +149,9 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
     load_plugins(config.plugins)
     source = EnvSource(**config.env)
     description = source.describe()
-    hello = link.Hello(config.worker, config.index, config.role, description.fingerprint, _software())
+    # In lock step the learner acts, and the policy, if there is one, only evaluates.
+    agreed = agreement(description.fingerprint, None if config.role == "lock_step" else config.policy)
+    hello = link.Hello(config.worker, config.index, config.role, agreed, _software())
     capacity = config.buffer_segments if description.is_wall_clock else config.window + config.num_envs
     uplink = Uplink(
         config.address,
@@ -143,6 +162,7 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         window=sys.maxsize if description.is_wall_clock else config.window,
         buffer_segments=capacity,
         compress=config.compress,
+        credentials=_credentials(config),
     )
     stop.on_set(uplink.wake)
     roles = {"worker": _roll_out, "evaluator": _evaluate, "lock_step": _step_on_command}
@@ -150,6 +170,8 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         stack.callback(uplink.close)
         uplink.connect()
         envs = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
+        for env in envs:
+            _watch(env, stop)
         try:
             roles[config.role](config, uplink, envs, description, stop)
         except Exception:
@@ -160,8 +182,18 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
             stop.set()
 
 
+def _credentials(config: WorkerConfig) -> ClientCredentials | None:
+    if config.authority is None:
+        return None
+    return client_credentials(config.authority, config.worker, config.token)
+
+
 def _roll_out(
-    config: WorkerConfig, uplink: Uplink, envs: Sequence[gymnasium.Env], _: EnvDescription, stop: StopSignal
+    config: WorkerConfig,
+    uplink: Uplink,
+    envs: Sequence[gymnasium.Env],
+    description: EnvDescription,
+    stop: StopSignal,
 ) -> None:
     """Acts and streams; new weights are taken between segments."""
     seeds = _seeds(config)
@@ -169,16 +201,24 @@ def _roll_out(
         Rollout(env, _make_policy(config, seeds[i]), config.worker, i, seeds[-1 - i], config.check_samples)
         for i, env in enumerate(envs)
     ]
-    uplink.start(push=True)
-    while not stop.is_set():
-        for rollout in rollouts:
-            if not uplink.wait_for_room():
-                return
-            _load_newest(uplink, rollouts)
-            segment = rollout.run(config.segment_rows, stop.is_set)
-            if stop.is_set():
-                return
-            uplink.send(segment)
+    examiner = _make_examiner(config, uplink, envs[0], stop) if config.evaluates else None
+
+    def should_stop() -> bool:
+        return stop.is_set() or (uplink.has_request and rollout.is_between_episodes)
+
+    uplink.start(push=True, requests=config.evaluates)
+    with punctual() if description.is_wall_clock else contextlib.nullcontext():
+        while not stop.is_set():
+            for rollout in rollouts:
+                if examiner is not None and rollout.is_between_episodes:
+                    examiner.answer_waiting()
+                if not uplink.wait_for_room():
+                    return
+                _load_newest(uplink, rollouts)
+                segment = rollout.run(config.segment_rows, should_stop)
+                if stop.is_set():
+                    return
+                uplink.send(segment)
 
 
 def _load_newest(uplink: Uplink, rollouts: Sequence[Rollout]) -> None:
@@ -194,15 +234,10 @@ def _evaluate(
     config: WorkerConfig, uplink: Uplink, envs: Sequence[gymnasium.Env], _: EnvDescription, stop: StopSignal
 ) -> None:
     """Waits for requests and answers each with a report."""
-    policy = _make_policy(config, _seeds(config)[0])
+    examiner = _make_examiner(config, uplink, envs[0], stop)
     uplink.start(push=False)
     while (message := uplink.wait_newest()) is not None:
-        request = link.decode_evaluation_request(message)
-        policy.load_weights(request.weights.arrays, request.weights.version)
-        clip = ClipRecorder() if request.clip else None
-        report = evaluate(envs[0], policy, request.seeds, clip=clip, stop=stop.is_set)
-        if not stop.is_set():
-            uplink.report(link.encode_evaluation_report(report, request.id))
+        examiner.answer(message)
 
 
 def _step_on_command(
@@ -213,84 +248,32 @@ def _step_on_command(
     stop: StopSignal,
 ) -> None:
     """Steps the environments with the learner's actions."""
-    del stop
     group = EnvGroup(envs, description, config.observation == "flat", _seeds(config))
-    uplink.serve_lock_step(
-        lambda message: link.encode_lock_step_reply(group.answer(link.decode_lock_step_command(message)))
-    )
+
+    def answer(message: bytes) -> bytes:
+        return link.encode_lock_step_reply(group.answer(link.decode_lock_step_command(message)))
+
+    if not config.evaluates:
+        uplink.serve_lock_step(answer)
+        return
+    examiner = _make_examiner(config, uplink, envs[0], stop)
+
+    def evaluate_in_between(message: bytes) -> None:
+        group.abandon_episodes()
+        examiner.answer(message)
+
+    uplink.start(push=False, requests=True)
+    uplink.serve_lock_step(answer, evaluate_in_between)
 
 
-class EnvGroup:
-    """Environments stepped together; one that ends is reset at once.
+def _make_examiner(config: WorkerConfig, uplink: Uplink, env: gymnasium.Env, stop: StopSignal) -> Examiner:
+    return Examiner(_make_policy(config, _seeds(config)[0]), uplink, env, stop)
 
-    Args:
-        envs: Dict-observation environments.
-        description: Their spec.
-        is_flat: Whether observations are flattened.
-        seeds: One for each environment, from which the seeds of its episodes are drawn.
-    """
 
-    def __init__(
-        self, envs: Sequence[gymnasium.Env], description: EnvDescription, is_flat: bool, seeds: Sequence[int]
-    ) -> None:
-        self._envs = envs
-        self._spec = description.spec
-        self._is_flat = is_flat
-        self._rngs = [np.random.default_rng(seed) for seed in seeds[: len(envs)]]
-        count = len(envs)
-        if is_flat:
-            size = sum(f.size for f in self._spec.all_fields())
-            self._observation = {"obs": np.empty((count, size), np.float32)}
-        else:
-            self._observation = {
-                f.name: np.empty((count, *f.shape), np.dtype(f.dtype)) for f in self._spec.all_fields()
-            }
-
-    def answer(self, command: link.LockStepCommand) -> link.LockStepReply:
-        """Does what is commanded."""
-        if command.actions is None:
-            return self._reset(command.id)
-        expected = (len(self._envs), self._spec.action_size)
-        if command.actions.shape != expected:
-            raise link.LinkError(f"actions must have shape {expected}, got {command.actions.shape}")
-        return self._step(command.id, command.actions)
-
-    def _reset(self, command_id: int) -> link.LockStepReply:
-        for i in range(len(self._envs)):
-            self._begin_episode(i)
-        nothing = np.zeros(len(self._envs), np.bool_)
-        rewards = np.zeros(len(self._envs), np.float32)
-        return link.LockStepReply(command_id, True, self._observation, rewards, nothing, nothing)
-
-    def _step(self, command_id: int, actions: np.ndarray) -> link.LockStepReply:
-        count = len(self._envs)
-        reward = np.empty(count, np.float32)
-        terminated, truncated = np.empty(count, np.bool_), np.empty(count, np.bool_)
-        episodes, indices = [], []
-        for i, env in enumerate(self._envs):
-            observation, reward[i], terminated[i], truncated[i], info = env.step(actions[i])
-            if terminated[i] or truncated[i]:
-                episodes.append({name: float(value) for name, value in info.get("episode_statistics", {}).items()})
-                indices.append(i)
-                self._begin_episode(i)
-            else:
-                self._store(i, observation)
-        if not np.isfinite(reward).all():
-            raise ValueError(f"rewards must be finite, got {reward.tolist()}")
-        return link.LockStepReply(
-            command_id, False, self._observation, reward, terminated, truncated, tuple(episodes), tuple(indices)
-        )
-
-    def _begin_episode(self, index: int) -> None:
-        observation, _ = self._envs[index].reset(seed=int(self._rngs[index].integers(2**31 - 1)))
-        self._store(index, observation)
-
-    def _store(self, index: int, observation: Mapping[str, np.ndarray]) -> None:
-        if self._is_flat:
-            self._observation["obs"][index] = self._spec.to_flat(observation)
-            return
-        for name, array in self._observation.items():
-            array[index] = observation[name]
+def _watch(env: gymnasium.Env, stop: StopSignal) -> None:
+    """Has an environment that waits for its game notice the end of the worker."""
+    if env.has_wrapper_attr("watch"):
+        env.get_wrapper_attr("watch")(stop.is_set)
 
 
 def _seeds(config: WorkerConfig) -> list[int]:
@@ -324,6 +307,8 @@ def _watch_parent(stop: StopSignal) -> None:
     def end() -> None:
         stop.set()
         time.sleep(_GRACE_S)
+        # An environment that hangs has not let go of keys, and os._exit skips what else would.
+        exit_release.release_all()
         os._exit(0)
 
     def watch_input() -> None:
@@ -344,5 +329,6 @@ def _watch_parent(stop: StopSignal) -> None:
 if __name__ == "__main__":
     _status = main()
     sys.stderr.flush()
+    exit_release.release_all()
     # Without the teardown of what a policy has loaded: the learner waits for this process to end.
     os._exit(_status)

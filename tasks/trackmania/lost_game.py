@@ -57,6 +57,9 @@ class GameWait:
             GameError: The patience is over.
             Interrupted: The waiting was stopped.
         """
+        if self._stop.is_set():
+            # What failed may be the closing itself: that is nobody's news.
+            raise Interrupted(f"stopped: {error}") from error
         now = self._now()
         if self._lost_at_s is None:
             self._lost_at_s = now

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,6 +14,7 @@ import torch
 from tasks.evaluation import EpisodeResult, EvaluationReport
 from tasks.observation import Field, ObservationSpec
 from tasks.samples import Segment
+from tests.tasks.remote.fakes import OneGame
 
 SPEC = ObservationSpec(
     fields=(Field("speed", (1,), scale=2.0), Field("place", (2, 3), low=-10.0, high=10.0, history=2, scale=10.0)),
@@ -94,6 +97,29 @@ class ToyEnv(gymnasium.Env):
 def make_toy_env() -> ToyEnv:
     """For "module:function"."""
     return ToyEnv()
+
+
+class SingleToyEnv(ToyEnv):
+    """The toy task as a game that is there only once: a second one anywhere fails while one exists."""
+
+    metadata: dict[str, Any] = {"single_game": True}  # noqa: RUF012
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._game = OneGame(Path(folder))
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        time.sleep(0.002)
+        return super().step(action)
+
+    def close(self) -> None:
+        super().close()
+        self._game.close()
+
+
+def make_single_toy_env(folder: str) -> SingleToyEnv:
+    """For "module:function"."""
+    return SingleToyEnv(folder)
 
 
 def make_segment(seq: int, rows: int = 10, worker: str = "w", version: int = 0, finished: int = 0) -> Segment:
@@ -214,6 +240,12 @@ class FakeSource:
             return None
         self._polls_left -= 1
         return make_report(True, 3.0) if self._polls_left < 0 else None
+
+    def go_on_from(self, received: Mapping[str, int]) -> None:
+        """Nobody joins."""
+
+    def workers(self) -> list[Any]:
+        return []
 
     def statistics(self) -> dict[str, float]:
         return {"gateway/workers": 1.0}

@@ -9,7 +9,10 @@ import pytest
 
 from algos.config import DebugConfig
 from algos.learner import episode_metrics
+from tasks.remote.credentials import load_client, make_credentials
 from tasks.remote.gateway import Gateway
+from tasks.remote.link_group import LinkGroup
+from tasks.remote.relay_link import RelayLink
 from tasks.samples import TIMING_STATISTICS
 from tests.algos import test_ppo
 from tests.algos.fakes import SPEC, make_report
@@ -52,9 +55,11 @@ def test_what_a_ppo_run_writes(tmp_path):
     assert undocumented(tags) == []
 
 
-def test_what_workers_and_laps_add():
-    with Gateway(SPEC, "fingerprint") as gateway:
-        tags = list(gateway.statistics())
+def test_what_workers_and_laps_add(tmp_path):
+    make_credentials(tmp_path)
+    learner = load_client(tmp_path / "learner")
+    with Gateway(SPEC, "fingerprint") as gateway, RelayLink("127.0.0.1:1", learner, SPEC, "fingerprint") as relay:
+        tags = list(LinkGroup([gateway, relay], has_evaluator=True).statistics())
     tags += ["gateway/restarts", *(f"evaluation/{name}" for name in make_report(True, 3.0).statistics())]
     assert undocumented(tags) == []
 

@@ -35,3 +35,15 @@ def test_the_stored_clock_stays_with_the_stored_game() -> None:
     assert merged(STORED, "task.track=short")["clock"] == "virtual"
     assert merged(live, "task.track=short")["clock"] == "wall"
     assert merged(live, "task.game=sim")["clock"] == "auto"
+
+
+def test_where_workers_join_belongs_to_the_command_and_their_number_to_the_run() -> None:
+    stored = {**STORED, "num_workers": 0, "remote": {"listen": "0.0.0.0:5", "insecure": True}, "launcher": "ray"}
+    stored |= {"ray": {"address": "auto"}, "worker": {"envs_per_worker": 4}}
+    composed = {"task": {"game": "auto", "clock": "auto"}, "seed": 0, "num_workers": 1, "launcher": "local"}
+    composed |= {"remote": {"listen": None, "insecure": False}, "ray": {"address": "local"}}
+    composed |= {"worker": {"envs_per_worker": 1}}
+    config = merge_stored(stored, composed, [])
+    for key in ("remote", "launcher", "ray", "worker"):
+        assert config[key] == composed[key]
+    assert config["num_workers"] == 0

@@ -167,6 +167,15 @@ def test_a_waiting_reset_can_be_interrupted() -> None:
     assert time.monotonic() - started < 10.0
 
 
+def test_a_reset_that_fails_because_the_program_stops_is_not_said_to_wait(caplog: pytest.LogCaptureFixture) -> None:
+    env, game = build(live=LiveConfig(wait_for_game_s=100.0))
+    game.fault, game.faulty = GameError("the live game is closed"), ("restart",)
+    env.interface.interrupt()
+    with pytest.raises(Interrupted):
+        env.reset(seed=1)
+    assert not caplog.records
+
+
 def test_a_game_lost_between_episodes_is_no_error_yet() -> None:
     env, game = build(save_replays=True)
     env.reset(seed=1)

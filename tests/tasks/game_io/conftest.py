@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,11 +13,7 @@ from tests.tasks.game_io.stand_ins import StandIn
 @pytest.fixture(scope="session")
 def display() -> Iterator[str]:
     """Name of a running X display without a window manager, such as ``:77``; one for the whole session."""
-    reason = displays.missing()
-    if reason is not None:
-        if os.environ.get("TM_REQUIRE_DISPLAY") == "1":
-            pytest.fail(f"TM_REQUIRE_DISPLAY=1, but {reason}")
-        pytest.skip(reason)
+    displays.require_server()
     with displays.x_server() as name:
         yield name
 

@@ -1,4 +1,7 @@
-"""X displays for tests: each Xvfb picks a free number and is ended by its own process id."""
+"""X displays for tests, and what happens where one, or another thing that the live game needs, is missing.
+
+Each Xvfb picks a free number and is ended by its own process id.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,28 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+import pytest
 
 APT_COMMAND = "sudo apt install xvfb libevdev2"
 
 
-def missing() -> str | None:
-    """Why no display can be started, in one line with the command that helps; None when one can."""
+def require_server() -> None:
+    """Gives the test up where no display can be started."""
     if shutil.which("Xvfb") is None:
-        return f"Xvfb is not installed: {APT_COMMAND}"
-    return None
+        give_up(f"Xvfb is not installed: {APT_COMMAND}")
+
+
+def give_up(reason: str) -> NoReturn:
+    """Skips what this machine cannot run; fails instead where everything must run (TM_REQUIRE_DISPLAY=1).
+
+    Args:
+        reason: One line with the command that helps.
+    """
+    if os.environ.get("TM_REQUIRE_DISPLAY") == "1":
+        pytest.fail(f"TM_REQUIRE_DISPLAY=1, but {reason}", pytrace=False)
+    pytest.skip(reason)
 
 
 @contextlib.contextmanager

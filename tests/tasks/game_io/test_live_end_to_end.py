@@ -232,6 +232,37 @@ def test_a_game_that_ends_is_waited_for_until_it_is_started_again(
         env.close()
 
 
+def test_a_game_that_hangs_truncates_and_driving_resumes(game: StandIn, env: Any) -> None:
+    info = drive_until_moved(env, env.reset()[1])
+    hung = threading.Thread(target=game.fault, args=("stall", 3.0))  # it answers when it is over
+    info = drive_until_lost(env, info, hung.start)
+    error = env.interface.game_error
+    assert isinstance(error, TelemetryError)
+    assert error.state is TelemetryState.in_menu
+    assert re.search(r"no telemetry for \d\.\d s: .* is connected, but silent", info["game_lost"])
+    hung.join(20.0)
+    wait_until(lambda: game.state()["keys"] == [], "all keys are released")
+    drive_until_moved(env, env.reset()[1])
+
+
+def test_a_ghost_that_cannot_be_saved_is_a_warning_and_driving_goes_on(
+    game: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    ghosts = game.fault("no_ghost")["ghosts"]
+    with contextlib.closing(live_env(game, save_replays=True)) as env:
+        drive_until_moved(env, env.reset()[1])
+        env.wait()
+        assert re.search(
+            rf"no ghost saved: nothing answers on 127\.0\.0\.1:{game.ghost_port} .*save_replays", caplog.text
+        )
+        assert env.interface.game.open().telemetry.state is TelemetryState.receiving
+        assert game.state()["ghosts"] == ghosts
+        drive_until_moved(env, env.reset()[1])
+        game.clear("no_ghost")
+        env.wait()
+        wait_until(lambda: game.state()["ghosts"] == ghosts + 1, "a ghost is saved")
+
+
 def test_a_speed_in_another_unit_is_said(game: StandIn, env: Any) -> None:
     info = drive_until_lost(env, env.reset()[1], lambda: game.fault("kmh"), timeout_s=20.0)
     assert env.interface.game_error.state is TelemetryState.implausible

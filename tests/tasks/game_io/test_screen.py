@@ -244,9 +244,7 @@ def test_placing_is_said_once_in_a_while(
 
 @pytest.mark.usefixtures("collects_sockets")
 def test_server_that_goes_away_is_an_error() -> None:
-    reason = displays.missing()
-    if reason is not None:
-        pytest.skip(reason)
+    displays.require_server()
     with displays.x_server() as display:
         game = PlainWindow(display)
         window = open_window("Trackmania", display)

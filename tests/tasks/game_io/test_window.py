@@ -224,9 +224,7 @@ def test_another_program_with_the_number_of_the_closed_window_is_not_the_game(di
 
 @pytest.mark.usefixtures("collects_sockets")
 def test_server_that_goes_away_closes_the_window() -> None:
-    reason = displays.missing()
-    if reason is not None:
-        pytest.skip(reason)
+    displays.require_server()
     with displays.x_server() as display:
         game = PlainWindow(display)
         window = open_window("Trackmania", display)

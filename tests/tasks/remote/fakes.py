@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from tasks.game_io import exit_release
+from tasks.game_io.errors import GameError
 from tasks.observation import Field, ObservationSpec
 from tasks.samples import EPISODE_STATISTICS
 
@@ -149,3 +152,90 @@ def make_env(**kwargs: Any) -> CountingEnv:
 def make_policy(**kwargs: Any) -> RandomPolicy:
     """The policy, from plain data."""
     return RandomPolicy(**kwargs)
+
+
+class OneGame:
+    """A game that is there only once on this machine; it is given up by ``close`` and by the end of the process.
+
+    Args:
+        folder: Identifies the game.
+
+    Raises:
+        RuntimeError: Somebody has it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import fcntl
+
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RuntimeError("two environments drive the one game") from None
+
+    def close(self) -> None:
+        """Gives it up."""
+        self._lock.close()
+
+
+class SingleGameEnv(CountingEnv):
+    """A game that is there only once: a second environment anywhere on this machine fails while one exists.
+
+    Writes what happens to it into a file: process, "reset" with the seed, "end", "let go", "interrupted".
+
+    Args:
+        folder: Where its lock and its diary are.
+        hang: Reset waits for ever, as for a game that does not come, unless it is watched.
+        trouble: What reset says that is wrong with the game.
+        **kwargs: Of ``CountingEnv``.
+    """
+
+    metadata = {"render_modes": [], "single_game": True}  # noqa: RUF012 - Gymnasium's own form
+
+    def __init__(self, folder: str, hang: str = "", trouble: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._folder, self._hang, self._trouble = Path(folder), hang, trouble
+        self._stop: Callable[[], bool] = lambda: False
+        self._game = OneGame(self._folder)
+        self._unregister = exit_release.register(lambda: self._write("let go"))
+        self._has_ended = True
+
+    def watch(self, stop: Callable[[], bool]) -> None:
+        """As of a ``TaskEnv``."""
+        self._stop = stop
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self._write(f"reset {seed}")
+        if self._trouble:
+            raise GameError(self._trouble)
+        while self._hang and not (self._hang == "watched" and self._stop()):
+            time.sleep(0.01)
+        if self._hang:
+            self._write("interrupted")
+            raise RuntimeError("interrupted")
+        self._has_ended = False
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._has_ended:
+            raise RuntimeError("call reset() before step()")
+        result = super().step(action)
+        self._has_ended = result[2] or result[3]
+        if self._has_ended:
+            self._write("end")
+        return result
+
+    def close(self) -> None:
+        super().close()
+        self._unregister()
+        self._game.close()
+
+    def _write(self, event: str) -> None:
+        with (self._folder / "diary").open("a") as file:
+            file.write(f"{os.getpid()} {event}\n")
+
+
+def make_single_game(**kwargs: Any) -> SingleGameEnv:
+    """The environment, from plain data."""
+    return SingleGameEnv(**kwargs)

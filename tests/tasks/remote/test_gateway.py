@@ -16,7 +16,7 @@ import pytest
 from tasks.remote import link
 from tasks.remote.gateway import Gateway
 from tasks.remote.rollout import Rollout
-from tasks.remote.uplink import Outbox, RefusedError, Uplink
+from tasks.remote.uplink import RefusedError, Uplink
 from tasks.samples import Segment
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 
@@ -241,46 +241,3 @@ def test_close_is_quick_with_workers_connected_and_twice() -> None:
         gateway.close()
         gateway.close()
         assert time.monotonic() - start < 1.5
-
-
-# --- the buffer of a worker in real time ---
-
-
-def test_a_full_outbox_drops_the_oldest_up_to_the_next_start_of_an_episode() -> None:
-    outbox = Outbox(capacity=3)
-    rollout = make_rollout(length=9)  # episodes of ten rows, segments of four
-    for _ in range(5):
-        outbox.append(rollout.run(4), received=0)
-    # Rows 0-3 were dropped, so 4-9 belong to an episode that lost its start; row 10 starts the next one.
-    segments = [outbox.after(seq) for seq in (0, 3, 4)]
-    counts = [segment.frames["count"][:, 0].tolist() for segment in segments if segment is not None]
-    assert counts == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
-    assert [segment.seq for segment in segments if segment is not None] == [3, 4, 5]
-    assert [len(segment.action) for segment in segments if segment is not None] == [2, 4, 4]
-    assert outbox.dropped == 2
-
-
-def test_a_cut_reaches_over_segments_that_are_still_to_come() -> None:
-    outbox = Outbox(capacity=1)
-    rollout = make_rollout(length=9)
-    kept = []
-    for _ in range(6):
-        outbox.append(rollout.run(4), received=0)
-        kept.append(outbox.after(0))
-    # 0-3 is kept until 4-7 pushes it out and is cut itself; 8-11 loses 8 and 9; 12-15 pushes 10-11 out, and so on.
-    last = kept[2]
-    assert last is not None
-    assert last.frames["count"][:, 0].tolist() == [0, 1]
-    assert last.is_first[0]
-
-
-def test_what_the_learner_has_received_is_forgotten_without_a_cut() -> None:
-    outbox = Outbox(capacity=2)
-    rollout = make_rollout(length=9)
-    for received in range(5):
-        outbox.append(rollout.run(4), received)
-    assert outbox.dropped == 0
-    assert len(outbox) == 2
-    segment = outbox.after(4)
-    assert segment is not None
-    assert (segment.seq, len(segment)) == (5, 4)

@@ -85,6 +85,19 @@ def metadata(kind: str = "weights", data: str = '{"version": 1}', compressed: st
     return {"__metadata__": {"kind": kind, "data": data, "compressed": compressed}}
 
 
+@pytest.mark.parametrize("flag", ["terminated", "truncated"])
+def test_rows_that_cannot_follow_one_another_are_refused(flag: str) -> None:
+    segment = make_segment()
+    none = np.zeros(len(segment), np.bool_)
+    plain = replace(segment, terminated=none, truncated=none, is_first=none)
+    ends: dict[str, Any] = {flag: np.arange(len(segment)) == 1}
+    goes_on = replace(plain, **ends)
+    with pytest.raises(link.LinkError, match="a row after the end of an episode must be a first row"):
+        link.decode_segment(link.encode_segment(goes_on), SPEC)
+    with pytest.raises(link.LinkError, match="a first row cannot end its episode"):
+        link.decode_segment(link.encode_segment(replace(plain, is_first=~none, **ends)), SPEC)
+
+
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("check_samples", [False, True])
 def test_a_segment_survives(compress: bool, check_samples: bool) -> None:
@@ -281,3 +294,48 @@ def _damage(message: bytes, rng: np.random.Generator) -> bytes:
     else:
         return rng.bytes(int(rng.integers(200)))
     return bytes(damaged)
+
+
+# --- workers from elsewhere ---
+
+
+@pytest.mark.parametrize("ping", [link.Ping(12.5, 3), link.Ping(0.0, 0)])
+def test_a_ping_survives(ping: link.Ping) -> None:
+    assert link.decode_ping(link.encode_ping(ping)) == ping
+    unknown = link.decode_ping(link.encode_ping(link.Ping(float("nan"), 0)))
+    assert np.isnan(unknown.round_trip_ms)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("inf"), -float("inf"), 1e300])
+def test_a_ping_with_an_impossible_time_is_refused(value: float) -> None:
+    with pytest.raises(link.LinkError, match="round trip of"):
+        link.decode_ping(link.encode_ping(link.Ping(value, 0)))
+
+
+def test_statistics_may_be_unknown_but_not_infinite() -> None:
+    segment = make_segment()
+    unknown = replace(segment, episodes=({"lap_time_s": float("nan")},))
+    assert np.isnan(link.decode_segment(link.encode_segment(unknown), SPEC).segment.episodes[0]["lap_time_s"])
+    with pytest.raises(link.LinkError, match="must not be infinite"):
+        link.decode_segment(link.encode_segment(replace(segment, episodes=({"return": float("inf")},))), SPEC)
+
+
+def test_frames_that_are_no_numbers_are_refused() -> None:
+    segment = make_segment()
+    name = next(name for name, frames in segment.frames.items() if frames.dtype == np.float32)
+    for value in (np.nan, np.inf):
+        frames = np.array(segment.frames[name])
+        frames[-1] = value
+        message = link.encode_segment(replace(segment, frames={**segment.frames, name: frames}))
+        with pytest.raises(link.LinkError, match="frames must be finite"):
+            link.decode_segment(message, SPEC)
+
+
+def test_a_mismatch_names_the_part_that_differs() -> None:
+    ours = link.joint_fingerprint("task A", "network A")
+    explain = link.explain_mismatch
+    assert "another task than the learner: fingerprint 'task B', expected 'task A'" in explain("task B", ours)
+    assert "another task" in explain(link.joint_fingerprint("task B", "network B"), ours)
+    assert "another network than the learner: fingerprint 'network B', expected 'network A'" in explain(
+        link.joint_fingerprint("task A", "network B"), ours
+    )

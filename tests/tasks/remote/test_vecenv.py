@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.remote import launch
-from tasks.remote.launch import Place, WorkerFailed
+from tasks.remote import worker_process
+from tasks.remote.launch import LocalLauncher, Place, WorkerFailed
 from tasks.remote.vecenv import RemoteVecEnv
 from tasks.samples import Segment
 
@@ -141,8 +141,10 @@ def test_newest_weights_win() -> None:
 def test_a_killed_worker_is_restarted_under_a_new_name_and_counted() -> None:
     with started() as vecenv:
         before = receive(vecenv, 4)
-        assert vecenv._launcher is not None
-        process = vecenv._launcher._processes[Place("worker", 0)]
+        assert vecenv._pool is not None
+        launcher = vecenv._pool.launcher
+        assert isinstance(launcher, LocalLauncher)
+        process = launcher._processes[Place("worker", 0)]
         os.kill(process.pid, signal.SIGKILL)
         old = before[0].worker
         segments = before
@@ -192,7 +194,7 @@ def test_a_worker_that_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch
     def refuse() -> subprocess.Popen[str]:
         raise OSError("too many open files")
 
-    monkeypatch.setattr(launch, "_spawn", refuse)
+    monkeypatch.setattr(worker_process, "spawn", refuse)
     with started() as vecenv, pytest.raises(WorkerFailed, match="could not be started: too many open files"):
         receive(vecenv, 1)
 
@@ -291,7 +293,7 @@ def test_a_killed_evaluator_does_its_request_again() -> None:
     with started(evaluator=True, env={"length": 20, "step_s": 0.02}) as vecenv:
         wait_until(lambda: Place("evaluator", 0) in vecenv.process_ids())
         vecenv.request_evaluation({"value": np.array([0.5], np.float32)}, 3, seeds=[1, 2, 3, 4])
-        wait_until(lambda: vecenv._gateway is not None and vecenv._gateway.num_connected("evaluator") == 1)
+        wait_until(lambda: vecenv._pool is not None and vecenv._pool.gateway.num_connected("evaluator") == 1)
         time.sleep(0.3)
         os.kill(vecenv.process_ids()[Place("evaluator", 0)], signal.SIGKILL)
         wait_until(lambda: not vecenv.is_evaluating)
@@ -436,7 +438,7 @@ def test_wrong_uses_are_explained() -> None:
             vecenv.reset()
         with pytest.raises(ValueError, match="evaluator"):
             vecenv.request_evaluation({}, 1, [0])
-    with pytest.raises(ValueError, match="num_workers must be from 1 to num_actors"):
+    with pytest.raises(ValueError, match="num_workers must be from 0 to num_actors"):
         make(num_actors=1, num_workers=2)
     with pytest.raises(ValueError, match="observation must be"):
         make(observation="picture")

@@ -24,9 +24,12 @@ from tasks.roles.findings import Problem
 from tasks.roles.task_check import TaskCheck
 from tasks.sim.track import load_track
 from tasks.trackmania.lidar_sensor import LidarSensor
-from tests.tasks.game_io.plain_window import PlainWindow
 from tests.tasks.game_io.stand_ins import StandIn
 from tests.tasks.roles.people import Person, put_at_start
+
+pytest.importorskip("Xlib", reason="python-xlib is not installed: pip install '.[game]'")
+
+from tests.tasks.game_io.plain_window import PlainWindow
 
 TIMEOUT_S = 40.0
 

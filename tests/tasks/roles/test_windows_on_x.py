@@ -10,9 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Xlib import XK, X
-from Xlib.display import Display
-from Xlib.ext import xtest
 
 from tasks import registry
 from tasks.config import GameKind, LiveConfig, TaskConfig
@@ -21,6 +18,12 @@ from tasks.roles import check, record
 from tasks.roles.config import CheckConfig, RecordConfig
 from tasks.trackmania.reference_path import load_reference_path
 from tests.tasks.game_io.stand_ins import StandIn
+
+pytest.importorskip("Xlib", reason="python-xlib is not installed: pip install '.[game]'")
+
+from Xlib import XK, X
+from Xlib.display import Display
+from Xlib.ext import xtest
 
 TIMEOUT_S = 60.0
 

@@ -1,0 +1,79 @@
+"""Runs the two ends of a connection in processes of their own, and hands their answers to the caller."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+TIMEOUT_S = 120.0
+
+_spawn = multiprocessing.get_context("spawn")
+
+
+def answers(learner: Callable[..., None], worker: Callable[..., None], *arguments: Any) -> tuple[Any, Any]:
+    """Starts ``learner(connection, *arguments)`` and, with the address that it sends first, ``worker``.
+
+    Returns:
+        What each of them sends at its end; both stay (``wait_done``) until both have.
+    """
+    processes: list[Any] = []
+    try:
+        learning = _start(learner, processes, *arguments)
+        address = _receive(learning, processes)
+        working = _start(worker, processes, address, *arguments)
+        answer = _receive(learning, processes)
+        worker_answer = _receive(working, processes)
+        for connection, process in ((working, processes[1]), (learning, processes[0])):
+            connection.send("done")
+            process.join(10.0)
+        return answer, worker_answer
+    finally:
+        for process in processes:
+            _kill(process)
+
+
+def wait_done(connection: Connection) -> None:
+    """What each end does after its answer, before it hangs up."""
+    if connection.poll(TIMEOUT_S):
+        connection.recv()
+
+
+def _start(end: Callable[..., None], processes: list[Any], *arguments: Any) -> Connection:
+    near, far = _spawn.Pipe()
+    process = _spawn.Process(target=_run, args=(end, far, *arguments))
+    process.start()
+    far.close()
+    processes.append(process)
+    return near
+
+
+def _run(end: Callable[..., None], connection: Connection, *arguments: Any) -> None:
+    """In the new process."""
+    with contextlib.suppress(AttributeError):  # Windows
+        os.setpgrp()  # so that what it starts can be ended with it
+    end(connection, *arguments)
+
+
+def _kill(process: Any) -> None:
+    """Ends the process, if it still runs, and what it left behind."""
+    process.kill()
+    with contextlib.suppress(AttributeError, OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.join(5.0)
+
+
+def _receive(connection: Connection, processes: Sequence[Any]) -> Any:
+    """The next answer; an error when a process has failed instead."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not connection.poll(0.2):
+        if any(process.exitcode for process in processes):
+            raise RuntimeError("a measuring process failed; its error is above")
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"no answer within {TIMEOUT_S:.0f} s")
+    return connection.recv()

@@ -1,0 +1,98 @@
+"""What became of the segments: what workers drove against what the learner's stored replay holds, number by number."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from algos.replay_storage import ReplayStorage
+from tasks.observation import ObservationSpec
+from tasks.remote.outbox import FILE_NAME
+from tasks.samples import Segment
+
+
+class Account(NamedTuple):
+    """Numbers of segments, of all workers."""
+
+    driven: int
+    """Segments that workers made; of workers without an outbox, those up to the last stored one."""
+    stored: int
+    """Different ones in the stored replay."""
+    waiting: int
+    """Not stored, and still in an outbox."""
+    dropped: int
+    """Given up by an outbox that was full."""
+    doubled: int
+    """Stored once too often."""
+    env_steps: int
+    """In what is stored."""
+    workers: int
+    """Of which something is stored."""
+
+    @property
+    def lost(self) -> int:
+        """Neither stored, nor waiting, nor dropped."""
+        return self.driven - self.stored - self.waiting - self.dropped
+
+
+class Outbox(NamedTuple):
+    """What an outbox on the disk says."""
+
+    identity: str
+    last_seq: int
+    dropped: int
+    waiting: frozenset[int]
+
+
+def account(replay: Path, spec: ObservationSpec, capacity: int, outboxes: Mapping[str, Path]) -> Account:
+    """Compares; all processes must have ended.
+
+    Args:
+        replay: Folder of the stored replay, of which nothing has been overwritten yet.
+        spec: What was observed.
+        capacity: Rows that it may hold.
+        outboxes: Folder of each far worker's outbox, by its name; empty: the workers were the learner's own.
+    """
+    memory = _Numbers()
+    with ReplayStorage(replay, spec, capacity, read_only=True) as storage:
+        storage.load(memory)
+    driven = {worker: max(numbers) for worker, numbers in memory.numbers.items()}
+    waiting = dropped = 0
+    for name, folder in outboxes.items():
+        outbox = read_outbox(folder)
+        worker = f"{name}.{outbox.identity}"
+        driven[worker] = outbox.last_seq
+        waiting += len(outbox.waiting - set(memory.numbers.get(worker, ())))
+        dropped += outbox.dropped
+    stored = sum(len(numbers) for numbers in memory.numbers.values())
+    doubled = sum(numbers.total() - len(numbers) for numbers in memory.numbers.values())
+    return Account(sum(driven.values()), stored, waiting, dropped, doubled, memory.env_steps, len(memory.numbers))
+
+
+def read_outbox(folder: Path) -> Outbox:
+    """Reads the outbox of a worker that has ended."""
+    with closing(sqlite3.connect(folder / FILE_NAME)) as db:
+        facts = dict(db.execute("SELECT name, value FROM facts"))
+        waiting = frozenset(seq for (seq,) in db.execute("SELECT seq FROM segments WHERE message IS NOT NULL"))
+    return Outbox(str(facts["identity"]), int(facts.get("last_seq", 0)), int(facts.get("dropped", 0)), waiting)
+
+
+class _Numbers:
+    """Takes the segments of a stored replay as a memory does, and keeps their numbers."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, Counter[int]] = {}
+        self.env_steps = 0
+
+    def start_at(self, row: int, received: Mapping[str, int], streams: Any) -> None:
+        if row:
+            raise ValueError(f"the first {row} rows of the stored replay have been overwritten")
+
+    def append(self, segment: Segment) -> bool:
+        self.numbers.setdefault(segment.worker, Counter())[segment.seq] += 1
+        self.env_steps += segment.num_env_steps
+        return True

@@ -1,0 +1,100 @@
+"""``train.py`` as a process on one of the machines: with a folder and a log of its own, ended as Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from benchmarks.two_machines.network import ROOT
+
+ENDS_WITHIN_S = 20.0
+"""Time that a program has to end after Ctrl-C; then it is killed."""
+
+_TAIL_BYTES = 3_000
+
+
+class ProgramError(RuntimeError):
+    """Raised when a program ends that should not, or not as it should."""
+
+
+class Program:
+    """One ``train.py``, from the start to the end of the ``with``.
+
+    Args:
+        name: Of its log.
+        words: Its command line.
+        folder: Where it runs.
+        prefix: Command that it is started with, such as one that enters a network namespace.
+    """
+
+    def __init__(self, name: str, words: Sequence[str], folder: Path, prefix: Sequence[str] = ()) -> None:
+        self.name = name
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / f"{name}.log"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*prefix, sys.executable, str(ROOT / "train.py"), *words],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Out of the reach of this terminal's Ctrl-C: that is for whoever started all of them.
+                start_new_session=True,
+            )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def wait(self, timeout_s: float) -> None:
+        """Waits for its end.
+
+        Raises:
+            ProgramError: It does not end, or not well.
+        """
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise ProgramError(f"{self.name} did not end within {timeout_s:.0f} s:\n{self.tail()}") from None
+        if code:
+            raise ProgramError(f"{self.name} ended with exit code {code}:\n{self.tail()}")
+
+    def require_running(self) -> None:
+        """Raises a ``ProgramError`` if it has ended."""
+        if not self.is_running:
+            raise ProgramError(f"{self.name} ended with exit code {self._process.returncode}:\n{self.tail()}")
+
+    def interrupt(self) -> None:
+        """Ctrl-C, and waits for its end.
+
+        Raises:
+            ProgramError: It does not end, or not well.
+        """
+        if self.is_running:
+            self._process.send_signal(signal.SIGINT)
+        self.wait(ENDS_WITHIN_S)
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+
+    def close(self) -> None:
+        """Ends it for good."""
+        if self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,82 @@
+"""From a role to what does it: the roles that need no algorithm. Called by ``train.py`` with the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from tasks.command_line import Role
+from tasks.config import TaskConfig
+from tasks.remote.config import RemoteConfig
+from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
+
+
+class RoleConfig(Protocol):
+    """The part of a run's configuration that these roles read."""
+
+    task: Any
+    record: RecordConfig
+    drive: DriveConfig
+    check: CheckConfig
+    remote: RemoteConfig
+    headless: bool
+
+
+def run(role: Role, config: RoleConfig, runs: Path) -> int:
+    """Does what the role says until it is done, or interrupted.
+
+    Args:
+        role: record, drive, check or server.
+        config: The configuration, its game decided.
+        runs: Folder of all runs.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: What was asked for cannot be done.
+        GameError: The live game cannot be used.
+    """
+    task: TaskConfig = config.task
+    if role is Role.record:
+        from tasks.roles import record
+
+        record.run(task, config.record, headless=config.headless, runs=runs)
+    elif role is Role.drive:
+        from tasks.roles import drive
+
+        drive.run(task, config.drive, headless=config.headless, runs=runs)
+    elif role is Role.check:
+        from tasks.roles import check
+
+        check.run(task, config.check, headless=config.headless, runs=runs)
+    elif role is Role.server:
+        from tasks.remote import relay
+
+        return relay.run(config.remote, headless=config.headless)
+    else:
+        raise ValueError(f"role must be record, drive, check or server, got {role.value}")
+    return 0
+
+
+def run_without_configuration(role: Role, folder: str | None, hosts: list[str], workers: list[str]) -> str:
+    """Installs the plugin, or makes credentials; returns what was done, for people.
+
+    Args:
+        role: install_plugin or make_credentials.
+        folder: Where; None: where OpenPlanet looks for plugins.
+        hosts: DNS names and addresses of learner and relay.
+        workers: Names of the workers.
+
+    Raises:
+        ValueError: It cannot be done.
+    """
+    if role is Role.install_plugin:
+        from tasks.game_io.plugin_install import install_plugin
+
+        return install_plugin(Path(folder) if folder else None)
+    from tasks.remote.credentials import make_credentials
+
+    if folder is None:
+        raise ValueError("--make-credentials needs a folder, such as --make-credentials credentials")
+    return make_credentials(folder, hosts, workers)

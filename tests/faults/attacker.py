@@ -1,0 +1,81 @@
+"""Somebody with a worker's token who sends what no worker would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import grpc
+
+from tasks.remote import link
+from tasks.remote.credentials import load_client
+from tests.faults.messages import hello
+
+CALL_TIMEOUT_S = 60.0
+END = b"the end"
+"""No message at all: it ends a stream of segments, after those before it were taken."""
+ENDED = "segment refused: message of only 7 bytes"
+
+
+class Outcome(NamedTuple):
+    """What came of a call."""
+
+    code: str
+    """Status of gRPC."""
+    details: str = ""
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether nothing that was sent was objected to."""
+        return self.code == "OK" or self.details == ENDED
+
+
+class Attacker:
+    """A client that says what it likes.
+
+    Args:
+        address: host:port of a learner or a relay.
+        folder: Credentials that it has got hold of.
+        identity: Name, and suffix of an outbox, under which it goes.
+        token: Instead of that of the credentials.
+    """
+
+    def __init__(self, address: str, folder: Path, identity: str, token: str | None = None) -> None:
+        credentials = load_client(folder)
+        self.identity = identity
+        secret = credentials.token if token is None else token
+        self._metadata = (("authorization", f"Bearer {secret}"), ("worker", identity))
+        options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.secure_channel(address, credentials.channel, options)
+
+    def greet(self, picture_bytes: int) -> Outcome:
+        """Says hello as a worker should."""
+        return self.call("Hello", hello(self.identity, picture_bytes))
+
+    def push(self, *messages: bytes) -> Outcome:
+        """Sends segments on one stream, until one is refused or all are taken."""
+        return self.call("Push", *messages, END)
+
+    def call(self, method: str, *messages: bytes) -> Outcome:
+        """One call with these messages; hangs up at the first weights."""
+        call = self._channel.stream_stream(f"/{link.SERVICE}/{method}")(
+            iter(messages), metadata=self._metadata, timeout=CALL_TIMEOUT_S
+        )
+        try:
+            for _ in call:
+                if method == "Weights":
+                    call.cancel()
+                    return Outcome("OK")
+        except grpc.RpcError as error:
+            return Outcome(error.code().name, error.details() or "")
+        return Outcome("OK")
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,201 @@
+"""A learner as a process of its own: the product's loop, replay and ends of the link, an algorithm that learns nothing.
+
+Started by ``rig`` with one JSON argument. It resumes as the product does: everything that is stored is loaded, and the
+workers go on behind it. How it stands is written to a file several times a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from algos.learner import Learner, LearnerSchedule
+from algos.pace import Pace
+from algos.replay_memory import ReplayMemory
+from algos.replay_storage import ReplayStorage
+from algos.sources import RemoteSource
+from tasks.evaluation import EvaluationReport
+from tasks.remote.config import RemoteConfig
+from tasks.remote.gateway import Gateway
+from tasks.remote.invitation import read_entrance
+from tasks.remote.link_group import LearnerLink
+from tasks.samples import Segment
+from tests.faults.numbered_env import fingerprint, make_spec
+from tests.faults.status_file import write_status
+
+CAPACITY = 1_000_000
+_STATUS_S = 0.1
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What a learner process does, as plain data."""
+
+    folder: str
+    """Of the stored replay."""
+    status: str
+    """File in which it says how it stands."""
+    credentials: str
+    picture_bytes: int
+    listen: str | None = "127.0.0.1:0"
+    relay: str | None = None
+    """host:port of a relay, instead of listening."""
+    max_workers: int = 32
+    segment_s: float = 0.0
+    """What it is slowed by at each segment [s]."""
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+class NoAlgorithm:
+    """Weights that hold nothing but their version."""
+
+    def __init__(self) -> None:
+        self.version = 0
+
+    def update(self, batch: Any) -> Mapping[str, torch.Tensor]:
+        return {"critic_loss": torch.zeros(())}
+
+    def acting_weights(self) -> dict[str, np.ndarray]:
+        # Asked for once for each version, which begins at 1.
+        self.version += 1
+        return {"version": np.array([self.version], np.int64)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class SlowListener:
+    """Takes its time over each segment."""
+
+    def __init__(self, segment_s: float, stop: threading.Event) -> None:
+        self._segment_s = segment_s
+        self._stop = stop
+
+    def on_segments(self, segments: Sequence[Segment]) -> None:
+        if self._segment_s:
+            self._stop.wait(self._segment_s * len(segments))
+
+    def on_log(self, metrics: Mapping[str, float]) -> None:
+        """Nothing to do."""
+
+    def on_evaluation_request(self) -> None:
+        """Nothing to do."""
+
+    def on_evaluation(self, report: EvaluationReport) -> None:
+        """Nothing to do."""
+
+    def on_checkpoint(self, is_periodic: bool) -> None:
+        """Nothing to do: the replay is what is looked at."""
+
+
+class StartedLink:
+    """A link that is open already, as the vectorised environment that a ``RemoteSource`` expects."""
+
+    def __init__(self, link: LearnerLink) -> None:
+        self._link = link
+
+    def start(self) -> None:
+        """Nothing to start: all workers come from elsewhere."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+
+def main() -> int:
+    """Learns until SIGTERM."""
+    config = LearnerConfig(**json.loads(sys.argv[1]))
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="learner %(levelname)s %(name)s: %(message)s")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    spec = make_spec(config.picture_bytes)
+    memory = ReplayMemory(spec, CAPACITY, n_step=1, gamma=0.99, seed=0)
+    with contextlib.ExitStack() as stack:
+        storage = stack.enter_context(ReplayStorage(config.folder, spec, CAPACITY))
+        rows = storage.load(memory)
+        link = _open_link(config, storage.received)
+        stack.callback(link.close)
+        learner = Learner(
+            RemoteSource(StartedLink(link)),
+            memory,
+            storage,
+            NoAlgorithm(),
+            Pace(0.0, 0.02, env_steps_before_training=10),
+            _schedule(),
+            SlowListener(config.segment_s, stop),
+            stop,
+        )
+        learner.publishes_first = True
+        reporter = threading.Thread(target=_report, args=(config, link, storage, rows, stop), daemon=True)
+        reporter.start()
+        learner.run()
+    return 0
+
+
+def _open_link(config: LearnerConfig, received: Mapping[str, int]) -> Any:
+    remote = RemoteConfig(
+        listen=config.listen if config.relay is None else None,
+        relay=config.relay,
+        credentials=config.credentials,
+        max_workers=config.max_workers,
+        max_message_mb=4,
+    )
+    spec, agreed = make_spec(config.picture_bytes), fingerprint(config.picture_bytes)
+    if config.relay is None:
+        return Gateway(spec, agreed, far=read_entrance(remote).listener, received=received)
+    from tasks.remote.relay_link import open_relay_link
+
+    return open_relay_link(remote, spec, agreed, received)
+
+
+def _schedule() -> LearnerSchedule:
+    return LearnerSchedule(
+        batch_size=4,
+        max_env_steps=10**9,
+        update_model_interval=5,
+        log_interval=10**9,
+        evaluation_interval=0,
+        evaluation_seeds=(),
+        checkpoint_interval=0,
+        save_period_s=10**9,
+        warm_up_log_period_s=10**9,
+    )
+
+
+def _report(config: LearnerConfig, link: Any, storage: ReplayStorage, loaded: int, stop: threading.Event) -> None:
+    """Says now and then how things stand."""
+    while not stop.is_set():
+        write_status(
+            Path(config.status),
+            pid=os.getpid(),
+            address=getattr(link, "far_address", None),
+            loaded=loaded,
+            rows=storage.total_rows,
+            workers=sum(worker.connected for worker in link.workers()),
+            statistics=link.statistics(),
+            at_s=time.monotonic(),
+        )
+        stop.wait(_STATUS_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,410 @@
+"""Learner, relay and workers as processes that can be killed, with a network in between that can be broken.
+
+A ``Rig`` belongs to one test. Its parts find each other through a proxy, so that a learner that comes back on another
+port is found by workers that dial the old one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from tests.faults.audit import Account, StoredRows
+from tests.faults.learner_process import LearnerConfig
+from tests.faults.numbered_env import read_ledger
+from tests.faults.proxy import TcpProxy
+from tests.faults.relay_process import RelayConfig
+from tests.faults.status_file import read_status
+from tests.faults.worker_process import WorkerConfig
+
+PATIENCE_S = 90.0
+"""How long anything may take that is waited for; a machine that is busy takes a while."""
+PICTURE_BYTES = 64
+
+_ROOT = Path(__file__).resolve().parents[2]
+_TAIL_BYTES = 4_000
+_ANNOUNCED = re.compile(rb"workers join at (\S+) ")
+
+
+class Process:
+    """A Python process that is started, and killed, and started again.
+
+    Args:
+        name: Of its log.
+        program: What runs: words for the interpreter.
+        folder: Where its log is.
+        prefix: Command that it is started with, such as one that enters a network namespace.
+        environment: Variables beside those of the tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program: Sequence[str],
+        folder: Path,
+        prefix: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._program = list(program)
+        self._folder = folder
+        self._prefix = list(prefix)
+        self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_begins = 0
+
+    def launch(self, *words: str) -> None:
+        """Starts it, in a process group of its own."""
+        assert not self.is_running
+        self._log_begins = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self._prefix, sys.executable, *self._program, *words],
+                cwd=self._folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended by itself, and not in good order."""
+        return self._process is not None and (self._process.poll() or 0) > 0
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """kill -9, also of the processes that it has started; returns when it is gone."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE_S)
+
+    def stop(self) -> int:
+        """Asks it to end, and waits for that; its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        """Waits for its end; its exit code."""
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {timeout_s:.0f} s:\n{self.tail()}") from None
+
+    def announced_address(self) -> str:
+        """host:port that it says workers join at, since it was started last."""
+
+        def found() -> re.Match[bytes] | None:
+            return _ANNOUNCED.search(self.log.read_bytes()[self._log_begins :])
+
+        wait_until(lambda: found() or not self.is_running, self)
+        announced = found()
+        assert announced is not None, f"{self.name} ended:\n{self.tail()}"
+        return announced.group(1).decode()
+
+    def tail(self) -> str:
+        """The end of its log."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+        return ""
+
+    def close(self) -> None:
+        """Ends it for good."""
+        if self._process is not None:
+            self.kill()
+
+
+class LearnerProcess(Process):
+    """A learner; what it has stored outlives it.
+
+    Args:
+        folder: Of its log, its status and its replay.
+        config: Of ``learner_process``, but for folder and status.
+        found_by: The proxy that leads to it.
+        name: Of its log.
+        replay: Where its replay lies; None: below ``folder``.
+        **kwargs: Of ``Process``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        found_by: TcpProxy | None = None,
+        name: str = "learner",
+        replay: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name, ["-m", "tests.faults.learner_process"], folder, **kwargs)
+        self.replay = folder / "replay" if replay is None else replay
+        self._status = folder / f"{name}.status"
+        self._settings = config
+        self._found_by = found_by
+
+    def start(self, **changes: Any) -> None:
+        """Starts it, or starts it again with what it has stored; returns when it can be dialled."""
+        self.begin(**changes)
+        self.await_ready()
+
+    def begin(self, **changes: Any) -> None:
+        """``start`` without waiting."""
+        self._status.unlink(missing_ok=True)
+        self._settings = {**self._settings, **changes}
+        self.launch(LearnerConfig(folder=str(self.replay), status=str(self._status), **self._settings).to_json())
+
+    def await_ready(self) -> None:
+        """Waits until it can be dialled, or dials."""
+        wait_until(lambda: self.status or not self.is_running, self)
+        assert self.is_running, f"{self.name} ended:\n{self.tail()}"
+        if self._found_by is not None:
+            self._found_by.target = self.status["address"]
+
+    def await_rows(self, count: int, *others: Process) -> None:
+        """Waits until it has so many rows, while these others run."""
+        wait_until(lambda: self.rows >= count, self, *others)
+
+    def await_more(self, count: int, *others: Process) -> None:
+        """Waits until so many more rows have come in."""
+        self.await_rows(self.rows + count, *others)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What it said last."""
+        return read_status(self._status)
+
+    @property
+    def rows(self) -> int:
+        """Rows in its replay."""
+        return int(self.status.get("rows", 0))
+
+    @property
+    def unacknowledged(self) -> int:
+        """Segments that it has received and not stored."""
+        return int(self.status["statistics"]["gateway/unacknowledged"])
+
+    def kill(self) -> None:
+        """kill -9."""
+        super().kill()
+        if self._found_by is not None:
+            self._found_by.target = None
+
+
+class WorkerProcess(Process):
+    """A far worker with its courier; its outbox outlives both.
+
+    Args:
+        folder: Of its log, its ledger and its outbox.
+        config: Of ``worker_process``, but for outbox and ledger.
+        name: Of its log.
+        outbox: Where its outbox lies; None: below ``folder``.
+        **kwargs: Of ``Process``.
+    """
+
+    def __init__(
+        self, folder: Path, config: dict[str, Any], name: str = "worker", outbox: Path | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(name, ["-m", "tests.faults.worker_process"], folder, **kwargs)
+        self.outbox = folder / f"{name}.outbox" if outbox is None else outbox
+        self._ledger = folder / f"{name}.ledger"
+        self._settings = config
+
+    def start(self, **changes: Any) -> None:
+        """Starts it; what it had kept when it was killed it goes on behind."""
+        self._settings = {**self._settings, **changes}
+        self.launch(WorkerConfig(outbox=str(self.outbox), ledger=str(self._ledger), **self._settings).to_json())
+
+    def start_again(self, rows: int) -> int:
+        """Starts it after a kill.
+
+        Args:
+            rows: It drives on until there are at least so many in all.
+
+        Returns:
+            How many there will be.
+        """
+        kept, episode = self.kept, int(self._setting("length")) + 1
+        episodes = max(-((kept - rows) // episode), 1)
+        self.start(first=kept + 1, episodes=episodes)
+        return kept + episodes * episode
+
+    def await_made(self, count: int, *others: Process) -> None:
+        """Waits until it has driven so many rows, while these others run."""
+        wait_until(lambda: self.made >= count, self, *others)
+
+    @property
+    def made(self) -> int:
+        """Rows that were driven, as far as numbers go."""
+        return read_ledger(self._ledger)
+
+    @property
+    def kept(self) -> int:
+        """Rows up to which the outbox of a worker that is not running has taken everything.
+
+        Read from the file itself: every segment of a worker that was killed has the same number of rows.
+        """
+        assert not self.is_running
+        with contextlib.closing(sqlite3.connect(self.outbox / "outbox.sqlite3")) as db:
+            (segments,) = db.execute("SELECT value FROM facts WHERE name = 'last_seq'").fetchone() or (0,)
+        return int(segments) * int(self._setting("rows"))
+
+    def finish(self, timeout_s: float = PATIENCE_S) -> None:
+        """Waits until it has ended by itself, everything delivered."""
+        code = self.wait(timeout_s)
+        assert code == 0, f"{self.name} ended with {code}:\n{self.tail()}"
+
+    def courier_pid(self) -> int:
+        """Of its courier, once that runs."""
+
+        def children() -> list[int]:
+            threads = Path(f"/proc/{self.pid}/task").glob("*/children")
+            return [int(pid) for thread in threads for pid in thread.read_text().split()]
+
+        wait_until(children, self)
+        return children()[0]
+
+    def _setting(self, name: str) -> Any:
+        return self._settings.get(name, WorkerConfig.__dataclass_fields__[name].default)
+
+
+class RelayProcess(Process):
+    """A relay; its spool outlives it.
+
+    Args:
+        folder: Of its log and its spool.
+        config: Of ``relay_process``, but for the spool.
+        found_by: The proxies that lead to it.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], found_by: Sequence[TcpProxy] = ()) -> None:
+        super().__init__("relay", ["-m", "tests.faults.relay_process"], folder)
+        self.spool = folder / "spool"
+        self._settings = config
+        self._found_by = found_by
+
+    def start(self) -> None:
+        """Starts it; returns when it can be dialled."""
+        self.launch(RelayConfig(spool=str(self.spool), **self._settings).to_json())
+        address = self.announced_address()
+        for proxy in self._found_by:
+            proxy.target = address
+
+    def kill(self) -> None:
+        """kill -9."""
+        super().kill()
+        for proxy in self._found_by:
+            proxy.target = None
+
+
+class Rig:
+    """A learner, workers and what lies between them, for one test.
+
+    Args:
+        folder: For everything.
+        credentials: Made by the product.
+        picture_bytes: Size of the picture in each row.
+    """
+
+    def __init__(self, folder: Path, credentials: Path, picture_bytes: int = PICTURE_BYTES) -> None:
+        self.folder = folder
+        self.credentials = credentials
+        self.picture_bytes = picture_bytes
+        self._stack = contextlib.ExitStack()
+        self.proxy = self._stack.enter_context(TcpProxy())
+
+    def learner(self, *, found_by: TcpProxy | None = None, is_near: bool = True, **config: Any) -> LearnerProcess:
+        """A learner that workers find at ``proxy``, or elsewhere; not started."""
+        kwargs = {key: config.pop(key) for key in ("replay", "name", "prefix", "environment") if key in config}
+        base = {"credentials": str(self.credentials / "learner"), "picture_bytes": self.picture_bytes}
+        proxy = found_by or (self.proxy if is_near else None)
+        return self._owned(LearnerProcess(self.folder, {**base, **config}, proxy, **kwargs))
+
+    def worker(self, name: str = "w0", *, address: str | None = None, **config: Any) -> WorkerProcess:
+        """A worker with the credentials of this name; not started."""
+        kwargs = {key: config.pop(key) for key in ("outbox", "prefix", "environment") if key in config}
+        base = {
+            "address": address or self.proxy.address,
+            "credentials": str(self.credentials / "workers" / name),
+            "picture_bytes": self.picture_bytes,
+        }
+        log = config.pop("log", name)
+        return self._owned(WorkerProcess(self.folder, {**base, **config}, log, **kwargs))
+
+    def relay(self, found_by: Sequence[TcpProxy], **config: Any) -> RelayProcess:
+        """A relay; not started."""
+        base = {"credentials": str(self.credentials / "relay")}
+        return self._owned(RelayProcess(self.folder, {**base, **config}, found_by))
+
+    def another_proxy(self) -> TcpProxy:
+        """One more way."""
+        return self._stack.enter_context(TcpProxy())
+
+    def stored(self, learner: LearnerProcess) -> StoredRows:
+        """Ends a learner in good order and reads what it has stored."""
+        if learner.is_running:
+            code = learner.stop()
+            assert code == 0, f"the learner ended with {code}:\n{learner.tail()}"
+        rows = StoredRows(learner.replay, self.picture_bytes)
+        assert not rows.damage, rows.damage[:5]
+        return rows
+
+    def account(self, learner: LearnerProcess, **sent: int) -> Account:
+        """Ends a learner in good order; what became of the rows of each worker."""
+        return self.stored(learner).account(sent)
+
+    def close(self) -> None:
+        """Ends everything that runs."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def program(self, name: str, *words: str) -> Process:
+        """``train.py`` with these words, in a folder of its own; not started."""
+        return self._owned(Process(name, [str(_ROOT / "train.py"), *words], self.folder))
+
+    def _owned(self, process: Any) -> Any:
+        self._stack.callback(process.close)
+        return process
+
+
+def wait_until(condition: Callable[[], Any], *processes: Process, timeout_s: float = PATIENCE_S) -> None:
+    """Polls until something is so.
+
+    Raises:
+        AssertionError: It was not so in time; holds the ends of the logs of these processes.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        broken = [process.name for process in processes if process.has_failed]
+        if broken or time.monotonic() > deadline_s:
+            logs = "\n".join(f"--- {process.name}\n{process.tail()}" for process in processes)
+            reason = f"{', '.join(broken)} failed" if broken else f"waited in vain for {timeout_s:.0f} s"
+            raise AssertionError(f"{reason}\n{logs}")
+        time.sleep(0.02)

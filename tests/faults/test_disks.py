@@ -1,0 +1,104 @@
+"""Disks that are full: at the worker, at the learner, at the relay."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import AddRow
+from tests.faults.rig import Rig, wait_until
+from tests.faults.small_disk import SmallDisk
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+SEGMENT_ROWS = 16
+
+
+@pytest.fixture
+def large_rows(rig: Rig) -> Rig:
+    """With rows of 8 kB, 130 kB a segment."""
+    rig.picture_bytes = 8_192
+    return rig
+
+
+@pytest.mark.fault("disk full at the worker, it pauses")
+def test_a_worker_whose_disk_is_full_waits_for_room(large_rows: Rig, tmp_path: Path, add_row: AddRow) -> None:
+    rig = large_rows
+    with SmallDisk(tmp_path / "disk", 16) as disk:
+        learner = rig.learner()
+        worker = rig.worker(outbox=disk.folder / "outbox", episodes=60, step_s=0.002)
+        learner.start()
+        worker.start()
+        learner.await_rows(320, worker)
+        rig.proxy.cut()
+        wait_until(lambda: "the disk is full" in worker.log.read_text(), worker)
+        rig.proxy.restore()
+        worker.finish()
+        add_row(rig.account(learner, w0=3_840), "tmpfs of 16 MB, learner away")
+
+
+@pytest.mark.fault("disk full at the worker, it drops")
+def test_a_worker_whose_disk_is_full_drops_and_counts(large_rows: Rig, tmp_path: Path, add_row: AddRow) -> None:
+    rig = large_rows
+    with SmallDisk(tmp_path / "disk", 16) as disk:
+        learner = rig.learner()
+        worker = rig.worker(outbox=disk.folder / "outbox", episodes=60, step_s=0.002, policy="drop_oldest")
+        learner.start()
+        worker.start()
+        learner.await_rows(320, worker)
+        rig.proxy.cut()
+        # More than the disk holds: 16 MB are 2,000 rows.
+        worker.await_made(3_400)
+        rig.proxy.restore()
+        worker.finish()
+        with contextlib.closing(sqlite3.connect(worker.outbox / "outbox.sqlite3")) as db:
+            ((dropped,),) = db.execute("SELECT value FROM facts WHERE name = 'dropped'").fetchall()
+        known = learner.status["statistics"]["gateway/dropped"]
+        account = rig.account(learner, w0=3_840)
+        assert dropped > 0
+        assert known == dropped
+        # What had arrived although the worker did not hear of it any more counts as dropped, too.
+        arrived = dropped * SEGMENT_ROWS - account.lost
+        assert 0 <= arrived <= 4 * SEGMENT_ROWS
+        add_row(account._replace(lost=0, dropped=account.lost), f"tmpfs of 16 MB; the counters say {dropped} segments")
+
+
+@pytest.mark.fault("disk full at the learner")
+def test_a_learner_whose_disk_is_full_goes_on_where_it_was(large_rows: Rig, tmp_path: Path, add_row: AddRow) -> None:
+    rig = large_rows
+    with SmallDisk(tmp_path / "disk", 64) as disk:
+        disk.fill(52)
+        learner = rig.learner(replay=disk.folder / "replay")
+        worker = rig.worker(episodes=60, step_s=0.002)
+        learner.start()
+        worker.start()
+        wait_until(lambda: not learner.is_running, worker)
+        assert "No space left on device" in learner.tail()
+        disk.free()
+        learner.start()
+        loaded = learner.status["loaded"]
+        worker.finish()
+        assert loaded > 0
+        add_row(rig.account(learner, w0=3_840), f"tmpfs; it ended with an error and resumed with {loaded:,} rows")
+
+
+@pytest.mark.fault("disk full at the relay")
+def test_a_relay_whose_disk_is_full_has_workers_wait(large_rows: Rig, add_row: AddRow) -> None:
+    rig = large_rows
+    to_learner = rig.another_proxy()
+    relay = rig.relay([rig.proxy, to_learner])
+    with SmallDisk(relay.spool, 32):
+        learner = rig.learner(is_near=False, relay=to_learner.address)
+        worker = rig.worker(episodes=60, step_s=0.002)
+        relay.start()
+        learner.start()
+        worker.start()
+        learner.await_rows(320, worker, relay)
+        learner.kill()
+        wait_until(lambda: "FULL" in relay.log.read_text(), worker, relay)
+        learner.start()
+        worker.finish()
+        add_row(rig.account(learner, w0=3_840), "tmpfs of 32 MB, learner away")

@@ -1,0 +1,170 @@
+"""The fault suite's own parts: a judge that would not notice, or a network that does not break, proves nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from algos.replay_storage import ReplayStorage
+from tasks.samples import Segment
+from tests.faults import messages, table
+from tests.faults.audit import Account, StoredRows, account_of
+from tests.faults.learner_process import CAPACITY
+from tests.faults.numbered_env import NumberedEnv, make_spec, numbers_of, picture_of
+from tests.faults.proxy import TcpProxy
+
+PICTURE_BYTES = 16
+
+
+def stored(folder: Path, *segments: Segment) -> StoredRows:
+    with ReplayStorage(folder, make_spec(PICTURE_BYTES), CAPACITY) as storage:
+        for segment in segments:
+            storage.append(segment)
+    return StoredRows(folder, PICTURE_BYTES)
+
+
+def segment(seq: int) -> Segment:
+    return messages.segment("w0.1a2b3c4d", seq, PICTURE_BYTES)
+
+
+def test_what_is_there_once_is_exact(tmp_path: Path) -> None:
+    rows = stored(tmp_path, segment(1), segment(2), segment(3))
+    assert rows.account({"w0": 48}) == Account(sent=48, stored=48, lost=0, doubled=0)
+    assert not rows.damage
+
+
+def test_what_is_not_there_is_lost(tmp_path: Path) -> None:
+    rows = stored(tmp_path, segment(1), segment(3))
+    assert rows.account({"w0": 64}) == Account(sent=64, stored=32, lost=32, doubled=0)
+    assert rows.account({"w0": 64, "w1": 10}).lost == 42
+
+
+def test_what_is_there_twice_is_doubled(tmp_path: Path) -> None:
+    rows = stored(tmp_path, segment(1), replace(segment(1), seq=2), segment(3))
+    account = rows.account({"w0": 48})
+    assert (account.lost, account.doubled) == (16, 16)
+    assert not account.is_exact
+
+
+@pytest.mark.parametrize(("numbers", "message"), [([1, 2, 9], "never sent"), ([0, 1], "never sent"), ([2, 1], "order")])
+def test_rows_that_cannot_be_are_noticed(numbers: list[int], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        account_of(np.array(numbers), 3)
+
+
+def test_rows_that_are_damaged_are_noticed(tmp_path: Path) -> None:
+    wrong_picture = {**segment(1).frames, "picture": segment(2).frames["picture"]}
+    rows = stored(
+        tmp_path,
+        replace(segment(1), frames=wrong_picture),
+        replace(segment(2), reward=segment(1).reward),
+        replace(segment(3), stream=7),
+    )
+    assert [text.partition(": ")[2] for text in rows.damage] == [
+        "a picture is not that of its row",
+        "a reward is not that of its row",
+        "stream 7 begins in the middle of an episode",
+    ]
+
+
+def test_the_environment_numbers_its_rows(tmp_path: Path) -> None:
+    env = NumberedEnv(length=2, picture_bytes=4, first=7, ledger=str(tmp_path / "ledger"))
+    observations = [env.reset()[0], *(env.step(env.action_space.sample())[0] for _ in range(2)), env.reset()[0]]
+    assert [int(numbers_of(observation["number"])[0]) for observation in observations] == [7, 8, 9, 10]
+    assert (observations[1]["picture"] == picture_of(np.array([8]), 4)[0]).all()
+
+
+def test_a_fault_without_a_row_is_missing() -> None:
+    rows = [table.Row(fault, Account(1, 1, 0, 0), 1.0, "") for fault in table.NAMED_FAULTS[1:]]
+    assert table.missing(rows) == [table.NAMED_FAULTS[0]]
+    assert len(table.as_markdown(rows).splitlines()) == len(rows) + 2
+
+
+# --- the network ---
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10.0)
+        yield server
+
+
+@pytest.fixture
+def proxy(server: socket.socket) -> Iterator[TcpProxy]:
+    with TcpProxy(f"127.0.0.1:{server.getsockname()[1]}") as proxy:
+        yield proxy
+
+
+@contextmanager
+def connection(proxy: TcpProxy, server: socket.socket) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection that has come about: both of its ends."""
+    with dial(proxy) as client, closing(server.accept()[0]) as peer:
+        peer.settimeout(10.0)
+        client.sendall(b"?")
+        assert peer.recv(1) == b"?"
+        yield client, peer
+
+
+def dial(proxy: TcpProxy) -> socket.socket:
+    host, _, port = proxy.address.rpartition(":")
+    return socket.create_connection((host, int(port)), 10.0)
+
+
+def test_the_proxy_lets_everything_through_and_keeps_its_order(proxy: TcpProxy, server: socket.socket) -> None:
+    data = np.random.default_rng(0).bytes(1_000_000)
+    with connection(proxy, server) as (client, peer):
+        threading.Thread(target=client.sendall, args=(data,), daemon=True).start()
+        received = b""
+        while len(received) < len(data):
+            received += peer.recv(65_536)
+    assert received == data
+
+
+def test_the_proxy_resets_what_is_open_and_what_is_new(proxy: TcpProxy, server: socket.socket) -> None:
+    with connection(proxy, server) as (client, peer):
+        proxy.cut()
+        for end in (client, peer):
+            with pytest.raises(ConnectionResetError):
+                end.recv(1)
+        with pytest.raises(ConnectionResetError), dial(proxy) as late:
+            late.recv(1)
+    proxy.restore()
+    with connection(proxy, server):
+        pass
+
+
+def test_the_proxy_swallows_and_delivers_late(proxy: TcpProxy, server: socket.socket) -> None:
+    with connection(proxy, server) as (client, peer):
+        proxy.swallow()
+        client.sendall(b"x")
+        peer.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            peer.recv(1)
+        proxy.restore()
+        peer.settimeout(10.0)
+        assert peer.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_the_proxy_leaves_one_side_with_a_connection_that_is_silent(
+    proxy: TcpProxy, server: socket.socket, side: str
+) -> None:
+    with connection(proxy, server) as (client, peer):
+        proxy.strand("client" if side == "client" else "server")
+        left, gone = (client, peer) if side == "client" else (peer, client)
+        with pytest.raises(ConnectionResetError):
+            gone.recv(1)
+        left.settimeout(0.3)
+        left.sendall(b"anybody?")
+        with pytest.raises(TimeoutError):
+            left.recv(1)
+        with connection(proxy, server):
+            pass

@@ -1,0 +1,28 @@
+"""Fixtures of the tests of the relay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.remote import relay_trainer
+from tasks.remote.credentials import ClientCredentials, load_client
+from tests.tasks.remote.far import Folder
+from tests.tasks.remote.relay_site import Site
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("credentials"))
+
+
+@pytest.fixture(scope="module")
+def learner(folder: Folder) -> ClientCredentials:
+    return load_client(folder.path / "learner")
+
+
+@pytest.fixture
+def site(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(relay_trainer, "STATUS_EVERY_S", 0.1)
+    return Site(folder, tmp_path / "spool")

@@ -4,6 +4,7 @@ At its end it says what system packages would have kept tests from being skipped
 """
 
 import os
+import signal
 
 import pytest
 
@@ -11,6 +12,14 @@ import pytest
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_configure() -> None:
+    """Takes back the signals that a run in the background, or under nohup, ignores, as its children would."""
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

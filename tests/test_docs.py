@@ -18,7 +18,7 @@ from tests.test_config_files import composed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
-GROUPS = "task|train|play|record|drive|check|benchmark|link|debug|wandb"
+GROUPS = "task|train|play|record|drive|check|benchmark|link|remote|worker|ray|debug|wandb"
 OWN_TASKS = ("Drone",)
 """Tasks of docs/examples, which come with a folder of their own."""
 

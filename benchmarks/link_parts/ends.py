@@ -399,9 +399,9 @@ def _end_tlspyo(*parts: Any) -> None:
 OURS, OURS_TLS, SOCKET, SOCKET_TLS, TLSPYO, TLSPYO_TLS = (
     Way("ours", False, gateway_end, uplink_end, 100, 20),
     Way("ours, TLS", True, gateway_end, uplink_end, 100, 20),
-    Way("raw socket", False, listening_socket, dialling_socket, 200, 40),
+    Way("raw socket", False, listening_socket, dialling_socket, 100, 20),
     Way("raw socket, TLS", True, listening_socket, dialling_socket, 100, 20),
-    Way("tlspyo", False, tlspyo_trainer, tlspyo_worker, 20, 4),
-    Way("tlspyo, TLS", True, tlspyo_trainer, tlspyo_worker, 20, 4),
+    Way("tlspyo", False, tlspyo_trainer, tlspyo_worker, 100, 20),
+    Way("tlspyo, TLS", True, tlspyo_trainer, tlspyo_worker, 100, 20),
 )
 WAYS = (OURS, OURS_TLS, SOCKET, SOCKET_TLS, TLSPYO, TLSPYO_TLS)

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -57,15 +58,28 @@ def _run(end: Callable[..., None], connection: Connection, *arguments: Any) -> N
     """In the new process."""
     with contextlib.suppress(AttributeError):  # Windows
         os.setpgrp()  # so that what it starts can be ended with it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     end(connection, *arguments)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        _kill_group(os.getpid())
+        os._exit(1)
 
 
 def _kill(process: Any) -> None:
     """Ends the process, if it still runs, and what it left behind."""
     process.kill()
-    with contextlib.suppress(AttributeError, OSError):
-        os.killpg(process.pid, signal.SIGKILL)
+    _kill_group(process.pid)
     process.join(5.0)
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(AttributeError, OSError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _receive(connection: Connection, processes: Sequence[Any]) -> Any:

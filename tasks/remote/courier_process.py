@@ -167,6 +167,7 @@ class Deliverer:
                 self._outbox.append(frame.number, encode)
             except OutboxFullError as error:
                 self._full = str(error)
+                self._uplink.wake()  # the worker shall hear of it at once
                 self._stop.wait(_POLL_S)
             else:
                 break

@@ -39,6 +39,9 @@ def open_channel(address: str, credentials: ClientCredentials | None) -> grpc.Ch
         ("grpc.max_send_message_length", link.MAX_MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        # For a peer whose machine answers although it does not (a minute by default, whatever the line above says); an
+        # answer may have to queue behind a megabyte of other data on a slow link.
+        ("grpc.http2.ping_timeout_ms", 30_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.max_reconnect_backoff_ms", 5_000),

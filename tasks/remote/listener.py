@@ -33,6 +33,9 @@ _FAR_OPTIONS = [
     # A peer that is gone without a word (its network was cut) is noticed within half a minute.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # For a peer whose machine answers although it does not (a minute by default, whatever the line above says); an
+    # answer may have to queue behind a megabyte of other data on a slow link.
+    ("grpc.http2.ping_timeout_ms", 30_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # Strangers: they may not hold a connection open without a greeting, nor open calls by the thousand.

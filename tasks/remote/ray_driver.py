@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -40,6 +41,8 @@ _JOIN_GRACE_S = 1.0
 _CLOSE_S = 2.5
 _SHUTDOWN_S = 5.0
 _REASON_CHARACTERS = 600
+_TAIL_CHARACTERS = 8000
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -237,14 +240,17 @@ class Driver:
         alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
         if placed["node"] not in alive:
             return _lost_with(placed, "", lived_s)
-        return Ending(f"with Ray's process for it on {placed['host']}", (), _short(error), lived_s)
+        return Ending(f"with Ray's process for it on {placed['host']}", (), _short(str(error)), lived_s)
 
     def _not_placed(self, error: Exception) -> Ending:
         """A worker that could not be started on its node, or Ray that could not be asked."""
-        failed_there = isinstance(error, self._ray.exceptions.RayTaskError)
-        is_own = failed_there or getattr(error, "actor_init_failed", False)
-        tail = _short(error, 20 * _REASON_CHARACTERS) if is_own else ""
-        return Ending(f"before it ran: {_short(error)}", tail=tail, is_own=is_own)
+        text = _COLOUR.sub("", str(error)).strip() or type(error).__name__
+        if not isinstance(error, self._ray.exceptions.RayTaskError) and not getattr(error, "actor_init_failed", False):
+            return Ending(f"before it ran: {_short(text)}", is_own=False)
+        found = re.search(r"\bip=([^,)\s]+)", text)
+        where = f"on {found.group(1)} before it ran" if found else "before it ran"
+        why = f"{_short(text.splitlines()[-1])}; every node needs this project: pip install -e '.[cluster]'"
+        return Ending(f"{where}: {why}", tail=text[-_TAIL_CHARACTERS:])
 
     def _is_ready(self, reference: Any, timeout_s: float) -> bool:
         ready, _ = self._ray.wait([reference], timeout=timeout_s)
@@ -272,10 +278,10 @@ def _lost_with(placed: Mapping[str, Any], how: str, lived_s: float) -> Ending:
     return Ending(f"with its node {placed['host']}{how}", lived_s=lived_s, is_own=False)
 
 
-def _short(error: Exception, characters: int = _REASON_CHARACTERS) -> str:
-    text = str(error).strip() or type(error).__name__
-    text = text if characters > _REASON_CHARACTERS else " ".join(text.split())
-    return text if len(text) <= characters else f"{text[:characters]}..."
+def _short(text: str) -> str:
+    """One line."""
+    line = " ".join(text.split())
+    return line if len(line) <= _REASON_CHARACTERS else f"{line[:_REASON_CHARACTERS]}..."
 
 
 def _take_standard_output() -> TextIO:

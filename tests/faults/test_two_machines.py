@@ -64,6 +64,7 @@ def test_ctrl_c_leaves_no_machine_and_no_process_behind(tmp_path: Path) -> None:
         log = tmp_path / "1_direct_s0" / LEARNER / f"{LEARNER}.log"
         wait_until(lambda: process.poll() is not None or (log.exists() and "workers join at" in log.read_text()))
         assert namespaces(process.pid)
+        assert len(processes_in(tmp_path)) >= 3
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "interrupted; what was started has ended\n")

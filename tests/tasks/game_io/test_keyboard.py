@@ -326,9 +326,12 @@ class Program:
         """Sends a signal, or lets the program go on; its exit status and what it said."""
         if number is not None:
             self._process.send_signal(number)
-            _, said = self._process.communicate(timeout=PATIENCE_S)
-        else:
-            _, said = self._process.communicate("go on\n", timeout=PATIENCE_S)
+        try:
+            _, said = self._process.communicate(None if number is not None else "go on\n", timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate(timeout=PATIENCE_S)
+            raise
         return self._process.returncode, said
 
 

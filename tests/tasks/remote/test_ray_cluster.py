@@ -183,7 +183,7 @@ def test_a_node_that_dies_has_its_workers_replaced(cluster: RayCluster, caplog: 
         cluster.add_node("--num-cpus=2")
         before = list(vecenv.process_ids().values())
         first.kill()
-        assert not any(is_alive(pid) for pid in before)
+        wait_until(lambda: not any(is_alive(pid) for pid in before))
         after = receive_until_both(vecenv, "worker-0", "worker-1", 1)  # of what was under way
         segments += after
         while len({segment.worker for segment in segments}) < 4:
@@ -219,6 +219,22 @@ def test_a_wrong_token_is_refused(cluster: RayCluster, monkeypatch: pytest.Monke
     message = "does not know the token of this machine, which is in RAY_AUTH_TOKEN"
     with pytest.raises(WorkerRefused, match=message), started(1, {"address": cluster.address}):
         pass
+
+
+@needs_address
+def test_a_node_without_this_project_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.remote.launch.MAX_QUICK_DEATHS", 2)
+    monkeypatch.chdir(tmp_path)  # Ray adds the folder of the learner to the module path of workers
+    (tmp_path / "node" / "tasks").mkdir(parents=True)
+    (tmp_path / "node" / "tasks" / "__init__.py").write_text("")
+    with RayCluster() as cluster:
+        monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
+        cluster.environment["PYTHONPATH"] = f"{tmp_path / 'node'}{os.pathsep}{cluster.environment['PYTHONPATH']}"
+        cluster.add_node("--num-cpus=1")
+        message = r"No module named 'tasks\.remote'; every node needs this project"
+        with started(1, {"address": cluster.address}) as vecenv, pytest.raises(WorkerFailed, match=message):
+            receive(vecenv, 1, timeout_s=90.0)
 
 
 def test_no_cluster_at_the_address_is_said_at_once() -> None:

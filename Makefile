@@ -40,7 +40,7 @@ pytest: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -q $(ARGS)
 
 test-faults: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -q -m faults tests/faults $(ARGS)
+	$(BIN)/python -m pytest -q -rs -m faults tests/faults $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .

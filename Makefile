@@ -3,11 +3,13 @@
 # make test                          installs what is missing, then lint, types, spelling and tests
 # make test-faults                   kills processes, breaks networks and fills disks, and prints what became of samples
 # make lint | type | spell | pytest | format | bench | pictures | clean
+# PROCESSES=1 runs the tests in one process after another instead of two at once (many wait for others most of the time).
 # PYTHON=python3.12 chooses the interpreter that .venv is made from.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -37,7 +39,7 @@ spell: $(INSTALLED_DEV)
 	$(BIN)/codespell
 
 pytest: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-faults: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -q -rs -m faults tests/faults $(ARGS)

@@ -34,6 +34,8 @@ EXTRAS_REQUIRE = {
     "game": ["mss>=10.2,<11", "vgamepad==0.2.0", "python-xlib>=0.33; sys_platform == 'linux'", "psutil>=5.9"],
     # --drive, and the stand-in game: a window, keys and game pads
     "drive": ["pygame-ce>=2.5,<3"],
+    # task=Gym task.id=InvertedPendulum-v5, Hopper-v5, ...
+    "mujoco": ["gymnasium[mujoco]"],
     # workers on the nodes of a Ray cluster
     "cluster": ["ray==2.60.0"],
     # minimum-time laps to compare with
@@ -43,12 +45,13 @@ EXTRAS_REQUIRE = {
     "dev": [
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "ruff>=0.9",
         "mypy>=1.13",
         "codespell>=2.3",
         "stable-baselines3>=2.4,<3",
-        "gymnasium[box2d]",
+        "gymnasium[box2d,mujoco]",
         # the live path is tested against a stand-in game; vgamepad installs a driver on Windows, so not by itself there
         "mss>=10.2,<11",
         "pygame-ce>=2.5,<3",

@@ -87,6 +87,7 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: If the configuration does not fit.
     """
+    from algos.hydra_entry import options
     from algos.run_folder import newest_checkpoints, run_folder
     from algos.runner_params import check, resolve, runner_params
     from tasks import registry
@@ -97,8 +98,7 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
         raise ValueError(f"--play needs --checkpoint FILE; the newest below runs: {found}")
     config = configured(composed, role, words)
     spec = registry.observation_spec(config.task.name, config.task)
-    train_files = sorted(file.stem for file in (CONFIG_DIR / "train").glob("*.yaml"))
-    check(config, spec, train_files, is_playing=role is Role.play)
+    check(config, spec, options("train"), is_playing=role is Role.play)
     registry.make(config.task.name, observation="dict", config=config.task).close()  # track and path exist
     if config.num_workers > 0 or role is Role.play:
         _check_machine(config.task)
@@ -137,6 +137,19 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     return config
 
 
+def register_options(folders: Sequence[Path]) -> None:
+    """Makes every task and every pair of a task and an algorithm an option of task= and train=.
+
+    Args:
+        folders: The folders of configuration files.
+    """
+    from algos.train_entries import TaskOption, register_entries
+    from tasks import registry
+
+    tasks = {name: TaskOption(registry.traits(name), registry.default_config(name)) for name in registry.names()}
+    register_entries(folders, tasks)
+
+
 def _worker_words(config: Any) -> list[str]:
     """What a worker elsewhere types to have this configuration, where workers may join."""
     if config.remote.listen is None and config.remote.relay is None:
@@ -150,9 +163,7 @@ def _worker_words(config: Any) -> list[str]:
 
 def _check_machine(task: Any) -> None:
     """Refuses a live game for which this machine lacks a package, a driver or a permission."""
-    from tasks.config import GameKind
-
-    if task.game is GameKind.live:
+    if task.is_live:
         from tasks.game_io.live_game import check_setup
 
         check_setup(task)
@@ -167,6 +178,7 @@ def _without_runner(config: Any, role: Role) -> int:
         from algos.acting import acting_policy
         from tasks.roles import benchmark
 
+        benchmark.require_clock(config.task)
         policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
         benchmark.run(config.task, config.benchmark, policy, new_run_folder("benchmark", datetime.now()))
         return 0
@@ -186,8 +198,9 @@ def _without_runner(config: Any, role: Role) -> int:
 
 
 def _command(argv: Sequence[str]) -> int:
-    from algos.hydra_entry import compose_and_call, plugin_words
+    from algos.hydra_entry import compose_and_call, config_folders, plugin_words
     from algos.stored_config import with_stored_choices
+    from algos.train_entries import is_option
     from tasks.plugins import load_plugins
 
     with _refusals():
@@ -203,7 +216,9 @@ def _command(argv: Sequence[str]) -> int:
         return 0
     with _refusals():
         load_plugins(plugin_words(line.words))
-        words = with_stored_choices(line.words, CONFIG_DIR)
+        folders = [CONFIG_DIR, *config_folders(line.words)]
+        register_options(folders)
+        words = with_stored_choices(line.words, lambda group, name: is_option(group, name, folders))
     return compose_and_call(words, CONFIG_DIR, lambda composed, words: run(composed, line.role, words))
 
 

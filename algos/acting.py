@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
-from algos.checkpoint import CheckpointError, load_checkpoint
-from algos.policy import ActingPolicy, make_acting_policy
+from algos.checkpoint import load_checkpoint
+from algos.policy import build_policy
+from algos.registration import policy_function
 from algos.runner_params import resolve_device, worker_policy
-from algos.sac import SAC
-from algos.schema import RunConfig, SACTrainConfig
+from algos.schema import RunConfig
+from algos.train_schema import OffPolicyTrainConfig
 from tasks import observation
-from tasks.config import config_to_dict
 
 
 def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
@@ -31,19 +30,16 @@ def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
         A policy with ``act``, ``begin_episode`` and ``version``.
 
     Raises:
-        ValueError: Without a checkpoint for an algorithm other than SAC.
+        ValueError: Without a checkpoint for an algorithm whose workers do not act alone.
         CheckpointError: The checkpoint cannot be read.
     """
     device = resolve_device("inference_device", config.inference_device)
     if config.checkpoint is not None:
         return _trained(config, device)
-    if not isinstance(config.train, SACTrainConfig):
+    if not isinstance(config.train, OffPolicyTrainConfig):
         raise ValueError(f"--benchmark with train={config.choices.train} needs --checkpoint FILE, got none")
-    params = config.train.params
-    network = config_to_dict(params.network)
-    policy = make_acting_policy(spec.to_json(), network, config.seed, params.config.warm_up.name, device)
-    untrained = SAC(spec, params.config, params.network, torch.device("cpu"), config.seed)
-    policy.load_weights(untrained.acting_weights(), 1)
+    policy = build_policy(worker_policy(config.train, spec, device), config.seed)
+    policy.load_weights(policy.weights(), 1)
     return policy
 
 
@@ -53,7 +49,7 @@ def far_policy(config: RunConfig, spec: observation.ObservationSpec) -> dict[str
     Raises:
         ValueError: For an algorithm whose workers do not act by themselves.
     """
-    if not isinstance(config.train, SACTrainConfig):
+    if not isinstance(config.train, OffPolicyTrainConfig):
         raise ValueError(
             f"--worker needs an algorithm whose workers act alone, such as SAC, got train={config.choices.train}"
         )
@@ -74,17 +70,9 @@ def expert_weights(config: RunConfig) -> Mapping[str, np.ndarray] | None:
     return load_checkpoint(str(config.checkpoint)).acting_weights()
 
 
-def _trained(config: RunConfig, device: str) -> ActingPolicy | Any:
+def _trained(config: RunConfig, device: str) -> Any:
     checkpoint = load_checkpoint(str(config.checkpoint))
-    kwargs = {**checkpoint.policy["kwargs"], "seed": config.seed}
-    if checkpoint.algorithm == "remote_ppo":
-        from algos.ppo import make_ppo_policy
-
-        policy: Any = make_ppo_policy(**kwargs)
-    elif checkpoint.algorithm == "remote_sac":
-        policy = make_acting_policy(**{**kwargs, "device": device})
-    else:
-        known = "remote_sac and remote_ppo"
-        raise CheckpointError(f"--benchmark knows {known}, {config.checkpoint} is of {checkpoint.algorithm}")
+    kwargs = {**checkpoint.policy["kwargs"], "device": device}
+    policy = build_policy({"function": policy_function(checkpoint.algorithm), "kwargs": kwargs}, config.seed)
     policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
     return policy

@@ -32,7 +32,7 @@ itself is ``algos.learner``. ``train.py`` hands over this layout (plain data, no
         reward_shaper: {}
         torch_compile: false
         synchronous_rows: 1            # rows that a synchronous run acts between two rounds of updates
-        sac: {...SACConfig as plain data}
+        sac: {...SACConfig, REDQConfig, ... as plain data}
         play: {...PlayConfig as plain data: episodes, seed, rules, ...}
         wandb: {enabled: false, project: ..., entity: ...}
         full_config: {...the whole resolved hydra config; stored in every checkpoint and as <run>/config.yaml}
@@ -45,7 +45,6 @@ run goes on in its own folder and replay. Any other name starts a new folder and
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import os
@@ -53,6 +52,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,14 @@ from algos.checkpoint import (
     save_checkpoint,
     snapshot,
 )
-from algos.config import SACConfig, network_from_plain, sac_from_plain
+from algos.config import NetworkConfig, OffPolicyConfig, SACConfig, network_from_plain, off_policy_from_plain
 from algos.interrupt import StopOnInterrupt
 from algos.learner import Learner, LearnerSchedule, UpdatedAlgorithm
 from algos.pace import Pace
+from algos.policy import build_policy
 from algos.replay_memory import ReplayMemory
 from algos.replay_storage import ReplayStorage
+from algos.replay_transforms import ReplayTransforms, TransformedMemory
 from algos.run_log import RunLog, summary
 from algos.sac import SAC
 from algos.sources import InlineSource, RemoteSource, SampleSource
@@ -98,7 +100,8 @@ WORSE_THAN_ANY = (-math.inf, -math.inf, -math.inf)
 class RemoteSACAgent(BaseAlgorithm):
     """Trains SAC on samples of workers (asynchronous) or of this process (synchronous).
 
-    Another off-policy algorithm derives from it and overrides ``algorithm_name`` and ``make_algorithm``.
+    Another off-policy algorithm derives from it and overrides ``algorithm_name``, and ``config_type`` and
+    ``algorithm_type`` or ``make_algorithm``; that of a plugin needs ``algos.registration.add_off_policy`` only.
 
     Args:
         base_name: rl_games' name of the run, passed to the observer.
@@ -106,13 +109,16 @@ class RemoteSACAgent(BaseAlgorithm):
     """
 
     algorithm_name = "remote_sac"
+    config_type: type[OffPolicyConfig] = SACConfig
+    algorithm_type: type[SAC] = SAC
+    network_type: type[NetworkConfig] = NetworkConfig
 
     def __init__(self, base_name: str, params: Mapping[str, Any]) -> None:
         super().__init__(base_name, params)
         self.config: Mapping[str, Any] = params["config"]
         self._params = params
         self._seed = int(params.get("seed") or 0)
-        self.sac_config = sac_from_plain(self.config["sac"])
+        self.sac_config = off_policy_from_plain(self.config_type, self.config["sac"])
         self.experiment_name = experiment_name(self.config)
         self.algo_observer = self.config["features"]["observer"]
         self.algo_observer.before_init(base_name, self.config, self.experiment_name)
@@ -128,6 +134,7 @@ class RemoteSACAgent(BaseAlgorithm):
         self.spec = observation_spec(self.env_info)
         self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self._seed)
         self.memory = self._make_memory()
+        self.transforms = ReplayTransforms(self.sac_config.replay_transforms, self._seed)
         self.storage: ReplayStorage | None = None
         self.learner = self._make_learner(None)
         self._best: dict[str, Any] = {}
@@ -163,7 +170,8 @@ class RemoteSACAgent(BaseAlgorithm):
 
     def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> UpdatedAlgorithm:
         """Builds what learns."""
-        return SAC(spec, self.sac_config, network_from_plain(_without_name(self._params["network"])), device, seed)
+        network = network_from_plain(_without_name(self._params["network"]), self.network_type)
+        return self.algorithm_type(spec, self.sac_config, network, device, seed)
 
     def restore(self, fn: str, set_epoch: bool = True) -> None:
         """Starts from a checkpoint, as ``checkpoint_mode`` says; the Runner calls it before ``train``.
@@ -244,7 +252,7 @@ class RemoteSACAgent(BaseAlgorithm):
             },
             algorithm_state=self.algorithm.state_dict(),
             counters=self.learner.counters(),
-            replay={"position": position, "rng": self.memory.rng_state()},
+            replay={"position": position, "rng": self.memory.rng_state(), "transforms": self.transforms.rng_state()},
             rollout=self.source.state(),
             rng=global_rng_state(),
             best=dict(self._best),
@@ -368,7 +376,7 @@ class RemoteSACAgent(BaseAlgorithm):
     def _make_learner(self, storage: ReplayStorage | None) -> Learner:
         return Learner(
             self.source,
-            self.memory,
+            TransformedMemory(self.memory, self.transforms),
             storage,
             self.algorithm,
             make_pace(self.sac_config, self.is_synchronous, self.config["env_config"].get("task") or {}),
@@ -397,6 +405,8 @@ class RemoteSACAgent(BaseAlgorithm):
         self._load_replay(checkpoint)
         if checkpoint.replay.get("rng"):
             self.memory.load_rng_state(checkpoint.replay["rng"])
+        if checkpoint.replay.get("transforms"):
+            self.transforms.load_rng_state(checkpoint.replay["transforms"])
         if self.is_synchronous and checkpoint.rollout:
             self.source.load_state(as_arrays(checkpoint.rollout))
         else:
@@ -509,7 +519,7 @@ class _CountingMemory:
         return self._memory.append(segment)
 
 
-def make_pace(config: SACConfig, is_synchronous: bool, task: Mapping[str, Any]) -> Pace:
+def make_pace(config: OffPolicyConfig, is_synchronous: bool, task: Mapping[str, Any]) -> Pace:
     """The pace that a configuration asks for.
 
     Synchronous runs hold one exact ratio: the minimum, which is where a simulator that is faster than its learner
@@ -522,7 +532,7 @@ def make_pace(config: SACConfig, is_synchronous: bool, task: Mapping[str, Any]) 
     return Pace(low, high, config.env_steps_before_training, ignore_min=task.get("clock") == "wall")
 
 
-def make_schedule(config: SACConfig, max_env_steps: int) -> LearnerSchedule:
+def make_schedule(config: OffPolicyConfig, max_env_steps: int) -> LearnerSchedule:
     """When the learner does what."""
     return LearnerSchedule(
         batch_size=config.batch_size,
@@ -591,12 +601,6 @@ def observation_spec(info: Mapping[str, Any]) -> ObservationSpec:
     return spec if isinstance(spec, ObservationSpec) else ObservationSpec.from_json(spec)
 
 
-def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
-    """Builds an acting policy from ``{"function": "module:function", "kwargs": {...}}``."""
-    module, _, function = str(policy["function"]).partition(":")
-    return getattr(importlib.import_module(module), function)(**policy["kwargs"], seed=seed)
-
-
 def require_fit(checkpoint: Checkpoint, path: str | os.PathLike[str], spec: ObservationSpec, name: str | None) -> None:
     """Refuses a checkpoint of another algorithm (unless ``name`` is None) or another observation.
 
@@ -611,6 +615,18 @@ def require_fit(checkpoint: Checkpoint, path: str | os.PathLike[str], spec: Obse
             f"checkpoint {path} was trained on {_described(stored)}; this task gives {_described(spec)}. "
             "Use the task configuration that is stored in the file"
         )
+
+
+def require_playable(
+    checkpoint: Checkpoint, path: str | os.PathLike[str], spec: ObservationSpec, name: str | None
+) -> None:
+    """As ``require_fit`` for what only acts: privileged fields may differ or be missing.
+
+    Raises:
+        CheckpointError: Naming the file and what differs.
+    """
+    stored = ObservationSpec.from_json(checkpoint.observation_spec).visible
+    require_fit(replace(checkpoint, observation_spec=stored.to_json()), path, spec.visible, name)
 
 
 def keep_copy(path: Path, copy: Path) -> None:

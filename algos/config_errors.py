@@ -14,6 +14,9 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+MAX_OPTIONS = 8
+"""Options of a group that a message lists; the most alike."""
+
 
 class UsageError(Exception):
     """Raised when what the user asked for cannot be done; its text is the whole message, shown without a traceback."""
@@ -65,7 +68,10 @@ def _missing_file(error: Any) -> str:
         return _first_line(str(error))
     close = difflib.get_close_matches(option, error.options, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    return f"unknown {group}={option}{hint}; cfg/{group} has: {', '.join(error.options)}"
+    shown = difflib.get_close_matches(option, error.options, n=MAX_OPTIONS, cutoff=0.0)
+    rest = len(error.options) - len(shown)
+    more = f" and {rest} more, see python train.py --help" if rest else ""
+    return f"unknown {group}={option}{hint}; there are {', '.join(sorted(shown))}{more}"
 
 
 def _bad_key_or_value(cause: Any) -> str:

@@ -33,6 +33,9 @@ REDRAW_INTERVAL_S = 0.25
 
 STEPS_TAG = "time/env_steps"
 RETURN_TAG = "rollout/return"
+EVALUATED_RETURN_TAG = "evaluation/return"
+FINISH_TAGS = ("rollout/finish_rate", "evaluation/finish_rate")
+"""Known for tasks with a finish only; the others are told by their returns."""
 LAP_TAGS = ("rollout/best_lap_time_s", "rollout/lap_time_s", "evaluation/best_lap_time_s", "evaluation/lap_time_s")
 """The best lap shown is the least value ever seen under any of these."""
 
@@ -51,6 +54,7 @@ class Metric(NamedTuple):
 GROUPS: dict[str, tuple[Metric, ...]] = {
     "driving": (
         Metric("return", RETURN_TAG, "{:.1f}", plain=True),
+        Metric("evaluated return", EVALUATED_RETURN_TAG, "{:.1f}"),
         Metric("progress", "rollout/progress", "{:.0%}"),
         Metric("finish rate", "rollout/finish_rate", "{:.0%}", plain=True),
         Metric("wall contacts", "rollout/wall_contacts", "{:.1f}"),
@@ -133,6 +137,7 @@ class Console:
         self._workers: tuple[ShownWorker, ...] = ()
         self._returns: deque[float] = deque(maxlen=20_000)
         self._best_lap_s = math.inf
+        self._best_return = -math.inf
         self._step_marks: deque[tuple[float, float]] = deque()
         self._rich: RichConsole = RichConsole(file=self._stream)
         self._is_live = not is_plain and self._rich.is_terminal and not self._rich.is_dumb_terminal
@@ -153,6 +158,7 @@ class Console:
         if RETURN_TAG in known:
             self._returns.append(known[RETURN_TAG])
         self._best_lap_s = min([self._best_lap_s, *(known[tag] for tag in LAP_TAGS if tag in known)])
+        self._best_return = max(self._best_return, known.get(EVALUATED_RETURN_TAG, -math.inf))
         if STEPS_TAG in known:
             self._mark_steps(known[STEPS_TAG])
         if self._clock() >= self._next_s:
@@ -218,11 +224,19 @@ class Console:
         parts = [f"{self._title}: {self._steps_text()}", f"elapsed {duration(self._clock() - self._start_s)}"]
         if self._total:
             parts.append(f"left {duration(self.time_left_s())}")
-        if math.isfinite(self._best_lap_s):
-            parts.append(f"best lap {self._best_lap_s:.2f} s")
+        best = self._best()
+        if best is not None:
+            parts.append(best)
         metrics = (metric for group in GROUPS.values() for metric in group if metric.plain)
         parts += [f"{m.label} {m.pattern.format(self._values[m.tag])}" for m in metrics if m.tag in self._values]
         return " | ".join(parts)
+
+    def _best(self) -> str | None:
+        """The best lap; of a task without a finish the best evaluation; None while there is none."""
+        if math.isfinite(self._best_lap_s):
+            return f"best lap {self._best_lap_s:.2f} s"
+        has_finish = any(tag in self._values for tag in FINISH_TAGS)
+        return f"best return {self._best_return:.1f}" if math.isfinite(self._best_return) and not has_finish else None
 
     def _steps_text(self) -> str:
         steps = self._values.get(STEPS_TAG, 0.0)
@@ -239,8 +253,7 @@ class Console:
         head = Table.grid(expand=True)
         head.add_column()
         head.add_column(justify="right")
-        best = f"best lap {self._best_lap_s:.2f} s" if math.isfinite(self._best_lap_s) else "no lap yet"
-        head.add_row(Text(self._steps_text(), style="bold"), Text(best, style="bold green"))
+        head.add_row(Text(self._steps_text(), style="bold"), Text(self._best() or "", style="bold green"))
         times = f"elapsed {duration(self._clock() - self._start_s)}"
         if self._total:
             times += f"   left {duration(self.time_left_s())}"
@@ -274,9 +287,8 @@ class Console:
         table = Table.grid(padding=(0, 1))
         table.add_column(style="dim")
         table.add_column(justify="right")
-        for metric in GROUPS[name]:
-            value = self._values.get(metric.tag)
-            table.add_row(metric.label, Text("-" if value is None else metric.pattern.format(value)))
+        for metric in (metric for metric in GROUPS[name] if metric.tag in self._values):
+            table.add_row(metric.label, Text(metric.pattern.format(self._values[metric.tag])))
         return table
 
     def _started_live(self) -> Live:

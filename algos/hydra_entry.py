@@ -6,6 +6,7 @@ Called by ``train.py``. Hydra prints its own errors and exits with code 1; here 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from algos.config_errors import UsageError, explain
 
-MAPPINGS = (["ray", "resources"],)
+MAPPINGS = (["ray", "resources"], ["task", "kwargs"])
 """Keys below which a user chooses the names."""
 
 Job = Callable[[Any, list[str]], None]
@@ -61,15 +62,23 @@ def plugin_words(words: Sequence[str]) -> list[str]:
     Raises:
         UsageError: If such a word cannot be read.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+    return _values(words, "plugins")
 
-    try:
-        parsed = OverridesParser.create().parse_overrides([word for word in words if word.startswith("plugins=")])
-    except HydraException as error:
-        raise UsageError(explain(error)) from error
-    values = [override.value() for override in parsed]
-    return [str(path) for value in values for path in (value if isinstance(value, list) else [value])]
+
+def config_folders(words: Sequence[str]) -> list[Path]:
+    """The user's folders of configuration files: ``--config-dir DIR`` and ``hydra.searchpath=[file://DIR]``."""
+    given = [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
+    given += [after for word, after in itertools.pairwise(words) if word == "--config-dir"]
+    paths = _values(words, "hydra.searchpath")
+    return [Path(folder) for folder in given + [path.removeprefix("file://") for path in paths]]
+
+
+def options(group: str) -> list[str]:
+    """All that a group may say, ``task`` or ``train``: files and generated entries; only within a job."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    loader = GlobalHydra.instance().config_loader()
+    return list(loader.get_group_options(group, config_name="config"))
 
 
 def as_in_the_files(task: str, train: str) -> dict[str, Any]:
@@ -85,6 +94,19 @@ def as_in_the_files(task: str, train: str) -> dict[str, Any]:
     composed = compose("config", [f"task={task}", f"train={train}"])
     plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     return plain
+
+
+def _values(words: Sequence[str], key: str) -> list[str]:
+    """The entries of a list that is typed as ``key=[...]``, read without composing anything."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides([word for word in words if word.startswith(f"{key}=")])
+    except HydraException as error:
+        raise UsageError(explain(error)) from error
+    values = [override.value() for override in parsed]
+    return [str(entry) for value in values for entry in (value if isinstance(value, list) else [value])]
 
 
 def _with_new_entries(word: str) -> str:

@@ -57,8 +57,10 @@ class UpdatedAlgorithm(Protocol):
 class SampledMemory(Protocol):
     """The replay memory."""
 
-    received: dict[str, int]
-    """Highest sequence number taken, by worker."""
+    @property
+    def received(self) -> dict[str, int]:
+        """Highest sequence number taken, by worker."""
+        ...
 
     @property
     def num_transitions(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from rl_games.common.player import BasePlayer
 
-from algos.agent import build_policy, env_info, make_env, observation_spec, require_fit
+from algos.agent import env_info, make_env, observation_spec, require_playable
 from algos.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.interrupt import StopOnInterrupt
+from algos.policy import build_policy
+from algos.registration import policy_function
 from algos.run_log import driven_line
 from tasks import course, pictures
 from tasks.evaluation import (
@@ -48,8 +50,7 @@ class RemotePlayer(BasePlayer):
     """
 
     algorithm_name = ""
-    policy_function = ""
-    """What builds the acting policy, "module:function". Code, so never taken from the file."""
+    """Name of the algorithm whose checkpoints are played; what acts is registered under it."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         config = dict(params["config"])
@@ -76,13 +77,12 @@ class RemotePlayer(BasePlayer):
             CheckpointError: The file cannot be read or does not fit this task.
         """
         checkpoint = load_checkpoint(fn)
-        require_fit(checkpoint, fn, self.spec, self.algorithm_name or None)
+        require_playable(checkpoint, fn, self.spec, self.algorithm_name or None)
         kwargs = dict(checkpoint.policy["kwargs"])
         if "device" in kwargs:
             kwargs["device"] = str(self.config.get("inference_device", "cpu"))
-        self.policy = build_policy(
-            {"function": self.policy_function, "kwargs": kwargs}, int(self.play_config.get("seed", 0))
-        )
+        function = policy_function(self.algorithm_name or checkpoint.algorithm)
+        self.policy = build_policy({"function": function, "kwargs": kwargs}, int(self.play_config.get("seed", 0)))
         self.policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
         self.checkpoint, self.checkpoint_path = checkpoint, str(fn)
 
@@ -94,13 +94,13 @@ class RemotePlayer(BasePlayer):
         """
         if self.checkpoint_path is None:
             raise ValueError("--play needs a checkpoint: add --checkpoint runs/<run>/nn/best.pth")
-        _say(f"{self.config['env_name']} on {self.task['track']} with {self.checkpoint_path}")
+        _say(f"{_what(self.task)} with {self.checkpoint_path}")
         clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self._wants("video") else None
         policy = self.policy if self._wants("deterministic") else _Sampling(self.policy)
         try:
             with StopOnInterrupt(self._stop):
                 report = evaluate(
-                    self.env, policy, self._seeds(), clip=clip, on_episode=_print_episode, stop=self._stop.is_set
+                    self.env, policy, self._seeds(), clip=clip, on_episode=self._print_episode, stop=self._stop.is_set
                 )
         finally:
             self.env.close()
@@ -128,16 +128,14 @@ class RemotePlayer(BasePlayer):
         directory.mkdir(parents=True, exist_ok=True)
         results = play_results(
             report,
-            task=str(self.config["env_name"]),
-            track=str(self.task["track"]),
-            game=str(self.task["game"]),
+            place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
             scripted_lap_time_s=self._scripted_lap_time_s(),
         )
         write_results(directory / "results.json", results)
         if report.clip is not None and len(report.clip):
             pictures.write_video(report.clip, directory / "episode.mp4", report.clip_fps or 10.0)
-        if self._wants("plot") and report.episodes:
+        if self._wants("plot") and report.episodes and course.has_course(self.task):
             driven_line(course.course(self.task), report, str(self.task["track"]), directory / "driven_line.png")
         _say(results_table(report, results))
         if self.play_config.get("rules") == "league" and len(report.episodes) == LEAGUE_RUNS:
@@ -145,22 +143,25 @@ class RemotePlayer(BasePlayer):
         _say(f"written to {directory}")
         return results
 
+    def _print_episode(self, episode: EpisodeResult) -> None:
+        outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
+        _say(f"  seed {episode.seed:<9} {outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
+
     def _scripted_lap_time_s(self) -> float | None:
-        return course.scripted_lap_time_s(self.task) if self.task["game"] == "sim" else None
+        drives_there = course.has_course(self.task) and self.task["game"] == "sim"
+        return course.scripted_lap_time_s(self.task) if drives_there else None
 
 
 class RemoteSACPlayer(RemotePlayer):
     """Plays what ``RemoteSACAgent`` trained."""
 
     algorithm_name = "remote_sac"
-    policy_function = "algos.policy:make_acting_policy"
 
 
 class RemotePPOPlayer(RemotePlayer):
     """Plays what ``RemotePPOAgent`` trained."""
 
     algorithm_name = "remote_ppo"
-    policy_function = "algos.ppo:make_ppo_policy"
 
 
 class _Sampling:
@@ -193,21 +194,48 @@ def play_directory(checkpoint: str, train_dir: Path) -> Path:
 
 def results_table(report: EvaluationReport, results: Mapping[str, Any]) -> str:
     """The summary that ends the printout."""
+    rows = []
+    if report.mean_return is not None:
+        rows.append(("mean return", f"{report.mean_return:.2f} (std {report.std_return:.2f})"))
+    if not report.has_finish:
+        return _lines(rows)
     lap, std = results["mean_lap_time_s"], results["std_lap_time_s"]
-    rows = [("finished", f"{sum(e.finished for e in report.episodes)} of {len(report.episodes)}")]
+    rows.append(("finished", f"{sum(bool(e.finished) for e in report.episodes)} of {len(report.episodes)}"))
     if lap is not None:
-        rows.append(("mean lap", f"{lap:.3f} s (std {std:.3f} s)"))
-        rows.append(("best lap", f"{min(report.lap_times_s):.3f} s"))
-    if results["scripted_lap_time_s"] is not None:
+        time = "lap" if "track" in results else "time"
+        rows.append((f"mean {time}", f"{lap:.3f} s (std {std:.3f} s)"))
+        rows.append((f"best {time}", f"{min(report.lap_times_s):.3f} s"))
+    if results.get("scripted_lap_time_s") is not None:
         rows.append(("scripted driver", f"{results['scripted_lap_time_s']:.3f} s"))
-    if results["lap_ratio"] is not None:
+    if results.get("lap_ratio") is not None:
         rows.append(("mean lap / scripted", f"{results['lap_ratio']:.3f}"))
+    return _lines(rows)
+
+
+def _lines(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<20} {value}" for name, value in rows)
 
 
-def _print_episode(episode: EpisodeResult) -> None:
-    lap = f"lap {episode.lap_time_s:.3f} s" if episode.lap_time_s is not None else f"progress {episode.progress:.1%}"
-    _say(f"  seed {episode.seed:<9} {lap:<16} return {episode.episode_return:8.2f}  steps {episode.steps}")
+def _place(task: Mapping[str, Any]) -> dict[str, str]:
+    """What was driven, for results.json: the keys of the task that say so, where it has them."""
+    names = {"task": "name", "id": "id", "track": "track", "game": "game"}
+    return {key: str(task[name]) for key, name in names.items() if name in task}
+
+
+def _what(task: Mapping[str, Any]) -> str:
+    """The same in words."""
+    place = _place(task)
+    if "track" in place:
+        return f"{place['task']} on {place['track']}"
+    return place.get("id", place["task"])
+
+
+def _outcome(episode: EpisodeResult, time: str) -> str:
+    """A lap, or how far it came; nothing where there is no finish."""
+    if episode.finished is None:
+        return ""
+    took = episode.lap_time_s
+    return f"{f'{time} {took:.3f} s' if took is not None else f'progress {episode.progress:.1%}':<16} "
 
 
 def _league_line(report: EvaluationReport) -> str:

@@ -25,7 +25,6 @@ from torch import nn
 from algos.agent import (
     WORSE_THAN_ANY,
     InProcessEvaluator,
-    build_policy,
     evaluation_seeds,
     experiment_name,
     keep_copy,
@@ -42,10 +41,11 @@ from algos.checkpoint import (
     load_global_rng_state,
     save_checkpoint,
 )
-from algos.config import EncoderKind, NetworkConfig
+from algos.config import NetworkConfig
 from algos.interrupt import StopOnInterrupt
 from algos.learner import episode_metrics
 from algos.networks import InputLayer, build_encoder
+from algos.policy import build_policy
 from algos.registration import register_networks
 from algos.run_log import RunLog, summary
 from algos.sources import Evaluator, RemoteEvaluator
@@ -352,7 +352,7 @@ class EncoderNetwork(NetworkBuilder.BaseNetwork):
 
     def __init__(self, params: Mapping[str, Any], actions_num: int, value_size: int = 1) -> None:
         super().__init__()
-        config = NetworkConfig(encoder=EncoderKind[params["encoder"]], feature_size=int(params["feature_size"]))
+        config = NetworkConfig(encoder=str(params["encoder"]), feature_size=int(params["feature_size"]))
         self.inputs = InputLayer(ObservationSpec.from_json(params["spec"]), config)
         self.encoder = build_encoder(self.inputs, config)
         widths = [self.encoder.size, *params["mlp"]["units"]]

@@ -7,11 +7,11 @@ task) come from the top of the configuration and are not repeated here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
-from algos.config import EncoderKind
+from algos.config import ENCODERS, EncoderKind
 
 FLAT_NETWORK = "actor_critic"
 """rl_games' own network, for flat observations."""
@@ -33,8 +33,11 @@ class LearningRateSchedule(Enum):
 class PPONetworkConfig:
     """Shape of the network (``params.network``)."""
 
-    encoder: EncoderKind = EncoderKind.mlp
-    """mlp: flat observations and rl_games' network; compact_cnn or shared_cnn: dict observations and ours."""
+    name: str | None = None
+    """What a plugin gave to ``algos.registration.add_network``: an rl_games network builder; null: the encoder's."""
+    encoder: str = "mlp"
+    """mlp: flat observations and rl_games' network; compact_cnn, shared_cnn, or a name that a plugin gave to
+    ``algos.networks.add_encoder``: dict observations and ours."""
     hidden: list[int] = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers, shared by policy and value."""
     activation: str = "elu"
@@ -54,9 +57,8 @@ class PPONetworkConfig:
         known = ["elu", "relu", "tanh", "selu", "swish", "gelu"]
         _require(self.activation in known, "network.activation", self.activation, f"one of {known}")
         _require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
-        offered = [EncoderKind.mlp, EncoderKind.compact_cnn, EncoderKind.shared_cnn]
-        names = [kind.name for kind in offered]
-        _require(self.encoder in offered, "network.encoder", self.encoder.value, f"one of {names} for PPO")
+        names = [name for name in ENCODERS if name != EncoderKind.tmrl_cnn]
+        _require(self.encoder in names, "network.encoder", str(self.encoder), f"one of {names} for PPO")
 
 
 @dataclass
@@ -143,8 +145,8 @@ def ppo_params(config: PPOConfig, network: PPONetworkConfig) -> dict[str, Any]:
     The caller adds the keys of the run to ``config`` (see ``algos.agent``). ``config["observation"]`` says which
     observations the lock-step vecenv must give: ``flat`` or ``dict``.
     """
-    is_flat = network.encoder is EncoderKind.mlp
-    values = {name: _plain(getattr(config, name)) for name in PPOConfig.__dataclass_fields__}
+    is_flat = network.encoder == EncoderKind.mlp
+    values = {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}
     return {
         "model": {"name": "continuous_a2c_logstd"},
         "network": _network_params(network),
@@ -165,9 +167,9 @@ def ppo_params(config: PPOConfig, network: PPONetworkConfig) -> dict[str, Any]:
 
 
 def _network_params(network: PPONetworkConfig) -> dict[str, Any]:
-    is_flat = network.encoder is EncoderKind.mlp
+    is_flat = network.encoder == EncoderKind.mlp
     params: dict[str, Any] = {
-        "name": FLAT_NETWORK if is_flat else DICT_NETWORK,
+        "name": network.name or (FLAT_NETWORK if is_flat else DICT_NETWORK),
         "separate": False,
         "space": {
             "continuous": {
@@ -187,16 +189,8 @@ def _network_params(network: PPONetworkConfig) -> dict[str, Any]:
         },
     }
     if not is_flat:
-        params |= {"encoder": network.encoder.name, "feature_size": network.feature_size}
+        params |= {"encoder": str(network.encoder), "feature_size": network.feature_size}
     return params
-
-
-def ppo_network_from_plain(data: Mapping[str, Any]) -> PPONetworkConfig:
-    """Builds a PPONetworkConfig from plain data (enums by member name)."""
-    values = dict(data)
-    if isinstance(values.get("encoder"), str):
-        values["encoder"] = EncoderKind[values["encoder"]]
-    return PPONetworkConfig(**values)
 
 
 def ppo_from_plain(data: Mapping[str, Any]) -> PPOConfig:

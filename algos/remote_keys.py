@@ -12,8 +12,8 @@ from dataclasses import fields
 from enum import Enum
 from typing import Any
 
-from algos.schema import PPOTrainConfig, RunConfig
-from tasks.config import GameKind
+from algos.schema import RunConfig
+from algos.train_schema import PPOTrainConfig
 from tasks.remote.config import Launcher
 
 _TRAIN, _WORKER, _SERVER = "train", "worker", "server"
@@ -86,7 +86,7 @@ def _check_far(config: RunConfig) -> None:
             f"{key} does not fit train={config.choices.train}: PPO steps its environments in lock step, so that every "
             "step would wait for the network; take a SAC file of cfg/train, or leave it out"
         )
-    if not config.num_workers and config.task.game is GameKind.auto:
+    if not config.num_workers and config.task.is_undecided:
         raise ValueError(
             "task.game must be sim or live with num_workers=0, got auto: no game is driven on this machine, so name "
             "the one that the workers drive"
@@ -105,7 +105,7 @@ def _check_envs(config: RunConfig) -> None:
         reason = "a synchronous run has one environment"
     elif not config.num_workers:
         reason = "num_workers is 0, and --worker has a key of its own"
-    elif config.task.game is GameKind.live:
+    elif config.task.is_live:
         reason = "there is one live game on this machine"
     if reason is not None:
         raise ValueError(f"worker.envs_per_worker must be 1 here, got {count}: {reason}")

@@ -141,17 +141,15 @@ class ReplayMemory:
         Raises:
             ValueError: Nothing can be drawn yet.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-        if not self._links.num_valid:
-            raise ValueError(f"no transition can be drawn yet: {len(self)} rows are stored; append more segments first")
+        self._require_transitions(batch_size)
         rows = self._draw(batch_size)
         buffers = self._next_buffers(batch_size)
         self._links.locate(rows, self.gamma, self.n_step, self._columns, buffers)
         self._gather.fill(buffers)
-        if self._checksums is not None:
-            self._verify(rows, buffers)
-        return buffers.batch()
+        batch = buffers.batch()
+        self._verify(rows, batch.observation)
+        self._verify(buffers.end_rows, batch.next_observation)
+        return batch
 
     def start_at(self, row: int, received: Mapping[str, int], streams: Iterable[tuple[str, int]]) -> None:
         """Forgets all rows and numbers the next one: a storage restores rows whose forerunners are gone.
@@ -212,12 +210,22 @@ class ReplayMemory:
         first_part = min(self.capacity - row % self.capacity, stop - start)
         for part in (slice(start, start + first_part), slice(start + first_part, stop)):
             slot = (row + part.start - start) % self.capacity
-            self._columns.write(slot, segment, part)
-            if self.check_samples:
-                self._write_checksums(slot, segment, part)
+            self._write(slot, segment, part)
         done = segment.terminated[start:stop] | segment.truncated[start:stop]
         self._links.add(row, before, self._lowest_row, segment.is_first[start:stop], done)
         return self.total_rows - 1
+
+    def _write(self, slot: int, segment: Segment, part: slice) -> None:
+        """Copies a part of a segment to consecutive slots."""
+        self._columns.write(slot, segment, part)
+        if self.check_samples:
+            self._write_checksums(slot, segment, part)
+
+    def _require_transitions(self, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        if not self._links.num_valid:
+            raise ValueError(f"no transition can be drawn yet: {len(self)} rows are stored; append more segments first")
 
     def _draw(self, batch_size: int) -> np.ndarray:
         """Numbers of uniformly drawn valid rows, (B,)."""
@@ -248,17 +256,21 @@ class ReplayMemory:
         values = -1 if segment.checksums is None else segment.checksums[part]
         self._checksums[slot : slot + part.stop - part.start] = values
 
-    def _verify(self, rows: np.ndarray, buffers: _Buffers) -> None:
-        """Compares rebuilt observations with the checksums that the worker made of its own (TMRL's CRC debug)."""
-        assert self._checksums is not None
-        batch = buffers.batch()
-        for ends, fields in ((rows, batch.observation), (buffers.end_rows, batch.next_observation)):
-            arrays = {name: tensor.numpy() for name, tensor in fields.items()}
-            for index, row in enumerate(ends):
-                observation = {name: array[index] for name, array in arrays.items()}
-                expected = int(self._checksums[row % self.capacity])
-                if expected >= 0 and self.spec.checksum(observation) != expected:
-                    raise ValueError(self._mismatch(int(row), observation, expected))
+    def _verify(self, rows: np.ndarray, fields: Mapping[str, torch.Tensor]) -> None:
+        """Compares rebuilt observations with the checksums that the worker made of its own (TMRL's CRC debug).
+
+        Args:
+            rows: Numbers of the rows, (B,).
+            fields: Their observations, (B, *field shape).
+        """
+        if self._checksums is None:
+            return
+        arrays = {name: tensor.numpy() for name, tensor in fields.items()}
+        for index, row in enumerate(rows):
+            observation = {name: array[index] for name, array in arrays.items()}
+            expected = int(self._checksums[row % self.capacity])
+            if expected >= 0 and self.spec.checksum(observation) != expected:
+                raise ValueError(self._mismatch(int(row), observation, expected))
 
     def _mismatch(self, row: int, observation: Mapping[str, np.ndarray], expected: int) -> str:
         """Describes a rebuilt observation that is not the one its worker saw."""
@@ -380,6 +392,10 @@ class _Links:
             buffers.frame_slots, buffers.action_slots, buffers.step_slots, buffers.end_rows,
             buffers.reward, buffers.discount, buffers.terminated,
         )  # fmt: skip
+
+    def observe(self, rows: np.ndarray, frame_slots: np.ndarray, action_slots: np.ndarray) -> None:
+        """Finds the slots that make up the observations at ``rows``, (R,), newest last."""
+        _observe(rows, self.previous, self.is_first, self._reset_act_buf, frame_slots, action_slots)
 
     def is_in_stream(self, row: int, tail: int) -> bool:
         """Whether a row lies on the way back from the newest row of a stream; for error messages."""
@@ -614,6 +630,21 @@ def _action_window(row: int, out: np.ndarray, previous: np.ndarray, is_first: np
         elif not reset:
             before = _action_before(row, 0, previous, is_first)[0]
             row = before if before >= 0 else row
+
+
+@_jit
+def _observe(
+    rows: np.ndarray,
+    previous: np.ndarray,
+    is_first: np.ndarray,
+    reset: bool,
+    frame_slots: np.ndarray,
+    action_slots: np.ndarray,
+) -> None:
+    """Writes the windows of the observations at ``rows``."""
+    for index in range(len(rows)):
+        _frame_window(rows[index], frame_slots[index], previous, is_first)
+        _action_window(rows[index], action_slots[index], previous, is_first, reset)
 
 
 @_jit

@@ -44,6 +44,8 @@ _CHUNK_MAGIC = b"TMCH"
 _SEGMENT_MAGIC = b"TMSG"
 _MAX_HEAD_BYTES = 16 << 20
 _ZSTD_LEVEL = 1
+_ANY = -1
+"""A length that follows from the others."""
 
 
 class RowReceiver(Protocol):
@@ -368,6 +370,7 @@ class _SegmentCodec:
             "truncated": ((), "bool"),
             "is_first": ((), "bool"),
             "checksums": ((), "uint32"),
+            "states": ((_ANY,), "float32"),
         }
         self._frames = {field.name: (field.frame_shape, field.dtype) for field in spec.fields}
         self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
@@ -423,7 +426,7 @@ class _SegmentCodec:
         arrays: dict[str, Any] = {}
         for name, part in zip(head["arrays"], parts, strict=False):
             shape, dtype = self._layout[name]
-            arrays[name] = self._unpack(part, (rows, *shape), dtype)
+            arrays[name] = np.frombuffer(part, dtype).reshape(rows, *shape)
         frames: dict[str, np.ndarray] = {}
         for name, part in zip(head["frames"], parts[len(arrays) :], strict=True):
             shape, dtype = self._frames[name]

@@ -18,7 +18,7 @@ import numpy as np
 
 from algos.console import Console
 from algos.worker_table import ShownWorker
-from tasks.course import Course, course
+from tasks.course import Course, course, has_course
 from tasks.evaluation import EvaluationReport
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class RunLog:
         directory: Run folder.
         title: Name of the run.
         max_env_steps: Steps at which training ends.
-        task: TaskConfig as plain data, whose track is drawn; None: no pictures of the driven line.
+        task: The task's configuration as plain data; its track, if it has one, is drawn. None: no such pictures.
         wandb: ``enabled``, ``project``, ``entity``, ``run_name``; empty: off.
         full_config: What is recorded with the run.
         is_headless: True shows plain lines instead of the live panel.
@@ -126,7 +126,7 @@ class RunLog:
     def _driven_line(self, report: EvaluationReport, env_steps: int) -> np.ndarray | None:
         trajectories = [episode.trajectory for episode in report.episodes]
         has_places = any(len(trajectory) and np.isfinite(trajectory[:, :2]).any() for trajectory in trajectories)
-        if self._task is None or not has_places:
+        if self._task is None or not has_course(self._task) or not has_places:
             return None
         if self._course is None:
             self._course = course(self._task)
@@ -142,14 +142,16 @@ def driven_line(course: Course, report: EvaluationReport, title: str, path: Path
         course.width_m,
         [episode.trajectory for episode in report.episodes],
         path,
-        finished=[episode.finished for episode in report.episodes],
+        finished=[bool(episode.finished) for episode in report.episodes],
         title=f"{title}: {summary(report)}",
     )
 
 
 def summary(report: EvaluationReport) -> str:
-    """One line: finished episodes, mean lap or progress."""
-    finished = sum(episode.finished for episode in report.episodes)
+    """One line: finished episodes, mean lap or progress; where there is no finish the mean return."""
+    if not report.has_finish:
+        return f"return {report.mean_return or 0.0:.1f} (std {report.std_return or 0.0:.1f})"
+    finished = sum(bool(episode.finished) for episode in report.episodes)
     line = f"{finished}/{len(report.episodes)} finished"
     if report.mean_lap_time_s is not None:
         return f"{line}, lap {report.mean_lap_time_s:.2f} s"

@@ -6,25 +6,21 @@ Called by ``train.py`` once everything ``auto`` is resolved. Also says whether a
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from algos.config import ENCODERS
+from algos.config import ENCODERS, EncoderKind, check_combination
 from algos.observers import observer_classes
 from algos.ppo_config import ppo_params
-from algos.registration import algorithm_names
+from algos.registration import RL_GAMES_ALGORITHMS, algorithm_names, network_names, policy_function
 from algos.remote_keys import check_remote
-from algos.schema import CheckpointMode, PPOTrainConfig, RunConfig, SACTrainConfig, algorithm_name, to_plain
-from tasks.config import ClockKind, GameKind, config_to_dict
+from algos.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_plain
+from algos.train_entries import made_for
+from algos.train_schema import OffPolicyTrainConfig, PPOTrainConfig
+from tasks.config import TaskConfig, config_to_dict
 from tasks.observation import ObservationSpec
-
-RL_GAMES_ALGORITHMS = ("a2c_continuous", "a2c_discrete", "sac")
-"""What rl_games' Runner knows by itself."""
-POLICY_FUNCTION = "algos.policy:make_acting_policy"
-"""What a worker builds its policy from."""
 
 
 def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, is_playing: bool = False) -> None:
@@ -33,7 +29,7 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
     Args:
         config: The configuration.
         spec: What the task observes.
-        train_files: Names of all train YAMLs, to name those that fit.
+        train_files: All options of train=, to name those that fit.
         is_playing: Whether nothing is learned.
 
     Raises:
@@ -45,19 +41,25 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         _check_clock(config)
         _check_single_game(config)
     _check_fit(config, spec, train_files)
+    _check_network_name(config)
     _check_replay(config)
+    if is_playing and config.play.rules is Rules.league and not isinstance(config.task, TaskConfig):
+        raise ValueError(f"play.rules=league scores laps of TrackMania, got task {config.task.name!r}: leave it out")
     observer_classes(config.observers)
     if config.wandb.enabled and importlib.util.find_spec("wandb") is None:
         raise ValueError("wandb.enabled=true needs the package wandb: pip install wandb, then wandb login")
     for key in ("device", "inference_device"):
         resolve_device(key, getattr(config, key))
-    if isinstance(config.train, SACTrainConfig):
-        from algos.policy import make_acting_policy
+    if isinstance(config.train, OffPolicyTrainConfig):
+        from algos.policy import build_policy
+        from algos.replay_transforms import replay_transforms
 
+        check_combination(config.train.params.network, config.train.params.config)
+        if not is_playing:
+            _check_privileged(config, spec)
+            replay_transforms(config.train.params.config.replay_transforms)
         # Builds the network once, so that an image too small for it is refused here.
-        params = config.train.params
-        warm_up = params.config.warm_up.name
-        make_acting_policy(spec.to_json(), config_to_dict(params.network), seed=config.seed, warm_up=warm_up)
+        build_policy(worker_policy(config.train, spec, "cpu"), config.seed)
 
 
 def resolve_device(key: str, value: str) -> str:
@@ -105,9 +107,9 @@ def runner_params(
     """
     run = _run_keys(config, run_folder)
     run["env_config"]["worker_words"] = list(worker_words)
-    if isinstance(config.train, SACTrainConfig):
+    if isinstance(config.train, OffPolicyTrainConfig):
         num_envs = max(config.num_workers * config.worker.envs_per_worker, 1)
-        parts = _sac_parts(config.train, spec, run["inference_device"], num_envs)
+        parts = _off_policy_parts(config.train, spec, run["inference_device"], num_envs)
     elif isinstance(config.train, PPOTrainConfig):
         parts = _ppo_parts(config.train)
     else:
@@ -146,7 +148,7 @@ def _check_algorithm(config: RunConfig) -> None:
 
 def _check_clock(config: RunConfig) -> None:
     """Refuses to learn between two steps of real time."""
-    if config.synchronous and config.task.clock is ClockKind.wall:
+    if config.synchronous and config.task.is_real_time:
         raise ValueError(
             "synchronous must be false with task.clock=wall, got true: acting and learning in one process would stall "
             "the real-time loop; set synchronous=false or task.clock=virtual"
@@ -155,7 +157,7 @@ def _check_clock(config: RunConfig) -> None:
 
 def _check_single_game(config: RunConfig) -> None:
     """Refuses more than one environment on the live game."""
-    if config.task.game is not GameKind.live:
+    if not config.task.is_live:
         return
     if config.num_workers > 1:
         raise ValueError(
@@ -171,30 +173,59 @@ def _check_single_game(config: RunConfig) -> None:
         )
 
 
-def _num_actors(train: SACTrainConfig | PPOTrainConfig | Mapping[str, Any]) -> int:
+def _num_actors(train: OffPolicyTrainConfig | PPOTrainConfig | Mapping[str, Any]) -> int:
     if isinstance(train, PPOTrainConfig):
         return train.params.config.num_actors
-    if isinstance(train, SACTrainConfig):
+    if isinstance(train, OffPolicyTrainConfig):
         return 1
     return int(train["params"].get("config", {}).get("num_actors", 1))
 
 
 def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> None:
     """Refuses a train YAML whose encoder cannot read what the task observes."""
-    if not isinstance(config.train, SACTrainConfig | PPOTrainConfig):
+    if not isinstance(config.train, OffPolicyTrainConfig | PPOTrainConfig):
         return
     encoder = config.train.params.network.encoder
-    images = [field.name for field in spec.fields if field.dtype == "uint8" and len(field.shape) >= 2]
+    images = [field.name for field in spec.visible.fields if field.dtype == "uint8" and len(field.shape) >= 2]
     reads_images = ENCODERS[encoder].reads_images
     if reads_images == bool(images):
         return
     what = f"has images ({', '.join(images)})" if images else "has no images"
     reads = "needs one" if reads_images else "reads none"
-    fitting = [name for name in train_files if re.fullmatch(re.escape(config.task.name) + "[A-Z]+", name)]
+    fitting = [name for name in train_files if name in made_for(config.choices.task) and name != config.choices.train]
+    suits = EncoderKind.compact_cnn if images else EncoderKind.mlp
     raise ValueError(
         f"train={config.choices.train} does not fit task={config.choices.task}: the observation of {config.task.name} "
         f"{what}, but train.params.network.encoder is {encoder}, which {reads}; "
-        f"made for it: {', '.join(f'train={name}' for name in fitting) or 'none of the files of cfg/train'}"
+        f"set train.params.network.encoder={suits.name}, or take what is "
+        f"made for it: {', '.join(f'train={name}' for name in fitting) or 'no option of train='}"
+    )
+
+
+def _check_network_name(config: RunConfig) -> None:
+    """Refuses a network builder for PPO that no plugin has registered."""
+    if not isinstance(config.train, PPOTrainConfig):
+        return
+    name, known = config.train.params.network.name, network_names()
+    if name is not None and name not in known:
+        raise ValueError(
+            f"train.params.network.name must be null or one of {', '.join(known)}, got {name!r}; "
+            "a file of plugins=[FILE.py] registers more by algos.registration.add_network"
+        )
+
+
+def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
+    """Refuses an asymmetric critic where nothing is captured for it."""
+    assert isinstance(config.train, OffPolicyTrainConfig)
+    if not config.train.params.network.asymmetric_critic or spec.privileged_fields:
+        return
+    if hasattr(config.task, "privileged"):
+        advice = "set task.privileged=true"
+    else:
+        advice = f"mark fields of the observation of {config.task.name} as privileged (docs/algorithms/asymmetric.md)"
+    raise ValueError(
+        "train.params.network.asymmetric_critic must be false when the observation has no privileged fields, got true; "
+        + advice
     )
 
 
@@ -204,18 +235,20 @@ def _check_replay(config: RunConfig) -> None:
         return
     if isinstance(config.train, PPOTrainConfig):
         raise ValueError("checkpoint_mode must be resume or weights with PPO, which has no replay, got 'replay'")
-    if isinstance(config.train, SACTrainConfig) and not config.train.params.config.save_replay:
+    if isinstance(config.train, OffPolicyTrainConfig) and not config.train.params.config.save_replay:
         raise ValueError("train.params.config.save_replay must be true with checkpoint_mode=replay, got false")
 
 
-def worker_policy(train: SACTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:
-    """What makes the policy of a worker, here or elsewhere: {function, kwargs}."""
+def worker_policy(train: OffPolicyTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:
+    """What makes the policy of a worker, here or elsewhere: {function, kwargs}. It knows of no privileged field."""
     network, warm_up = config_to_dict(train.params.network), train.params.config.warm_up.name
-    kwargs = {"spec": spec.to_json(), "network": network, "warm_up": warm_up, "device": inference_device}
-    return {"function": POLICY_FUNCTION, "kwargs": kwargs}
+    kwargs = {"spec": spec.visible.to_json(), "network": network, "warm_up": warm_up, "device": inference_device}
+    return {"function": policy_function(train.params.algo.name), "kwargs": kwargs}
 
 
-def _sac_parts(train: SACTrainConfig, spec: ObservationSpec, inference_device: str, num_envs: int) -> dict[str, Any]:
+def _off_policy_parts(
+    train: OffPolicyTrainConfig, spec: ObservationSpec, inference_device: str, num_envs: int
+) -> dict[str, Any]:
     network, sac = config_to_dict(train.params.network), config_to_dict(train.params.config)
     return {
         "algo": config_to_dict(train.params.algo),

@@ -1,9 +1,9 @@
 """Soft Actor-Critic: the losses and the update, nothing else.
 
 Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", https://arxiv.org/abs/1812.05905.
-Called by the learner with a batch of the replay memory. docs/sac.md pairs equations, functions and metrics.
-A variant (REDQ, DroQ, TQC, ...) derives from ``SAC`` and overrides what its paper changes: ``next_value``,
-``policy_value``, ``critic_loss`` or the networks.
+Called by the learner with a batch of the replay memory. docs/algorithms/sac.md pairs equations, functions and metrics.
+A sibling (REDQ, DroQ, TQC, CrossQ) derives from ``SAC`` and overrides what its paper changes: ``next_value``,
+``policy_value``, ``critic_loss``, ``judge`` or ``make_networks``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algos.config import NetworkConfig, OptimizerKind, SACConfig
-from algos.networks import Inputs, build_networks, copy_weights, fast_matmul, random_shift, squashed_sample
+from algos.config import NetworkConfig, OffPolicyConfig, OptimizerKind, check_combination
+from algos.networks import (
+    CriticNetwork,
+    Inputs,
+    Networks,
+    build_networks,
+    copy_weights,
+    draw_from,
+    fast_matmul,
+    random_shift,
+    squashed_sample,
+)
 from algos.replay_memory import Batch
 from tasks.observation import ObservationSpec
 
@@ -39,27 +49,33 @@ class SAC:
         device: Where everything lives.
         seed: Seed of the initial weights and of the noise.
         dtype: float32, or float64 to compare with a derivation.
+
+    Raises:
+        ValueError: If the network does not go with the algorithm (``algos.config.combinations``).
     """
 
     def __init__(
         self,
         spec: ObservationSpec,
-        config: SACConfig,
+        config: OffPolicyConfig,
         network: NetworkConfig,
         device: torch.device,
         seed: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        check_combination(network, config)
         self.config = config
         self.network = network
         self.device = torch.device(device)
         self.num_updates = 0
         self._dtype = dtype
         self._generator = torch.Generator(self.device).manual_seed(seed)
-        self.acting, self.critic = build_networks(spec, network, config.num_critics, seed, dtype)
+        self.acting, self.critic = self.make_networks(spec, seed)
         for module in (self.acting, self.critic):
             module.to(self.device)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.target_critic = self.make_target_critic()
+        for critic in (self.critic, self.target_critic):
+            draw_from(critic, self._generator)
         self._build_temperature(spec.action_size)
         self._build_optimizers()
 
@@ -74,17 +90,34 @@ class SAC:
         """
         self._decay_learning_rates()
         with fast_matmul():
-            batch = self._to_device(batch)
-            self.acting.inputs.observe(batch.observation)
-            inputs, next_inputs = self._inputs(batch.observation), self._inputs(batch.next_observation)
-            features = self.critic.encode(inputs)
-            loss, metrics = self.critic_loss(features, batch.action, self.target(batch, next_inputs))
+            batch, inputs, next_inputs = self.prepare(batch)
+            loss, features, metrics = self.judge(batch, inputs, next_inputs)
             self._descend("critic", loss)
-            if self.num_updates % self.config.policy_delay == 0:
+            if self.num_updates % self.config.actor_period == 0:
                 metrics |= self._update_policy(inputs, features.detach())
             self._update_targets()
         self.num_updates += 1
         return metrics
+
+    def make_networks(self, spec: ObservationSpec, seed: int) -> Networks:
+        """Builds actor and critics, on the CPU."""
+        return build_networks(spec, self.network, self.config.ensemble_size, seed, self._dtype)
+
+    def make_target_critic(self) -> CriticNetwork:
+        """A copy of the critics that no optimiser trains."""
+        return copy.deepcopy(self.critic).requires_grad_(False)
+
+    def prepare(self, batch: Batch) -> tuple[Batch, Inputs, Inputs]:
+        """The batch on the device, and what the networks see of its observations and of those that follow."""
+        batch = self._to_device(batch)
+        self.acting.inputs.observe(batch.observation)
+        return batch, self._inputs(batch.observation), self._inputs(batch.next_observation)
+
+    def judge(self, batch: Batch, inputs: Inputs, next_inputs: Inputs) -> tuple[Tensor, Tensor, Metrics]:
+        """The critics' loss on a batch, the features that they saw of its observations, and metrics."""
+        features = self.critic.encode(inputs)
+        loss, metrics = self.critic_loss(features, batch.action, self.target(batch, next_inputs))
+        return loss, features, metrics
 
     @torch.no_grad()
     def target(self, batch: Batch, next_inputs: Inputs) -> Tensor:
@@ -93,24 +126,31 @@ class SAC:
         The entropy of the n - 1 steps between is left out. Truncated is not terminated: it bootstraps.
 
         Returns:
-            Shape (B,).
+            Shape (B,); (T, B) where ``next_value`` gives T atoms of a distribution.
         """
         features = self.acting.encoder(next_inputs)
         action, log_prob = self.sample_action(features)
         if self.network.target_encoder:
             features = self.target_critic.encode(next_inputs)
-        q = self.target_critic(features, action)
-        value = self.next_value(q) - self.alpha * log_prob
+        return self.bootstrap(batch, self.target_critic(features, action), log_prob)
+
+    def bootstrap(self, batch: Batch, next_q: Tensor, next_log_prob: Tensor) -> Tensor:
+        """The target from the values of the next action, (N, B), and its log-density, (B,): the right side of eq. 3."""
+        value = self.next_value(next_q) - self.alpha * next_log_prob
         return batch.reward + batch.discount * (1.0 - batch.terminated) * value
 
     def critic_loss(self, features: Tensor, action: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
         """Eq. 5: squared error to the target, mean over critics and batch."""
         q = self.critic(features, action)
         loss = (q - target).square().mean()
-        metrics = {"losses/critic": loss.detach(), "train/q_mean": q.detach().mean()}
+        return loss, self.critic_metrics(loss.detach(), q.detach(), target)
+
+    def critic_metrics(self, loss: Tensor, q: Tensor, target: Tensor) -> Metrics:
+        """What is logged of a critic update; nothing given has a gradient."""
+        metrics = {"losses/critic": loss, "train/q_mean": q.mean()}
         if self.config.debug.extra_metrics:
-            metrics |= _spread("train/q", q.detach()) | _spread("train/target", target)
-        return loss, metrics
+            metrics |= _spread("train/q", q) | _spread("train/target", target)
+        return metrics
 
     def actor_loss(self, actor_features: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Metrics]:
         """Eq. 7: alpha log pi(a|s) - Q(s, a) for a reparameterised action.
@@ -217,7 +257,9 @@ class SAC:
     @torch.no_grad()
     def _update_targets(self) -> None:
         """Polyak average of all critic parameters, the encoder's included."""
-        torch._foreach_lerp_(self._target_parameters, self._parameters["critic"], 1.0 - self.config.polyak)
+        if self.config.target_polyak is not None:
+            weight = 1.0 - self.config.target_polyak
+            torch._foreach_lerp_(self._target_parameters, self._parameters["critic"], weight)
 
     def _descend(self, name: str, loss: Tensor) -> None:
         """A gradient step on the parameters of one optimiser; no other gradient is computed."""
@@ -240,23 +282,22 @@ class SAC:
     def _inputs(self, observation: Mapping[str, Tensor]) -> Inputs:
         pixels = self.network.random_shift
         shift = partial(random_shift, pixels=pixels, generator=self._generator) if pixels else None
-        return self.acting.inputs(observation, shift)
+        return self.critic.complete(self.acting.inputs(observation, shift), observation)
 
     def _to_device(self, batch: Batch) -> Batch:
-        def move(tensor: Tensor) -> Tensor:
-            dtype = tensor.dtype if tensor.dtype == torch.uint8 else self._dtype
-            return tensor.to(self.device, dtype, non_blocking=True)
-
-        observation = {name: move(tensor) for name, tensor in batch.observation.items()}
-        next_observation = {name: move(tensor) for name, tensor in batch.next_observation.items()}
         return Batch(
-            observation,
-            move(batch.action),
-            move(batch.reward),
-            move(batch.discount),
-            next_observation,
-            move(batch.terminated),
+            {name: self._move(tensor) for name, tensor in batch.observation.items()},
+            self._move(batch.action),
+            self._move(batch.reward),
+            self._move(batch.discount),
+            {name: self._move(tensor) for name, tensor in batch.next_observation.items()},
+            self._move(batch.terminated),
         )
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        """To the device; pixels stay bytes, everything else gets the type of the networks."""
+        dtype = tensor.dtype if tensor.dtype == torch.uint8 else self._dtype
+        return tensor.to(self.device, dtype, non_blocking=True)
 
     def _build_temperature(self, action_size: int) -> None:
         config = self.config

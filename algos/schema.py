@@ -13,14 +13,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from algos.config import DebugConfig, NetworkConfig, SACConfig
-from algos.ppo_config import PPOConfig, PPONetworkConfig
-from tasks.config import TaskConfig, config_from_dict, config_to_dict
+from algos.config import DebugConfig
+from algos.train_schema import REQUIRED, TRAIN_SCHEMAS, section_types
+from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
 from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
-
-REQUIRED: Any = "???"
-"""OmegaConf's mark for a value that a YAML file must give."""
 
 
 class CheckpointMode(Enum):
@@ -94,72 +91,6 @@ class LinkConfig:
     def __post_init__(self) -> None:
         for name in ("segment_rows", "window", "buffer_segments"):
             _require(getattr(self, name) >= 1, f"link.{name}", getattr(self, name), ">= 1")
-
-
-@dataclass
-class AlgorithmName:
-    """Name under which an algorithm is registered in rl_games' Runner."""
-
-    name: str = REQUIRED
-
-
-@dataclass
-class SACParams:
-    """rl_games' ``params`` for SAC."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
-    """The model builder."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    """Shape of the networks."""
-    config: SACConfig = field(default_factory=SACConfig)
-    """The algorithm and the loop around it."""
-
-
-@dataclass
-class PPOParams:
-    """rl_games' ``params`` for its PPO."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_ppo"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("continuous_a2c_logstd"))
-    """The model builder."""
-    network: PPONetworkConfig = field(default_factory=PPONetworkConfig)
-    """Shape of the network."""
-    config: PPOConfig = field(default_factory=PPOConfig)
-    """The algorithm."""
-
-
-@dataclass
-class TrainConfig:
-    """What every train YAML states."""
-
-    max_env_steps: int = 300_000
-    """Environment steps at which training ends by itself; the top-level max_env_steps goes before it."""
-
-    def __post_init__(self) -> None:
-        _require(self.max_env_steps >= 1, "train.max_env_steps", self.max_env_steps, ">= 1")
-
-
-@dataclass
-class SACTrainConfig(TrainConfig):
-    """A train YAML that learns with SAC, or with an algorithm of a plugin that takes the same configuration."""
-
-    kind: str = "sac"
-    """Which of these schemas this is; set by the base."""
-    params: SACParams = field(default_factory=SACParams)
-    """rl_games' params."""
-
-
-@dataclass
-class PPOTrainConfig(TrainConfig):
-    """A train YAML that learns with rl_games' PPO."""
-
-    kind: str = "ppo"
-    """Which of these schemas this is; set by the base."""
-    params: PPOParams = field(default_factory=PPOParams)
-    """rl_games' params."""
 
 
 @dataclass
@@ -246,8 +177,12 @@ class RunConfig:
         _require(bool(re.fullmatch(r"[\w.+-]+", self.experiment)), "experiment", self.experiment, "a folder name")
 
 
-TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {"sac": SACTrainConfig, "ppo": PPOTrainConfig}
-"""Schema of ``train`` by ``train.kind``; a train YAML without a kind (for a plugin's algorithm) stays plain data."""
+TASK_SCHEMAS: dict[str, type[AnyTaskConfig]] = {
+    "trackmania": TaskConfig,
+    "rc_drone": RCDroneConfig,
+    "gym": GymConfig,
+}
+"""Schema of ``task`` by the name that a file of cfg/task gives in its defaults."""
 
 
 def register_schemas() -> None:
@@ -256,9 +191,10 @@ def register_schemas() -> None:
 
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=RunConfig)
-    store.store(group="schema/task", name="trackmania", node=TaskConfig)
-    store.store(group="schema/train", name="sac", node=SACTrainConfig)
-    store.store(group="schema/train", name="ppo", node=PPOTrainConfig)
+    for name, task_type in TASK_SCHEMAS.items():
+        store.store(group="schema/task", name=name, node=task_type)
+    for kind, schema in TRAIN_SCHEMAS.items():
+        store.store(group="schema/train", name=kind, node=schema)
 
 
 def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
@@ -295,9 +231,12 @@ def typed_train(plain: Mapping[str, Any]) -> Any:
         return dict(plain)
     schema = TRAIN_SCHEMAS.get(str(kind))
     if schema is None:
-        raise ValueError(f"train.kind must be one of {', '.join(TRAIN_SCHEMAS)}, or left out, got {kind!r}")
+        raise ValueError(
+            f"train.kind must be one of {', '.join(TRAIN_SCHEMAS)}, or left out, got {kind!r}; "
+            "one of your own needs plugins=[FILE.py]"
+        )
     params = _section(plain, "params", "train.")
-    for name, section_type in _section_types(schema).items():
+    for name, section_type in section_types(schema).items():
         _checked_section(section_type, params.get(name, {}), f"train.params.{name}")
     return config_from_dict(schema, plain, "train")
 
@@ -324,12 +263,6 @@ def _section(plain: Mapping[str, Any], name: str, prefix: str = "") -> Mapping[s
     if not isinstance(section, Mapping):
         raise ValueError(f"{prefix}{name} must be a mapping, got {section!r}")
     return section
-
-
-def _section_types(schema: type[TrainConfig]) -> dict[str, type]:
-    if schema is SACTrainConfig:
-        return {"network": NetworkConfig, "config": SACConfig}
-    return {"network": PPONetworkConfig, "config": PPOConfig}
 
 
 def _checked_section(section_type: type, plain: Any, key: str) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 GROUPS = ("task", "train")
@@ -43,22 +42,38 @@ OBSERVATION_KEYS = (
 )
 """Keys that decide shapes of observation and action, and how histories begin."""
 
+CRITIC_KEYS = ("task.privileged",)
+"""Keys that decide what only critics see; what acts does without."""
+
 HISTORY_KEYS = ("task.rtgym.reset_act_buf",)
 """Those of them that change no shape, only how histories begin."""
 
 NETWORK_KEYS = ("train.params.algo", "train.params.model", "train.params.network")
 """Keys, with all below them, that decide the networks."""
 
-HARMLESS_NETWORK_KEYS = ("train.params.network.random_shift",)
+HARMLESS_NETWORK_KEYS = (
+    "train.params.network.random_shift",
+    "train.params.network.dropout",
+    "train.params.network.batch_renorm_warm_up",
+)
 """Keys of the network that change no shape."""
 
+OLD_VALUES = {
+    "task.privileged": False,
+    "train.params.network.asymmetric_critic": False,
+    "train.params.network.actor": "mlp",
+    "train.params.network.critic": "mlp",
+    "train.params.network.batch_renorm": False,
+}
+"""What keys stood for in files that are older than they are, where that is not null."""
 
-def with_stored_choices(words: Sequence[str], config_dir: Path) -> list[str]:
+
+def with_stored_choices(words: Sequence[str], is_option: Callable[[str, str], bool]) -> list[str]:
     """Adds ``task=`` and ``train=`` as stored in the checkpoint, so that keys are checked against the right schemas.
 
     Args:
         words: What was typed.
-        config_dir: Where the files of the groups are; a choice without a file there is left to the defaults.
+        is_option: Whether a group has an option; a choice that it has not is left to the defaults.
 
     Raises:
         ValueError: If the checkpoint is missing or damaged.
@@ -75,7 +90,7 @@ def with_stored_choices(words: Sequence[str], config_dir: Path) -> list[str]:
     stored = load_checkpoint(str(paths[-1])).config
     typed = {word.partition("=")[0] for word in words}
     choices = {group: stored_choice(stored, group) for group in GROUPS if group not in typed}
-    known = {group: choice for group, choice in choices.items() if (config_dir / group / f"{choice}.yaml").is_file()}
+    known = {group: choice for group, choice in choices.items() if choice is not None and is_option(group, choice)}
     return [*(f"{group}={choice}" for group, choice in known.items()), *words]
 
 
@@ -96,7 +111,7 @@ def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_play
     stored = load_checkpoint(path).config
     config = merge_stored(stored, composed, overrides)
     is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
-    refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent)
+    refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent, is_playing=is_playing)
     return config
 
 
@@ -154,7 +169,12 @@ def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
 
 
 def refuse_shape_changes(
-    stored: Mapping[str, Any], config: Mapping[str, Any], checkpoint: str, *, is_new_agent: bool
+    stored: Mapping[str, Any],
+    config: Mapping[str, Any],
+    checkpoint: str,
+    *,
+    is_new_agent: bool,
+    is_playing: bool = False,
 ) -> None:
     """Refuses a configuration whose observation, action or networks differ from those of the checkpoint.
 
@@ -163,17 +183,20 @@ def refuse_shape_changes(
         config: What is about to run.
         checkpoint: Path of the file, for the message.
         is_new_agent: Whether only the replay is taken, so that the networks may differ.
+        is_playing: Whether the checkpoint only acts, so that what critics see may differ.
 
     Raises:
         ValueError: Naming the key, its stored and its new value.
     """
     histories, shape = "how histories begin", "the shape of the observation"
     kinds = [(key, histories if key in HISTORY_KEYS else shape) for key in OBSERVATION_KEYS]
+    if not is_playing:
+        kinds += [(key, "what the critics see") for key in CRITIC_KEYS]
     if not is_new_agent:
         leaves = [f"{key}{leaf}" for key in NETWORK_KEYS for leaf in _leaves_below(key, stored, config)]
         kinds += [(leaf, "the shape of the networks") for leaf in leaves]
     for key, what in kinds:
-        old, new = _get(stored, key), _get(config, key)
+        old, new = (_get_or_old(plain, key) for plain in (stored, config))
         if old != new and key not in HARMLESS_NETWORK_KEYS:
             raise ValueError(
                 f"{key}={_shown(new)} would change {what}: {checkpoint} was trained with "
@@ -209,6 +232,11 @@ def _get(config: Any, key: str) -> Any:
     for name in key.split("."):
         config = config.get(name) if isinstance(config, Mapping) else None
     return config
+
+
+def _get_or_old(config: Any, key: str) -> Any:
+    value = _get(config, key)
+    return OLD_VALUES.get(key) if value is None else value
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:

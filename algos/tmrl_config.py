@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from algos.train_entries import entry_name
+
 TASKS = {
     "TM20FULL": "TM20Full",
     "TM20IMAGES": "TM20Full",
@@ -21,6 +23,9 @@ TASKS = {
     "TM20LIDARPROGRESS": "TM20LidarProgress",
 }
 """Our tasks by ENV.RTGYM_INTERFACE."""
+
+KINDS = {"SAC": "sac", "REDQSAC": "redq"}
+"""Our algorithms by ALG.ALGORITHM."""
 
 _PARAMS = "train.params.config"
 
@@ -44,6 +49,16 @@ def _control(is_gamepad: Any) -> str:
 def _at_least_one(count: Any) -> int:
     return max(int(count), 1)
 
+
+REDQ_KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "ALG.REDQ_N": (f"{_PARAMS}.redq_n", _same),
+    "ALG.REDQ_M": (f"{_PARAMS}.redq_m", _same),
+    "ALG.REDQ_Q_UPDATES_PER_POLICY_UPDATE": (f"{_PARAMS}.redq_q_updates_per_policy_update", _same),
+}
+"""As ``KEYS``, for REDQ only: TMRL's files may have them with SAC, which reads none of them."""
+
+UNBOUNDED_TEMPERATURE = [f"{_PARAMS}.alpha_min=1e-08", f"{_PARAMS}.alpha_max=1000.0"]
+"""TMRL holds a learned temperature in no bounds; ours would refuse its start values."""
 
 KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RUN_NAME": ("experiment", _same),
@@ -98,10 +113,11 @@ def hydra_words(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         ValueError: If the interface or the algorithm is not known.
     """
     entries = dict(_entries(config))
-    words = _choices(entries)
+    kind = _kind(entries)
+    words = _choices(entries, kind)
     left_out = []
     for name, value in entries.items():
-        target = _target(name)
+        target = _target(name, kind)
         if target is None:
             left_out.append(name)
         else:
@@ -136,26 +152,34 @@ def _entries(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return found
 
 
-def _choices(entries: dict[str, Any]) -> list[str]:
-    interface = str(entries.pop("ENV.RTGYM_INTERFACE", "TM20FULL")).upper()
+def _kind(entries: dict[str, Any]) -> str:
     algorithm = str(entries.pop("ALG.ALGORITHM", "SAC")).upper()
+    if algorithm not in KINDS:
+        raise ValueError(f"ALG.ALGORITHM must be one of {', '.join(KINDS)}, got {algorithm!r}")
+    return KINDS[algorithm]
+
+
+def _choices(entries: dict[str, Any], kind: str) -> list[str]:
+    interface = str(entries.pop("ENV.RTGYM_INTERFACE", "TM20FULL")).upper()
     if interface not in TASKS:
         raise ValueError(f"ENV.RTGYM_INTERFACE must be one of {', '.join(TASKS)}, got {interface!r}")
-    if algorithm != "SAC":
-        raise ValueError(f"ALG.ALGORITHM must be SAC; {algorithm!r} is not built yet")
     task = TASKS[interface]
-    words = [f"task={task}", f"train={task}SAC"]
+    words = [f"task={task}", f"train={entry_name(task, kind)}"]
     if entries.pop("RESET_TRAINING", False):
         words.append("checkpoint_mode=replay")
+    if entries.get("ALG.LEARN_ENTROPY_COEF", False):
+        words += UNBOUNDED_TEMPERATURE
     return words
 
 
-def _target(name: str) -> tuple[str, Callable[[Any], Any]] | None:
+def _target(name: str, kind: str) -> tuple[str, Callable[[Any], Any]] | None:
     for group, key in (("ENV.RTGYM_CONFIG.", "task.rtgym"), ("ENV.REWARD_CONFIG.", "task.reward")):
         if name.startswith(group) and "." not in name.removeprefix(group):
             return f"{key}.{name.removeprefix(group)}", _same
     if name.endswith("interface_kwargs.save_replays"):
         return "task.save_replays", _same
+    if kind == "redq" and name in REDQ_KEYS:
+        return REDQ_KEYS[name]
     return KEYS.get(name)
 
 

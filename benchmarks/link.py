@@ -5,8 +5,9 @@
 Throughput is that of 3.3 MB segments, from worker to learner, and of 10 MB weights, from learner to worker, over the
 product's own gateway and uplink in plaintext and TLS, beside a raw socket, a raw TLS socket (Python's ``ssl``), and
 tlspyo, TMRL's network library, through its relay. Ours encodes, checks and decodes what it sends; the socket moves
-bytes. All take turns in one run, so that a busy machine disturbs them alike; the best turn of each counts. tlspyo is
-used where it is installed, also elsewhere: ``pip install --target DIR tlspyo==0.3.0`` and ``--tlspyo DIR``.
+bytes. All send the same and take turns in one run, so that a busy machine disturbs them alike; ratios are of each turn,
+and their median. tlspyo is used where it is installed, also elsewhere: ``pip install --target DIR tlspyo==0.3.0`` and
+``--tlspyo DIR``.
 
 Latency is that of 5 MB of weights from ``publish`` until a worker can load them. Load is what 1, 4, 16 and 64 workers
 of 20 steps a second take of one core at the learner.
@@ -72,19 +73,18 @@ def print_throughput(setting: Setting, turns: int) -> None:
         ways = [way for way in WAYS if way not in (TLSPYO, TLSPYO_TLS)]
     found: dict[str, list[throughput.Throughput]] = {way.title: [] for way in ways}
     for _ in range(turns):
-        for way in ways:
+        for way in sorted(ways, key=lambda way: not way.is_tls):  # what is compared follows each other
             found[way.title].append(throughput.measured(way, setting))
-    best = {title: throughput.Throughput(*np.max(results, axis=0)) for title, results in found.items()}
-    print(f"\nMB/s, the best of {turns} turns; load {os.getloadavg()[0]:.1f}")
-    print(f"{'':20}{'3.3 MB segments':>18}{'10 MB weights':>16}")
-    for title, result in best.items():
-        print(f"{title:20}{result.segments:18.0f}{result.weights:16.0f}")
-    ours = best[OURS_TLS.title]
+    print(f"\nMB/s, median (best) of {turns} turns; load {os.getloadavg()[0]:.1f}")
+    print(f"{'':20}{'3.3 MB segments':>18}{'10 MB weights':>18}")
+    for title, results in found.items():
+        cells = (f"{np.median(column):.0f} ({np.max(column):.0f})" for column in zip(*results, strict=True))
+        print(f"{title:20}" + "".join(f"{cell:>18}" for cell in cells))
+    ours = np.array(found[OURS_TLS.title])
     for rival in (SOCKET_TLS, TLSPYO_TLS):
         if rival in ways:
-            other = best[rival.title]
-            ratios = f"{ours.segments / other.segments:.2f} (segments), {ours.weights / other.weights:.2f} (weights)"
-            print(f"{OURS_TLS.title} / {rival.title}: {ratios}")
+            segments, weights = np.median(ours / np.array(found[rival.title]), axis=0)
+            print(f"{OURS_TLS.title} / {rival.title}, median: {segments:.2f} (segments), {weights:.2f} (weights)")
 
 
 def print_latency(setting: Setting, rounds: int) -> None:

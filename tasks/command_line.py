@@ -16,7 +16,7 @@ EPILOG = """\
 words for the configuration (hydra):
   task=NAME train=NAME  what is driven and how it is learned: the files of cfg/task and cfg/train
   KEY=VALUE             any key of the configuration, e.g. task.track=short max_env_steps=30000 seed=1
-  plugins=[my_file.py]  your own tasks, networks, encoders, algorithms or observers, registered by your file
+  plugins=[my_file.py]  your own tasks, networks, algorithms, observers and more, registered by your file
   --cfg job             print the whole configuration instead of running; --resolve fills in references
   --multirun            one run for each combination of comma-separated values, e.g. seed=0,1,2
   --config-dir DIR      a folder of your own task/*.yaml and train/*.yaml

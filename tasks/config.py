@@ -239,15 +239,61 @@ class LiveConfig:
 
 
 @dataclass
-class TaskConfig:
+class AnyTaskConfig:
+    """What every task has, whatever it is about. The properties are what the rest of the program asks of a task."""
+
+    name: str = "???"
+    """Registered task."""
+
+    @property
+    def is_real_time(self) -> bool:
+        """Whether its steps take their time and must never wait."""
+        return False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it drives the live game: in real time, and there only once."""
+        return False
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it is yet to be found out what is driven (``tasks.registry.resolve_game``)."""
+        return False
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long a call may wait for what is driven [s]."""
+        return 0.0
+
+
+@dataclass
+class RealTimeTaskConfig(AnyTaskConfig):
+    """A task on rtgym's elastic clock."""
+
+    clock: ClockKind = ClockKind.auto
+    """auto, virtual or wall; auto is wall with the live game, else virtual."""
+    rtgym: RtgymConfig = field(default_factory=RtgymConfig)
+    """The clock."""
+
+    @property
+    def is_real_time(self) -> bool:
+        """Whether its steps take their time and must never wait."""
+        return self.is_live or self.clock is ClockKind.wall
+
+    @property
+    def capture_jitter_s(self) -> float:
+        """In virtual time a capture is late by U(0, this) [s]."""
+        return 0.0
+
+
+@dataclass
+class TaskConfig(RealTimeTaskConfig):
     """A TrackMania task: what is driven, observed and rewarded."""
 
     name: str = "TM20Full"
     """Registered task: TM20Full, TM20Lidar or TM20LidarProgress."""
     game: GameKind = GameKind.auto
     """auto, sim or live."""
-    clock: ClockKind = ClockKind.auto
-    """auto, virtual (simulator only) or wall."""
     control: ControlKind = ControlKind.gamepad
     """gamepad (analog) or keyboard (binary arrows)."""
     track: str = "medium"
@@ -266,12 +312,13 @@ class TaskConfig:
     """Grey images, or RGB."""
     img_hist_len: int = 4
     """Number of images or LIDAR scans in the observation, newest last."""
+    privileged: bool = False
+    """Whether place on the path, motion and the road ahead are captured too, for a critic that sees more than the actor
+    (train.params.network.asymmetric_critic)."""
     sleep_time_at_reset: float = 1.5
     """Pause after a restart of the live game [s]."""
     save_replays: bool = False
     """Whether the live game saves a ghost of each finished run."""
-    rtgym: RtgymConfig = field(default_factory=RtgymConfig)
-    """The clock."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """The reward."""
     randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
@@ -290,6 +337,59 @@ class TaskConfig:
             self.clock.name,
             "'auto' or 'wall' when task.game is 'live': the game runs in real time",
         )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it drives the live game: in real time, and there only once."""
+        return self.game is GameKind.live
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it is yet to be found out what is driven (``tasks.registry.resolve_game``)."""
+        return self.game is GameKind.auto
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How long a call may wait for what is driven [s]."""
+        return self.live.wait_for_game_s if self.is_live else 0.0
+
+    @property
+    def capture_jitter_s(self) -> float:
+        """In virtual time a capture is late by U(0, this) [s]."""
+        return self.randomization.capture_jitter_s
+
+
+@dataclass
+class RCDroneConfig(RealTimeTaskConfig):
+    """The dummy RC drone of real-time gym's tutorial; every value is the tutorial's."""
+
+    name: str = "RCDrone"
+    """Registered task."""
+    rtgym: RtgymConfig = field(
+        default_factory=lambda: RtgymConfig(
+            start_obs_capture=0.05, act_buf_len=4, reset_act_buf=False, ep_max_length=100, wait_on_done=False
+        )
+    )
+    """The clock. reset_act_buf is false: a reset moves the target and nothing else."""
+
+
+@dataclass
+class GymConfig(AnyTaskConfig):
+    """Any registered Gymnasium environment with continuous actions."""
+
+    name: str = "Gym"
+    """Registered task."""
+    id: str = "Pendulum-v1"
+    """Id of the environment, as for ``gymnasium.make``."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, such as ``{g: 9.81}``."""
+    max_episode_steps: int | None = None
+    """Steps after which an episode is truncated; null: what the environment is registered with."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.id), "task.id", self.id, "the id of a Gymnasium environment, such as Pendulum-v1")
+        is_limit = self.max_episode_steps is None or self.max_episode_steps >= 1
+        _require(is_limit, "task.max_episode_steps", self.max_episode_steps, "null or >= 1")
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,15 @@ class Course(NamedTuple):
     width_m: float
 
 
+def has_course(task: Mapping[str, Any]) -> bool:
+    """Whether a task is driven on a track.
+
+    Args:
+        task: Its configuration as plain data.
+    """
+    return "track" in task
+
+
 def course(task: Mapping[str, Any]) -> Course:
     """Loads the track of a task; of the live game only the reference path is known.
 

@@ -51,7 +51,8 @@ class EpisodeResult:
     """One evaluated episode."""
 
     seed: int
-    finished: bool
+    finished: bool | None
+    """None where the task has no finish; its episodes are judged by their return."""
     lap_time_s: float | None
     """Time of the finish crossing; None unless finished."""
     episode_return: float
@@ -83,7 +84,7 @@ class EpisodeResult:
         """The inverse of ``to_json``."""
         return EpisodeResult(
             seed=int(data["seed"]),
-            finished=bool(data["finished"]),
+            finished=None if data["finished"] is None else bool(data["finished"]),
             lap_time_s=None if data["lap_time_s"] is None else float(data["lap_time_s"]),
             episode_return=_from_number(data["return"]),
             progress=_from_number(data["progress"]),
@@ -107,9 +108,25 @@ class EvaluationReport:
     """Rate at which the clip plays in the time of the episode [1/s]."""
 
     @property
+    def has_finish(self) -> bool:
+        """Whether the task has a finish that an episode may reach; taken for granted while nothing was driven."""
+        return not self.episodes or any(e.finished is not None for e in self.episodes)
+
+    @property
     def finish_rate(self) -> float:
         """Share of the episodes that reached the finish; 0 when there are none."""
-        return _mean([float(e.finished) for e in self.episodes], empty=0.0)
+        return _mean([float(bool(e.finished)) for e in self.episodes], empty=0.0)
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean return of the episodes, None when there are none."""
+        return _number(_mean([e.episode_return for e in self.episodes]))
+
+    @property
+    def std_return(self) -> float | None:
+        """Population standard deviation of the returns, None when there are none."""
+        returns = [e.episode_return for e in self.episodes if not math.isnan(e.episode_return)]
+        return float(np.std(returns)) if returns else None
 
     @property
     def mean_lap_time_s(self) -> float | None:
@@ -129,7 +146,12 @@ class EvaluationReport:
         return [e.lap_time_s for e in self.episodes if e.finished and e.lap_time_s is not None]
 
     def score(self) -> tuple[float, float, float]:
-        """What ``best.pth`` is chosen by, greater is better: finish rate, then lap time, then progress."""
+        """What ``best.pth`` is chosen by, greater is better: finish rate, then lap time, then progress.
+
+        Where the task has no finish: the mean return.
+        """
+        if not self.has_finish:
+            return (-math.inf if self.mean_return is None else self.mean_return, 0.0, 0.0)
         lap = self.mean_lap_time_s
         progress = _mean([e.progress for e in self.episodes], empty=0.0)
         return (self.finish_rate, -math.inf if lap is None else -lap, 0.0 if math.isnan(progress) else progress)
@@ -138,7 +160,7 @@ class EvaluationReport:
         """Scalars to log, without prefix; a lap time only when at least one episode finished."""
         scalars = {
             "return": _mean([e.episode_return for e in self.episodes]),
-            "finish_rate": self.finish_rate,
+            "finish_rate": self.finish_rate if self.has_finish else math.nan,
             "progress": _mean([e.progress for e in self.episodes]),
             "episode_length": _mean([float(e.steps) for e in self.episodes]),
             "wall_contacts": _mean([e.wall_contacts for e in self.episodes]),
@@ -312,24 +334,39 @@ def league_score(report: EvaluationReport) -> LeagueScore:
 def play_results(
     report: EvaluationReport,
     *,
-    task: str,
-    track: str,
-    game: str,
+    place: Mapping[str, str],
     checkpoint: str,
     scripted_lap_time_s: float | None,
 ) -> dict[str, Any]:
-    """The content of ``results.json``; ``lap_ratio`` is the mean lap over the scripted driver's."""
-    keys = ("seed", "finished", "lap_time_s", "return", "progress", "steps")
-    lap = report.mean_lap_time_s
-    return {
-        "task": task,
-        "track": track,
-        "game": game,
+    """The content of ``results.json``; ``lap_ratio`` is the mean lap over the scripted driver's.
+
+    Args:
+        report: What was driven. Of a task without a finish nothing is said of laps.
+        place: What was driven on, by key: the task, its track and game.
+        checkpoint: File of the policy.
+        scripted_lap_time_s: Lap of the scripted driver there; None: it does not drive there.
+    """
+    keys = ("seed", *(("finished", "lap_time_s") if report.has_finish else ()), "return")
+    keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")
+    results: dict[str, Any] = {
+        **place,
         "checkpoint": checkpoint,
         "episodes": [{key: entry[key] for key in keys} for entry in (e.to_json() for e in report.episodes)],
+        "mean_return": report.mean_return,
+        "std_return": report.std_return,
+    }
+    if not report.has_finish:
+        return results
+    lap = report.mean_lap_time_s
+    results |= {
         "finish_rate": report.finish_rate,
         "mean_lap_time_s": lap,
         "std_lap_time_s": report.std_lap_time_s,
+    }
+    if "track" not in place:
+        return results
+    return {
+        **results,
         "scripted_lap_time_s": scripted_lap_time_s,
         "lap_ratio": lap / scripted_lap_time_s if lap is not None and scripted_lap_time_s else None,
     }
@@ -387,7 +424,7 @@ def _drive(
 def _result(seed: int, trajectory: np.ndarray, info: Mapping[str, Any]) -> EpisodeResult:
     """Result from the task's own statistics; what a task does not say follows from the trajectory."""
     statistics = info.get("episode_statistics", {})
-    finished = bool(statistics.get("finished", 0.0))
+    finished = bool(statistics["finished"]) if "finished" in statistics else None
     lap_time_s = float(statistics.get("lap_time_s", math.nan))
     return EpisodeResult(
         seed=seed,

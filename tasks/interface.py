@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -34,6 +34,8 @@ class TaskInterface(RealTimeGymInterface, ABC):
 
     observation_spec: ObservationSpec
     """Fields in the order of the lists that reset() and get_obs_rew_terminated_info() return, then the actions."""
+    traits: ClassVar[tuple[str, ...]] = ()
+    """What kind of task it is, general words first: folders of cfg/train with settings that suit it."""
 
     @classmethod
     @abstractmethod
@@ -60,6 +62,13 @@ class TaskInterface(RealTimeGymInterface, ABC):
     @abstractmethod
     def episode_statistics(self) -> dict[str, float]:
         """What is said of the episode that just ended; keys of ``tasks.samples.EPISODE_STATISTICS``."""
+
+    def start(self) -> dict[str, Any] | None:
+        """Where the next reset finds what no reset puts back, as plain data; None: it begins afresh.
+
+        ``reset(options={"start": ...})`` begins there again, so that a run can go on bit-identically.
+        """
+        return None
 
     def default_episode_steps(self, time_step_s: float) -> int:
         """Steps after which an episode is truncated when ``ep_max_length`` is ``auto``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,8 @@ class Field:
     scale: float = 1.0
     """Networks see (value - offset) / scale."""
     offset: float = 0.0
+    privileged: bool = False
+    """Whether only a critic may see it, in training; what acts never does."""
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -57,6 +59,9 @@ class ObservationSpec:
 
     Field order is the tuple order. The action buffer adds ``action_0 .. action_{L-1}``, oldest first; the last one is
     the action just passed to step(), which has not acted yet.
+
+    Privileged fields are captured, sent and stored like all others, and are entries of the tuple and the dict. The flat
+    vector leaves them out, and so does ``visible``, which is what policies are built from.
     """
 
     fields: tuple[Field, ...]
@@ -65,6 +70,18 @@ class ObservationSpec:
     """0 when the action buffer is not part of the observation (act_in_obs false)."""
     reset_act_buf: bool = True
     """Whether histories of actions start anew at a reset (rtgym)."""
+
+    @cached_property
+    def visible(self) -> ObservationSpec:
+        """The same without the privileged fields: what acts sees."""
+        if not self.privileged_fields:
+            return self
+        return replace(self, fields=tuple(field for field in self.fields if not field.privileged))
+
+    @cached_property
+    def privileged_fields(self) -> tuple[Field, ...]:
+        """What only a critic may see, in order."""
+        return tuple(field for field in self.fields if field.privileged)
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -95,9 +112,10 @@ class ObservationSpec:
         return spaces.Dict({field.name: field.space() for field in self.all_fields()})
 
     def flat_space(self) -> spaces.Box:
-        """One float32 vector of the scaled fields, for learners that take nothing else."""
-        low = np.concatenate([self._scaled_bound(f, f.low) for f in self.all_fields()])
-        high = np.concatenate([self._scaled_bound(f, f.high) for f in self.all_fields()])
+        """One float32 vector of the scaled visible fields, for learners that take nothing else."""
+        fields = self.visible.all_fields()
+        low = np.concatenate([self._scaled_bound(f, f.low) for f in fields])
+        high = np.concatenate([self._scaled_bound(f, f.high) for f in fields])
         return spaces.Box(low, high, dtype=np.float32)
 
     def to_dict(self, observation: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -109,18 +127,14 @@ class ObservationSpec:
         return tuple(observation[name] for name in self.names)
 
     def to_flat(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Scales and concatenates the fields, shape (D,), float32."""
-        return self.flatten([observation[name] for name in self.names])
+        """Scales and concatenates the visible fields, shape (D,), float32."""
+        return self._scaled([observation[name] for name in self.visible.names])
 
     def flatten(self, observation: Sequence[np.ndarray]) -> np.ndarray:
         """``to_flat`` for rtgym's tuple."""
-        slices, offset, scale = self._flat_layout
-        flat = np.empty(len(offset), np.float32)
-        for part, entry in zip(slices, observation, strict=True):
-            flat[part] = entry.ravel()
-        flat -= offset
-        flat /= scale
-        return flat
+        if not self.privileged_fields:
+            return self._scaled(observation)
+        return self.to_flat(self.to_dict(observation))
 
     def newest(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The newest part of every field except the actions: what is sent and stored."""
@@ -134,8 +148,12 @@ class ObservationSpec:
         return crc
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, for configs, checkpoints and the link."""
-        return asdict(self)
+        """Plain data, for configs, checkpoints and the link. ``privileged`` is named only where it is true."""
+        data = asdict(self)
+        data["fields"] = [
+            {key: entry[key] for key in entry if key != "privileged" or entry[key]} for entry in data["fields"]
+        ]
+        return data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> ObservationSpec:
@@ -148,10 +166,20 @@ class ObservationSpec:
         """Stable text identity of shapes, order and scales; equal specs have equal fingerprints."""
         return f"{zlib.crc32(json.dumps(self.to_json(), sort_keys=True).encode()):08x}"
 
+    def _scaled(self, observation: Sequence[np.ndarray]) -> np.ndarray:
+        """The flat vector of the visible entries."""
+        slices, offset, scale = self._flat_layout
+        flat = np.empty(len(offset), np.float32)
+        for part, entry in zip(slices, observation, strict=True):
+            flat[part] = entry.ravel()
+        flat -= offset
+        flat /= scale
+        return flat
+
     @cached_property
     def _flat_layout(self) -> tuple[list[slice], np.ndarray, np.ndarray]:
-        """Where each field lies in the flat vector, and offset and scale of every entry."""
-        entries = self.all_fields()
+        """Where each visible field lies in the flat vector, and offset and scale of every entry."""
+        entries = self.visible.all_fields()
         ends = np.cumsum([entry.size for entry in entries]).tolist()
         slices = [slice(end - entry.size, end) for entry, end in zip(entries, ends, strict=True)]
         offset = np.concatenate([np.full(entry.size, entry.offset, np.float32) for entry in entries])

@@ -1,8 +1,9 @@
-"""Real-time environments over a ``TaskInterface``: in virtual time, and on the wall clock through rtgym.
+"""Environments of tasks: real-time ones over a ``TaskInterface``, in virtual time and on the wall clock through rtgym.
 
-Both have rtgym's timing: an action is sent at the start of a step, the observation of that step is captured
-``start_obs_capture`` later, and ``step(a)`` returns the observation of the step in flight before ``a`` acts.
-``tasks.registry`` builds them; the views in ``tasks.views`` rename what they return.
+What they share with those that have no clock is ``TaskEnv``. Both real-time ones have rtgym's timing: an action is sent
+at the start of a step, the observation of that step is captured ``start_obs_capture`` later, and ``step(a)`` returns
+the observation of the step in flight before ``a`` acts. ``tasks.registry`` builds them; ``tasks.views`` renames what
+they return.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+from gymnasium import spaces
 from rtgym.envs.utils.benchmark import Benchmark
 
 from tasks.clock import Clock
 from tasks.config import RtgymConfig
 from tasks.interface import TRUNCATED_KEY, Interrupted, TaskInterface
+from tasks.observation import ObservationSpec
 from tasks.rtgym_clock import BoundedCall, GuardedInterface, make_rtgym_env
 from tasks.step_times import StepTimes
 
@@ -58,36 +61,93 @@ def make_wall_env(
 
 
 class TaskEnv(gymnasium.Env):
-    """What both environments share: spaces, seeds, rendering, statistics at the end of an episode.
+    """What the environments of all tasks share: fields by name, spaces, seeds, an end that may be called twice.
 
-    Observations are rtgym's tuples: the fields of ``observation_spec``, then the action buffer, oldest first; its last
-    entry is the action just passed to step(), which has not acted yet.
+    Observations are tuples of the fields of ``observation_spec`` in their order. At the last step of an episode
+    ``info["episode_statistics"]`` says what came of it (``tasks.samples.EPISODE_STATISTICS``). A task whose environment
+    waits for its actions derives from this and implements ``spec_for``, ``from_config``, ``reset``, ``step`` and
+    ``_release``; one in real time implements a ``TaskInterface``, which ``RealTimeEnv`` drives.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by Gymnasium)
     render_mode = "rgb_array"
     is_real_time = False
     """Whether steps take their time, so that the process should be ``punctual``."""
+    traits: ClassVar[tuple[str, ...]] = ()
+    """What kind of task it is, general words first: as of a ``TaskInterface``."""
     ep_max_length: int
+    """Steps after which an episode is truncated; 0: never."""
 
-    def __init__(self, interface: TaskInterface) -> None:
-        self.interface = interface
-        self.observation_spec = interface.observation_spec
-        self.observation_space = self.observation_spec.tuple_space()
-        self.action_space = interface.get_action_space()
+    def __init__(self, observation_spec: ObservationSpec) -> None:
+        self.observation_spec = observation_spec
+        self.observation_space = observation_spec.tuple_space()
+        self.action_space = spaces.Box(-1.0, 1.0, (observation_spec.action_size,), np.float32)
         self._action_shape = self.action_space.shape
         self._closed = False
+
+    @classmethod
+    def spec_for(cls, config: Any) -> ObservationSpec:
+        """The observation that ``config`` leads to."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: Any) -> TaskEnv:
+        """Builds the environment."""
+        raise NotImplementedError
 
     def watch(self, stop: Callable[[], bool]) -> None:
         """Has what waits for the game raise ``Interrupted`` soon after ``stop()`` becomes true."""
 
+    def wait(self) -> None:
+        """Pauses the environment until the next reset() or step(); nothing to do where it waits for them anyway."""
+
+    def timing_statistics(self) -> dict[str, float]:
+        """``TIMING_STATISTICS`` of the episode so far; nothing where no step is late by itself."""
+        return {}
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """A picture for people, uint8 RGB, shape (h, w, 3); None when the task has none."""
+        return None
+
+    def close(self) -> None:
+        """Releases what is driven. Calling it twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._release()
+
+    def _release(self) -> None:
+        """What ``close`` does the first time."""
+
+    def _episode_seed(self, seed: int | None) -> int:
+        """The seed of the next episode: as given, else the next draw of this environment's own generator."""
+        gymnasium.Env.reset(self, seed=seed)
+        return int(self.np_random.integers(_SEED_LIMIT)) if seed is None else int(seed)
+
+    def _checked_action(self, action: np.ndarray) -> np.ndarray:
+        """A float32 copy of the action: the caller may reuse its array."""
+        copy = np.array(action, np.float32)
+        if copy.shape != self._action_shape:
+            raise ValueError(f"action must have shape {self._action_shape}, got {copy.shape}")
+        if not all(map(math.isfinite, copy.tolist())):
+            raise ValueError(f"action must be finite, got {copy.tolist()}")
+        return copy
+
+
+class RealTimeEnv(TaskEnv):
+    """What both environments on rtgym's clock share.
+
+    Observations are rtgym's tuples: the fields of ``observation_spec``, then the action buffer, oldest first; its last
+    entry is the action just passed to step(), which has not acted yet.
+    """
+
+    def __init__(self, interface: TaskInterface) -> None:
+        super().__init__(interface.observation_spec)
+        self.interface = interface
+        self.action_space = interface.get_action_space()
+
     def replace_interface(self, interface: TaskInterface) -> None:
         """Puts something around the interface that records or measures its calls."""
         self.interface = interface
-
-    def wait(self) -> None:
-        """Pauses the environment until the next reset() or step()."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Ends the step in flight."""
@@ -96,10 +156,6 @@ class TaskEnv(gymnasium.Env):
     def benchmarks(self) -> dict[str, tuple[float | None, float]]:
         """What the parts of a step cost [s]: rtgym's names, (mean, mean absolute deviation)."""
         raise NotImplementedError
-
-    def timing_statistics(self) -> dict[str, float]:
-        """``TIMING_STATISTICS`` of the episode so far; nothing in virtual time, where no step is late by itself."""
-        return {}
 
     def set_default_action(self, default_action: np.ndarray) -> None:
         """Changes what the next reset() sends."""
@@ -121,28 +177,11 @@ class TaskEnv(gymnasium.Env):
         """A picture for people, uint8 RGB, shape (h, w, 3)."""
         return self.interface.render()
 
-    def close(self) -> None:
-        """Releases the game. Calling it twice is fine."""
-        if not self._closed:
-            self._closed = True
-            self.interface.close()
-
-    def _episode_seed(self, seed: int | None) -> int:
-        """The seed of the next episode: as given, else the next draw of this environment's own generator."""
-        gymnasium.Env.reset(self, seed=seed)
-        return int(self.np_random.integers(_SEED_LIMIT)) if seed is None else int(seed)
-
-    def _checked_action(self, action: np.ndarray) -> np.ndarray:
-        """A float32 copy of the action: the caller may reuse its array."""
-        copy = np.array(action, np.float32)
-        if copy.shape != self._action_shape:
-            raise ValueError(f"action must have shape {self._action_shape}, got {copy.shape}")
-        if not all(map(math.isfinite, copy.tolist())):
-            raise ValueError(f"action must be finite, got {copy.tolist()}")
-        return copy
+    def _release(self) -> None:
+        self.interface.close()
 
 
-class VirtualTimeEnv(TaskEnv):
+class VirtualTimeEnv(RealTimeEnv):
     """rtgym's elastic clock in virtual time: one thread, no waiting, the same observations.
 
     Step k lasts from t_k to t_k + time_step_duration. At t_k the action is sent, at t_k + start_obs_capture (plus a
@@ -193,14 +232,20 @@ class VirtualTimeEnv(TaskEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
-        """Starts an episode; its first step is driven by the default action (or the last one: last_act_on_reset)."""
+        """Starts an episode; its first step is driven by the default action (or the last one: last_act_on_reset).
+
+        Where the task has a ``start``, ``info["start"]`` tells it, and ``options={"start": ...}`` begins there again.
+        """
         episode_seed = self._episode_seed(seed)
         self._leave_time_step()
+        start = self._start(options)
         self._rng = np.random.default_rng([episode_seed, _JITTER_STREAM])
         self._refill_action_buffer()
         self.current_step = 0
         fields, info = self.interface.reset(seed=episode_seed, options=options)
         info["seed"] = episode_seed
+        if start is not None:
+            info["start"] = start
         observation = self._with_actions(fields)
         if self._t_end is None:
             self._t_end = self.clock.now()
@@ -268,6 +313,15 @@ class VirtualTimeEnv(TaskEnv):
         """Changes after how many steps an episode is truncated."""
         self._end_time_step()
         self.ep_max_length = ep_max_length
+
+    def _start(self, options: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What the episode goes on from, as asked for or as it is: that of the interface, and the action buffer."""
+        asked = (options or {}).get("start")
+        if asked is not None:
+            self._act_buf.extend(np.array(action, np.float32) for action in asked["actions"])
+            return asked
+        start = self.interface.start()
+        return None if start is None else {**start, "actions": [action.tolist() for action in self._act_buf]}
 
     def _start_time_step(self, action: np.ndarray) -> None:
         if self._bench is not None:
@@ -342,7 +396,7 @@ class VirtualTimeEnv(TaskEnv):
         return (*fields, *[action.copy() for action in self._act_buf])
 
 
-class WallClockEnv(TaskEnv):
+class WallClockEnv(RealTimeEnv):
     """rtgym's environment, with seeds, statistics, and exceptions that reach the caller.
 
     rtgym calls the interface in a thread of its own. What goes wrong there is raised by the next call here, and a game

@@ -6,6 +6,7 @@ its class, which is imported when the task is first used.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -13,13 +14,22 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from gymnasium import spaces
 
 from tasks.clock import VirtualClock, WallClock
-from tasks.config import ClockKind, GameKind, TaskConfig, config_from_dict, config_to_dict
-from tasks.interface import TaskInterface
+from tasks.config import (
+    AnyTaskConfig,
+    ClockKind,
+    GameKind,
+    GymConfig,
+    RCDroneConfig,
+    RealTimeTaskConfig,
+    TaskConfig,
+    config_from_dict,
+    config_to_dict,
+)
 from tasks.observation import ObservationSpec
 from tasks.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.views import OBSERVATIONS, TaskView, view
@@ -32,6 +42,8 @@ RESET_MARGIN_S = 60.0
 _LOCAL_KEYS = ("clock", "sleep_time_at_reset", "save_replays", "live")
 _LOCAL_RTGYM_KEYS = ("benchmark", "benchmark_polyak", "wait_on_done")
 
+AnyConfig = TypeVar("AnyConfig", bound=AnyTaskConfig)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -40,17 +52,21 @@ class TaskEntry:
     """What is registered under a name."""
 
     interface: str
-    """``module:Class`` of a ``TaskInterface``."""
-    config_type: type[TaskConfig]
+    """``module:Class`` of a ``TaskInterface``, or of a ``TaskEnv`` with ``spec_for`` and ``from_config``."""
+    config_type: type[AnyTaskConfig]
     defaults: Mapping[str, Any]
     """What differs from the defaults of ``config_type``."""
+    batch: str | None = None
+    """``module:Class`` of a ``tasks.batch.BatchSimulator`` of the same task."""
+    traits: tuple[str, ...] | None = None
+    """What ``traits`` says, so that it need not import the class; None: the class is asked."""
 
 
 def make(
     name: str,
     *,
     observation: str = "tuple",
-    config: TaskConfig | Mapping[str, Any] | None = None,
+    config: AnyTaskConfig | Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> TaskEnv | TaskView:
     """Builds the environment of a task.
@@ -73,24 +89,37 @@ def make(
 def register(
     name: str,
     interface: str,
-    config_type: type[TaskConfig] = TaskConfig,
+    config_type: type[AnyTaskConfig] = TaskConfig,
     defaults: Mapping[str, Any] | None = None,
+    batch: str | None = None,
 ) -> None:
     """Adds a task.
 
     Args:
         name: What ``make`` and ``task=`` take.
-        interface: ``module:Class`` of a ``TaskInterface``.
-        config_type: Its configuration: ``TaskConfig`` or a subclass.
+        interface: ``module:Class`` of a ``TaskInterface``, for a task in real time, or of a ``TaskEnv`` that waits for
+            its actions, such as a simulator; that needs the class methods ``spec_for(config)``, an ``ObservationSpec``,
+            and ``from_config(config)``, the environment.
+        config_type: Its configuration: ``TaskConfig`` (TrackMania's), a subclass, or one of your own, derived from
+            ``RealTimeTaskConfig`` or, for a ``TaskEnv``, from ``AnyTaskConfig``.
         defaults: What differs from the defaults of ``config_type``, as plain data.
+        batch: ``module:Class`` of a ``tasks.batch.BatchSimulator`` that steps many at once in the learner's process,
+            for algorithms in lock step (PPO); None: environments in worker processes.
     """
-    module, _, class_name = interface.partition(":")
-    if not module or not class_name:
-        raise ValueError(f"the interface of task {name!r} must be 'module:Class', got {interface!r}")
-    entry = TaskEntry(interface, config_type, dict(defaults or {}))
+    for what, place in (("interface", interface), ("batch", batch)):
+        module, _, class_name = "module:Class".partition(":") if place is None else place.partition(":")
+        if not module or not class_name:
+            raise ValueError(f"the {what} of task {name!r} must be 'module:Class', got {place!r}")
+    entry = TaskEntry(interface, config_type, dict(defaults or {}), batch)
     if _TASKS.get(name, entry) != entry:
         raise ValueError(f"task {name!r} is already registered as {_TASKS[name].interface}; choose another name")
     _TASKS[name] = entry
+
+
+def batch_class(name: str) -> type[Any] | None:
+    """The class that steps many environments of a task at once, or None."""
+    place = _entry(name).batch
+    return None if place is None else _named(place)
 
 
 def names() -> tuple[str, ...]:
@@ -98,23 +127,40 @@ def names() -> tuple[str, ...]:
     return tuple(_TASKS)
 
 
-def default_config(name: str) -> TaskConfig:
-    """The configuration of a task when nothing is said."""
+def default_config(name: str) -> Any:
+    """The configuration of a task when nothing is said, of the type that the task is registered with."""
     entry = _entry(name)
     return config_from_dict(entry.config_type, {**entry.defaults, "name": name}, "task")
 
 
-def observation_spec(name: str, config: TaskConfig | None = None) -> ObservationSpec:
+def observation_spec(name: str, config: AnyTaskConfig | None = None) -> ObservationSpec:
     """The observation of a task, without touching a game."""
-    return _interface_class(name).spec_for(config if config is not None else default_config(name))
+    return _task_class(name).spec_for(config if config is not None else default_config(name))
 
 
-def action_space(name: str, config: TaskConfig | None = None) -> spaces.Box:
+def traits(name: str) -> tuple[str, ...]:
+    """What kind of task it is, for whoever chooses settings for it: the traits of its class, and ``images``.
+
+    Args:
+        name: Registered task. Where its class or its defaults are at fault, building it says so; this only says less.
+    """
+    known = _entry(name).traits
+    if known is not None:
+        return known
+    found: tuple[str, ...] = ()
+    with contextlib.suppress(ImportError, AttributeError, ValueError):
+        found = tuple(getattr(_task_class(name), "traits", ()))
+        if any(field.dtype == "uint8" and len(field.frame_shape) >= 2 for field in observation_spec(name).fields):
+            found = (*found, "images")
+    return found
+
+
+def action_space(name: str, config: AnyTaskConfig | None = None) -> spaces.Box:
     """The action space of a task, without touching a game."""
     return spaces.Box(-1.0, 1.0, (observation_spec(name, config).action_size,))
 
 
-def fingerprint(name: str, config: TaskConfig) -> str:
+def fingerprint(name: str, config: AnyTaskConfig) -> str:
     """What a worker and its learner must agree on: observation, timing, reward, track (files by their content).
 
     Left out is what may differ from machine to machine, such as the clock.
@@ -123,16 +169,17 @@ def fingerprint(name: str, config: TaskConfig) -> str:
     for key in _LOCAL_KEYS:
         data.pop(key, None)
     for key in _LOCAL_RTGYM_KEYS:
-        data["rtgym"].pop(key, None)
+        data.get("rtgym", {}).pop(key, None)
     data["name"] = name
-    data["track"] = _content(data["track"])
-    data["reward"]["path"] = _content(data["reward"]["path"])
+    if isinstance(config, TaskConfig):
+        data["track"] = _content(data["track"])
+        data["reward"]["path"] = _content(data["reward"]["path"])
     data["observation"] = observation_spec(name, config).to_json()
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def resolve_game(config: TaskConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> TaskConfig:
-    """Decides which game is driven, and by which clock.
+def resolve_game(config: AnyConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> AnyConfig:
+    """Decides which game is driven, and by which clock, where a task has them.
 
     Args:
         config: The task. ``game=auto`` becomes live when plausible telemetry arrives on ``live.port``, else sim;
@@ -142,36 +189,45 @@ def resolve_game(config: TaskConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> T
     Returns:
         The task with neither game nor clock ``auto``.
     """
-    game = config.game
-    if game is GameKind.auto:
-        game, reason = _choose_game(config, timeout_s)
+    decided: AnyTaskConfig = config
+    if isinstance(decided, TaskConfig) and decided.game is GameKind.auto:
+        game, reason = _choose_game(decided, timeout_s)
         _logger.warning("task.game=auto: driving %s (%s)", _GAME_NAMES[game], reason)
-    clock = config.clock
-    if clock is ClockKind.auto:
-        clock = ClockKind.wall if game is GameKind.live else ClockKind.virtual
-    return dataclasses.replace(config, game=game, clock=clock)
+        decided = dataclasses.replace(decided, game=game)
+    if isinstance(decided, RealTimeTaskConfig) and decided.clock is ClockKind.auto:
+        clock = ClockKind.wall if decided.is_live else ClockKind.virtual
+        decided = dataclasses.replace(decided, clock=clock)
+    return cast("AnyConfig", decided)
 
 
 _GAME_NAMES = {GameKind.sim: "the embedded simulator", GameKind.live: "the live game"}
 
 _LIDAR_WINDOW = {"window_width": 958, "window_height": 488}
 _TASKS: dict[str, TaskEntry] = {
-    "TM20Full": TaskEntry("tasks.trackmania.full:FullInterface", TaskConfig, {}),
-    "TM20Lidar": TaskEntry("tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR_WINDOW),
-    "TM20LidarProgress": TaskEntry("tasks.trackmania.lidar_progress:LidarProgressInterface", TaskConfig, _LIDAR_WINDOW),
+    "TM20Full": TaskEntry("tasks.trackmania.full:FullInterface", TaskConfig, {}, traits=("driving", "images")),
+    "TM20Lidar": TaskEntry("tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR_WINDOW, traits=("driving",)),
+    "TM20LidarProgress": TaskEntry(
+        "tasks.trackmania.lidar_progress:LidarProgressInterface", TaskConfig, _LIDAR_WINDOW, traits=("driving",)
+    ),
+    "RCDrone": TaskEntry("tasks.rc_drone:RCDroneInterface", RCDroneConfig, {}, traits=()),
+    "Gym": TaskEntry("tasks.gym_task:GymTaskEnv", GymConfig, {}, traits=()),
 }
 
 
-def _build(name: str, config: TaskConfig) -> TaskEnv:
-    interface_class = _interface_class(name)
+def _build(name: str, config: AnyTaskConfig) -> TaskEnv:
+    task_class = _task_class(name)
+    if issubclass(task_class, TaskEnv):
+        return task_class.from_config(config)
+    if not isinstance(config, RealTimeTaskConfig):
+        raise TypeError(f"task {name!r}: the configuration of a TaskInterface must be a RealTimeTaskConfig")
     if config.clock is ClockKind.wall:
-        interface = interface_class.from_config(config, WallClock())
-        if config.game is not GameKind.live:
+        interface = task_class.from_config(config, WallClock())
+        if not config.is_live:
             return make_wall_env(interface, config.rtgym)
-        return make_wall_env(interface, config.rtgym, reset_timeout_s=config.live.wait_for_game_s + RESET_MARGIN_S)
+        return make_wall_env(interface, config.rtgym, reset_timeout_s=config.longest_wait_s + RESET_MARGIN_S)
     clock = VirtualClock()
-    interface = interface_class.from_config(config, clock)
-    return VirtualTimeEnv(interface, config.rtgym, clock, capture_jitter_s=config.randomization.capture_jitter_s)
+    interface = task_class.from_config(config, clock)
+    return VirtualTimeEnv(interface, config.rtgym, clock, capture_jitter_s=config.capture_jitter_s)
 
 
 def _entry(name: str) -> TaskEntry:
@@ -180,12 +236,18 @@ def _entry(name: str) -> TaskEntry:
     return _TASKS[name]
 
 
-def _interface_class(name: str) -> type[TaskInterface]:
-    module, _, class_name = _entry(name).interface.partition(":")
+def _task_class(name: str) -> type[Any]:
+    """The registered subclass of ``TaskInterface`` or ``TaskEnv``."""
+    return _named(_entry(name).interface)
+
+
+def _named(place: str) -> type[Any]:
+    """The class called "module:Class"."""
+    module, _, class_name = place.partition(":")
     return getattr(importlib.import_module(module), class_name)
 
 
-def _merged(name: str, config: TaskConfig | Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> TaskConfig:
+def _merged(name: str, config: AnyTaskConfig | Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> AnyTaskConfig:
     """One configuration from the task's own, the given one and single fields, later ones first."""
     entry = _entry(name)
     if config is not None and not isinstance(config, Mapping):

@@ -46,6 +46,9 @@ class Segment:
     """Statistics of the episodes that ended in this segment; keys of ``EPISODE_STATISTICS``, ``TIMING_STATISTICS``."""
     checksums: np.ndarray | None = None
     """debug.check_samples: uint32 CRC of each row's whole stacked observation, shape (n,), else None."""
+    states: np.ndarray | None = None
+    """What a recurrent policy remembered before it saw each row's observation, float32, shape (n, S); zeros at a first
+    row. None of a policy that remembers nothing."""
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.interface import TaskInterface
 from tasks.observation import ObservationSpec
-from tasks.realtime import TaskEnv
+from tasks.realtime import RealTimeEnv, TaskEnv
 
 OBSERVATIONS = ("tuple", "dict", "flat")
 
@@ -37,7 +37,8 @@ def view(env: TaskEnv, observation: str) -> TaskEnv | TaskView:
 class TaskView(gymnasium.Wrapper):
     """Forwards everything of a ``TaskEnv`` and converts its observations."""
 
-    env: TaskEnv
+    env: RealTimeEnv
+    """Or a ``TaskEnv`` without a clock, which lacks what is only about time."""
 
     def __init__(self, env: TaskEnv) -> None:
         super().__init__(env)

@@ -13,10 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RL_GAMES_FILES = {
     "train.py",
+    "tasks/batch_vecenv.py",
     "tasks/registration.py",
     "tasks/remote/vecenv.py",
     "algos/registration.py",
     "algos/agent.py",
+    "algos/family.py",
     "algos/players.py",
     "algos/ppo.py",
 }

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
-from algos.config import EncoderKind, SACConfig, WarmUp
-from algos.ppo_config import PPOConfig
-from algos.schema import PPOTrainConfig, RunConfig, SACTrainConfig, register_schemas, typed
+from algos.config import EncoderKind, WarmUp
+from algos.hydra_entry import options
+from algos.schema import RunConfig, register_schemas, typed
+from algos.train_entries import entry_name
+from algos.train_schema import TRAIN_SCHEMAS
 from tasks import registry
-from tasks.config import TaskConfig
+from train import register_options
 
 CFG = Path(__file__).resolve().parents[1] / "cfg"
 TASKS = sorted(file.stem for file in (CFG / "task").glob("*.yaml"))
-TRAINS = sorted(file.stem for file in (CFG / "train").glob("*.yaml"))
+DRIVING = ["TM20Full", "TM20Lidar", "TM20LidarProgress"]
+ENTRIES = [entry_name(task, kind) for task in TASKS for kind in TRAIN_SCHEMAS]
 
 
-def composed(*words: str) -> dict[str, Any]:
+def composed(*words: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    words = (*words, *(f"hydra.searchpath=[file://{folder}]" for folder in folders))
     register_schemas()
+    register_options([CFG, *folders])
     with initialize_config_dir(str(CFG), version_base="1.3"):
         config = compose("config", overrides=list(words), return_hydra_config=True)
     HydraConfig.instance().set_config(config)
@@ -34,7 +40,8 @@ def composed(*words: str) -> dict[str, Any]:
 
 
 def run_config(*words: str) -> RunConfig:
-    return typed(composed(*words))
+    plain = composed(*words)
+    return typed(plain, type(registry.default_config(plain["task"]["name"])))
 
 
 def leaves(cls: type, prefix: str) -> Iterator[str]:
@@ -47,19 +54,26 @@ def leaves(cls: type, prefix: str) -> Iterator[str]:
             yield key
 
 
-def test_the_tasks_and_trainings_of_the_first_release_are_there() -> None:
-    assert TASKS == ["TM20Full", "TM20Lidar", "TM20LidarProgress"]
-    assert sorted(f"{task}{algorithm}" for task in TASKS for algorithm in ("SAC", "PPO")) == TRAINS
+def test_the_tasks_are_there_as_files() -> None:
+    assert set(TASKS) == {*DRIVING, "RCDrone", "Gym"} == set(registry.names())
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("train", TRAINS)
-def test_every_task_composes_with_every_training(task: str, train: str) -> None:
+@pytest.mark.parametrize("train", ENTRIES)
+def test_every_task_and_algorithm_compose_into_their_dataclasses(train: str) -> None:
+    task = max((name for name in TASKS if train.startswith(name)), key=len)
     config = run_config(f"task={task}", f"train={train}")
-    assert config.task.name == task
-    assert isinstance(config.task, TaskConfig)
-    assert isinstance(config.train, SACTrainConfig if train.endswith("SAC") else PPOTrainConfig)
-    assert config.experiment == train
+    kind = config.train.kind
+    assert train == entry_name(task, kind)
+    assert type(config.train) is TRAIN_SCHEMAS[kind]
+    assert type(config.task) is type(registry.default_config(task))
+    assert (config.task.name, config.experiment) == (task, train)
+
+
+def test_the_entries_are_what_hydra_lists() -> None:
+    composed()
+    with initialize_config_dir(str(CFG), version_base="1.3"):
+        assert options("train") == sorted(ENTRIES)
+        assert options("task") == TASKS
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -68,17 +82,66 @@ def test_a_task_chooses_its_own_sac_by_default(task: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "prefix", "cls"),
+    ("words", "prefix", "cls"),
     [
-        ("TM20FullSAC", "train.params.config.", SACConfig),
-        ("TM20FullPPO", "train.params.config.", PPOConfig),
-        ("TM20FullSAC", "task.", TaskConfig),
+        *([f"task={task}", "train.", TRAIN_SCHEMAS["sac"]] for task in ("TM20Full", "Gym")),
+        *([f"train=TM20Lidar{entry_name('', kind)}", "train.", schema] for kind, schema in TRAIN_SCHEMAS.items()),
+        *([f"task={task}", "task.", type(registry.default_config(task))] for task in TASKS),
     ],
 )
-def test_every_option_of_a_dataclass_is_a_key(train: str, prefix: str, cls: type) -> None:
-    config = OmegaConf.create(composed(f"train={train}"))
+def test_every_option_of_a_dataclass_is_a_key(words: str, prefix: str, cls: type) -> None:
+    config = OmegaConf.create(composed(words))
     missing = [key for key in leaves(cls, prefix) if OmegaConf.select(config, key, default="absent") == "absent"]
     assert not missing
+
+
+def test_a_layer_goes_before_the_base_and_the_tasks_own_before_its_traits() -> None:
+    def settings(train: str) -> Any:
+        return run_config(f"task={train.removesuffix('SAC').removesuffix('CrossQ')}", f"train={train}").train
+
+    assert settings("GymSAC").params.config.gamma == 0.99  # base
+    assert settings("TM20LidarSAC").params.config.gamma == 0.98  # driving/off_policy
+    assert settings("TM20LidarSAC").params.config.polyak == 0.99  # driving/sac
+    assert settings("TM20FullSAC").params.config.batch_size == 64  # images/off_policy
+    assert settings("TM20LidarSAC").params.config.env_steps_before_training == 2000  # driving/off_policy
+    assert settings("TM20FullSAC").params.config.env_steps_before_training == 1500  # TM20Full/off_policy
+    assert settings("TM20FullSAC").params.config.lr_decay_updates == 100_000  # TM20Full/sac
+    assert settings("TM20FullCrossQ").params.config.lr_decay_updates == 0
+
+
+def test_a_users_layer_and_a_users_file_are_taken(tmp_path: Path) -> None:
+    for file, text in {
+        "task/Mine.yaml": "defaults: [TM20Lidar, _self_]\nname: TM20Lidar\ntrack: short\n",
+        "train/Mine/off_policy.yaml": "params: {config: {gamma: 0.9}}\n",
+        "train/Mine/redq.yaml": "params: {config: {redq_n: 5}}\n",
+        "train/MineTQC.yaml": "defaults: [base/tqc@_here_, _self_]\nmax_env_steps: 7\n",
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    plain = composed("task=Mine", "train=MineREDQ", folders=[tmp_path])
+    config = plain["train"]["params"]["config"]
+    assert (config["gamma"], config["redq_n"], config["target_entropy"]) == (0.9, 5, -5.0)
+    assert composed("task=Mine", "train=MineTQC", folders=[tmp_path])["train"]["max_env_steps"] == 7
+    composed()
+    assert "MineREDQ" not in ENTRIES
+    with pytest.raises(MissingConfigException):
+        composed("train=MineREDQ")  # of an earlier call
+
+
+def test_a_registered_task_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    lidar = registry._TASKS["TM20Lidar"]
+    wide = dataclasses.replace(lidar, defaults={**lidar.defaults, "track": "short"})
+    monkeypatch.setitem(registry._TASKS, "Wide", wide)
+    config = run_config("task=Wide", "train=WideDroQ")
+    assert (config.task.name, config.task.track, config.train.kind) == ("Wide", "short", "droq")
+    assert config.train.params.config.gamma == 0.98  # it drives
+
+
+def test_a_task_that_cannot_be_imported_leaves_the_others_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = dataclasses.replace(registry._TASKS["TM20Lidar"], interface="no_such_module:Interface", traits=None)
+    monkeypatch.setitem(registry._TASKS, "Broken", broken)
+    assert registry.traits("Broken") == ()
+    assert run_config("task=TM20Full").choices.train == "TM20FullSAC"
 
 
 def test_the_lidar_task_has_the_window_its_beams_are_measured_in() -> None:

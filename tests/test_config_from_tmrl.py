@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from algos.config import OptimizerKind
-from algos.tmrl_config import KEYS, hydra_words, main
+from algos.tmrl_config import KEYS, REDQ_KEYS, hydra_words, main
 from tests.test_config_files import composed, run_config
 
 LIDAR: dict[str, Any] = {
@@ -71,6 +71,44 @@ def test_every_word_is_accepted_and_arrives() -> None:
     assert (config.device, config.inference_device, config.wandb.project) == ("auto", "cpu", "mine")
 
 
+REDQ = LIDAR | {
+    "ALG": {
+        "ALGORITHM": "REDQSAC",
+        "LEARN_ENTROPY_COEF": True,
+        "LR_ACTOR": 0.0003,
+        "LR_CRITIC": 0.00005,
+        "LR_ENTROPY": 0.0003,
+        "GAMMA": 0.995,
+        "POLYAK": 0.995,
+        "TARGET_ENTROPY": -7.0,
+        "ALPHA": 0.37,
+        "REDQ_N": 6,
+        "REDQ_M": 3,
+        "REDQ_Q_UPDATES_PER_POLICY_UPDATE": 15,
+    }
+}
+
+
+def test_redq_arrives_with_a_learned_temperature_above_our_bound() -> None:
+    words, left_out = hydra_words(REDQ)
+    config = run_config(*words)
+    redq = config.train.params.config
+    assert config.choices.train == "TM20LidarREDQ"
+    assert (redq.redq_n, redq.redq_m, redq.redq_q_updates_per_policy_update) == (6, 3, 15)
+    assert (redq.alpha, redq.learn_entropy_coef, redq.target_entropy, redq.polyak) == (0.37, True, -7.0, 0.995)
+    assert not [name for name in left_out if name.startswith("ALG.")]
+
+
+def test_redq_entries_beside_sac_are_left_out() -> None:
+    words, left_out = hydra_words({"ALG": {"ALGORITHM": "SAC", "REDQ_N": 10}})
+    assert left_out == ["ALG.REDQ_N"]
+    assert run_config(*words).choices.train == "TM20FullSAC"
+
+
+def test_redq_from_images_is_converted_too() -> None:
+    assert hydra_words({"ALG": {"ALGORITHM": "REDQSAC"}})[0][:2] == ["task=TM20Full", "train=TM20FullREDQ"]
+
+
 def test_what_has_no_meaning_is_named_and_secrets_are_never_repeated() -> None:
     words, left_out = hydra_words(LIDAR)
     assert left_out == ["BUFFERS_MAXLEN", "LOCALHOST_WORKER", "PASSWORD", "WANDB_KEY"]
@@ -85,7 +123,7 @@ def test_reset_training_keeps_the_replay() -> None:
     ("config", "message"),
     [
         ({"ENV": {"RTGYM_INTERFACE": "TM20LIDARIMAGES"}}, "ENV.RTGYM_INTERFACE must be one of TM20FULL"),
-        ({"ALG": {"ALGORITHM": "REDQSAC"}}, "'REDQSAC' is not built yet"),
+        ({"ALG": {"ALGORITHM": "TD3"}}, "ALG.ALGORITHM must be one of SAC, REDQSAC, got 'TD3'"),
     ],
 )
 def test_an_unknown_choice_is_refused(config: dict[str, Any], message: str) -> None:
@@ -95,14 +133,15 @@ def test_an_unknown_choice_is_refused(config: dict[str, Any], message: str) -> N
 
 def test_the_documentation_names_every_entry_with_a_key_that_exists() -> None:
     text = (Path(__file__).parents[1] / "docs" / "from_tmrl.md").read_text(encoding="utf-8")
-    table = text[text.index("## Entries") : text.index("Not built yet")]
+    table = text[text.index("## Entries") : text.index("Without a meaning here")]
     rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| `")]
     documented = {entry: here for entries, here in rows for entry in re.findall(r"`([^`]+)`", entries)}
-    missing = [entry for entry, (key, _) in KEYS.items() if f"`{key}`" not in documented.get(entry, "")]
+    missing = [entry for entry, (key, _) in (KEYS | REDQ_KEYS).items() if f"`{key}`" not in documented.get(entry, "")]
     assert missing == []
-    config = OmegaConf.create(composed())
+    configs = [OmegaConf.create(composed(f"train={train}")) for train in ("TM20FullSAC", "TM20FullREDQ")]
     named = {key for here in documented.values() for key in re.findall(r"`([a-z][\w.]+)`", here)} - {"replay", "tmrl"}
-    assert [key for key in sorted(named) if OmegaConf.select(config, key, default="absent") == "absent"] == []
+    keys = {key for key in named for config in configs if OmegaConf.select(config, key, default="absent") != "absent"}
+    assert sorted(named - keys) == []
 
 
 def test_the_command_prints_the_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

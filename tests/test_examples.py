@@ -25,7 +25,7 @@ import train
 from tasks import registry
 from tasks.clock import VirtualClock, WallClock
 from tasks.config import RtgymConfig
-from tasks.realtime import TaskEnv, VirtualTimeEnv
+from tasks.realtime import RealTimeEnv, VirtualTimeEnv
 from tests.test_config_files import CFG
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +63,7 @@ def test_the_drone_flies_on_both_clocks_and_by_name() -> None:
     names = ["virtual time", "virtual time, blind to the sent actions", "real time", "by name"]
     assert [line.partition(":")[0] for line in lines] == names
     assert "20 of 20 arrived" in lines[0]
-    assert "3 of 20 arrived" in lines[1]
+    assert "4 of 20 arrived" in lines[1]
     assert "20 of 20 arrived" in lines[3]
 
 
@@ -104,7 +104,8 @@ def test_the_same_class_is_an_interface_of_plain_rtgym(drone: Any) -> None:
 
 def needed_actions(drone: Any, travel_s: float, start_obs_capture_s: float, monkeypatch: pytest.MonkeyPatch) -> int:
     """How many actions an observation must hold: those whose effect on the position it does not show in full."""
-    monkeypatch.setattr(drone.Drone, "_travel_s", lambda self: travel_s)
+    # One ns more: what arrives just after the drone's tick or the capture waits for the next one.
+    monkeypatch.setattr(drone.DummyRCDrone, "_travel", lambda self: round(travel_s * 1e9) + 1)
 
     def positions(pushed_at: int) -> np.ndarray:
         config = RtgymConfig(**{**drone.TIMING, "start_obs_capture": start_obs_capture_s})
@@ -124,8 +125,10 @@ def needed_actions(drone: Any, travel_s: float, start_obs_capture_s: float, monk
 def test_the_formula_for_the_action_buffer_counts_what_is_still_unseen(
     drone: Any, travel_s: float, start_obs_capture_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command_s, age_s, step_s = travel_s, travel_s + drone.Drone.tick_s, 0.05
-    formula = 1 + math.ceil((command_s + age_s + step_s - start_obs_capture_s) / step_s - 1e-9)
+    command, step, capture = (round(seconds * 1e9) for seconds in (travel_s, 0.05, start_obs_capture_s))
+    command += 1  # as there
+    age = command + drone.DummyRCDrone.tick_ns
+    formula = 1 + math.ceil((command + age + step - capture) / step)
     assert needed_actions(drone, travel_s, start_obs_capture_s, monkeypatch) == formula
 
 
@@ -135,6 +138,7 @@ def test_the_drone_can_be_chosen_for_training(drone: Any) -> None:
     from algos.schema import register_schemas
 
     register_schemas()
+    train.register_options([CFG, EXAMPLES / "cfg"])
     with initialize_config_dir(str(CFG), version_base="1.3"):
         folder = f"hydra.searchpath=[file://{EXAMPLES / 'cfg'}]"
         config = compose("config", overrides=["task=Drone", "train=TM20LidarSAC", folder])
@@ -165,7 +169,7 @@ def test_the_camera_works_beside_the_steps(cart: Any) -> None:
     assert len(set(ages)) > 1
 
 
-def camera_of(env: TaskEnv) -> Any:
+def camera_of(env: RealTimeEnv) -> Any:
     return vars(env.interface)["_camera"]
 
 
@@ -202,7 +206,7 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["real_time.md", "library.md"])
+@pytest.mark.parametrize("page", ["real_time.md", "library.md", "own_environments.md", "own_algorithms.md"])
 def test_the_page_quotes_the_examples_as_they_are(page: str) -> None:
     sources = "\n".join(path.read_text(encoding="utf-8") for path in sorted(EXAMPLES.glob("*.py")))
     blocks = python_blocks(PAGE.parent / page)

@@ -2,7 +2,7 @@
 
 python docs/examples/own_interface.py      one episode on each clock
 
-``docs/real_time.md`` explains it. Replace ``Drone`` by your device; everything else stays as it is.
+``docs/real_time.md`` explains it. Replace ``DummyRCDrone`` by your device; everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,13 +20,11 @@ from tasks.clock import Clock, VirtualClock, WallClock
 from tasks.config import RtgymConfig, TaskConfig
 from tasks.interface import TaskInterface
 from tasks.observation import Field, ObservationSpec
-from tasks.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
+from tasks.rc_drone import DummyRCDrone
+from tasks.realtime import RealTimeEnv, TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.views import TaskView
 
 Policy = Callable[[tuple[np.ndarray, ...]], np.ndarray]
-Sent = tuple[float, np.ndarray]
-"""When something was sent, and what."""
-
 MAX_SPEED_MPS = 2.0
 TIMING: dict[str, Any] = {
     "time_step_duration": 0.05,
@@ -38,54 +36,6 @@ TIMING: dict[str, Any] = {
 }
 
 
-class Letter(NamedTuple):
-    """A command or a report between us and the drone."""
-
-    arrives_at: float
-    sent_at: float
-    content: np.ndarray
-
-
-class Drone:
-    """A drone in a square of 2 x 2 m. Commands and reports travel 20 to 50 ms; the newest that has arrived wins."""
-
-    tick_s = 0.01
-
-    def __init__(self, clock: Clock, rng: np.random.Generator) -> None:
-        self._clock = clock
-        self._rng = rng
-        self._next_tick_at = clock.now()
-        self._commands: list[Letter] = []
-        self._reports: list[Letter] = []
-        self._flown: Sent = (-math.inf, np.zeros(2))
-        self._seen: Sent = (-math.inf, np.zeros(2))
-        self._position = np.zeros(2)
-
-    def fly(self, velocity: np.ndarray) -> None:
-        """Sends a velocity [m/s], shape (2,)."""
-        now = self._clock.now()
-        self._advance(now)
-        self._commands.append(Letter(now + self._travel_s(), now, velocity))
-
-    def reported_position(self) -> np.ndarray:
-        """The newest position that has arrived [m], shape (2,)."""
-        now = self._clock.now()
-        self._advance(now)
-        self._seen, self._reports = _newest(self._seen, self._reports, now)
-        return self._seen[1]
-
-    def _advance(self, now: float) -> None:
-        while self._next_tick_at <= now:
-            at = self._next_tick_at
-            self._flown, self._commands = _newest(self._flown, self._commands, at)
-            self._reports.append(Letter(at + self._travel_s(), at, self._position))
-            self._position = np.clip(self._position + self._flown[1] * self.tick_s, -1.0, 1.0)
-            self._next_tick_at += self.tick_s
-
-    def _travel_s(self) -> float:
-        return self._rng.uniform(0.02, 0.05)
-
-
 class DroneInterface(TaskInterface):
     """Fly to a target. Action: velocity along x and y, each in [-1, 1] of 2 m/s; reward: minus the distance [m]."""
 
@@ -93,7 +43,7 @@ class DroneInterface(TaskInterface):
         """Touches no device: an environment is often built only to look at its spaces."""
         self.observation_spec = self.spec_for(config)
         self._clock = clock
-        self._drone: Drone | None = None
+        self._drone: DummyRCDrone | None = None
         self._target = np.zeros(2)
         self._start_distance = 1.0
         self._distances: list[float] = []
@@ -113,15 +63,15 @@ class DroneInterface(TaskInterface):
     def send_control(self, control: np.ndarray | None) -> None:
         """Called at the start of every step. Must return at once."""
         if control is not None and self._drone is not None:
-            self._drone.fly(MAX_SPEED_MPS * np.asarray(control, np.float64))
+            self._drone.send_control(*(MAX_SPEED_MPS * np.asarray(control, np.float64)))
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
         """A new target; the first call connects to the drone."""
         rng = np.random.default_rng(seed)
         if self._drone is None:
-            self._drone = Drone(self._clock, rng)
+            self._drone = DummyRCDrone(self._clock, rng)
         self._target = rng.uniform(-0.5, 0.5, 2)
-        position = self._drone.reported_position()
+        position = np.array(self._drone.get_observation())
         self._start_distance = max(float(np.linalg.norm(self._target - position)), 1e-6)
         self._distances = []
         return self._fields(position), {"progress": 0.0}
@@ -129,7 +79,7 @@ class DroneInterface(TaskInterface):
     def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
         """Called once a step, ``start_obs_capture`` after its beginning."""
         assert self._drone is not None
-        position = self._drone.reported_position()
+        position = np.array(self._drone.get_observation())
         distance = float(np.linalg.norm(self._target - position))
         self._distances.append(distance)
         return self._fields(position), -distance, distance < 0.01, {"progress": self._progress()}
@@ -175,14 +125,14 @@ def fly_ahead(observation: tuple[np.ndarray, ...]) -> np.ndarray:
     return np.clip((target - arrives_at) * 5.0, -1.0, 1.0)
 
 
-def virtual_env() -> TaskEnv:
+def virtual_env() -> RealTimeEnv:
     """As fast as the processor allows, and the same for the same seed."""
     clock = VirtualClock()
     config = RtgymConfig(**TIMING)
     return VirtualTimeEnv(DroneInterface(config, clock), config, clock)
 
 
-def wall_env() -> TaskEnv:
+def wall_env() -> RealTimeEnv:
     """In real time, through rtgym."""
     config = RtgymConfig(**TIMING)
     return make_wall_env(DroneInterface(config, WallClock()), config)
@@ -217,14 +167,6 @@ def main() -> None:
         with contextlib.closing(env):
             arrived, mean_steps = fly(env, policy, episodes)
         print(f"{name}: {arrived} of {episodes} arrived, {mean_steps:.1f} steps on average")
-
-
-def _newest(known: Sent, on_the_way: list[Letter], now: float) -> tuple[Sent, list[Letter]]:
-    """What was sent last of all that has arrived by now, and what has not arrived yet."""
-    arrived = [(letter.sent_at, letter.content) for letter in on_the_way if letter.arrives_at <= now]
-    return max([known, *arrived], key=lambda sent: sent[0]), [
-        letter for letter in on_the_way if letter.arrives_at > now
-    ]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tasks.clock import Clock, WallClock
 from tasks.config import RtgymConfig, TaskConfig
 from tasks.interface import TaskInterface
 from tasks.observation import Field, ObservationSpec
-from tasks.realtime import TaskEnv, make_wall_env
+from tasks.realtime import RealTimeEnv, make_wall_env
 
 CAPTURE_S = 0.08
 COLUMNS = 128
@@ -239,13 +239,13 @@ def drive_ahead(observation: tuple[np.ndarray, ...]) -> np.ndarray:
     return np.clip((mark - _seen_position(picture) - MAX_SPEED_MPS * moved) * 5.0, -1.0, 1.0)
 
 
-def wall_env(make_camera: Callable[[Rail], Camera] = ParallelCamera) -> TaskEnv:
+def wall_env(make_camera: Callable[[Rail], Camera] = ParallelCamera) -> RealTimeEnv:
     """The cart in real time."""
     config = RtgymConfig(**TIMING)
     return make_wall_env(CartInterface(config, WallClock(), make_camera), config)
 
 
-def drive(env: TaskEnv, policy: Policy, seed: int = 2) -> dict[str, float]:
+def drive(env: RealTimeEnv, policy: Policy, seed: int = 2) -> dict[str, float]:
     """One episode: mean step and greatest age [ms], distance to the mark in its second half [m]."""
     observation, _ = env.reset(seed=seed)
     ages, distances, truncated = [], [], False

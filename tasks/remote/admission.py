@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 MAX_REFUSAL_LINES = 20
 """Lines about refusals in a row; afterwards one for each ``LINE_EVERY_S``."""
 LINE_EVERY_S = 5.0
+_HANGING_UP_S = 0.2
 
 _IDENTITY = re.compile(rf"{NAME_PATTERN}(\.[A-Za-z0-9_-]{{1,64}}){{0,2}}")
 
@@ -160,12 +161,22 @@ class Door:
             self._refusals.note(f"{lost} connection{'s' if lost > 1 else ''}", message, lost)
 
 
-def read_one(requests: Iterator[bytes]) -> bytes:
-    """The only message of a call; empty when none came.
+def read_one(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    """The only message of a call; empty when none was sent.
 
-    A unary method that is served as a stream reads its message after the token was checked, not before.
+    A unary method that is served as a stream reads its message after the token was checked, not before. A caller that
+    has hung up meanwhile did nothing wrong: the call ends, and nothing is refused.
     """
     try:
-        return next(requests, b"")
-    except Exception:  # gRPC ends the iterator of a call that is over with a bare Exception.
-        return b""
+        return next(requests)
+    except Exception:  # StopIteration, or a bare Exception with which gRPC ends the iterator of a call that is over.
+        if not _is_over(context):
+            return b""
+    context.abort(grpc.StatusCode.CANCELLED, "the caller hung up")
+    raise AssertionError("abort raises")
+
+
+def _is_over(context: grpc.ServicerContext) -> bool:
+    """Whether the caller is gone; gRPC may say so a moment after it has said that no message will come."""
+    over = threading.Event()
+    return not context.add_callback(over.set) or over.wait(_HANGING_UP_S)

@@ -54,6 +54,7 @@ class Courier:
         self._frames: deque[tuple[int, bytes]] = deque()
         self._frames_bytes = 0
         self._last_number = 0
+        self._is_full = False
         self._order: Kind | None = None
         self._is_closing = False
         self._has_finished = False
@@ -307,6 +308,8 @@ class Courier:
                 self._config = replace(self._config, outbox=status.folder or self._config.outbox)
             while self._frames and self._frames[0][0] <= status.taken:
                 self._frames_bytes -= len(self._frames.popleft()[1])
+            # What was handed over before the outbox was known to be full waits here, and comes first.
+            self._is_full = bool(status.full) or (self._is_full and bool(self._frames))
             self._changed.notify_all()
 
     def _forward(self, stream: IO[bytes]) -> None:
@@ -326,8 +329,19 @@ class Courier:
         self.raise_failure()
 
     def _has_room(self, window: int | None, may_drop: bool) -> bool:
-        is_in_window = window is None or self.unacknowledged < window
-        return is_in_window and (may_drop or (not self._status.full and self._frames_bytes < self._buffer_bytes / 2))
+        if window is not None and self.unacknowledged >= window:
+            return False
+        return may_drop or not (self._is_full or self._held_bytes >= self._config.outbox_bytes or self._lags)
+
+    @property
+    def _held_bytes(self) -> int:
+        """Size of what the learner has not stored: in the outbox, and here on the way to it."""
+        return self._status.num_bytes + self._frames_bytes
+
+    @property
+    def _lags(self) -> bool:
+        """Whether the courier is far behind who drives."""
+        return self._frames_bytes >= self._buffer_bytes / 2
 
     def _fail(self, error: Exception) -> None:
         with self._changed:

@@ -129,7 +129,7 @@ class Deliverer:
         status = CourierStatus(
             worker=self._identity,
             folder=str(self._outbox.folder),
-            taken=self._outbox.taken,
+            taken=outbox.taken,
             segments=outbox.segments,
             num_bytes=outbox.num_bytes,
             dropped=outbox.dropped,

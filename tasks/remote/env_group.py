@@ -16,7 +16,7 @@ class EnvGroup:
 
     Args:
         envs: Dict-observation environments.
-        description: Their spec.
+        description: Their spec; privileged fields stay here.
         is_flat: Whether observations are flattened.
         seeds: One for each environment, from which the seeds of its episodes are drawn.
     """
@@ -25,7 +25,7 @@ class EnvGroup:
         self, envs: Sequence[gymnasium.Env], description: EnvDescription, is_flat: bool, seeds: Sequence[int]
     ) -> None:
         self._envs = envs
-        self._spec = description.spec
+        self._spec = description.spec.visible
         self._is_flat = is_flat
         self._rngs = [np.random.default_rng(seed) for seed in seeds[: len(envs)]]
         self._is_abandoned = False

@@ -15,7 +15,7 @@ import gymnasium
 from gymnasium import spaces
 
 from tasks import registry
-from tasks.config import ClockKind, GameKind, TaskConfig, config_from_dict, config_to_dict
+from tasks.config import AnyTaskConfig, config_from_dict, config_to_dict
 from tasks.observation import ObservationSpec
 
 SINGLE_GAME = "single_game"
@@ -50,7 +50,7 @@ class EnvSource:
     """Makes the environments of one task.
 
     Args:
-        task: ``TaskConfig`` as plain data; what is left out has the task's default.
+        task: The task's configuration as plain data; what is left out has the task's default.
         function: "module:function" that makes a dict-observation environment instead of the registry; None: registry.
         kwargs: Its keyword arguments, plain data.
     """
@@ -72,7 +72,7 @@ class EnvSource:
             return self
         return EnvSource(config_to_dict(registry.resolve_game(self.config())))
 
-    def config(self) -> TaskConfig:
+    def config(self) -> AnyTaskConfig:
         """The configuration of the registered task."""
         if "name" not in self.task:
             raise ValueError(f"env_config.task must name the task: 'name', one of {', '.join(registry.names())}")
@@ -88,14 +88,13 @@ class EnvSource:
         if self.function is not None:
             return self._describe_made()
         config = self.config()
-        is_live = config.game is GameKind.live
         return EnvDescription(
             registry.observation_spec(config.name, config),
             registry.action_space(config.name, config),
             registry.fingerprint(config.name, config),
-            is_wall_clock=is_live or config.clock is ClockKind.wall,
-            is_single_game=is_live,
-            longest_wait_s=config.live.wait_for_game_s if is_live else 0.0,
+            is_wall_clock=config.is_real_time,
+            is_single_game=config.is_live,
+            longest_wait_s=config.longest_wait_s,
         )
 
     def _describe_made(self) -> EnvDescription:

@@ -253,7 +253,7 @@ class FarDriver:
         if self._courier.has_room(self._window, self._may_drop):
             return
         if self._is_wall_clock:
-            _log.warning("driving rests: %s", self._courier.status.full or "the courier is too slow")
+            _log.warning("driving rests: %s", self._courier.status.full or "too much is not delivered yet")
             rollout.rest()
         self.is_waiting = True
         self._courier.wait_for_room(self._window, self._may_drop, self._stop)

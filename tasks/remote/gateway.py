@@ -29,6 +29,7 @@ from tasks.remote.lock_step_channel import LockStepChannel
 from tasks.remote.mailbox import Mailbox
 from tasks.remote.peers import Peer
 from tasks.remote.segment_queue import SegmentQueue
+from tasks.remote.stream_limit import StreamLimit
 from tasks.remote.worker_service import WorkerService
 from tasks.samples import Segment
 
@@ -80,6 +81,7 @@ class Gateway:
         self._lock = self._service.lock
         self._queue = SegmentQueue(self._lock, queue_segments, MAX_QUEUE_BYTES)
         self._peers = self._service.peers
+        self._far_streams = StreamLimit()
         self._reports: deque[EvaluationReport] = deque()
         # Not from 0: a far worker's report for the learner before this one must not pass for an answer to it.
         self._requested = self._answered = secrets.randbits(40)
@@ -266,6 +268,8 @@ class Gateway:
                 peer.duplicates += 1
                 self._counters["duplicates"] += 1
                 return True
+            if peer.is_far:
+                self._far_streams.check(segment.worker, segment.stream)
             peer.received = segment.seq
             self._queue.put(segment)
             self._count(peer, segment)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SPAN_S = 10.0
 """Rates are means over this time."""
+MAX_NAMES = 64
+"""Names for which there are metrics of their own."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,20 @@ class WorkerStatus:
     """Since these were published; NaN: not known."""
     connected: bool
     """Whether it is connected now."""
+
+
+def samples_by_name(workers: Iterable[WorkerStatus]) -> dict[str, float]:
+    """Metrics under ``gateway_samples_per_s/``: what each name sends, all of its outboxes and starts together.
+
+    Args:
+        workers: Rows of the table; of very many names the first ``MAX_NAMES`` in the order of rows are told.
+    """
+    rates: dict[str, float] = {}
+    for worker in workers:
+        name = f"gateway_samples_per_s/{worker.name.partition('.')[0]}"
+        if worker.role != "evaluator" and (name in rates or len(rates) < MAX_NAMES):
+            rates[name] = rates.get(name, 0.0) + worker.samples_per_s
+    return rates
 
 
 class RateMeter:

@@ -26,6 +26,7 @@ ANSWERED = "answered"
 """Metadata of every refusal: whoever listens was reached, even where the status is also that of a dead line."""
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MAX_SEGMENT_ROWS = 4096
+MAX_STATE_SIZE = 16384
 
 _MAGIC = b"TMLK"
 _PREFIX = struct.Struct("<4sI")
@@ -411,6 +412,8 @@ def encode_segment(segment: Segment, dropped: int = 0, compress: bool = False) -
         arrays[name] = getattr(segment, name)
     if segment.checksums is not None:
         arrays["checksums"] = segment.checksums
+    if segment.states is not None:
+        arrays["states"] = segment.states
     names, arrays["episodes"] = _episode_table(segment.episodes)
     data = {
         "worker": segment.worker,
@@ -435,6 +438,7 @@ def decode_segment(message: bytes, spec: ObservationSpec) -> ReceivedSegment:
     columns = {name: _take(arrays, name, np.dtype("?"), (rows,)) for name in ("terminated", "truncated", "is_first")}
     _check_episodes(**columns)
     checksums = _take(arrays, "checksums", np.dtype("<u4"), (rows,)) if "checksums" in arrays else None
+    states = _take_states(arrays, rows) if "states" in arrays else None
     action = _take(arrays, "action", np.dtype("<f4"), (rows, spec.action_size))
     reward = _take(arrays, "reward", np.dtype("<f4"), (rows,))
     _require(bool(np.isfinite(action).all() and np.isfinite(reward).all()), "actions and rewards must be finite")
@@ -450,10 +454,20 @@ def decode_segment(message: bytes, spec: ObservationSpec) -> ReceivedSegment:
         weights_version=_count(data, "weights_version"),
         episodes=episodes,
         checksums=checksums,
+        states=states,
         **columns,
     )
     _require(segment.seq >= 1, "a segment must have a sequence number >= 1")
     return ReceivedSegment(segment, _count(data, "dropped"))
+
+
+def _take_states(arrays: dict[str, np.ndarray], rows: int) -> np.ndarray:
+    """What a recurrent policy remembered; how much is the network's own affair."""
+    shape = arrays["states"].shape
+    _require(len(shape) == 2 and 1 <= shape[1] <= MAX_STATE_SIZE, f"states of shape {shape}")
+    states = _take(arrays, "states", np.dtype("<f4"), (rows, shape[1]))
+    _require(bool(np.isfinite(states).all()), "states must be finite")
+    return states
 
 
 def _check_episodes(terminated: np.ndarray, truncated: np.ndarray, is_first: np.ndarray) -> None:

@@ -99,5 +99,6 @@ def _rows_from(segment: Segment, start: int) -> Segment:
         segment,
         frames={name: frames[start:] for name, frames in segment.frames.items()},
         checksums=None if segment.checksums is None else segment.checksums[start:],
+        states=None if segment.states is None else segment.states[start:],
         **columns,
     )

@@ -38,6 +38,8 @@ class OutboxState(NamedTuple):
     last_seq: int
     dropped: int
     """Segments lost so far because there was no room."""
+    taken: int
+    """Number of the last segment of this session that was taken, or known to be lost."""
 
 
 def open_outbox(
@@ -165,11 +167,6 @@ class DiskOutbox:
         """Number of the first stream of this start of the worker."""
         return self._starts * STREAMS_PER_START
 
-    @property
-    def taken(self) -> int:
-        """Number of the last segment of this session that was taken, or known to be lost."""
-        return self._taken
-
     def _recognise(self) -> None:
         """A new file gets an identity, and so does a copy: two never go by the same."""
         if self._identity and self._facts["file"] != self._file.number():
@@ -290,7 +287,7 @@ class DiskOutbox:
     def state(self) -> OutboxState:
         """What lies here."""
         with self._lock:
-            return OutboxState(len(self), self._bytes, self._last_seq, self.dropped)
+            return OutboxState(len(self), self._bytes, self._last_seq, self.dropped, self._taken)
 
     def after(self, seq: int) -> tuple[int, Callable[[], bytes]] | None:
         """Number of the first segment behind ``seq`` and what returns its message, if there is one."""

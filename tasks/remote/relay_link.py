@@ -28,6 +28,7 @@ from tasks.remote.relay_messages import Content, Item, Marks, PullRequest
 from tasks.remote.relay_publisher import Kind, RelayPublisher
 from tasks.remote.relay_tally import RelayTally
 from tasks.remote.segment_queue import SegmentQueue
+from tasks.remote.stream_limit import StreamLimit
 from tasks.remote.uplink import RefusedError
 from tasks.samples import Segment
 
@@ -120,6 +121,7 @@ class RelayLink:
         # Not from 1: a report for the learner before this one must not pass for an answer to it.
         self._requested = self._answered = secrets.randbits(40)
         self._reports: deque[EvaluationReport] = deque()
+        self._streams = StreamLimit()
         self._tally = RelayTally()
         self._failure: BaseException | None = None
         self._has_joined = False
@@ -363,6 +365,7 @@ class RelayLink:
             received = link.decode_segment(message, self._spec)
             if (received.segment.worker, received.segment.seq) != (item.worker, item.seq):
                 raise link.LinkError(f"segment {item.seq} of {item.worker} is another one")
+            self._streams.check(item.worker, received.segment.stream)
         except link.LinkError as error:
             self._refuse(item, str(error))
             return

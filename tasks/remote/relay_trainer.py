@@ -84,7 +84,7 @@ class RelayTrainer:
 
     def _greeting(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> PullRequest:
         try:
-            return relay_messages.decode_pull_request(read_one(requests))
+            return relay_messages.decode_pull_request(read_one(requests, context))
         except link.LinkError as error:
             self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
@@ -180,7 +180,7 @@ class RelayTrainer:
                 # Not a refusal: the relay was restarted, and the trainer pulls again.
                 context.abort(grpc.StatusCode.ABORTED, "pull first")
             try:
-                self._hub.publish(read_one(requests))
+                self._hub.publish(read_one(requests, context))
             except link.LinkError as error:
                 self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         return b""

@@ -20,7 +20,10 @@ _MAX_EPISODE_SEED = 2**31 - 1
 
 
 class Policy(Protocol):
-    """What chooses the actions; built in the worker from a "module:function"."""
+    """What chooses the actions; built in the worker from a "module:function".
+
+    A recurrent one also has ``recurrent_state``: what it remembers now, float32, shape (S,).
+    """
 
     version: int
     """Version of the loaded weights; 0: none yet, the warm-up policy acts."""
@@ -75,6 +78,7 @@ class Rollout:
         self._worker = worker
         self._stream = stream
         self._check_samples = check_samples
+        self._is_recurrent = hasattr(policy, "recurrent_state")
         self._spec: ObservationSpec = env.get_wrapper_attr("observation_spec")
         self._rng = np.random.default_rng(seed)
         self._fields = [(field.name, field.history > 0) for field in self._spec.fields]
@@ -83,6 +87,7 @@ class Rollout:
         self._episode_seed = 0
         self._actions: list[np.ndarray] = []
         self._previous: tuple[int, list[np.ndarray]] | None = None
+        self._start: Mapping[str, Any] | None = None
 
     @property
     def policy(self) -> Policy:
@@ -121,6 +126,7 @@ class Rollout:
         truncated = np.zeros(num_rows, np.bool_)
         is_first = np.zeros(num_rows, np.bool_)
         checksums = np.zeros(num_rows, np.uint32) if self._check_samples else None
+        remembered: list[np.ndarray] = []
         episodes: list[dict[str, float]] = []
         env_step, act = self._env.step, self._act
         observation = self._observation
@@ -147,6 +153,8 @@ class Rollout:
                 store[row] = observation[name][-1] if has_history else observation[name]
             if checksums is not None:
                 checksums[row] = self._spec.checksum(observation)
+            if self._is_recurrent:
+                remembered.append(np.array(self._policy.recurrent_state))  # type: ignore[attr-defined]
             if has_ended:
                 observation = None
             row += 1
@@ -168,6 +176,7 @@ class Rollout:
             weights_version=self._policy.version,
             episodes=tuple(episodes),
             checksums=None if checksums is None else checksums[:row],
+            states=np.stack(remembered) if remembered else None,
         )
         _require_finite(segment)
         return segment
@@ -179,7 +188,10 @@ class Rollout:
             self._env.get_wrapper_attr("wait")()
 
     def state(self) -> dict[str, Any]:
-        """What is needed to go on bit-identically, as plain data: generators, episode seed, actions since reset."""
+        """What is needed to go on bit-identically, as plain data: generators, episode seed, actions since reset.
+
+        An episode that does not begin afresh says by ``info["start"]`` of its reset where it began.
+        """
         is_running = self._observation is not None
         previous = self._previous
         return {
@@ -188,6 +200,7 @@ class Rollout:
             "is_running": is_running,
             "episode_seed": self._episode_seed,
             "actions": [action.tolist() for action in self._actions],
+            "start": self._start,
             "previous": None if previous is None else [previous[0], [action.tolist() for action in previous[1]]],
             "checksum": self._spec.checksum(self._observation) if self._observation is not None else 0,
         }
@@ -200,7 +213,8 @@ class Rollout:
                 is not the one that the state was taken from.
         """
         self._rng.bit_generator.state = state["rng"]
-        if state["previous"] is not None:
+        self._start = state.get("start")
+        if state["previous"] is not None and self._start is None:
             seed, actions = state["previous"]
             self._replay(seed, actions)
         self._observation = None
@@ -208,9 +222,9 @@ class Rollout:
         self._actions = [np.array(action, np.float32) for action in state["actions"]]
         if not state["is_running"]:
             if not self._spec.reset_act_buf:
-                self._replay(self._episode_seed, self._actions)
+                self._replay(self._episode_seed, self._actions, self._start)
         else:
-            self._observation = self._replay(self._episode_seed, self._actions)
+            self._observation = self._replay(self._episode_seed, self._actions, self._start)
             got = self._spec.checksum(self._observation)
             if got != state["checksum"]:
                 raise ValueError(
@@ -230,12 +244,15 @@ class Rollout:
             self._previous = (self._episode_seed, self._actions)
         self._episode_seed = int(self._rng.integers(_MAX_EPISODE_SEED))
         self._actions = []
-        observation, _ = self._env.reset(seed=self._episode_seed)
+        observation, info = self._env.reset(seed=self._episode_seed)
+        self._start = info.get("start")
         self._policy.begin_episode()
         return observation
 
-    def _replay(self, seed: int, actions: list[Any]) -> Mapping[str, np.ndarray]:
-        observation, _ = self._env.reset(seed=seed)
+    def _replay(
+        self, seed: int, actions: list[Any], start: Mapping[str, Any] | None = None
+    ) -> Mapping[str, np.ndarray]:
+        observation, _ = self._env.reset(seed=seed, options=None if start is None else {"start": start})
         for action in actions:
             observation = self._env.step(np.array(action, np.float32))[0]
         return observation

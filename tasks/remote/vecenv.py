@@ -19,6 +19,8 @@ import gymnasium
 import numpy as np
 from rl_games.common.ivecenv import IVecEnv
 
+from tasks import registry
+from tasks.batch_vecenv import BatchVecEnv
 from tasks.config import config_from_dict
 from tasks.evaluation import EvaluationReport
 from tasks.plugins import load_plugins, plugin_paths
@@ -26,7 +28,7 @@ from tasks.remote import link
 from tasks.remote.agreement import agreement
 from tasks.remote.config import Launcher, RayConfig, RemoteConfig
 from tasks.remote.env_source import EnvSource
-from tasks.remote.gateway_statistics import WorkerStatus
+from tasks.remote.gateway_statistics import WorkerStatus, samples_by_name
 from tasks.remote.invitation import read_entrance
 from tasks.remote.launch import Place
 from tasks.remote.lock_step import STEP_TIMEOUT_S, LockStep, Observation
@@ -103,7 +105,9 @@ class RemoteVecEnv(IVecEnv):
         task = {"name": config_name, **(task or {})}
         self._source = EnvSource(task, **(env or {})).resolved()
         self._description = self._source.describe()
-        self._spec = self._description.spec
+        spec = self._description.spec
+        # In lock step observations go to policies only; samples have the privileged fields too.
+        self._spec = spec.visible if policy is None else spec
         if self._description.is_single_game:
             _check_single_game(num_actors, num_workers)
         self._policy = None if policy is None else dict(policy)
@@ -200,7 +204,8 @@ class RemoteVecEnv(IVecEnv):
         """Metrics under ``gateway/``."""
         if self._pool is None:
             return {}
-        return self._pool.link.statistics() | {"gateway/restarts": float(self._pool.launcher.restarts)}
+        restarts = {"gateway/restarts": float(self._pool.launcher.restarts)}
+        return self._pool.link.statistics() | samples_by_name(self._pool.link.workers()) | restarts
 
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker that is there, and for those from elsewhere that were there not long ago."""
@@ -354,8 +359,12 @@ class RemoteVecEnv(IVecEnv):
             raise RuntimeError("reset() and step() are for lock step; this one has a policy and is asynchronous")
 
 
-def make_vecenv(config_name: str, num_actors: int, **kwargs: Any) -> RemoteVecEnv:
-    """What rl_games' vecenv registry calls."""
+def make_vecenv(config_name: str, num_actors: int, **kwargs: Any) -> RemoteVecEnv | BatchVecEnv:
+    """What rl_games' vecenv registry calls: in lock step the task's own batch of environments, where it has one."""
+    is_lock_step = kwargs.get("policy") is None and not kwargs.get("env")
+    if is_lock_step and config_name in registry.names() and registry.batch_class(config_name) is not None:
+        task = EnvSource({"name": config_name, **(kwargs.get("task") or {})}).resolved().config()
+        return BatchVecEnv(task, num_actors, int(kwargs.get("seed", 0)), str(kwargs.get("observation", "flat")))
     return RemoteVecEnv(config_name, num_actors, **kwargs)
 
 

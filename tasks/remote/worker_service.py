@@ -158,7 +158,7 @@ class WorkerService:
         caller = door.admit(context)
         with self.calls.opened(context, caller, door, SHORT_CALL_S):
             try:
-                hello = link.decode_hello(read_one(requests))
+                hello = link.decode_hello(read_one(requests, context))
             except link.LinkError as error:
                 self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
             if refusal := self._objection(hello, caller, door):
@@ -186,7 +186,7 @@ class WorkerService:
         with self.calls.opened(context, caller, door, SHORT_CALL_S):
             peer = self._peer(caller, context)
             try:
-                ping = link.decode_ping(read_one(requests))
+                ping = link.decode_ping(read_one(requests, context))
             except link.LinkError as error:
                 self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         with self.lock:
@@ -239,7 +239,7 @@ class WorkerService:
         caller = door.admit(context)
         with self.calls.opened(context, caller, door, SHORT_CALL_S):
             is_evaluator = self._peer(caller, context).hello.role == "evaluator"
-            asks_for_requests = read_one(requests) == link.REQUESTS or is_evaluator
+            asks_for_requests = read_one(requests, context) == link.REQUESTS or is_evaluator
         if asks_for_requests:
             yield from self._evaluation_requests(door, context)
         else:
@@ -269,7 +269,7 @@ class WorkerService:
         caller = door.admit(context)
         with self.calls.opened(context, caller, door, SHORT_CALL_S):
             peer = self._peer(caller, context)
-            message = read_one(requests)
+            message = read_one(requests, context)
             if peer.is_far and self._hub.desk.driver != caller.identity:
                 # The request was given to another worker while this one was away.
                 return b""

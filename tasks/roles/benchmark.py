@@ -20,7 +20,7 @@ import numpy as np
 
 from tasks import registry
 from tasks.clock import Clock, WallClock
-from tasks.config import ClockKind, TaskConfig
+from tasks.config import AnyTaskConfig, ClockKind, RealTimeTaskConfig, TaskConfig
 from tasks.game_io.errors import GameSetupError
 from tasks.punctuality import punctual
 from tasks.roles.config import BenchmarkConfig
@@ -75,7 +75,17 @@ class Durations(NamedTuple):
         return Durations(float(known.mean()), float(p50), float(p99), float(known.max()), len(known))
 
 
-def run(task: TaskConfig, config: BenchmarkConfig, policy: ActingPolicy, folder: Path) -> dict[str, Any]:
+def require_clock(task: AnyTaskConfig) -> None:
+    """Refuses a task without a clock.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if not isinstance(task, RealTimeTaskConfig):
+        raise ValueError(f"--benchmark measures the steps of a clock, which task {task.name!r} has not")
+
+
+def run(task: RealTimeTaskConfig, config: BenchmarkConfig, policy: ActingPolicy, folder: Path) -> dict[str, Any]:
     """Measures, prints a table and writes the rest into a folder.
 
     Args:
@@ -112,7 +122,7 @@ class StepBenchmark:
         policy: Chooses the actions.
     """
 
-    def __init__(self, task: TaskConfig, policy: ActingPolicy) -> None:
+    def __init__(self, task: RealTimeTaskConfig, policy: ActingPolicy) -> None:
         self.values: dict[str, list[float]] = {name: [] for name in ROWS}
         """Measured durations by row [s]."""
         self.num_steps = 0
@@ -225,20 +235,18 @@ def draw(values: Mapping[str, Sequence[float]], time_step_s: float, title: str, 
     figure.savefig(path, dpi=100)
 
 
-def _dict_env(task: TaskConfig) -> TaskView:
+def _dict_env(task: RealTimeTaskConfig) -> TaskView:
     env = registry.make(task.name, observation="dict", config=task)
     assert isinstance(env, TaskView)
     return env
 
 
-def _results(task: TaskConfig, benchmark: StepBenchmark, precedence: str) -> dict[str, Any]:
+def _results(task: RealTimeTaskConfig, benchmark: StepBenchmark, precedence: str) -> dict[str, Any]:
     rows = {name: Durations.of(values) for name, values in benchmark.values.items()}
     return {
         "task": task.name,
-        "track": task.track,
-        "game": task.game.name,
+        **_driven(task),
         "clock": task.clock.name,
-        "control": task.control.name,
         "time_step_s": task.rtgym.time_step_duration,
         "start_obs_capture_s": task.rtgym.start_obs_capture,
         "precedence": precedence,
@@ -250,11 +258,20 @@ def _results(task: TaskConfig, benchmark: StepBenchmark, precedence: str) -> dic
     }
 
 
+def _driven(task: RealTimeTaskConfig) -> dict[str, str]:
+    """Where TrackMania is driven, and how; nothing for another task."""
+    if not isinstance(task, TaskConfig):
+        return {}
+    return {"track": task.track, "game": task.game.name, "control": task.control.name}
+
+
 def _title(results: Mapping[str, Any]) -> str:
-    game = "live game" if results["game"] == "live" else "simulator"
+    place = ""
+    if "track" in results:
+        place = f" on {results['track']}, {'live game' if results['game'] == 'live' else 'simulator'}"
     pace = "real time" if results["clock"] == "wall" else "virtual time"
     return (
-        f"{results['task']} on {results['track']}, {game}, {pace}: {results['steps']} steps of "
+        f"{results['task']}{place}, {pace}: {results['steps']} steps of "
         f"{1e3 * results['time_step_s']:.0f} ms in {results['episodes']} episodes"
     )
 

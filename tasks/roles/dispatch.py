@@ -10,6 +10,8 @@ from tasks.config import TaskConfig
 from tasks.remote.config import RemoteConfig
 from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
 
+_DRIVING_ROLES = (Role.record, Role.drive, Role.check)
+
 
 class RoleConfig(Protocol):
     """The part of a run's configuration that these roles read."""
@@ -38,6 +40,8 @@ def run(role: Role, config: RoleConfig, runs: Path) -> int:
         GameError: The live game cannot be used.
     """
     task: TaskConfig = config.task
+    if role in _DRIVING_ROLES and not isinstance(task, TaskConfig):
+        raise ValueError(f"--{role.value} is for TrackMania tasks (TM20...), got task {config.task.name!r}")
     if role is Role.record:
         from tasks.roles import record
 

@@ -196,7 +196,7 @@ def _in_window(task: TaskConfig, config: DriveConfig, is_over: Callable[[HandDri
     clock = WallClock()
     env = registry.make(task.name, observation="dict", config=replace(task, clock=ClockKind.wall))
     try:
-        interface = env.interface
+        interface = getattr(env, "interface", None)
         if not isinstance(interface, DrivingInterface):
             raise ValueError(f"--drive drives TrackMania tasks (TM20...), got task {task.name!r}")
         with PictureWindow(config.width, config.height, f"drive {task.track}") as window:

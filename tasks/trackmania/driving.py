@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from tasks.observation import Field, ObservationSpec
 from tasks.trackmania.lost_game import GameWait
 from tasks.trackmania.reference_path import load_reference_path, path_length_m, path_of_task, resample
 from tasks.trackmania.reward import ProgressReward
+from tasks.trackmania.road_state import ROAD_FIELDS, RoadState
 
 MAX_SPEED_MPS = 1000.0
 _STEER_THRESHOLD = 0.5
@@ -58,7 +59,12 @@ class DrivingInterface(TaskInterface):
 
     The lap time is the simulator's own; in the live game it runs by our clock from the first observation, after
     ``sleep_time_at_reset``, to the capture that shows the finish, so its resolution is a time step.
+
+    With ``task.privileged`` the fields of ``tasks.trackmania.road_state`` follow those of the task, before the actions.
+    Only a critic sees them.
     """
+
+    traits: ClassVar[tuple[str, ...]] = ("driving",)
 
     def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
         """Builds the task over a game.
@@ -75,6 +81,7 @@ class DrivingInterface(TaskInterface):
         self._clock = clock
         self._path = resample(np.asarray(path, np.float64))
         self._reward = ProgressReward(self._path, config.reward, config.rtgym.time_step_duration)
+        self._road = RoadState(self._path) if config.privileged else None
         self._is_keyboard = config.control is ControlKind.keyboard
         self._is_live = config.game is GameKind.live
         self._stop = threading.Event()
@@ -106,13 +113,13 @@ class DrivingInterface(TaskInterface):
     @classmethod
     @abstractmethod
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
-        """The observation fields, without the actions."""
+        """The observation fields, without the privileged ones and the actions."""
 
     @classmethod
     def spec_for(cls, config: TaskConfig) -> ObservationSpec:
         """The observation that ``config`` leads to."""
         return ObservationSpec(
-            fields=cls.fields_for(config),
+            fields=cls.fields_for(config) + (ROAD_FIELDS if config.privileged else ()),
             action_size=3,
             act_buf_len=config.rtgym.act_buf_len if config.rtgym.act_in_obs else 0,
             reset_act_buf=config.rtgym.reset_act_buf,
@@ -120,11 +127,11 @@ class DrivingInterface(TaskInterface):
 
     @abstractmethod
     def first_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """The observation at the start; histories are filled with its newest part."""
+        """The fields of ``fields_for`` at the start; histories are filled with their newest part."""
 
     @abstractmethod
     def next_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """The observation after a step."""
+        """The fields of ``fields_for`` after a step."""
 
     def send_control(self, control: np.ndarray | None) -> None:
         """Drives; None touches nothing. When the game cannot be driven, the next capture says so."""
@@ -157,7 +164,7 @@ class DrivingInterface(TaskInterface):
             try:
                 telemetry = self._restart(seed, is_anywhere)
                 self._start_episode(telemetry)
-                self._last_observation = self.first_observation(telemetry)
+                self._last_observation = self.first_observation(telemetry) + self._privileged(telemetry)
                 break
             except GameSetupError:
                 raise
@@ -178,7 +185,7 @@ class DrivingInterface(TaskInterface):
             finished = self._finish_is_new(telemetry)
             place = (telemetry.x, telemetry.y, telemetry.z)
             reward, terminated = self._reward.step(*place, finished, facts.wall_impact_mps)
-            observation = self.next_observation(telemetry)
+            observation = self.next_observation(telemetry) + self._privileged(telemetry)
         except GameSetupError:
             raise
         except GameError as error:
@@ -296,6 +303,12 @@ class DrivingInterface(TaskInterface):
         # The flag is a level that outlives a restart of the live game: it counts once it has been 0.
         self._finish_armed = telemetry is not None and telemetry.finished == 0.0
         self._finished_at = math.nan
+        if self._road is not None and telemetry is not None:
+            self._road.begin(telemetry)
+
+    def _privileged(self, telemetry: Telemetry) -> list[np.ndarray]:
+        """What only a critic sees; nothing unless ``task.privileged``."""
+        return [] if self._road is None else self._road.observe(telemetry, self._reward.current_index)
 
     def _finish_is_new(self, telemetry: Telemetry) -> bool:
         if telemetry.finished == 0.0:

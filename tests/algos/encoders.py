@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from algos.config import ENCODERS, NetworkConfig
-from algos.networks import _BUILDERS, InputLayer, Inputs
+from algos.networks import InputLayer, Inputs
+from algos.networks.encoders import _BUILDERS
 
 
 class PooledEncoder(nn.Module):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from algos.config import NetworkConfig, SACConfig, to_plain
+from algos.config import NetworkConfig, SACConfig
+from tasks.config import config_to_dict
 from tests.algos.fakes import SPEC
 
 TASK = "Toy"
@@ -29,7 +30,7 @@ def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, 
         "evaluation_episodes": 2,
         "checkpoint_interval": 0,
     }
-    network = to_plain(NetworkConfig(hidden=[16, 16]))
+    network = config_to_dict(NetworkConfig(hidden=[16, 16]))
     kwargs = {"spec": SPEC.to_json(), "network": network, "warm_up": "driving", "device": "cpu"}
     return {
         "seed": 0,
@@ -54,7 +55,7 @@ def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, 
             "num_actors": 1,
             "reward_shaper": {},
             "torch_compile": False,
-            "sac": to_plain(SACConfig(**(sac | changes))),
+            "sac": config_to_dict(SACConfig(**(sac | changes))),
             "wandb": {"enabled": False},
             "full_config": {"task": {"name": TASK}, "seed": 0},
             **run_keys,

@@ -192,3 +192,26 @@ def test_sparkline_averages_into_its_width_between_the_extremes(values: list[flo
 @pytest.mark.parametrize(("seconds", "expected"), [(0, "0:00:00"), (3725.4, "1:02:05"), (math.nan, "?")])
 def test_duration_is_hours_minutes_seconds(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
+
+
+def test_a_task_without_a_finish_shows_its_best_return_instead_of_a_lap() -> None:
+    clock, stream = SteppedClock(), io.StringIO()
+    console = Console(0, "run", stream=stream, clock=clock)
+    for evaluated in (-500.0, -150.5, -200.0):
+        clock.now_s += 11
+        console.update(stats(**{"evaluation/return": evaluated}))
+    assert "best return -150.5" in stream.getvalue().splitlines()[-1]
+    assert "lap" not in stream.getvalue().replace("elapsed", "")
+    clock.now_s += 11
+    console.update({"rollout/finish_rate": 0.0})
+    assert "best return" not in stream.getvalue().splitlines()[-1]
+
+
+@pytest.mark.usefixtures("_terminal_size")
+def test_the_panel_has_rows_for_what_is_known_only() -> None:
+    stream = Terminal()
+    with Console(0, "run", stream=stream, clock=SteppedClock()) as console:
+        console.update(stats(**{"evaluation/return": -150.5}))
+    shown = stream.getvalue()
+    assert "evaluated return" in shown
+    assert not [word for word in ("wall contacts", "finish rate", "evaluated lap", "no lap") if word in shown]

@@ -1,13 +1,14 @@
-"""Every metric that a run writes has its line in docs/sac.md."""
+"""Every metric that a run writes has its line in a page of docs/algorithms, and those pages name what exists."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from algos.config import DebugConfig
+from algos.config import DebugConfig, OffPolicyConfig
 from algos.learner import episode_metrics
 from tasks.remote.credentials import load_client, make_credentials
 from tasks.remote.gateway import Gateway
@@ -17,15 +18,24 @@ from tasks.samples import TIMING_STATISTICS
 from tests.algos import test_ppo
 from tests.algos.fakes import SPEC, make_report
 from tests.algos.runs import make_params, make_runner
+from tests.algos.sac_batches import LIDAR, random_batch
 from tests.algos.test_agent import read_scalars
+from tests.algos.test_family_invariants import AGENTS, make
 
 pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning"),  # rl_games' normaliser
 ]
-DOCUMENTED = set(
-    re.findall(r"`([a-z_]+/[a-z0-9_.]+)`", (Path(__file__).parents[2] / "docs" / "sac.md").read_text(encoding="utf-8"))
-)
+FOLDER = Path(__file__).parents[2] / "docs" / "algorithms"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+
+
+def tags_of(text: str) -> set[str]:
+    return set(re.findall(r"`([a-z_]+/[a-z0-9_.]+)`", text))
+
+
+DOCUMENTED = tags_of(PAGES["sac"])
+"""What any run may write; an algorithm adds what its own page says."""
 
 
 def undocumented(tags: list[str]) -> list[str]:
@@ -68,6 +78,25 @@ def test_what_the_wall_clock_adds():
     tags = list(episode_metrics([dict.fromkeys(TIMING_STATISTICS, 0.1)]))
     assert len(tags) == len(TIMING_STATISTICS)
     assert undocumented(tags) == []
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_what_an_algorithm_adds_is_on_its_own_page(name):
+    agent = make(name, learn_entropy_coef=True, debug=DebugConfig(extra_metrics=True))
+    added = undocumented(list(agent.update(random_batch(LIDAR))))
+    assert set(added) <= tags_of(PAGES[name.lower()])
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_page_of_an_algorithm_has_its_keys_and_names_only_methods_that_exist(name):
+    page = PAGES[name.lower()]
+    own = set(vars(AGENTS[name].config_type)["__annotations__"]) - {field.name for field in fields(OffPolicyConfig)}
+    assert [key for key in sorted(own) if not re.search(rf"\b{key}\b", page)] == []
+    classes = {agent.algorithm_type.__name__: agent.algorithm_type for agent in AGENTS.values()}
+    named = re.findall(r"`(\w+)\.(\w+)(?:\([^`]*\))?`", page)
+    methods = [(owner, method) for owner, method in named if owner in classes]
+    assert methods
+    assert [f"{owner}.{method}" for owner, method in methods if not hasattr(classes[owner], method)] == []
 
 
 def test_a_tag_without_a_line_is_noticed():

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from algos.config import EncoderKind, NetworkConfig, Normalization
 from algos.networks import (
-    _MATMUL,
     ActingNetwork,
+    ActorNetwork,
     ConvEncoder,
     InputLayer,
     StackedLinear,
@@ -24,6 +24,7 @@ from algos.networks import (
     squashed_sample,
     to_blocks,
 )
+from algos.networks.matmul import _MATMUL
 from tasks.observation import Field, ObservationSpec
 from tests.algos.sac_batches import LIDAR, image_spec, random_observation
 
@@ -125,6 +126,7 @@ def test_tmrl_cnn_actor_has_no_activation_after_the_last_hidden_layer() -> None:
     torch.manual_seed(0)
     acting = ActingNetwork(image_spec(), NetworkConfig(encoder=EncoderKind.tmrl_cnn, hidden=[16, 8]))
     features = torch.randn(5, 137)
+    assert isinstance(acting.actor, ActorNetwork)
     first, last = acting.actor.hidden
     hidden = last(functional.relu(first(features)))
     assert (hidden < 0).any()

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from algos.config import NetworkConfig, Normalization, SACConfig, network_from_plain, to_plain
+from algos.config import NetworkConfig, Normalization, SACConfig, network_from_plain
 from algos.networks import ActingNetwork, add_encoder
 from algos.policy import make_acting_policy
 from algos.sac import SAC
+from tasks.config import config_to_dict
 from tasks.observation import ObservationSpec
 from tests.algos.encoders import LinearEncoder, PooledEncoder, forget
 from tests.algos.sac_batches import LIDAR, image_spec, random_batch, random_observation
@@ -91,7 +92,7 @@ def test_a_shared_encoder_may_go_without_a_slow_copy_and_with_shifted_images() -
 def test_a_policy_acts_as_the_network_that_was_trained() -> None:
     spec, name = CASES["image"]
     agent = make_sac(spec, name)
-    policy = make_acting_policy(spec.to_json(), to_plain(agent.network), seed=0)
+    policy = make_acting_policy(spec.to_json(), config_to_dict(agent.network), seed=0)
     policy.load_weights(agent.acting_weights(), 1)
     observation = random_observation(spec, np.random.default_rng(0), 1)
     mean, _ = agent.acting(observation)
@@ -101,8 +102,8 @@ def test_a_policy_acts_as_the_network_that_was_trained() -> None:
 
 def test_plain_data_names_it() -> None:
     network = NetworkConfig("pooled")
-    assert to_plain(network)["encoder"] == "pooled"
-    assert network_from_plain(to_plain(network)) == network
+    assert config_to_dict(network)["encoder"] == "pooled"
+    assert network_from_plain(config_to_dict(network)) == network
 
 
 def test_an_unknown_name_is_refused_with_all_that_are_known() -> None:

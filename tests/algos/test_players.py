@@ -13,7 +13,7 @@ from tests.algos.runs import make_params, make_runner
 
 pytestmark = pytest.mark.timeout(120)
 FIELDS = {"task", "track", "game", "checkpoint", "episodes", "finish_rate", "mean_lap_time_s", "std_lap_time_s"}
-FIELDS |= {"scripted_lap_time_s", "lap_ratio"}
+FIELDS |= {"scripted_lap_time_s", "lap_ratio", "mean_return", "std_return"}
 
 
 @pytest.fixture(autouse=True)

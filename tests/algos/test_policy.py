@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from algos.config import EncoderKind, NetworkConfig, Normalization, SACConfig, to_plain
+from algos.config import EncoderKind, NetworkConfig, Normalization, SACConfig
 from algos.policy import ActingPolicy, make_acting_policy
 from algos.sac import SAC
+from tasks.config import config_to_dict
 from tasks.observation import ObservationSpec
 from tests.algos.sac_batches import LIDAR, image_spec, random_batch, random_observation
 
@@ -31,7 +32,7 @@ SPECS: dict[str, tuple[ObservationSpec, NetworkConfig]] = {
 
 
 def make_policy(spec: ObservationSpec, network: NetworkConfig, seed: int = 0, warm_up: str = "driving") -> ActingPolicy:
-    plain = json.loads(json.dumps({"spec": spec.to_json(), "network": to_plain(network)}))
+    plain = json.loads(json.dumps({"spec": spec.to_json(), "network": config_to_dict(network)}))
     return make_acting_policy(**plain, seed=seed, warm_up=warm_up)
 
 
@@ -161,7 +162,7 @@ def test_wrong_weights_are_refused_and_leave_the_policy_as_it_was() -> None:
 def test_unknown_names_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="warm_up must be one of \\['uniform', 'driving'\\], got 'gas'"):
         make_policy(LIDAR, NetworkConfig(), warm_up="gas")
-    plain = to_plain(NetworkConfig()) | {"encoder": "cnn"}
+    plain = config_to_dict(NetworkConfig()) | {"encoder": "cnn"}
     with pytest.raises(ValueError, match="encoder must be one of \\['mlp', 'tmrl_cnn'"):
         make_acting_policy(LIDAR.to_json(), plain, seed=0)
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from algos.remote_keys import check_remote
-from algos.schema import ChoicesConfig, PPOTrainConfig, RunConfig, SACTrainConfig
+from algos.schema import ChoicesConfig, RunConfig
+from algos.train_schema import PPOTrainConfig, SACTrainConfig
 from tasks.config import ClockKind, GameKind, TaskConfig
 from tasks.remote.config import FarWorkerConfig, Launcher, OutboxPolicy, RayConfig, RemoteConfig
 

@@ -10,7 +10,8 @@ import pytest
 from algos import runner_params
 from algos.checkpoint import load_checkpoint
 from algos.ppo_config import PPOConfig
-from algos.schema import PPOTrainConfig, RunConfig, SACTrainConfig
+from algos.schema import RunConfig
+from algos.train_schema import PPOTrainConfig, SACTrainConfig
 from tasks.config import ClockKind, GameKind, TaskConfig
 from tasks.evaluation import EvaluationReport
 from tests.algos.runs import make_agent, make_params

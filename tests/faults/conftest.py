@@ -64,7 +64,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(f"MISSING: no row for {fault!r}", red=True)
     path = config.getoption("--faults-table", None)
     if path is not None:
-        table.write_page(Path(path), rows)
+        table.write_page(Path(path), rows, table.conditions())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,7 +81,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def add_row(request: pytest.FixtureRequest) -> AddRow:
     """Adds the row of the fault that the test is marked with; fails when a row was lost or doubled."""
     fault = _fault(request.node)
-    assert fault in table.NAMED_FAULTS, f"{fault!r} is not in the table"
+    assert fault in table.FAULTS, f"{fault!r} is not in the table"
     began_s = time.monotonic()
 
     def add(account: Account, remark: str = "") -> None:

@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.faults.audit import Account
 
-NAMED_FAULTS = (
-    "connection cut (RST) for 8 s",
-    "silent hole for 25 s",
-    "packets dropped for 35 s",
-    "half-open peers",
-    "slow network",
-    "learner killed (kill -9) twice",
-    "worker killed (kill -9)",
-    "courier killed (kill -9) twice",
-    "learner and worker killed at once",
-    "train.py killed (kill -9), resumed from its checkpoint",
-    "learner slowed to 1 segment/s",
-    "relay killed (kill -9)",
-    "relay's disk destroyed",
-    "learner away, relay spools",
-    "disk full at the worker, it pauses",
-    "disk full at the worker, it drops",
-    "disk full at the learner",
-    "disk full at the relay",
-    "16 workers at once",
-    "clock jumps",
-    "malformed, huge, truncated and replayed messages",
-    "10,000 fuzzed messages",
-    "2,000 fuzzed messages at a relay",
-)
-"""What must have a row."""
+FAULTS = {
+    "connection cut (RST) for 8 s": "A proxy resets the connection, and every new one, for 8 s.",
+    "silent hole for 25 s": "A proxy swallows what either side sends for 25 s, then delivers it.",
+    "packets dropped for 35 s": (
+        "Packets between two network namespaces are dropped for 35 s, longer than a keepalive and its answer "
+        "may take; both sides give the connection up. **Root.**"
+    ),
+    "half-open peers": (
+        "Five times one end of the connection dies and the other never hears of it, at either side; there is "
+        "room for one worker only, so that a ghost would take its place."
+    ),
+    "slow network": "One worker has 50 kB/s; another beside it must not be held up.",
+    "learner killed (kill -9) twice": (
+        "While it has segments in memory that it has not stored; started again with its replay."
+    ),
+    "worker killed (kill -9)": "Twice, with its courier, while it has a backlog; started again with its outbox.",
+    "courier killed (kill -9) twice": "The process that owns outbox and connection; the worker goes on driving.",
+    "learner and worker killed at once": "Twice; once the learner comes back first, once the worker.",
+    "train.py killed (kill -9), resumed from its checkpoint": (
+        "The whole program on TM20Lidar, with `train.py --worker`; `checkpoint=` goes on. Counted in segments."
+    ),
+    "learner slowed to 1 segment/s": "`worker.outbox_policy=pause` with an outbox of seven segments: the worker waits.",
+    "relay killed (kill -9)": "Twice; started again with its spool.",
+    "relay's disk destroyed": "The relay is killed and its spool deleted while the learner is away.",
+    "learner away, relay spools": "The learner is killed; the relay takes everything and calls none of it durable.",
+    "disk full at the worker, it pauses": (
+        "The outbox lies on a small tmpfs, and the learner cannot be reached until it is full. **Root.**"
+    ),
+    "disk full at the worker, it drops": (
+        "The same with `worker.outbox_policy=drop_oldest`: what is dropped is counted at both sides. **Root.**"
+    ),
+    "disk full at the learner": (
+        "The stored replay lies on a small tmpfs: the learner ends with an error, gets room and is started "
+        "again. **Root.**"
+    ),
+    "disk full at the relay": "The spool lies on a small tmpfs while the learner is away: workers wait. **Root.**",
+    "16 workers at once": "With four names and four outbox folders between them.",
+    "clock jumps": (
+        "The time of day of worker and learner jumps by hours, forwards and back (a library that is preloaded)."
+    ),
+    "malformed, huge, truncated and replayed messages": (
+        "Somebody with a worker's token sends what no worker sends, and, in the name of another, all that it "
+        "has sent once more."
+    ),
+    "10,000 fuzzed messages": (
+        "Mutations of right messages for every method of the learner, and noise at its port without a token; "
+        "its memory must not grow."
+    ),
+    "2,000 fuzzed messages at a relay": "The same there, and the methods that only a learner may call.",
+}
+"""What is done to the processes; each must have a row. **Root** marks what only root can do."""
 
 _HEADER = ("fault", "sent", "stored", "lost", "doubled", "dropped", "seconds", "remark")
 
@@ -57,12 +85,12 @@ class Row(NamedTuple):
 def missing(rows: Sequence[Row]) -> list[str]:
     """Named faults without a row."""
     present = {row.fault for row in rows}
-    return [fault for fault in NAMED_FAULTS if fault not in present]
+    return [fault for fault in FAULTS if fault not in present]
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
     """As they are named; others last."""
-    places = {fault: place for place, fault in enumerate(NAMED_FAULTS)}
+    places = {fault: place for place, fault in enumerate(FAULTS)}
     return sorted(rows, key=lambda row: places.get(row.fault, len(places)))
 
 
@@ -86,19 +114,57 @@ def as_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_page(path: Path, rows: Sequence[Row]) -> None:
-    """Writes the page of the docs."""
+def write_page(path: Path, rows: Sequence[Row], conditions: str) -> None:
+    """Writes the page of the docs.
+
+    Args:
+        path: Of the page.
+        rows: What came of the faults.
+        conditions: Machine and date.
+    """
+    faults = "\n".join(
+        ("| fault | what is done |", "|---|---|", *(f"| {name} | {what} |" for name, what in FAULTS.items()))
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{_PAGE}\n{as_markdown(rows)}\n", encoding="utf-8")
+    text = _PAGE.format(faults=faults, conditions=conditions, rows=as_markdown(rows))
+    path.write_text(text, encoding="utf-8")
+
+
+def conditions() -> str:
+    """Machine and date of a run that ends now."""
+    python = f"Python {platform.python_version()}"
+    return (
+        f"{date.today().isoformat()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors, {python}"
+    )
 
 
 _PAGE = """\
 # What faults do to the samples
 
-Written by `make test-faults ARGS="--faults-table docs/faults.md"`; do not edit it by hand. Each row is one test of
-`tests/faults`: learner, relay and workers are processes of their own, connected with TLS and tokens, and driven by an
-environment that numbers its rows 1, 2, 3, ... After the fault the learner is ended, and its stored replay is read as a
-resumed run reads it.
+Written by `make test-faults ARGS="--faults-table docs/faults.md"`; do not edit it by hand.
+
+```bash
+make test-faults                                             # all of it, about eight minutes; nothing else should run
+.venv/bin/python -m pytest -m faults tests/faults -k relay   # some of it
+```
+
+Learner, relay and workers are processes of their own, connected with TLS and tokens as [remote.md](remote.md)
+describes, and driven by an environment that numbers its rows 1, 2, 3, ... After the fault the learner is ended, and its
+stored replay is read as a resumed run reads it. A row that is missing, a row that was lost or one that is there twice
+fails the suite.
+
+Small disks and network namespaces take root on Linux, the clock a C compiler. Where something is not there, its tests
+are skipped with one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail instead, as continuous integration does.
+
+## The faults
+
+{faults}
+
+## What became of the samples
+
+{conditions}
+
+{rows}
 
 - **sent**: rows that the worker had taken into its outbox, or, where it was not killed, rows that it drove.
 - **stored**: different rows in the stored replay, each with the picture and the reward that belong to its number.

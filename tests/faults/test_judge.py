@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ from tests.faults.numbered_env import NumberedEnv, make_spec, numbers_of, pictur
 from tests.faults.proxy import TcpProxy
 
 PICTURE_BYTES = 16
+FOLDER = Path(__file__).parent
+PAGE = FOLDER.parents[1] / "docs" / "faults.md"
 
 
 def stored(folder: Path, *segments: Segment) -> StoredRows:
@@ -82,9 +85,34 @@ def test_the_environment_numbers_its_rows(tmp_path: Path) -> None:
 
 
 def test_a_fault_without_a_row_is_missing() -> None:
-    rows = [table.Row(fault, Account(1, 1, 0, 0), 1.0, "") for fault in table.NAMED_FAULTS[1:]]
-    assert table.missing(rows) == [table.NAMED_FAULTS[0]]
+    first, *others = table.FAULTS
+    rows = [table.Row(fault, Account(1, 1, 0, 0), 1.0, "") for fault in others]
+    assert table.missing(rows) == [first]
     assert len(table.as_markdown(rows).splitlines()) == len(rows) + 2
+
+
+def test_every_fault_of_the_suite_is_a_row_of_the_page() -> None:
+    marked = {
+        name for path in FOLDER.glob("test_*.py") for name in re.findall(r'mark\.fault\("(.+)"\)', path.read_text())
+    }
+    assert marked == set(table.FAULTS)
+    _, page = PAGE.read_text(encoding="utf-8").split("## The faults")
+    described, counted = page.split("## What became of the samples")
+    header, _, *rows = [line.strip("| ").split(" | ") for line in counted.splitlines() if line.startswith("|")]
+    assert all(f"| {name} | {what} |" in described for name, what in table.FAULTS.items())
+    assert [row[0] for row in rows] == list(table.FAULTS)
+    for row in rows:
+        counts = dict(zip(header, row, strict=False))
+        assert int(counts["sent"].replace(",", "")) > 0
+        assert (counts["lost"], counts["doubled"]) == ("0", "0")
+
+
+def test_the_page_is_written_whole(tmp_path: Path) -> None:
+    rows = [table.Row(fault, Account(1_000, 1_000, 0, 0), 1.0, "a remark") for fault in table.FAULTS]
+    table.write_page(tmp_path / "page.md", rows, table.conditions())
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert text.count("| 1,000 | 1,000 | 0 | 0 | 0 | 1 | a remark |") == len(table.FAULTS)
+    assert text.partition("## The faults")[0] == PAGE.read_text(encoding="utf-8").partition("## The faults")[0]
 
 
 # --- the network ---

@@ -140,7 +140,7 @@ def test_a_game_that_keeps_getting_lost_counts_at_last() -> None:
     env = LosingEnv(losses=4)
     report = evaluate(env, FullGasPolicy(), [2, 4])
     assert env.seeds == [2, 2, 2, 4, 4]
-    assert [(e.finished, e.steps) for e in report.episodes] == [(False, 1), (True, 4)]
+    assert [(e.finished, e.steps) for e in report.episodes] == [(None, 1), (True, 4)]
 
 
 def test_a_stop_ends_the_wait_for_a_game() -> None:
@@ -175,7 +175,7 @@ def test_an_environment_without_task_statistics_is_still_evaluated() -> None:
             return observation, reward, terminated, truncated, {}
 
     result = evaluate(PlainEnv(), FullGasPolicy(), [2]).episodes[0]
-    assert (result.finished, result.lap_time_s, result.steps) == (False, None, 4)
+    assert (result.finished, result.lap_time_s, result.steps) == (None, None, 4)
     assert result.episode_return == pytest.approx(2.0)
     assert np.isnan(result.trajectory[:, :3]).all()
 
@@ -281,19 +281,46 @@ def test_league_wants_ten_runs() -> None:
 def test_results_json_has_the_documented_fields_and_no_nan(tmp_path: Any) -> None:
     report = evaluate(CountdownEnv(), FullGasPolicy(), [2, 3])
     results = play_results(
-        report, task="TM20Lidar", track="short", game="sim", checkpoint="best.pth", scripted_lap_time_s=8.0
+        report,
+        place={"task": "TM20Lidar", "track": "short", "game": "sim"},
+        checkpoint="best.pth",
+        scripted_lap_time_s=8.0,
     )
     write_results(tmp_path / "results.json", results)
     read = json.loads((tmp_path / "results.json").read_text())
     assert list(read) == [
-        "task", "track", "game", "checkpoint", "episodes", "finish_rate", "mean_lap_time_s", "std_lap_time_s",
-        "scripted_lap_time_s", "lap_ratio",
+        "task", "track", "game", "checkpoint", "episodes", "mean_return", "std_return", "finish_rate",
+        "mean_lap_time_s", "std_lap_time_s", "scripted_lap_time_s", "lap_ratio",
     ]  # fmt: skip
     assert read["episodes"][0] == {
         "seed": 2, "finished": True, "lap_time_s": 10.0, "return": 12.5, "progress": 1.0, "steps": 4,
     }  # fmt: skip
     assert read["episodes"][1]["lap_time_s"] is None
     assert read["lap_ratio"] == pytest.approx(1.25)
+    assert (read["mean_return"], read["std_return"]) == (pytest.approx(6.75), pytest.approx(5.75))
+
+
+def returns_of(*returns: float) -> EvaluationReport:
+    return EvaluationReport(tuple(EpisodeResult(0, None, None, value, math.nan, 100, math.nan) for value in returns))
+
+
+def test_a_task_without_a_finish_is_judged_by_its_return_and_says_nothing_of_laps() -> None:
+    report = returns_of(-100.0, -300.0)
+    assert report.score() == (-200.0, 0.0, 0.0)
+    assert returns_of(-150.0).score() > report.score() > returns_of(-201.0).score()
+    assert report.statistics() == {"return": -200.0, "episode_length": 100.0}
+    sent = EvaluationReport.from_parts(json.loads(json.dumps(report.to_json())), report.arrays())
+    assert sent.score() == report.score()
+    results = play_results(report, place={"task": "Gym"}, checkpoint="best.pth", scripted_lap_time_s=None)
+    assert list(results) == ["task", "checkpoint", "episodes", "mean_return", "std_return"]
+    assert results["episodes"][0] == {"seed": 0, "return": -100.0, "steps": 100}
+    assert (results["mean_return"], results["std_return"]) == (-200.0, 100.0)
+
+
+def test_a_finish_without_a_track_has_no_scripted_lap() -> None:
+    results = play_results(report_of(2.0), place={"task": "RCDrone"}, checkpoint="best.pth", scripted_lap_time_s=None)
+    assert results["mean_lap_time_s"] == 2.0
+    assert not {"scripted_lap_time_s", "lap_ratio"} & set(results)
 
 
 def test_a_sink_takes_the_pictures_of_a_long_video_one_by_one() -> None:

@@ -113,7 +113,7 @@ def test_late_steps_are_counted_and_said_once(
     assert set(TIMING_STATISTICS) < set(statistics)
     assert statistics["late_steps"] >= 2
     assert statistics["timeouts"] >= 1
-    assert 0.06 < statistics["step_p50_s"] < 0.12
+    assert 0.06 < statistics["step_p50_s"] < 0.3
     assert statistics["step_p99_s"] > 0.15
     said = [record for record in caplog.records if record.name == "tasks.step_times"]
     assert len(said) == 1

@@ -168,7 +168,7 @@ def test_what_is_not_delivered_waits_for_the_next_start(couriers: Any, learner: 
         first.send(message(number))
     began = time.monotonic()
     assert first.close() == 0
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0
     assert first.status.segments == 30
     learner.start()
     second = couriers()
@@ -231,6 +231,51 @@ def test_a_full_outbox_that_pauses_says_so_and_goes_on_when_there_is_room(courie
     courier.finish(NEVER)
     assert numbers(learner.stored) == list(range(1, 21))
     assert courier.status.dropped == 0
+
+
+def test_a_driver_that_pauses_is_never_further_ahead_than_the_outbox_and_one_segment(
+    couriers: Any, learner: FakeLearner
+) -> None:
+    # A slow learner makes room again and again; what waits for the courier meanwhile has to count, too.
+    learner.stores = False
+    courier = couriers(outbox_bytes=10_000, outbox_policy="pause", compress=False)
+    courier.wait_until_joined(NEVER)
+    ahead: list[int] = []
+    stop = threading.Event()
+
+    def drive() -> None:
+        for number in range(1, 61):
+            courier.wait_for_room(None, False, stop)
+            courier.send(message(number))
+            ahead.append(courier.unacknowledged)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    most = 10_000 // len(message(1)) + 1
+    wait_until(lambda: len(ahead) >= most)
+    for number in range(1, 61):
+        wait_until(lambda: learner.num_received >= number)  # noqa: B023
+        learner.gateway.acknowledge({courier.status.worker: number})
+    driver.join(60)
+    stop.set()
+    assert len(ahead) == 60
+    assert max(ahead) == most
+    courier.finish(NEVER)
+    assert courier.status.dropped == 0
+
+
+def test_a_driver_that_pauses_rests_while_the_courier_hangs(couriers: Any) -> None:
+    courier = couriers(outbox_bytes=10_000, outbox_policy="pause")
+    courier.wait_until_joined(NEVER)
+    wait_until(lambda: courier.process_id is not None)
+    os.kill(courier.process_id, signal.SIGSTOP)
+    sent = 0
+    while courier.has_room(None, may_drop=False) and sent < 100:
+        sent += 1
+        courier.send(message(sent))
+    assert sent == 10_000 // len(message(1)) + 1
+    os.kill(courier.process_id, signal.SIGCONT)
+    courier.finish(NEVER)
 
 
 def test_a_full_outbox_that_drops_counts_what_is_lost(couriers: Any, learner: FakeLearner) -> None:

@@ -133,6 +133,9 @@ def test_workers_here_and_elsewhere_learn_together_and_are_shown(credentials: Pa
         assert rows["alice"].connected
         assert vecenv.statistics()["gateway/far_workers"] == 1
         assert vecenv.statistics()["gateway/workers"] == 2
+        each = {tag: rate for tag, rate in vecenv.statistics().items() if tag.startswith("gateway_samples_per_s/")}
+        assert set(each) == {"gateway_samples_per_s/worker-0", "gateway_samples_per_s/alice"}
+        assert min(each.values()) > 0.0
         # The evaluator of this machine drives, not the far worker.
         vecenv.request_evaluation(WEIGHTS, 5, seeds=[1, 2])
         wait_until(lambda: not vecenv.is_evaluating, timeout_s=40)

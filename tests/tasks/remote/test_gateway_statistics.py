@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.remote.gateway_statistics import SPAN_S, RateMeter
+from tasks.remote.gateway_statistics import MAX_NAMES, SPAN_S, RateMeter, WorkerStatus, samples_by_name
 
 
 def test_a_steady_rate_is_measured_from_its_first_seconds_on() -> None:
@@ -37,3 +37,20 @@ def test_it_falls_to_nothing_and_forgets() -> None:
         meter.add(1, float(second))
     assert len(meter._buckets) <= SPAN_S + 1
     assert meter.per_second(100_000 + 2 * SPAN_S) == 0.0
+
+
+def row(name: str, samples_per_s: float, role: str = "worker") -> WorkerStatus:
+    return WorkerStatus(name, role, "", samples_per_s, 1, 0, 0, 0, 1, 1.0, 1, 1.0, True)
+
+
+def test_each_name_has_one_rate_whatever_its_outboxes_and_starts() -> None:
+    rows = [row("alice.1111aaaa", 20.0), row("alice.2222bbbb", 5.0), row("worker-0.4f2a91.1", 80.0)]
+    rates = samples_by_name([*rows, row("evaluator-0.4f2a91.1", 9.0, "evaluator")])
+    assert rates == {"gateway_samples_per_s/alice": 25.0, "gateway_samples_per_s/worker-0": 80.0}
+
+
+def test_of_very_many_names_some_have_a_rate() -> None:
+    rows = [row(f"w{index}", 1.0) for index in range(MAX_NAMES + 5)] + [row("w0", 2.0)]
+    rates = samples_by_name(rows)
+    assert len(rates) == MAX_NAMES
+    assert rates["gateway_samples_per_s/w0"] == 3.0

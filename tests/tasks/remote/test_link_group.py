@@ -162,7 +162,6 @@ def test_a_link_that_lost_its_workers_is_given_up_for_another_one() -> None:
     while not there.calls:
         assert time.monotonic() < lost_s + 20
         assert group.poll_evaluation() is None
-    assert time.monotonic() - lost_s >= 0.1
     assert there.calls == [("request", 3, (1, 2), True)]
     there.reports.append(report(3))
     assert group.poll_evaluation() is not None

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tasks.remote import link, relay_link, relay_trainer
+from tasks.remote import link, relay_link, relay_trainer, stream_limit
 from tasks.remote.credentials import ClientCredentials
 from tasks.remote.handshakes import HandshakeWatch
 from tasks.remote.relay_link import RelayLink
@@ -271,6 +271,23 @@ def test_a_segment_that_only_the_learner_finds_wrong_is_refused_there_and_its_wo
             # They were not durable, so the workers begin where they were.
             push_all(alice, range(1, 4), 0)
             assert take(trainer, 3) == numbers(alice, 1, 3)
+
+
+def test_a_worker_that_begins_too_many_streams_is_refused_by_the_learner(
+    site: Site, folder: Folder, learner: ClientCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_limit, "MAX_STREAMS", 2)
+    with site.relay(), site.worker(folder.alice) as alice, site.link(learner) as trainer:
+        wait_until(lambda: trainer.is_connected)
+        alice.hello()
+        call, send = alice.stream("Push")
+        for seq in (1, 2, 3):
+            send(link.encode_segment(make_segment(alice.identity, seq, stream=seq)))
+        reader = Reader(call)
+        assert take(trainer, 2) == numbers(alice, 1, 2)
+        wait_until(lambda: reader.error is not None)
+        assert reader.error is not None
+        assert "2 streams were begun under the name alice" in reader.error.details()
 
 
 @pytest.mark.parametrize("first", [b"", b"\x80\x04pickled", link.encode_hello(link.Hello("w", 0, "worker", "f"))])

@@ -156,11 +156,11 @@ def test_a_worker_killed_while_it_evaluates_does_it_again_after_its_restart(tmp_
 
 def test_close_abandons_an_evaluation_at_once(tmp_path: Path) -> None:
     with started(tmp_path, env={"length": 40, "step_s": 0.02}) as vecenv:
-        vecenv.request_evaluation(WEIGHTS, 1, seeds=[7])
+        vecenv.request_evaluation(WEIGHTS, 1, seeds=range(7, 107))  # more than a minute
         wait_until(lambda: any(event == "reset 7" for _, event in diary(tmp_path)))
         start = time.monotonic()
         vecenv.close()
-        assert time.monotonic() - start < 2.0
+        assert time.monotonic() - start < 20.0
 
 
 def test_without_an_evaluator_requests_are_refused(tmp_path: Path) -> None:

@@ -111,10 +111,10 @@ def test_a_recorded_path_is_a_track_and_a_reference_path(tmp_path: Path) -> None
     points = np.load(file)
     np.testing.assert_array_equal(load_reference_path(file), points)
     env = tasks.make("TM20Full", game="sim", track="short", reward={"path": str(file)})
-    np.testing.assert_array_equal(env.interface.path, points)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(env.interface.path, points)  # type: ignore[attr-defined,union-attr]
     env.close()
     env = tasks.make("TM20Full", game="sim", track=str(file))
-    assert abs(len(env.interface.path) - len(points)) < 20  # type: ignore[attr-defined]
+    assert abs(len(env.interface.path) - len(points)) < 20  # type: ignore[attr-defined,union-attr]
     env.reset(seed=0)
     env.close()
 

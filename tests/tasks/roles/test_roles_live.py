@@ -82,7 +82,7 @@ def test_a_person_records_a_path_that_can_be_driven(game: StandIn, tmp_path: Pat
     offsets = [np.hypot(*(track.centre_line[:, [0, 2]] - point).T).min() for point in points[::50, [0, 2]]]
     assert max(offsets) < track.width_m / 2 + 1.0
     env = registry.make("TM20Full", config=task(game, track=str(file)))
-    np.testing.assert_array_equal(env.interface.path, points)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(env.interface.path, points)  # type: ignore[attr-defined,union-attr]
     env.close()
 
 

@@ -1,0 +1,53 @@
+"""Configuration of networks and algorithms: what ``cfg/train/*.yaml`` may say. Standard library only.
+
+Hydra reads these classes as schemas (enums by member name); the learner, the agent and the acting policy read the
+fields. Names follow TMRL's ``config.json`` where it has the entry, in lower case. Nobody writes to an instance.
+"""
+
+from algos.config.combinations import check_combination
+from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, SACConfig, TQCConfig, sac_from_plain
+from algos.config.network import (
+    ENCODERS,
+    BodyKind,
+    EncoderKind,
+    EncoderTraits,
+    NetworkConfig,
+    Normalization,
+    network_from_plain,
+    register_encoder_name,
+)
+from algos.config.off_policy import (
+    DebugConfig,
+    OffPolicyConfig,
+    OptimizerKind,
+    PolicyValue,
+    WarmUp,
+    off_policy_from_plain,
+)
+from algos.config.recurrent import RecurrentNetworkConfig, RSACConfig
+
+__all__ = [
+    "ENCODERS",
+    "BodyKind",
+    "CrossQConfig",
+    "DebugConfig",
+    "DroQConfig",
+    "EncoderKind",
+    "EncoderTraits",
+    "NetworkConfig",
+    "Normalization",
+    "OffPolicyConfig",
+    "OptimizerKind",
+    "PolicyValue",
+    "REDQConfig",
+    "RSACConfig",
+    "RecurrentNetworkConfig",
+    "SACConfig",
+    "TQCConfig",
+    "WarmUp",
+    "check_combination",
+    "network_from_plain",
+    "off_policy_from_plain",
+    "register_encoder_name",
+    "sac_from_plain",
+]

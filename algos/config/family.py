@@ -1,0 +1,155 @@
+"""Each algorithm's own keys. What is shared is in ``algos.config.off_policy``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from algos.config.checks import require
+from algos.config.off_policy import OffPolicyConfig, PolicyValue, off_policy_from_plain
+
+
+@dataclass
+class SACConfig(OffPolicyConfig):
+    """Soft Actor-Critic."""
+
+    num_critics: int = 2
+    """Critics in the ensemble (the paper's twin)."""
+    polyak: float = 0.995
+    """Share of the old target kept at each update: target = polyak x target + (1 - polyak) x critic."""
+    policy_delay: int = 1
+    """Critic updates per update of actor and temperature."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.num_critics >= 1, "num_critics", self.num_critics, ">= 1")
+        require(0 <= self.polyak < 1, "polyak", self.polyak, "in [0, 1)")
+        require(self.policy_delay >= 1, "policy_delay", self.policy_delay, ">= 1")
+
+    @property
+    def ensemble_size(self) -> int:
+        """``num_critics``."""
+        return self.num_critics
+
+    @property
+    def actor_period(self) -> int:
+        """``policy_delay``."""
+        return self.policy_delay
+
+    @property
+    def target_polyak(self) -> float | None:
+        """``polyak``."""
+        return self.polyak
+
+
+@dataclass
+class REDQConfig(OffPolicyConfig):
+    """Randomized Ensembled Double Q-Learning; names as in TMRL's config.json."""
+
+    redq_n: int = 10
+    """Critics in the ensemble, N."""
+    redq_m: int = 2
+    """Critics of the random subset whose smallest value is the target, M."""
+    redq_q_updates_per_policy_update: int = 20
+    """Critic updates per update of actor and temperature, G."""
+    policy_value: PolicyValue = PolicyValue.mean
+    """mean or min: what the actor climbs."""
+    polyak: float = 0.995
+    """Share of the old target kept at each update: target = polyak x target + (1 - polyak) x critic."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.redq_n >= 1, "redq_n", self.redq_n, ">= 1")
+        require(1 <= self.redq_m <= self.redq_n, "redq_m", self.redq_m, f"between 1 and redq_n ({self.redq_n})")
+        period = self.redq_q_updates_per_policy_update
+        require(period >= 1, "redq_q_updates_per_policy_update", period, ">= 1")
+        require(0 <= self.polyak < 1, "polyak", self.polyak, "in [0, 1)")
+
+    @property
+    def ensemble_size(self) -> int:
+        """``redq_n``."""
+        return self.redq_n
+
+    @property
+    def actor_period(self) -> int:
+        """``redq_q_updates_per_policy_update``."""
+        return self.redq_q_updates_per_policy_update
+
+    @property
+    def target_polyak(self) -> float | None:
+        """``polyak``."""
+        return self.polyak
+
+
+@dataclass
+class DroQConfig(SACConfig):
+    """Dropout Q-functions: needs ``network.dropout`` above 0 and ``network.layer_norm``."""
+
+    policy_delay: int = 20
+    """Critic updates per update of actor and temperature."""
+
+
+@dataclass
+class TQCConfig(SACConfig):
+    """Truncated Quantile Critics; with ``dropped_quantiles=0`` it is QR-SAC."""
+
+    num_quantiles: int = 25
+    """Quantiles of each critic."""
+    dropped_quantiles: int = 2
+    """Largest quantiles left out of the target, per critic; 0: none (QR-SAC)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.num_quantiles >= 1, "num_quantiles", self.num_quantiles, ">= 1")
+        require(
+            0 <= self.dropped_quantiles < self.num_quantiles,
+            "dropped_quantiles",
+            self.dropped_quantiles,
+            f"between 0 and num_quantiles - 1 ({self.num_quantiles - 1})",
+        )
+
+
+@dataclass
+class CrossQConfig(OffPolicyConfig):
+    """CrossQ: no target networks; needs ``network.batch_renorm``."""
+
+    lr_actor: float = 1e-3
+    """Learning rate of the actor."""
+    lr_critic: float = 1e-3
+    """Learning rate of critics and shared encoder."""
+    lr_entropy: float = 1e-3
+    """Learning rate of the logarithm of the temperature (Adam)."""
+    betas_actor: list[float] | None = field(default_factory=lambda: [0.5, 0.999])
+    """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
+    betas_critic: list[float] | None = field(default_factory=lambda: [0.5, 0.999])
+    """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
+    num_critics: int = 2
+    """Critics in the ensemble."""
+    policy_delay: int = 3
+    """Critic updates per update of actor and temperature."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.num_critics >= 1, "num_critics", self.num_critics, ">= 1")
+        require(self.policy_delay >= 1, "policy_delay", self.policy_delay, ">= 1")
+
+    @property
+    def ensemble_size(self) -> int:
+        """``num_critics``."""
+        return self.num_critics
+
+    @property
+    def actor_period(self) -> int:
+        """``policy_delay``."""
+        return self.policy_delay
+
+    @property
+    def target_polyak(self) -> float | None:
+        """None: the critics are their own targets."""
+        return None
+
+
+def sac_from_plain(data: Mapping[str, Any]) -> SACConfig:
+    """Builds a SACConfig from plain data (enums by member name)."""
+    return off_policy_from_plain(SACConfig, data)

@@ -1,0 +1,296 @@
+"""The ``train`` section as typed dataclasses: one schema per algorithm, chosen by ``train.kind``.
+
+Each ``cfg/train/base/<kind>.yaml`` names its schema, so that a key of another algorithm fails like a misspelt one.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, field, make_dataclass
+from functools import partial
+from typing import Any
+
+from algos.config import (
+    CrossQConfig,
+    DroQConfig,
+    NetworkConfig,
+    OffPolicyConfig,
+    RecurrentNetworkConfig,
+    REDQConfig,
+    RSACConfig,
+    SACConfig,
+    TQCConfig,
+)
+from algos.config.checks import require
+from algos.ppo_config import PPOConfig, PPONetworkConfig
+
+REQUIRED: Any = "???"
+"""OmegaConf's mark for a value that a YAML file must give."""
+
+
+@dataclass
+class AlgorithmName:
+    """Name under which an algorithm is registered in rl_games' Runner."""
+
+    name: str = REQUIRED
+
+
+@dataclass
+class OffPolicyParams:
+    """rl_games' ``params`` for SAC and its siblings."""
+
+    algo: AlgorithmName = field(default_factory=AlgorithmName)
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=AlgorithmName)
+    """The model builder."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """Shape of the networks."""
+    config: OffPolicyConfig = field(default_factory=OffPolicyConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class SACParams(OffPolicyParams):
+    """rl_games' ``params`` for SAC."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
+    """The model builder."""
+    config: SACConfig = field(default_factory=SACConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class REDQParams(OffPolicyParams):
+    """rl_games' ``params`` for REDQ."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_redq"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_redq"))
+    """The model builder."""
+    config: REDQConfig = field(default_factory=REDQConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class DroQParams(OffPolicyParams):
+    """rl_games' ``params`` for DroQ."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_droq"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_droq"))
+    """The model builder."""
+    config: DroQConfig = field(default_factory=DroQConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class TQCParams(OffPolicyParams):
+    """rl_games' ``params`` for TQC."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_tqc"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_tqc"))
+    """The model builder."""
+    config: TQCConfig = field(default_factory=TQCConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class CrossQParams(OffPolicyParams):
+    """rl_games' ``params`` for CrossQ."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_crossq"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_crossq"))
+    """The model builder."""
+    config: CrossQConfig = field(default_factory=CrossQConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class RSACParams(OffPolicyParams):
+    """rl_games' ``params`` for recurrent SAC."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_rsac"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_rsac"))
+    """The model builder."""
+    network: RecurrentNetworkConfig = field(default_factory=RecurrentNetworkConfig)
+    """Shape of the networks."""
+    config: RSACConfig = field(default_factory=RSACConfig)
+    """The algorithm and the loop around it."""
+
+
+@dataclass
+class PPOParams:
+    """rl_games' ``params`` for its PPO."""
+
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_ppo"))
+    """The algorithm."""
+    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("continuous_a2c_logstd"))
+    """The model builder."""
+    network: PPONetworkConfig = field(default_factory=PPONetworkConfig)
+    """Shape of the network."""
+    config: PPOConfig = field(default_factory=PPOConfig)
+    """The algorithm."""
+
+
+@dataclass
+class TrainConfig:
+    """What every train YAML states."""
+
+    max_env_steps: int = 300_000
+    """Environment steps at which training ends by itself; the top-level max_env_steps goes before it."""
+
+    def __post_init__(self) -> None:
+        require(self.max_env_steps >= 1, "train.max_env_steps", self.max_env_steps, ">= 1")
+
+
+@dataclass
+class OffPolicyTrainConfig(TrainConfig):
+    """A train YAML that learns with SAC or a sibling."""
+
+    kind: str = REQUIRED
+    """Which of these schemas this is; set by the base."""
+    params: OffPolicyParams = field(default_factory=OffPolicyParams)
+    """rl_games' params."""
+
+
+@dataclass
+class SACTrainConfig(OffPolicyTrainConfig):
+    """A train YAML that learns with SAC, or with an algorithm of a plugin that takes the same configuration."""
+
+    kind: str = "sac"
+    """Which of these schemas this is; set by the base."""
+    params: SACParams = field(default_factory=SACParams)
+    """rl_games' params."""
+
+
+@dataclass
+class REDQTrainConfig(OffPolicyTrainConfig):
+    """A train YAML that learns with REDQ."""
+
+    kind: str = "redq"
+    """Which of these schemas this is; set by the base."""
+    params: REDQParams = field(default_factory=REDQParams)
+    """rl_games' params."""
+
+
+@dataclass
+class DroQTrainConfig(OffPolicyTrainConfig):
+    """A train YAML that learns with DroQ."""
+
+    kind: str = "droq"
+    """Which of these schemas this is; set by the base."""
+    params: DroQParams = field(default_factory=DroQParams)
+    """rl_games' params."""
+
+
+@dataclass
+class TQCTrainConfig(OffPolicyTrainConfig):
+    """A train YAML that learns with TQC."""
+
+    kind: str = "tqc"
+    """Which of these schemas this is; set by the base."""
+    params: TQCParams = field(default_factory=TQCParams)
+    """rl_games' params."""
+
+
+@dataclass
+class CrossQTrainConfig(OffPolicyTrainConfig):
+    """A train YAML that learns with CrossQ."""
+
+    kind: str = "crossq"
+    """Which of these schemas this is; set by the base."""
+    params: CrossQParams = field(default_factory=CrossQParams)
+    """rl_games' params."""
+
+
+@dataclass
+class RSACTrainConfig(OffPolicyTrainConfig):
+    """A train YAML that learns with recurrent SAC."""
+
+    kind: str = "rsac"
+    """Which of these schemas this is; set by the base."""
+    params: RSACParams = field(default_factory=RSACParams)
+    """rl_games' params."""
+
+
+@dataclass
+class PPOTrainConfig(TrainConfig):
+    """A train YAML that learns with rl_games' PPO."""
+
+    kind: str = "ppo"
+    """Which of these schemas this is; set by the base."""
+    params: PPOParams = field(default_factory=PPOParams)
+    """rl_games' params."""
+
+
+TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {
+    "sac": SACTrainConfig,
+    "redq": REDQTrainConfig,
+    "droq": DroQTrainConfig,
+    "tqc": TQCTrainConfig,
+    "crossq": CrossQTrainConfig,
+    "rsac": RSACTrainConfig,
+    "ppo": PPOTrainConfig,
+}
+"""Schema of ``train`` by ``train.kind``, those of plugins included; a train YAML without a kind stays plain data."""
+
+
+def add_train_schema(kind: str, schema: type[TrainConfig]) -> None:
+    """Makes a schema known under ``train.kind``, and to YAML files as ``/schema/train@_here_: <kind>``.
+
+    Args:
+        kind: Letters, digits and _.
+        schema: Its field ``kind`` must have that default, and ``params`` the dataclasses of what may be said.
+
+    Raises:
+        ValueError: If the name is taken or cannot be typed.
+    """
+    is_word = kind.isidentifier()
+    require(is_word, "train.kind of an algorithm", kind, "letters, digits and _, not beginning with a digit")
+    known = TRAIN_SCHEMAS.get(kind)
+    is_again = known is not None and (known.__module__, known.__qualname__) == (schema.__module__, schema.__qualname__)
+    require(known is None or is_again, "train.kind of an algorithm", kind, "a name that is not taken")
+    TRAIN_SCHEMAS[kind] = schema
+
+
+def make_train_schema(
+    name: str,
+    title: str,
+    config: type[OffPolicyConfig] | type[PPOConfig],
+    network: type[NetworkConfig] | type[PPONetworkConfig],
+) -> type[TrainConfig]:
+    """The schema of an algorithm from the dataclasses of ``params.config`` and ``params.network``.
+
+    Args:
+        name: Of the algorithm; also its ``kind``.
+        title: How it is written in the names of its entries: with ``MySAC`` they are ``train=<Task>MySAC``.
+        config: OffPolicyConfig, PPOConfig, or derived from one of them.
+        network: NetworkConfig or PPONetworkConfig, or derived from it.
+    """
+    base, base_params = (
+        (PPOTrainConfig, PPOParams) if issubclass(config, PPOConfig) else (OffPolicyTrainConfig, OffPolicyParams)
+    )
+    fields: list[tuple[str, type, Any]] = [
+        ("algo", AlgorithmName, field(default_factory=partial(AlgorithmName, name))),
+        ("network", network, field(default_factory=network)),
+        ("config", config, field(default_factory=config)),
+    ]
+    if base is OffPolicyTrainConfig:
+        fields.append(("model", AlgorithmName, field(default_factory=partial(AlgorithmName, name))))
+    params = make_dataclass(f"{title}Params", fields, bases=(base_params,))
+    own = [("kind", str, field(default=name)), ("params", params, field(default_factory=params))]
+    schema: type[TrainConfig] = make_dataclass(f"{title}TrainConfig", own, bases=(base,))
+    return schema
+
+
+def section_types(schema: type[TrainConfig]) -> dict[str, type]:
+    """The dataclasses of ``params.network`` and ``params.config``."""
+    params = typing.get_type_hints(schema)["params"]
+    hints = typing.get_type_hints(params)
+    return {name: hints[name] for name in ("network", "config")}

@@ -1,0 +1,100 @@
+"""The studies by name: what is trained, how often, and what counts as learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trainings that differ in one thing.
+
+    Args:
+        arms: Words of train.py by the name of the arm.
+        words: Words that all arms share.
+        goal: What an evaluation must reach to count as learned, a TensorBoard name and its least value.
+        curve: TensorBoard name that is drawn over the steps.
+        seeds: Seeds of the trainings.
+        bars: What the --play of ``best.pth`` must reach, by arm: the least mean return.
+    """
+
+    arms: Mapping[str, tuple[str, ...]]
+    words: tuple[str, ...]
+    goal: tuple[str, float]
+    curve: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+    bars: Mapping[str, float] = field(default_factory=dict)
+
+
+def _on_track(track: str, steps: Mapping[str, int]) -> Study:
+    """Each algorithm as its train entry has it; those that make more updates per step get fewer steps."""
+    return Study(
+        arms={name: (f"train=TM20Lidar{name}", f"max_env_steps={count}") for name, count in steps.items()},
+        words=("task=TM20Lidar", f"task.track={track}", "task.game=sim"),
+        goal=("evaluation/finish_rate", 1.0),
+        curve="evaluation/lap_time_s",
+    )
+
+
+def _gym(task_id: str, arms: Mapping[str, tuple[str, ...]], goal: float) -> Study:
+    return Study(
+        arms={name: (f"train=Gym{name.partition(' ')[0]}", *words) for name, words in arms.items()},
+        words=("task=Gym", f"task.id={task_id}", "synchronous=true"),
+        goal=("evaluation/return", goal),
+        curve="evaluation/return",
+        bars=dict.fromkeys(arms, goal),
+    )
+
+
+_FAST = tuple(f"train.params.config.lr_{name}=0.001" for name in ("actor", "critic", "entropy"))
+_NARROW = ("train.params.network.hidden=[64,64]",)
+
+STUDIES: dict[str, Study] = {
+    "lidar_short": _on_track("short", {"SAC": 60_000, "TQC": 60_000, "CrossQ": 60_000, "DroQ": 30_000, "REDQ": 20_000}),
+    "lidar_medium": _on_track(
+        "medium", {"SAC": 100_000, "TQC": 100_000, "CrossQ": 100_000, "DroQ": 40_000, "REDQ": 30_000}
+    ),
+    "pendulum": _gym(
+        "Pendulum-v1",
+        {
+            "SAC": (*_FAST, "max_env_steps=10000"),
+            "REDQ": (
+                *_FAST,
+                *_NARROW,
+                "max_env_steps=3000",
+                "train.params.config.env_steps_before_training=1000",
+                "train.params.config.evaluation_interval=250",
+            ),
+        },
+        -200.0,
+    ),
+    "inverted_pendulum": _gym(
+        "InvertedPendulum-v5",
+        {
+            "REDQ": (
+                *_NARROW,
+                "max_env_steps=8000",
+                "train.params.config.env_steps_before_training=1000",
+                "train.params.config.evaluation_interval=500",
+            ),
+        },
+        1000.0,
+    ),
+    "hopper": _gym(
+        "Hopper-v5",
+        {
+            "REDQ": (
+                "train.params.network.hidden=[128,128]",
+                "max_env_steps=60000",
+                "train.params.config.redq_n=5",
+                "train.params.config.redq_q_updates_per_policy_update=5",
+                "train.params.config.min_updates_per_env_step=5",
+                "train.params.config.max_updates_per_env_step=5",
+                "train.params.config.target_entropy=-1",
+                "train.params.config.evaluation_interval=2000",
+            ),
+        },
+        2500.0,
+    ),
+}

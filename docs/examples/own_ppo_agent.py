@@ -1,0 +1,55 @@
+"""What own_ppo.py registers: an agent, a player and a network in the terms of rl_games."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rl_games.algos_torch.network_builder import A2CBuilder
+from torch import Tensor, nn
+
+from algos.players import RemotePPOPlayer
+from algos.ppo import RemotePPOAgent
+
+
+class CalmingPPOAgent(RemotePPOAgent):
+    """PPO that explores less and less: the weight of the entropy bonus falls as training goes on."""
+
+    algorithm_name = "calming_ppo"
+
+    def train_epoch(self) -> Any:
+        """One epoch of rl_games, with the weight for this moment."""
+        done = min(self.frame / self.max_frames, 1.0)
+        first, last = self.config["entropy_coef"], self.config["final_entropy_coef"]
+        self.entropy_coef = first + done * (last - first)
+        return super().train_epoch()
+
+
+class CalmingPPOPlayer(RemotePPOPlayer):
+    """Plays what it trained."""
+
+    algorithm_name = "calming_ppo"
+
+
+class SkipBuilder(A2CBuilder):
+    """A network builder of rl_games: its network for flat observations, with a straight way past the hidden layers."""
+
+    def build(self, name: str, **kwargs: Any) -> SkipNetwork:
+        """Called by rl_games' model."""
+        return SkipNetwork(self.params, **kwargs)
+
+
+class SkipNetwork(A2CBuilder.Network):
+    """Adds a linear function of the observation to the mean."""
+
+    def __init__(self, params: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(params, **kwargs)
+        self.skip = nn.Linear(kwargs["input_shape"][0], kwargs["actions_num"])
+        nn.init.zeros_(self.skip.weight)
+
+    def forward(self, obs_dict: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor, Any]:
+        """Mean, log-std, value and state of the parent; the mean with the way past."""
+        mean, log_std, value, states = super().forward(obs_dict)
+        observation: torch.Tensor = obs_dict["obs"]
+        return mean + self.skip(observation), log_std, value, states

@@ -1,0 +1,74 @@
+"""Every task learns with every algorithm: 60 steps through the front door and rl_games' Runner, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import train
+from algos.checkpoint import load_checkpoint
+from algos.train_entries import entry_name
+from algos.train_schema import TRAIN_SCHEMAS, section_types
+from tasks import registry
+from tasks.config import TaskConfig
+from tests.test_config_files import TASKS
+
+SMALL_RUN = [
+    "--headless",
+    "synchronous=true",
+    "max_env_steps=60",
+    "seed=0",
+    "play.episodes=1",
+    "play.video=false",
+    "play.plot=false",
+]
+SMALL_OFF_POLICY = [
+    "train.params.network.hidden=[16,16]",
+    "train.params.config.batch_size=8",
+    "train.params.config.env_steps_before_training=40",
+    "train.params.config.min_updates_per_env_step=1",
+    "train.params.config.max_updates_per_env_step=1",
+    "train.params.config.evaluation_episodes=1",
+]
+SMALL_PPO = [
+    "train.params.network.hidden=[16,16]",
+    "train.params.config.num_actors=2",
+    "train.params.config.horizon_length=16",
+    "train.params.config.minibatch_size=32",
+    "train.params.config.mini_epochs=2",
+    "train.params.config.evaluation_episodes=1",
+]
+
+
+def words(task: str, kind: str) -> list[str]:
+    driving = ["task.game=sim", "task.track=short"] if is_driving(task) else []
+    has_clock = hasattr(registry.default_config(task), "rtgym")
+    episode = ["task.rtgym.ep_max_length=20"] if has_clock else ["task.max_episode_steps=20"]
+    sizes = SMALL_PPO if kind == "ppo" else SMALL_OFF_POLICY
+    return [f"task={task}", f"train={entry_name(task, kind)}", *SMALL_RUN, *driving, *episode, *sizes]
+
+
+def is_driving(task: str) -> bool:
+    return isinstance(registry.default_config(task), TaskConfig)
+
+
+@pytest.mark.parametrize("kind", TRAIN_SCHEMAS)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_short_run_trains_saves_and_plays(
+    task: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train.main(words(task, kind)) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith(entry_name(task, kind))
+    checkpoint = load_checkpoint(run / "nn" / "last.pth")
+    assert checkpoint.config["choices"] == {"task": task, "train": entry_name(task, kind)}
+    assert checkpoint.counters["env_steps"] >= 60
+    assert checkpoint.counters["updates"] > 0
+    own_key = next(iter(vars(section_types(TRAIN_SCHEMAS[kind])["config"])["__annotations__"]))  # redq_n: of REDQ alone
+    own_word = f"train.params.config.{own_key}={checkpoint.config['train']['params']['config'][own_key]}"
+    assert train.main(["--play", "--headless", "--checkpoint", str(run / "nn" / "last.pth"), own_word]) == 0
+    (results,) = run.glob("play/*/results.json")
+    assert len(json.loads(results.read_text())["episodes"]) == 1

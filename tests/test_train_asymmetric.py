@@ -1,0 +1,178 @@
+"""An asymmetric critic from the command line: what is refused, and a run that is played without privileged fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import train
+from algos.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from algos.registration import register
+from algos.runner_params import worker_policy
+from algos.stored_config import refuse_shape_changes
+from tasks.command_line import Role
+from tasks.observation import ObservationSpec
+from tasks.registration import register_tasks
+from tasks.trackmania.road_state import ROAD_FIELDS
+
+pytestmark = pytest.mark.timeout(120)
+LIDAR = ["task=TM20Lidar", "train=TM20LidarSAC", "task.game=sim", "task.track=short", "seed=0"]
+ASYMMETRIC = ["task.privileged=true", "train.params.network.asymmetric_critic=true"]
+TINY = [
+    "task.rtgym.ep_max_length=60",
+    "max_env_steps=120",
+    "synchronous=true",
+    "headless=true",
+    "train.params.network.hidden=[16,16]",
+    "train.params.config.batch_size=16",
+    "train.params.config.env_steps_before_training=60",
+    "train.params.config.evaluation_interval=0",
+    "play.episodes=1",
+    "play.video=false",
+    "play.plot=false",
+    "debug.check_samples=true",
+]
+Start = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Runs the command line up to the moment where training or playing would begin; returns rl_games' params."""
+    monkeypatch.chdir(tmp_path)
+    seen: list[dict[str, Any]] = []
+
+    def stop_there(composed: Any, role: Role, words: list[str]) -> None:
+        with train._refusals():
+            seen.append(train.prepare(composed, role, words))
+
+    monkeypatch.setattr(train, "run", stop_there)
+
+    def call(*words: str) -> dict[str, Any]:
+        assert train.main(words) == 0
+        return seen[-1]
+
+    return call
+
+
+def runner(params: dict[str, Any]) -> Any:
+    from rl_games.torch_runner import Runner
+
+    register_tasks()
+    made = Runner()
+    register(made)
+    made.load({"params": params})
+    return made
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert train.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_it_is_refused_with_advice_where_nothing_is_captured_for_it(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, *LIDAR, ASYMMETRIC[1])
+    assert "train.params.network.asymmetric_critic must be false" in line
+    assert line.endswith("set task.privileged=true")
+
+
+def test_a_task_that_is_not_trackmania_is_told_to_mark_fields_of_its_own(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, "task=RCDrone", "train=RCDroneSAC", ASYMMETRIC[1])
+    assert "mark fields of the observation of RCDrone as privileged" in line
+
+
+def test_workers_and_checkpoints_make_their_policy_without_privileged_fields(start: Start) -> None:
+    params = start(*LIDAR, *ASYMMETRIC)
+    kwargs = params["config"]["env_config"]["policy"]["kwargs"]
+    assert ObservationSpec.from_json(kwargs["spec"]).names == ("speed", "lidar", "action_0", "action_1")
+    assert kwargs["spec"] == start(*LIDAR)["config"]["env_config"]["policy"]["kwargs"]["spec"]
+
+
+def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, tmp_path: Path) -> None:
+    params = start(*LIDAR, *ASYMMETRIC, *TINY)
+    runner(params).run({"train": True, "play": False})
+    (checkpoint,) = tmp_path.glob("runs/*/nn/last.pth")
+    stored = load_checkpoint(checkpoint)
+    assert ObservationSpec.from_json(stored.observation_spec).privileged_fields == ROAD_FIELDS
+    # speed, lidar, two actions, the privileged fields; then the action
+    width = 1 + 76 + 6 + sum(field.size for field in ROAD_FIELDS) + 3
+    assert stored.algorithm_state["critic"]["ensemble.hidden.0.weight"].shape == (2, width, 16)
+    assert stored.acting_weights()["actor.hidden.0.weight"].shape == (16, 83)
+    assert stored.counters["updates"] > 0
+
+    returns = []
+    for words in ([], ["task.privileged=false"]):
+        played = start("--play", "--checkpoint", str(checkpoint), *words)
+        env_config = played["config"]["env_config"]["task"]
+        assert env_config["privileged"] == (not words)
+        runner(played).run({"train": False, "play": True, "checkpoint": str(checkpoint)})
+        newest = max(tmp_path.glob("runs/*/play/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
+        returns.append([episode["return"] for episode in json.loads(newest.read_text())["episodes"]])
+    assert returns[0] == returns[1]
+    assert np.isfinite(returns).all()
+
+
+def test_ppo_does_not_see_them(start: Start) -> None:
+    from algos.agent import observation_spec
+    from tasks.remote.vecenv import make_vecenv
+
+    params = start("task=TM20Lidar", "train=TM20LidarPPO", "task.game=sim", "task.track=short", "task.privileged=true")
+    config = params["config"]
+    env_config = {key: value for key, value in config["env_config"].items() if key != "policy"}
+    for observation in ("flat", "dict"):
+        with make_vecenv("TM20Lidar", 1, **{**env_config, "observation": observation, "num_workers": 1}) as vec_env:
+            info = vec_env.get_env_info()
+            assert observation_spec(info).names == ("speed", "lidar", "action_0", "action_1")
+            space = info["observation_space"]
+            if observation == "flat":
+                assert space.shape == (83,)
+            else:
+                assert set(space) == set(observation_spec(info).names)
+
+
+def saved(path: Path, params: dict[str, Any]) -> Path:
+    config = params["config"]
+    return save_checkpoint(
+        path, Checkpoint(params["algo"]["name"], config["env_name"], config["full_config"], {}, {}, {})
+    )
+
+
+def test_training_goes_on_with_what_the_critics_saw(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "runs" / "run" / "nn" / "last.pth", start(*LIDAR, *ASYMMETRIC))
+    assert start(f"checkpoint={path}")["config"]["env_config"]["task"]["privileged"]
+    line = refused(capsys, f"checkpoint={path}", "task.privileged=false")
+    assert "task.privileged=false would change what the critics see" in line
+    line = refused(capsys, f"checkpoint={path}", "train.params.network.asymmetric_critic=false")
+    assert "would change the shape of the networks" in line
+
+
+@pytest.mark.parametrize("is_playing", [True, False])
+def test_a_file_that_is_older_than_the_keys_had_neither(is_playing: bool) -> None:
+    old: dict[str, Any] = {"task": {"name": "TM20Lidar"}, "train": {"params": {"network": {"encoder": "mlp"}}}}
+    network = {"encoder": "mlp", "asymmetric_critic": False}
+    same = {"task": {"name": "TM20Lidar", "privileged": False}, "train": {"params": {"network": network}}}
+    refuse_shape_changes(old, same, "a.pth", is_new_agent=False, is_playing=is_playing)
+    other = {**same, "train": {"params": {"network": network | {"asymmetric_critic": True}}}}
+    with pytest.raises(ValueError, match=r"asymmetric_critic=true would change the shape of the networks"):
+        refuse_shape_changes(old, other, "a.pth", is_new_agent=False, is_playing=is_playing)
+
+
+def test_what_makes_the_policy_of_a_worker_is_the_same_with_them() -> None:
+    from algos.train_schema import SACTrainConfig
+    from tasks import registry
+
+    specs = [registry.observation_spec("TM20Full", registry.default_config("TM20Full"))]
+    specs.append(ObservationSpec((*specs[0].fields, *ROAD_FIELDS)))
+    one, other = (worker_policy(SACTrainConfig(), spec, "cpu") for spec in specs)
+    assert one == other

@@ -192,13 +192,14 @@ def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str])
         return
     what = f"has images ({', '.join(images)})" if images else "has no images"
     reads = "needs one" if reads_images else "reads none"
-    fitting = [name for name in train_files if name in made_for(config.choices.task) and name != config.choices.train]
     suits = EncoderKind.compact_cnn if images else EncoderKind.mlp
+    advice = f"set train.params.network.encoder={suits.name}"
+    fitting = [f"train={name}" for name in train_files if name in made_for(config.choices.task)]
+    if fitting and config.choices.train not in made_for(config.choices.task):
+        advice += f", or take what is made for it: {', '.join(fitting)}"
     raise ValueError(
         f"train={config.choices.train} does not fit task={config.choices.task}: the observation of {config.task.name} "
-        f"{what}, but train.params.network.encoder is {encoder}, which {reads}; "
-        f"set train.params.network.encoder={suits.name}, or take what is "
-        f"made for it: {', '.join(f'train={name}' for name in fitting) or 'no option of train='}"
+        f"{what}, but train.params.network.encoder is {encoder}, which {reads}; {advice}"
     )
 
 

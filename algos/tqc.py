@@ -6,8 +6,11 @@ is a distributional SAC in the manner of QR-SAC. Equations and functions: docs/a
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from algos.config import TQCConfig
 from algos.networks import Networks, build_networks
@@ -59,16 +62,58 @@ def quantile_huber_loss(quantiles: Tensor, atoms: Tensor) -> Tensor:
 
     Args:
         quantiles: Estimates to train, shape (N, B, K).
-        atoms: Samples of the target distribution, shape (B, T), without gradient.
+        atoms: Samples of the target distribution in any order, shape (B, T), without gradient.
 
     Returns:
         A scalar: the mean over N, B, K and T.
     """
-    count = quantiles.shape[-1]
-    tau = (torch.arange(count, device=quantiles.device, dtype=quantiles.dtype) + 0.5) / count
-    difference = atoms[:, None, :] - quantiles[..., None]  # (N, B, K, T)
-    with torch.no_grad():
-        slope = difference.clamp(-1.0, 1.0)
-        weight = torch.where(difference < 0, 1.0 - tau[:, None], tau[:, None])
-    # huber(u) = slope (u - slope / 2), and its derivative is the slope, so that slope may be held constant.
-    return (weight * slope * (difference - 0.5 * slope)).mean()
+    return _QuantileHuberLoss.apply(quantiles, atoms)  # type: ignore[no-untyped-call]
+
+
+class _QuantileHuberLoss(torch.autograd.Function):
+    """The loss from prefix sums over the sorted atoms, so that the N B K T pairs are never looked at one by one.
+
+    A quantile q meets four stretches of atoms: below q - 1 and above q + 1 the Huber loss is linear, between them and q
+    quadratic; sums of the atoms and of their squares give each stretch's loss and slope. In float64: they cancel.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, quantiles: Tensor, atoms: Tensor) -> Tensor:
+        """The loss, and its gradient at once."""
+        critics, batch, count = quantiles.shape
+        q = quantiles.double().transpose(0, 1).reshape(batch, -1).contiguous()  # (B, N K)
+        sorted_atoms = atoms.double().contiguous().sort(-1).values
+        sums = functional.pad(torch.stack((sorted_atoms, sorted_atoms.square())).cumsum(-1), (1, 0))  # (2, B, T + 1)
+        ends = [torch.searchsorted(sorted_atoms, q + shift) for shift in (-1.0, 0.0, 1.0)]
+        ends = [torch.zeros_like(ends[0]), *ends, torch.full_like(ends[0], sorted_atoms.shape[1])]
+        at_ends = [sums.gather(-1, end.expand(2, -1, -1)) for end in ends]
+        far_below, below, above, far_above = (
+            _Stretch((stop - start).double(), *(sum_stop - sum_start))
+            for start, stop, sum_start, sum_stop in zip(ends, ends[1:], at_ends, at_ends[1:], strict=False)
+        )
+        loss_below = far_below.number * (q - 0.5) - far_below.total + below.half_square(q)
+        loss_above = far_above.total - far_above.number * (q + 0.5) + above.half_square(q)
+        slope_below = below.total - below.number * q - far_below.number
+        slope_above = above.total - above.number * q + far_above.number
+        tau = ((torch.arange(count, device=q.device, dtype=q.dtype) + 0.5) / count).repeat(critics)
+        size = q.numel() * sorted_atoms.shape[1]
+        gradient = -((1.0 - tau) * slope_below + tau * slope_above) / size
+        ctx.save_for_backward(gradient.view(batch, critics, count).transpose(0, 1).to(quantiles.dtype))
+        return (((1.0 - tau) * loss_below + tau * loss_above).sum() / size).to(quantiles.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """The atoms are a target: they have none."""
+        return gradients[0] * ctx.saved_tensors[0], None
+
+
+class _Stretch(NamedTuple):
+    """The atoms between two places: how many, their sum and the sum of their squares, shape (B, N K) each."""
+
+    number: Tensor
+    total: Tensor
+    squares: Tensor
+
+    def half_square(self, q: Tensor) -> Tensor:
+        """Sum of (atom - q)^2 / 2."""
+        return 0.5 * (self.squares + q * (self.number * q - 2.0 * self.total))

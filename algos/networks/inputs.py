@@ -113,7 +113,7 @@ class InputLayer(nn.Module):
     @torch.no_grad()
     def observe(self, observation: Mapping[str, Tensor]) -> None:
         """Merges a batch into the running mean and variance (Chan's form of Welford's method)."""
-        if not self.is_running:
+        if not self.is_running or self.vector_size == 0:
             return
         batch = self._raw_vector(observation).double()
         variance, mean = torch.var_mean(batch, dim=0, correction=0)
@@ -219,7 +219,7 @@ def _image_scale(field: Field | None, kind: Normalization) -> tuple[float, float
 def _check_one_image(images: Sequence[Field], encoder: str) -> None:
     if len(images) != 1:
         names = [field.name for field in images]
-        advice = "stack them into one, in an environment of your own" if names else "set network.encoder=mlp"
+        advice = "stack them into one, in a task of your own" if names else "use network.encoder=mlp"
         raise ValueError(
             f"network.encoder {encoder} needs an observation with exactly one image, got {names}; {advice}"
         )

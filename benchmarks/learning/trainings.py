@@ -29,8 +29,8 @@ class Training(NamedTuple):
         return f"{self.study}.{self.arm}.s{self.seed}"
 
     def folder(self, runs: Path) -> Path | None:
-        """The newest finished run of this training."""
-        found = [path for path in runs.glob(f"{self.experiment}_*") if (path / "nn" / "last.pth").is_file()]
+        """The newest run of this training that reached its last step."""
+        found = [path for path in runs.glob(f"{self.experiment}_*") if _is_finished(path)]
         return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
@@ -86,3 +86,13 @@ def play(folder: Path, words: Sequence[str] = ()) -> None:
     """Drives ten fresh episodes with ``best.pth`` and leaves their results.json."""
     command = [sys.executable, "train.py", "--play", "--checkpoint", str(folder / "nn" / "best.pth")]
     subprocess.run([*command, "play.video=false", *words], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+
+def _is_finished(folder: Path) -> bool:
+    from algos.checkpoint import load_checkpoint
+
+    path = folder / "nn" / "last.pth"
+    if not path.is_file():
+        return False
+    checkpoint = load_checkpoint(str(path))
+    return checkpoint.counters["env_steps"] >= checkpoint.config["max_env_steps"]

@@ -271,11 +271,28 @@ def test_mlp_encoder_takes_images_flat() -> None:
     assert torch.allclose(inputs.vector[:, 3:131], expected, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("normalization", Normalization)
+def test_an_observation_may_be_nothing_but_an_image(normalization: Normalization) -> None:
+    picture = Field("observation", (40, 48, 3), "uint8", 0, 255, scale=255.0)
+    spec = ObservationSpec((picture,), action_size=2, act_buf_len=0)
+    config = NetworkConfig(encoder=EncoderKind.compact_cnn, observation_normalization=normalization)
+    acting, critic = build_networks(spec, config, num_critics=2, seed=0)
+    observation = random_observation(spec, np.random.default_rng(0), 5)
+    acting.inputs.observe(observation)
+    inputs = acting.inputs(observation)
+    assert inputs.vector.shape == (5, 0)
+    assert inputs.vector.dtype == torch.float32
+    features = critic.encode(inputs)
+    assert features.shape == (5, config.feature_size)
+    assert critic(features, torch.zeros(5, 2)).isfinite().all()
+
+
 def test_unsuitable_observations_are_refused_with_advice() -> None:
     with pytest.raises(ValueError, match=r"use network\.encoder=mlp"):
         ActingNetwork(LIDAR, COMPACT)
     two = ObservationSpec((*image_spec().fields, Field("mirror", (64, 64), "uint8", 0, 255)))
-    with pytest.raises(ValueError, match="exactly one image, got \\['images', 'mirror'\\]"):
+    with pytest.raises(ValueError, match="exactly one image, got \\['images', 'mirror'\\]; stack them"):
         ActingNetwork(two, COMPACT)
     with pytest.raises(ValueError, match="at least 64x64 pixels, got 48x63"):
         ActingNetwork(image_spec(4, 63, 48), NetworkConfig(encoder=EncoderKind.tmrl_cnn))

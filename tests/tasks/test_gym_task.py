@@ -419,6 +419,15 @@ def test_a_wrong_word_is_refused_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
+def test_advice_for_images_names_no_training_that_reads_none_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["task=Gym", "train=GymSAC", f"task.id={PICTURES}"]) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.endswith("set train.params.network.encoder=compact_cnn")
+
+
 def test_the_leagues_rules_score_laps_only(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

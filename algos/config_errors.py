@@ -66,12 +66,18 @@ def _missing_file(error: Any) -> str:
     group, _, option = name.rpartition("/")
     if not option or error.options is None:
         return _first_line(str(error))
-    close = difflib.get_close_matches(option, error.options, n=1)
+    close = _alike(option, error.options, count=1, cutoff=0.6)
     hint = f" (did you mean {close[0]}?)" if close else ""
-    shown = difflib.get_close_matches(option, error.options, n=MAX_OPTIONS, cutoff=0.0)
+    shown = _alike(option, error.options, count=MAX_OPTIONS, cutoff=0.0)
     rest = len(error.options) - len(shown)
     more = f" and {rest} more, see python train.py --help" if rest else ""
     return f"unknown {group}={option}{hint}; there are {', '.join(sorted(shown))}{more}"
+
+
+def _alike(name: str, options: Iterable[str], count: int, cutoff: float) -> list[str]:
+    """The options that are most like a name, whatever their capitals."""
+    spelt = {option.lower(): option for option in options}
+    return [spelt[match] for match in difflib.get_close_matches(name.lower(), spelt, count, cutoff)]
 
 
 def _bad_key_or_value(cause: Any) -> str:

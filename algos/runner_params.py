@@ -54,7 +54,7 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         from algos.policy import build_policy
         from algos.replay_transforms import replay_transforms
 
-        check_combination(config.train.params.network, config.train.params.config)
+        _check_combination(config.train)
         if not is_playing:
             _check_privileged(config, spec)
             replay_transforms(config.train.params.config.replay_transforms)
@@ -213,6 +213,14 @@ def _check_network_name(config: RunConfig) -> None:
             f"train.params.network.name must be null or one of {', '.join(known)}, got {name!r}; "
             "a file of plugins=[FILE.py] registers more by algos.registration.add_network"
         )
+
+
+def _check_combination(train: OffPolicyTrainConfig) -> None:
+    """Refuses keys of the network that do not go with the algorithm, or with each other."""
+    try:
+        check_combination(train.params.network, train.params.config)
+    except ValueError as error:
+        raise ValueError(f"train.params.{error}") from error
 
 
 def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:

@@ -7,6 +7,7 @@ which is when ranges are checked. Standard library only, but for hydra's ConfigS
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -190,11 +191,14 @@ def register_schemas() -> None:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
-    store.store(group="schema", name="run", node=RunConfig)
-    for name, task_type in TASK_SCHEMAS.items():
-        store.store(group="schema/task", name=name, node=task_type)
-    for kind, schema in TRAIN_SCHEMAS.items():
-        store.store(group="schema/train", name=kind, node=schema)
+    groups: dict[str, Mapping[str, Any]] = {
+        "schema": {"run": RunConfig},
+        "schema/task": TASK_SCHEMAS,
+        "schema/train": TRAIN_SCHEMAS,
+    }
+    for group, schemas in groups.items():
+        for name, schema in schemas.items():
+            store.store(group=group, name=name, node=_structured(schema))
 
 
 def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
@@ -256,6 +260,14 @@ def algorithm_name(train: Mapping[str, Any]) -> str:
             "e.g. defaults: [base/sac@_here_, _self_]"
         )
     return name
+
+
+@functools.cache
+def _structured(schema: type) -> Any:
+    """The dataclass as OmegaConf has it. To make it is slow, and hydra copies what it is given."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(schema)
 
 
 def _section(plain: Mapping[str, Any], name: str, prefix: str = "") -> Mapping[str, Any]:

@@ -58,6 +58,13 @@ HARMLESS_NETWORK_KEYS = (
 )
 """Keys of the network that change no shape."""
 
+ENSEMBLE_KEYS = (
+    "train.params.config.num_critics",
+    "train.params.config.redq_n",
+    "train.params.config.num_quantiles",
+)
+"""Keys of the algorithms that decide how many critics there are and what each puts out."""
+
 OLD_VALUES = {
     "task.privileged": False,
     "train.params.network.asymmetric_critic": False,
@@ -194,6 +201,8 @@ def refuse_shape_changes(
         kinds += [(key, "what the critics see") for key in CRITIC_KEYS]
     if not is_new_agent:
         leaves = [f"{key}{leaf}" for key in NETWORK_KEYS for leaf in _leaves_below(key, stored, config)]
+        if not is_playing:
+            leaves += ENSEMBLE_KEYS
         kinds += [(leaf, "the shape of the networks") for leaf in leaves]
     for key, what in kinds:
         old, new = (_get_or_old(plain, key) for plain in (stored, config))

@@ -6,9 +6,12 @@ are imported at use; matplotlib only through its object interface, so no display
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
-from collections.abc import Generator, Sequence
+import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 MPS_TO_KMH = 3.6
 ROAD_SPACING_M = 1.0
 """Distance between the points of the drawn road [m]."""
+
+_FINISHING_S = 60.0
+"""How long FFmpeg may take for the end of a video [s]."""
 
 
 def plot_driven_line(
@@ -143,7 +149,7 @@ class VideoFile:
         self._path = Path(path)
         self._fps = fps
         self._shape: tuple[int, ...] = ()
-        self._writer: Generator[None, np.ndarray | None, None] | None = None
+        self._encoder: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> VideoFile:
         return self
@@ -153,41 +159,50 @@ class VideoFile:
 
     def add(self, picture: np.ndarray) -> None:
         """Appends a uint8 RGB picture, shape (h, w, 3), the same for all."""
-        if self._writer is None:
+        if self._encoder is None:
             self._shape = picture.shape
         _check_frame(picture, self._shape)
-        if self._writer is None:
-            self._writer = self._opened_writer()
+        if self._encoder is None:
+            self._encoder = self._started_encoder()
+        assert self._encoder.stdin is not None
         height, width = self._shape[:2]
         padding = ((0, height % 2), (0, width % 2), (0, 0))
-        self._writer.send(np.ascontiguousarray(np.pad(picture, padding, mode="edge")))
+        self._encoder.stdin.write(np.pad(picture, padding, mode="edge").tobytes())
 
     def close(self) -> None:
         """Finishes the file. Calling it twice is fine."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        encoder, self._encoder = self._encoder, None
+        if encoder is None:
+            return
+        assert encoder.stdin is not None
+        with contextlib.suppress(OSError):  # it has ended already, and said why
+            encoder.stdin.close()
+        try:
+            encoder.wait(_FINISHING_S)
+        except subprocess.TimeoutExpired:
+            encoder.kill()
+            encoder.wait()
 
-    def _opened_writer(self) -> Generator[None, np.ndarray | None, None]:
-        import imageio_ffmpeg
+    def _started_encoder(self) -> subprocess.Popen[bytes]:
+        """FFmpeg out of the reach of Ctrl-C, so that it finishes the file.
+
+        imageio-ffmpeg's own writer sees to that in a forked copy of this process, which gRPC's threads abort now and
+        then.
+        """
+        from imageio_ffmpeg import get_ffmpeg_exe
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
         height, width = self._shape[:2]
-        writer = imageio_ffmpeg.write_frames(
-            str(self._path),
-            (width + width % 2, height + height % 2),
-            pix_fmt_in="rgb24",
-            pix_fmt_out="yuv420p",
-            fps=self._fps,
-            codec="libx264",
-            quality=None,
-            macro_block_size=2,
-            ffmpeg_log_level="error",
-            ffmpeg_timeout=60.0,
-            output_params=["-crf", "20", "-preset", "veryfast", "-movflags", "+faststart"],
+        size = f"{width + width % 2}x{height + height % 2}"
+        pictures = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(self._fps), "-i", "-"]
+        encoding = ["-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-preset", "veryfast"]
+        return subprocess.Popen(
+            [get_ffmpeg_exe(), "-y", "-v", "error", *pictures, *encoding, "-movflags", "+faststart", str(self._path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=os.name == "posix",
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        writer.send(None)
-        return writer
 
 
 def _ground_points(centre_line: np.ndarray) -> np.ndarray:

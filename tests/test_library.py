@@ -99,10 +99,24 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def mean_returns(script: Path) -> list[float]:
+    return [float(mean) for mean in re.findall(r"mean return (-[\d.]+)", run_example(str(script)))]
+
+
+@pytest.mark.slow
 def test_the_script_teaches_the_drone() -> None:
-    means = [float(mean) for mean in re.findall(r"mean return (-[\d.]+)", run_example("library.py"))]
+    means = mean_returns(EXAMPLES / "library.py")
     assert means[0] < -50.0  # random flight
     assert means[-1] > -30.0
+
+
+def test_the_script_trains_with_workers_until_it_has_its_rows(tmp_path: Path) -> None:
+    text = (EXAMPLES / "library.py").read_text(encoding="utf-8")
+    assert "env_steps=4000" in text
+    script = tmp_path / "library.py"
+    script.write_text(text.replace("env_steps=4000", "env_steps=1200"), encoding="utf-8")
+    means = mean_returns(script)
+    assert means[0] < -50.0  # random flight
 
 
 def test_the_script_is_as_short_as_the_page_says() -> None:

@@ -1,4 +1,7 @@
-"""Every task learns with every algorithm: 60 steps through the front door and rl_games' Runner, in this process."""
+"""Every task learns with every algorithm: 60 steps through the front door and rl_games' Runner, in this process.
+
+Every algorithm is played back on one task, and every task with one algorithm of each player.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +53,17 @@ def words(task: str, kind: str) -> list[str]:
     return [f"task={task}", f"train={entry_name(task, kind)}", *SMALL_RUN, *driving, *episode, *sizes]
 
 
+def is_played(task: str, kind: str) -> bool:
+    return task == "TM20Lidar" or kind in ("sac", "ppo")
+
+
 def is_driving(task: str) -> bool:
     return isinstance(registry.default_config(task), TaskConfig)
 
 
 @pytest.mark.parametrize("kind", TRAIN_SCHEMAS)
 @pytest.mark.parametrize("task", TASKS)
-def test_a_short_run_trains_saves_and_plays(
+def test_a_short_run_trains_and_saves_and_what_it_saved_is_played(
     task: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -67,6 +74,8 @@ def test_a_short_run_trains_saves_and_plays(
     assert checkpoint.config["choices"] == {"task": task, "train": entry_name(task, kind)}
     assert checkpoint.counters["env_steps"] >= 60
     assert checkpoint.counters["updates"] > 0
+    if not is_played(task, kind):
+        return
     own_key = next(iter(vars(section_types(TRAIN_SCHEMAS[kind])["config"])["__annotations__"]))  # redq_n: of REDQ alone
     own_word = f"train.params.config.{own_key}={checkpoint.config['train']['params']['config'][own_key]}"
     assert train.main(["--play", "--headless", "--checkpoint", str(run / "nn" / "last.pth"), own_word]) == 0

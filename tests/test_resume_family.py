@@ -33,11 +33,14 @@ SMALL = [
     "train.params.config.evaluation_interval=0",
     "train.params.config.checkpoint_interval=0",
 ]
+OWN = {"rsac": ["train.params.config.sequence_length=6", "train.params.config.burn_in=3"]}
+"""What keeps one algorithm small."""
 
 
 def run(kind: str, name: str, *words: str) -> Path:
     """Trains below runs/<name>_<date> and returns the checkpoint that it ends with."""
-    assert train.main([*SMALL, f"train={entry_name('TM20Lidar', kind)}", f"experiment={name}", *words]) == 0
+    small = [*SMALL, *OWN.get(kind, [])]
+    assert train.main([*small, f"train={entry_name('TM20Lidar', kind)}", f"experiment={name}", *words]) == 0
     (folder,) = Path("runs").glob(f"{name}_*")
     return folder / "nn" / "last.pth"
 

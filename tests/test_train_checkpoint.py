@@ -17,10 +17,9 @@ from tasks.command_line import Role
 Start = Callable[..., dict[str, Any]]
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+def starter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Runs the command line up to the moment where training or playing would begin; returns rl_games' params."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     seen: list[dict[str, Any]] = []
 
     def stop_there(composed: Any, role: Role, words: list[str]) -> None:
@@ -37,12 +36,24 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 
 @pytest.fixture
-def stored(start: Start, tmp_path: Path) -> Path:
-    """A checkpoint of a run whose command line had these words, in a run folder."""
-    words = ["task=TM20Lidar", "task.game=sim", "task.track=short", "task.img_hist_len=2", "seed=7"]
-    params = start(*words, "train.params.config.batch_size=32", "train.params.network.hidden=[8,8]", "play.episodes=3")
-    path = tmp_path / "runs" / "Lidar_old" / "nn" / "last.pth"
-    return save_stored(path, params)
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    return starter(tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a run whose command line had these words."""
+    words = ["task=TM20Lidar", "task.game=sim", "task.track=short", "task.img_hist_len=2", "seed=7", "play.episodes=3"]
+    words += ["train.params.config.batch_size=32", "train.params.network.hidden=[8,8]"]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return starter(tmp_path_factory.mktemp("stored"), monkeypatch)(*words)
+
+
+@pytest.fixture
+def stored(params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of that run, in its run folder below the current one."""
+    monkeypatch.chdir(tmp_path)
+    return save_stored(tmp_path / "runs" / "Lidar_old" / "nn" / "last.pth", params)
 
 
 def save_stored(path: Path, params: dict[str, Any]) -> Path:

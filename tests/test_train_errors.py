@@ -31,6 +31,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     [
         (["task=TM20Ful"], ["unknown task=TM20Ful", "did you mean TM20Full", "TM20LidarProgress"]),
         (["train=TM20FullTD3"], ["unknown train=TM20FullTD3", "TM20FullSAC", "more, see python train.py --help"]),
+        (["train=TM20fulldroq"], ["unknown train=TM20fulldroq", "did you mean TM20FullDroQ"]),
         (["sed=1"], ["unknown key sed", "did you mean seed"]),
         (["task.tracc=short"], ["unknown key task.tracc", "did you mean task.track?"]),
         (["task.reward.MIN_STEP=3"], ["unknown key task.reward.MIN_STEP", "did you mean task.reward.MIN_STEPS?"]),
@@ -65,6 +66,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
             ["train.params.network.encoder must be one of ['mlp'"],
         ),
         (["train.params.network.hidden=[]"], ["train.params.network.hidden must be", "got []"]),
+        (
+            ["train=TM20FullDroQ", "train.params.network.dropout=0"],
+            ["train.params.network.dropout must be above 0 with DroQ"],
+        ),
         (["train.params.config.optimizer_actor=adma"], ["optimizer_actor must be one of adam, adamw, sgd, rmsprop"]),
         (["train=TM20LidarPPO", "task=TM20Lidar", "train.params.config.tau=0"], ["train.params.config.tau must be in"]),
         (["train.params.algo.name=foo"], ["train.params.algo.name must be one of remote_sac, remote_redq", "'foo'"]),

@@ -37,6 +37,44 @@ def _on_track(track: str, steps: Mapping[str, int]) -> Study:
     )
 
 
+def _history() -> Study:
+    """What the scans of the past are worth, and what a memory in their place."""
+    lidar = ("task=TM20Lidar", "task.track=medium", "task.game=sim", "max_env_steps=100000")
+    return Study(
+        arms={
+            "4 scans": ("train=TM20LidarSAC",),
+            "1 scan": ("train=TM20LidarSAC", "task.img_hist_len=1"),
+            "1 scan, GRU": ("train=TM20LidarRSAC", "task.img_hist_len=1"),
+        },
+        words=lidar,
+        goal=("evaluation/finish_rate", 1.0),
+        curve="evaluation/lap_time_s",
+    )
+
+
+def _encoders() -> Study:
+    """REDQ from pixels with one encoder for all critics, and with one for each."""
+    return Study(
+        arms={
+            "shared": ("train.params.network.shared_encoder=true",),
+            "separate": ("train.params.network.shared_encoder=false",),
+        },
+        words=(
+            "task=TM20Full",
+            "train=TM20FullREDQ",
+            "task.track=short",
+            "task.game=sim",
+            "max_env_steps=20000",
+            "train.params.config.redq_n=5",
+            "train.params.config.min_updates_per_env_step=0.5",
+            "train.params.config.evaluation_interval=2000",
+        ),
+        goal=("evaluation/finish_rate", 1.0),
+        curve="evaluation/progress",
+        seeds=(0, 1),
+    )
+
+
 def _gym(task_id: str, arms: Mapping[str, tuple[str, ...]], goal: float) -> Study:
     return Study(
         arms={name: (f"train=Gym{name.partition(' ')[0]}", *words) for name, words in arms.items()},
@@ -55,6 +93,8 @@ STUDIES: dict[str, Study] = {
     "lidar_medium": _on_track(
         "medium", {"SAC": 100_000, "TQC": 100_000, "CrossQ": 100_000, "DroQ": 40_000, "REDQ": 30_000}
     ),
+    "history": _history(),
+    "encoders": _encoders(),
     "pendulum": _gym(
         "Pendulum-v1",
         {

@@ -26,7 +26,7 @@ class Training(NamedTuple):
     @property
     def experiment(self) -> str:
         """Name of its run folder, before the date."""
-        return f"{self.study}.{self.arm}.s{self.seed}"
+        return f"{self.study}.{self.arm.replace(', ', '-').replace(' ', '')}.s{self.seed}"
 
     def folder(self, runs: Path) -> Path | None:
         """The newest run of this training that reached its last step."""

@@ -209,6 +209,23 @@ def test_gradients_of_the_next_values_are_cut() -> None:
     assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(gradients, cut, strict=True))
 
 
+def test_the_encoder_learns_from_both_halves_of_the_joint_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values of (s', a') are constants, but its features decide the statistics that those of (s, a) are seen by."""
+    agent = make_crossq(image_spec(), IMAGES)
+    features: list[torch.Tensor] = []
+    encode = agent.critic.encode
+
+    def kept(inputs: Any) -> torch.Tensor:
+        features.append(encode(inputs))
+        return features[-1]
+
+    monkeypatch.setattr(agent.critic, "encode", kept)
+    loss, _, _ = agent.judge(*agent.prepare(random_batch(image_spec())))
+    of_now, of_next = torch.autograd.grad(loss, features)
+    assert of_now.abs().max() > 0
+    assert of_next.abs().max() > 0
+
+
 def test_update_never_waits_for_the_device() -> None:
     class NoHostReads(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -180,18 +180,18 @@ def test_a_kill_at_any_byte_leaves_a_whole_prefix_that_can_be_continued(tmp_path
 @pytest.mark.skipif(sys.platform != "linux", reason="names open files through /proc")
 def test_what_is_acknowledged_was_synced_after_it_was_written(tmp_path: Path, synced_files: list[str]) -> None:
     spec = make_spec(1, 1, 1)
-    storage = new_storage(tmp_path, spec)
-    for segment in segments_of(spec, 3):
-        storage.append(segment)
-        synced_files.clear()
-        storage.commit()
-        (path,) = chunk_files(tmp_path)
-        assert synced_files == [str(path.resolve())]
-        loaded = new_storage(tmp_path, spec, read_only=True)
-        loaded.load(None)
-        assert loaded.received == storage.received
-        storage.commit()
-        assert len(synced_files) == 1  # nothing new, nothing to wait for
+    with new_storage(tmp_path, spec) as storage:
+        for segment in segments_of(spec, 3):
+            storage.append(segment)
+            synced_files.clear()
+            storage.commit()
+            (path,) = chunk_files(tmp_path)
+            assert synced_files == [str(path.resolve())]
+            loaded = new_storage(tmp_path, spec, read_only=True)
+            loaded.load(None)
+            assert loaded.received == storage.received
+            storage.commit()
+            assert len(synced_files) == 1  # nothing new, nothing to wait for
 
 
 def test_a_flipped_bit_is_never_taken_for_data(tmp_path: Path) -> None:
@@ -346,14 +346,14 @@ def test_a_full_disk_costs_nothing_once_there_is_room_again(tmp_path: Path, monk
 def test_only_what_is_new_is_written(tmp_path: Path) -> None:
     spec = make_spec(2, 2, 2)
     segments = segments_of(spec, 30)
-    storage = new_storage(tmp_path, spec)
-    for segment in segments[:29]:
-        storage.append(segment)
-    storage.commit()
-    before = {path: path.stat().st_size for path in chunk_files(tmp_path)}
-    times = {path: path.stat().st_mtime_ns for path in before}
-    storage.append(segments[29])
-    storage.position()
+    with new_storage(tmp_path, spec) as storage:
+        for segment in segments[:29]:
+            storage.append(segment)
+        storage.commit()
+        before = {path: path.stat().st_size for path in chunk_files(tmp_path)}
+        times = {path: path.stat().st_mtime_ns for path in before}
+        storage.append(segments[29])
+        storage.position()
     changed = [path for path in chunk_files(tmp_path) if times.get(path) != path.stat().st_mtime_ns]
     assert len(changed) == 1
     assert changed[0].stat().st_size - before.get(changed[0], 0) < 1500

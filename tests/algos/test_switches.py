@@ -37,6 +37,7 @@ from algos.droq import DroQ
 from algos.redq import REDQ
 from algos.rsac import RSAC
 from algos.sac import SAC
+from algos.stored_config import refuse_shape_changes
 from algos.tqc import TQC
 from algos.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig, section_types
 from tasks.observation import Field, ObservationSpec
@@ -184,6 +185,27 @@ def test_key_of_an_algorithm_changes_its_updates(config_type: type[OffPolicyConf
     without = updates(make(config_type, LIDAR, others, {}), LIDAR)
     assert without == updates(make(config_type, LIDAR, others, {}), LIDAR)
     assert without != updates(make(config_type, LIDAR, others | {key: value}, {}), LIDAR)
+
+
+@pytest.mark.parametrize(
+    ("config_type", "key"),
+    [(c, key) for c in ALGORITHMS for key in names(c) if key in ALGORITHM_CASES],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_key_of_an_algorithm_that_changes_shapes_is_refused_with_a_checkpoint(
+    config_type: type[OffPolicyConfig], key: str
+) -> None:
+    others, value = ALGORITHM_CASES[key]
+    agents = [make(config_type, LIDAR, config, {}) for config in (others, others | {key: value})]
+    one, other = ([weight.shape for weight in agent.critic.state_dict().values()] for agent in agents)
+    old, new = ({"train": {"params": {"config": {key: entry}}}} for entry in ("old", "new"))
+    if one == other:
+        refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
+        return
+    with pytest.raises(ValueError, match=rf"train\.params\.config\.{key}=new would change the shape of the networks"):
+        refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
+    refuse_shape_changes(old, new, "a.pth", is_new_agent=True)
+    refuse_shape_changes(old, new, "a.pth", is_new_agent=False, is_playing=True)
 
 
 @pytest.mark.parametrize("key", NETWORK_CASES)

@@ -248,7 +248,7 @@ def test_a_segment_holds_each_action_with_what_it_led_to() -> None:
         ({"id": "CartPole-v1"}, r"actions are Discrete\(2\).*continuous.*InvertedPendulum-v5.*plugins="),
         ({"id": "MountainCar-v0"}, "MountainCarContinuous-v0"),
         ({"id": LANDER}, r"LunarLander-v9 with task\.kwargs\.continuous=true"),
-        ({"id": "Pendulun-v1"}, "cannot be made.*Pendulum"),
+        ({"id": "Pendulun-v1"}, r"is not registered.*Pendulum.*plugins=\[my_file\.py\]"),
         ({"id": "Pendulum-v1", "kwargs": {"mass": 3}}, "cannot be made.*mass"),
         ({"id": "os:Pendulum-v1"}, r"plugins=\[my_file.py\] task\.id=Pendulum-v1"),
         ({"id": SMALL, "kwargs": {"action_space": spaces.Box(-np.inf, 1.0, (1,))}}, "no bounds.*RescaleAction"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,18 @@ def test_a_video_that_got_no_picture_leaves_no_file(tmp_path: Path) -> None:
         pass
     video.close()
     assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_a_video_is_written_without_a_forked_copy_of_this_process(tmp_path: Path) -> None:
+    """The threads of gRPC abort such a copy now and then; and Ctrl-C must not reach what writes the video."""
+    forks: list[str] = []
+    os.register_at_fork(before=lambda: forks.append("fork"))  # stays for good, and does no harm
+    with VideoFile(tmp_path / "clip.mp4", 20) as video:
+        video.add(np.zeros((40, 60, 3), np.uint8))
+        assert video._encoder is not None
+        assert os.getpgid(video._encoder.pid) != os.getpgrp()
+    assert forks == []
+    assert (tmp_path / "clip.mp4").stat().st_size > 0
 
 
 def test_a_video_refuses_a_picture_of_another_size(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ def test_workers_here_and_elsewhere_learn_together_and_are_shown(credentials: Pa
         segments = receive(vecenv, 1)
         while names(segments) != {"worker-0", "alice"}:
             segments += receive(vecenv, 1)
+        wait_until(lambda: len(vecenv.workers()) == 3, timeout_s=40)  # the evaluator may be the last to join
         rows = {row.name.split(".")[0]: row for row in vecenv.workers()}
         assert set(rows) == {"worker-0", "evaluator-0", "alice"}
         assert rows["alice"].address.startswith("ipv4:127.0.0.1:")

@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Idle OpenMP threads would spin on the cores that the workers need; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # gRPC prints a line for each handshake that fails, so that a stranger could fill the log; before grpc is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # The interpreter's last collection goes through all that torch holds, for seconds; the process ends anyway.
     atexit.register(gc.freeze)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"

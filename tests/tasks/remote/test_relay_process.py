@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -207,6 +208,37 @@ def test_a_relay_without_tls_is_warned_about(folder: Folder, tmp_path: Path, cap
         caplog.clear()
         assert relay.run(config, headless=True, stop=stop) == 0
         assert "NOT encrypted" in caplog.text
+
+
+def test_handshakes_that_fail_do_not_fill_the_log_of_a_program(folder: Folder, tmp_path: Path) -> None:
+    words = ["--server", "--headless", "remote.listen=127.0.0.1:0", f"remote.credentials={folder.path / 'relay'}"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *words, f"remote.spool={tmp_path / 'spool'}"],
+            cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (found := re.search(r"relay 127\.0\.0\.1:(\d+) \|", log.read_text())):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", int(found[1])), timeout=PATIENCE_S) as stranger:
+                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 3)
+                with contextlib.suppress(ConnectionResetError):
+                    while stranger.recv(4096):  # until the relay hangs up
+                        pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "andshake" not in log.read_text()
 
 
 def spooled(site: Site) -> int:

@@ -29,24 +29,12 @@ class RemoteREDQAgent(RemoteSACAgent):
     algorithm_type = REDQ
 
 
-class RemoteREDQPlayer(RemoteSACPlayer):
-    """Plays what ``RemoteREDQAgent`` trained."""
-
-    algorithm_name = "remote_redq"
-
-
 class RemoteDroQAgent(RemoteSACAgent):
     """Trains DroQ."""
 
     algorithm_name = "remote_droq"
     config_type = DroQConfig
     algorithm_type = DroQ
-
-
-class RemoteDroQPlayer(RemoteSACPlayer):
-    """Plays what ``RemoteDroQAgent`` trained."""
-
-    algorithm_name = "remote_droq"
 
 
 class RemoteTQCAgent(RemoteSACAgent):
@@ -57,24 +45,12 @@ class RemoteTQCAgent(RemoteSACAgent):
     algorithm_type = TQC
 
 
-class RemoteTQCPlayer(RemoteSACPlayer):
-    """Plays what ``RemoteTQCAgent`` trained."""
-
-    algorithm_name = "remote_tqc"
-
-
 class RemoteCrossQAgent(RemoteSACAgent):
     """Trains CrossQ."""
 
     algorithm_name = "remote_crossq"
     config_type = CrossQConfig
     algorithm_type = CrossQ
-
-
-class RemoteCrossQPlayer(RemoteSACPlayer):
-    """Plays what ``RemoteCrossQAgent`` trained."""
-
-    algorithm_name = "remote_crossq"
 
 
 class RemoteRSACAgent(RemoteSACAgent):
@@ -101,12 +77,6 @@ class RemoteRSACAgent(RemoteSACAgent):
         )
 
 
-class RemoteRSACPlayer(RemoteSACPlayer):
-    """Plays what ``RemoteRSACAgent`` trained."""
-
-    algorithm_name = "remote_rsac"
-
-
 class PluginAgent(RemoteSACAgent):
     """Trains an algorithm of a plugin."""
 
@@ -119,8 +89,8 @@ class PluginAgent(RemoteSACAgent):
         super().__init__(base_name, params)
 
 
-class PluginPlayer(RemoteSACPlayer):
-    """Plays what ``PluginAgent`` trained."""
+class FamilyPlayer(RemoteSACPlayer):
+    """Plays what any of these agents trained."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.algorithm_name = str(params["algo"]["name"])

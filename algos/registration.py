@@ -44,13 +44,13 @@ class OffPolicy(NamedTuple):
 
 _ALGORITHMS: dict[str, Algorithm] = {
     "remote_sac": Algorithm("algos.agent:RemoteSACAgent", "algos.players:RemoteSACPlayer"),
-    "remote_redq": Algorithm("algos.family:RemoteREDQAgent", "algos.family:RemoteREDQPlayer"),
-    "remote_droq": Algorithm("algos.family:RemoteDroQAgent", "algos.family:RemoteDroQPlayer"),
-    "remote_tqc": Algorithm("algos.family:RemoteTQCAgent", "algos.family:RemoteTQCPlayer"),
-    "remote_crossq": Algorithm("algos.family:RemoteCrossQAgent", "algos.family:RemoteCrossQPlayer"),
+    "remote_redq": Algorithm("algos.family:RemoteREDQAgent", "algos.family:FamilyPlayer"),
+    "remote_droq": Algorithm("algos.family:RemoteDroQAgent", "algos.family:FamilyPlayer"),
+    "remote_tqc": Algorithm("algos.family:RemoteTQCAgent", "algos.family:FamilyPlayer"),
+    "remote_crossq": Algorithm("algos.family:RemoteCrossQAgent", "algos.family:FamilyPlayer"),
     "remote_rsac": Algorithm(
         "algos.family:RemoteRSACAgent",
-        "algos.family:RemoteRSACPlayer",
+        "algos.family:FamilyPlayer",
         "algos.recurrent_policy:make_recurrent_policy",
     ),
     "remote_ppo": Algorithm("algos.ppo:RemotePPOAgent", "algos.players:RemotePPOPlayer", "algos.ppo:make_ppo_policy"),
@@ -82,7 +82,7 @@ def add_off_policy(
         ValueError: If the name is taken or cannot be typed, a place is not "module:Class", or the algorithm learns from
             sequences, which needs another agent.
     """
-    _, class_name = _split(algorithm, f"algorithm {name!r}")
+    module, class_name = _split(algorithm, f"algorithm {name!r}")
     if issubclass(config, RSACConfig):
         raise ValueError(
             f"algorithm {name!r} learns from sequences (its keys are derived from RSACConfig): register it by "
@@ -94,9 +94,9 @@ def add_off_policy(
     add_algorithm(
         name,
         "algos.family:PluginAgent",
-        "algos.family:PluginPlayer",
+        "algos.family:FamilyPlayer",
         policy=policy,
-        schema=make_train_schema(name, class_name, config, network),
+        schema=make_train_schema(name, class_name, config, network, module=module),
     )
     _OFF_POLICY[name] = OffPolicy(algorithm, config, network)
 

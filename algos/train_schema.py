@@ -51,80 +51,6 @@ class OffPolicyParams:
 
 
 @dataclass
-class SACParams(OffPolicyParams):
-    """rl_games' ``params`` for SAC."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_sac"))
-    """The model builder."""
-    config: SACConfig = field(default_factory=SACConfig)
-    """The algorithm and the loop around it."""
-
-
-@dataclass
-class REDQParams(OffPolicyParams):
-    """rl_games' ``params`` for REDQ."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_redq"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_redq"))
-    """The model builder."""
-    config: REDQConfig = field(default_factory=REDQConfig)
-    """The algorithm and the loop around it."""
-
-
-@dataclass
-class DroQParams(OffPolicyParams):
-    """rl_games' ``params`` for DroQ."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_droq"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_droq"))
-    """The model builder."""
-    config: DroQConfig = field(default_factory=DroQConfig)
-    """The algorithm and the loop around it."""
-
-
-@dataclass
-class TQCParams(OffPolicyParams):
-    """rl_games' ``params`` for TQC."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_tqc"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_tqc"))
-    """The model builder."""
-    config: TQCConfig = field(default_factory=TQCConfig)
-    """The algorithm and the loop around it."""
-
-
-@dataclass
-class CrossQParams(OffPolicyParams):
-    """rl_games' ``params`` for CrossQ."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_crossq"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_crossq"))
-    """The model builder."""
-    config: CrossQConfig = field(default_factory=CrossQConfig)
-    """The algorithm and the loop around it."""
-
-
-@dataclass
-class RSACParams(OffPolicyParams):
-    """rl_games' ``params`` for recurrent SAC."""
-
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_rsac"))
-    """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_rsac"))
-    """The model builder."""
-    network: RecurrentNetworkConfig = field(default_factory=RecurrentNetworkConfig)
-    """Shape of the networks."""
-    config: RSACConfig = field(default_factory=RSACConfig)
-    """The algorithm and the loop around it."""
-
-
-@dataclass
 class PPOParams:
     """rl_games' ``params`` for its PPO."""
 
@@ -160,66 +86,6 @@ class OffPolicyTrainConfig(TrainConfig):
 
 
 @dataclass
-class SACTrainConfig(OffPolicyTrainConfig):
-    """A train YAML that learns with SAC, or with an algorithm of a plugin that takes the same configuration."""
-
-    kind: str = "sac"
-    """Which of these schemas this is; set by the base."""
-    params: SACParams = field(default_factory=SACParams)
-    """rl_games' params."""
-
-
-@dataclass
-class REDQTrainConfig(OffPolicyTrainConfig):
-    """A train YAML that learns with REDQ."""
-
-    kind: str = "redq"
-    """Which of these schemas this is; set by the base."""
-    params: REDQParams = field(default_factory=REDQParams)
-    """rl_games' params."""
-
-
-@dataclass
-class DroQTrainConfig(OffPolicyTrainConfig):
-    """A train YAML that learns with DroQ."""
-
-    kind: str = "droq"
-    """Which of these schemas this is; set by the base."""
-    params: DroQParams = field(default_factory=DroQParams)
-    """rl_games' params."""
-
-
-@dataclass
-class TQCTrainConfig(OffPolicyTrainConfig):
-    """A train YAML that learns with TQC."""
-
-    kind: str = "tqc"
-    """Which of these schemas this is; set by the base."""
-    params: TQCParams = field(default_factory=TQCParams)
-    """rl_games' params."""
-
-
-@dataclass
-class CrossQTrainConfig(OffPolicyTrainConfig):
-    """A train YAML that learns with CrossQ."""
-
-    kind: str = "crossq"
-    """Which of these schemas this is; set by the base."""
-    params: CrossQParams = field(default_factory=CrossQParams)
-    """rl_games' params."""
-
-
-@dataclass
-class RSACTrainConfig(OffPolicyTrainConfig):
-    """A train YAML that learns with recurrent SAC."""
-
-    kind: str = "rsac"
-    """Which of these schemas this is; set by the base."""
-    params: RSACParams = field(default_factory=RSACParams)
-    """rl_games' params."""
-
-
-@dataclass
 class PPOTrainConfig(TrainConfig):
     """A train YAML that learns with rl_games' PPO."""
 
@@ -229,13 +95,55 @@ class PPOTrainConfig(TrainConfig):
     """rl_games' params."""
 
 
+def make_train_schema(
+    name: str,
+    title: str,
+    config: type[OffPolicyConfig] | type[PPOConfig],
+    network: type[NetworkConfig] | type[PPONetworkConfig],
+    *,
+    module: str | None = None,
+    kind: str | None = None,
+) -> type[TrainConfig]:
+    """The schema of an algorithm from the dataclasses of ``params.config`` and ``params.network``.
+
+    Args:
+        name: Of the algorithm.
+        title: How it is written in the names of its entries: with ``MySAC`` they are ``train=<Task>MySAC``.
+        config: OffPolicyConfig, PPOConfig, or derived from one of them.
+        network: NetworkConfig or PPONetworkConfig, or derived from it.
+        module: Whose schema it is; with the title it says whether a name is taken or given once more; None: that of
+            ``config``.
+        kind: Its ``train.kind``; None: the name.
+    """
+    base, base_params = (
+        (PPOTrainConfig, PPOParams) if issubclass(config, PPOConfig) else (OffPolicyTrainConfig, OffPolicyParams)
+    )
+    fields: list[tuple[str, type, Any]] = [
+        ("algo", AlgorithmName, field(default_factory=partial(AlgorithmName, name))),
+        ("network", network, field(default_factory=network)),
+        ("config", config, field(default_factory=config)),
+    ]
+    if base is OffPolicyTrainConfig:
+        fields.append(("model", AlgorithmName, field(default_factory=partial(AlgorithmName, name))))
+    params = make_dataclass(f"{title}Params", fields, bases=(base_params,))
+    own = [("kind", str, field(default=kind or name)), ("params", params, field(default_factory=params))]
+    schema: type[TrainConfig] = make_dataclass(f"{title}TrainConfig", own, bases=(base,))
+    schema.__module__ = module or config.__module__
+    return schema
+
+
+def _ours(title: str, config: type[OffPolicyConfig], network: type[NetworkConfig] = NetworkConfig) -> type[TrainConfig]:
+    kind = title.lower()
+    return make_train_schema(f"remote_{kind}", title, config, network, module=__name__, kind=kind)
+
+
 TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {
-    "sac": SACTrainConfig,
-    "redq": REDQTrainConfig,
-    "droq": DroQTrainConfig,
-    "tqc": TQCTrainConfig,
-    "crossq": CrossQTrainConfig,
-    "rsac": RSACTrainConfig,
+    "sac": _ours("SAC", SACConfig),
+    "redq": _ours("REDQ", REDQConfig),
+    "droq": _ours("DroQ", DroQConfig),
+    "tqc": _ours("TQC", TQCConfig),
+    "crossq": _ours("CrossQ", CrossQConfig),
+    "rsac": _ours("RSAC", RSACConfig, RecurrentNetworkConfig),
     "ppo": PPOTrainConfig,
 }
 """Schema of ``train`` by ``train.kind``, those of plugins included; a train YAML without a kind stays plain data."""
@@ -257,36 +165,6 @@ def add_train_schema(kind: str, schema: type[TrainConfig]) -> None:
     is_again = known is not None and (known.__module__, known.__qualname__) == (schema.__module__, schema.__qualname__)
     require(known is None or is_again, "train.kind of an algorithm", kind, "a name that is not taken")
     TRAIN_SCHEMAS[kind] = schema
-
-
-def make_train_schema(
-    name: str,
-    title: str,
-    config: type[OffPolicyConfig] | type[PPOConfig],
-    network: type[NetworkConfig] | type[PPONetworkConfig],
-) -> type[TrainConfig]:
-    """The schema of an algorithm from the dataclasses of ``params.config`` and ``params.network``.
-
-    Args:
-        name: Of the algorithm; also its ``kind``.
-        title: How it is written in the names of its entries: with ``MySAC`` they are ``train=<Task>MySAC``.
-        config: OffPolicyConfig, PPOConfig, or derived from one of them.
-        network: NetworkConfig or PPONetworkConfig, or derived from it.
-    """
-    base, base_params = (
-        (PPOTrainConfig, PPOParams) if issubclass(config, PPOConfig) else (OffPolicyTrainConfig, OffPolicyParams)
-    )
-    fields: list[tuple[str, type, Any]] = [
-        ("algo", AlgorithmName, field(default_factory=partial(AlgorithmName, name))),
-        ("network", network, field(default_factory=network)),
-        ("config", config, field(default_factory=config)),
-    ]
-    if base is OffPolicyTrainConfig:
-        fields.append(("model", AlgorithmName, field(default_factory=partial(AlgorithmName, name))))
-    params = make_dataclass(f"{title}Params", fields, bases=(base_params,))
-    own = [("kind", str, field(default=name)), ("params", params, field(default_factory=params))]
-    schema: type[TrainConfig] = make_dataclass(f"{title}TrainConfig", own, bases=(base,))
-    return schema
 
 
 def section_types(schema: type[TrainConfig]) -> dict[str, type]:

@@ -169,10 +169,12 @@ def test_a_file_that_is_older_than_the_keys_had_neither(is_playing: bool) -> Non
 
 
 def test_what_makes_the_policy_of_a_worker_is_the_same_with_them() -> None:
-    from algos.train_schema import SACTrainConfig
+    from algos.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig
     from tasks import registry
 
     specs = [registry.observation_spec("TM20Full", registry.default_config("TM20Full"))]
     specs.append(ObservationSpec((*specs[0].fields, *ROAD_FIELDS)))
-    one, other = (worker_policy(SACTrainConfig(), spec, "cpu") for spec in specs)
+    train = TRAIN_SCHEMAS["sac"]()
+    assert isinstance(train, OffPolicyTrainConfig)
+    one, other = (worker_policy(train, spec, "cpu") for spec in specs)
     assert one == other

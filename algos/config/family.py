@@ -11,20 +11,17 @@ from algos.config.off_policy import OffPolicyConfig, PolicyValue, off_policy_fro
 
 
 @dataclass
-class SACConfig(OffPolicyConfig):
-    """Soft Actor-Critic."""
+class CriticsConfig(OffPolicyConfig):
+    """Keys of the algorithms that count critics and delays as SAC does."""
 
     num_critics: int = 2
     """Critics in the ensemble (the paper's twin)."""
-    polyak: float = 0.995
-    """Share of the old target kept at each update: target = polyak x target + (1 - polyak) x critic."""
     policy_delay: int = 1
     """Critic updates per update of actor and temperature."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.num_critics >= 1, "num_critics", self.num_critics, ">= 1")
-        require(0 <= self.polyak < 1, "polyak", self.polyak, "in [0, 1)")
         require(self.policy_delay >= 1, "policy_delay", self.policy_delay, ">= 1")
 
     @property
@@ -37,6 +34,18 @@ class SACConfig(OffPolicyConfig):
         """``policy_delay``."""
         return self.policy_delay
 
+
+@dataclass
+class SlowTargetsConfig(OffPolicyConfig):
+    """Keys of the algorithms with target networks."""
+
+    polyak: float = 0.995
+    """Share of the old target kept at each update: target = polyak x target + (1 - polyak) x critic."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.polyak < 1, "polyak", self.polyak, "in [0, 1)")
+
     @property
     def target_polyak(self) -> float | None:
         """``polyak``."""
@@ -44,7 +53,12 @@ class SACConfig(OffPolicyConfig):
 
 
 @dataclass
-class REDQConfig(OffPolicyConfig):
+class SACConfig(CriticsConfig, SlowTargetsConfig):
+    """Soft Actor-Critic."""
+
+
+@dataclass
+class REDQConfig(SlowTargetsConfig):
     """Randomized Ensembled Double Q-Learning; names as in TMRL's config.json."""
 
     redq_n: int = 10
@@ -55,8 +69,6 @@ class REDQConfig(OffPolicyConfig):
     """Critic updates per update of actor and temperature, G."""
     policy_value: PolicyValue = PolicyValue.mean
     """mean or min: what the actor climbs."""
-    polyak: float = 0.995
-    """Share of the old target kept at each update: target = polyak x target + (1 - polyak) x critic."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +76,6 @@ class REDQConfig(OffPolicyConfig):
         require(1 <= self.redq_m <= self.redq_n, "redq_m", self.redq_m, f"between 1 and redq_n ({self.redq_n})")
         period = self.redq_q_updates_per_policy_update
         require(period >= 1, "redq_q_updates_per_policy_update", period, ">= 1")
-        require(0 <= self.polyak < 1, "polyak", self.polyak, "in [0, 1)")
 
     @property
     def ensemble_size(self) -> int:
@@ -75,11 +86,6 @@ class REDQConfig(OffPolicyConfig):
     def actor_period(self) -> int:
         """``redq_q_updates_per_policy_update``."""
         return self.redq_q_updates_per_policy_update
-
-    @property
-    def target_polyak(self) -> float | None:
-        """``polyak``."""
-        return self.polyak
 
 
 @dataclass
@@ -111,7 +117,7 @@ class TQCConfig(SACConfig):
 
 
 @dataclass
-class CrossQConfig(OffPolicyConfig):
+class CrossQConfig(CriticsConfig):
     """CrossQ: no target networks; needs ``network.batch_renorm``."""
 
     lr_actor: float = 1e-3
@@ -124,25 +130,8 @@ class CrossQConfig(OffPolicyConfig):
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
     betas_critic: list[float] | None = field(default_factory=lambda: [0.5, 0.999])
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    num_critics: int = 2
-    """Critics in the ensemble."""
     policy_delay: int = 3
     """Critic updates per update of actor and temperature."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.num_critics >= 1, "num_critics", self.num_critics, ">= 1")
-        require(self.policy_delay >= 1, "policy_delay", self.policy_delay, ">= 1")
-
-    @property
-    def ensemble_size(self) -> int:
-        """``num_critics``."""
-        return self.num_critics
-
-    @property
-    def actor_period(self) -> int:
-        """``policy_delay``."""
-        return self.policy_delay
 
     @property
     def target_polyak(self) -> float | None:

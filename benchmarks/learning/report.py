@@ -46,8 +46,9 @@ def draw(study: Study, outcomes: Sequence[Outcome], path: Path) -> None:
             continue
         for axis, along in zip(axes, ("steps", "minutes"), strict=True):
             grid, values = _resampled([(getattr(row, along), row.values) for row in rows])
-            line = axis.plot(grid, _median(values), label=arm)[0]
-            axis.fill_between(grid, _least(values), _greatest(values), color=line.get_color(), alpha=0.15)
+            line = axis.plot(grid, _reduced(np.median, values), label=arm)[0]
+            spread = (_reduced(reduce, values) for reduce in (np.min, np.max))
+            axis.fill_between(grid, *spread, color=line.get_color(), alpha=0.15)
     axes[0].set(xlabel="environment steps", ylabel=study.curve.rpartition("/")[2])
     axes[1].set(xlabel="minutes of training")
     axes[0].legend()
@@ -100,18 +101,6 @@ def _resampled(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
             continue
         rows.append(np.interp(grid, along[known], values[known], left=np.nan, right=np.nan))
     return grid, np.array(rows)
-
-
-def _median(values: np.ndarray) -> np.ndarray:
-    return _reduced(np.median, values)
-
-
-def _least(values: np.ndarray) -> np.ndarray:
-    return _reduced(np.min, values)
-
-
-def _greatest(values: np.ndarray) -> np.ndarray:
-    return _reduced(np.max, values)
 
 
 def _reduced(function, values: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_what_an_algorithm_adds_is_on_its_own_page(name):
 @pytest.mark.parametrize("name", AGENTS)
 def test_the_page_of_an_algorithm_has_its_keys_and_names_only_methods_that_exist(name):
     page = PAGES[name.lower()]
-    own = set(vars(AGENTS[name].config_type)["__annotations__"]) - {field.name for field in fields(OffPolicyConfig)}
+    own = {field.name for field in fields(AGENTS[name].config_type)} - {field.name for field in fields(OffPolicyConfig)}
     assert [key for key in sorted(own) if not re.search(rf"\b{key}\b", page)] == []
     classes = {agent.algorithm_type.__name__: agent.algorithm_type for agent in AGENTS.values()}
     named = re.findall(r"`(\w+)\.(\w+)(?:\([^`]*\))?`", page)

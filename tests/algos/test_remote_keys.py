@@ -8,7 +8,7 @@ import pytest
 
 from algos.remote_keys import check_remote
 from algos.schema import ChoicesConfig, RunConfig
-from algos.train_schema import PPOTrainConfig, SACTrainConfig
+from algos.train_schema import TRAIN_SCHEMAS, PPOTrainConfig
 from tasks.config import ClockKind, GameKind, TaskConfig
 from tasks.remote.config import FarWorkerConfig, Launcher, OutboxPolicy, RayConfig, RemoteConfig
 
@@ -23,7 +23,7 @@ def config(
     **run: Any,
 ) -> RunConfig:
     values: dict[str, Any] = {
-        "train": SACTrainConfig(),
+        "train": TRAIN_SCHEMAS["sac"](),
         "experiment": "run",
         "choices": ChoicesConfig("TM20Lidar", "TM20LidarX"),
     }

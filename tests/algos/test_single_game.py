@@ -11,7 +11,7 @@ from algos import runner_params
 from algos.checkpoint import load_checkpoint
 from algos.ppo_config import PPOConfig
 from algos.schema import RunConfig
-from algos.train_schema import PPOTrainConfig, SACTrainConfig
+from algos.train_schema import TRAIN_SCHEMAS, PPOTrainConfig
 from tasks.config import ClockKind, GameKind, TaskConfig
 from tasks.evaluation import EvaluationReport
 from tests.algos.runs import make_agent, make_params
@@ -85,7 +85,7 @@ def config(train: Any, num_workers: int = 1, game: GameKind = GameKind.live) -> 
     return RunConfig(task=task, train=train, num_workers=num_workers, max_env_steps=1000, experiment="live")
 
 
-@pytest.mark.parametrize("train", [SACTrainConfig(), PPOTrainConfig()], ids=["SAC", "PPO"])
+@pytest.mark.parametrize("train", [TRAIN_SCHEMAS["sac"](), PPOTrainConfig()], ids=["SAC", "PPO"])
 def test_more_than_one_worker_on_the_live_game_is_refused(train: Any) -> None:
     with pytest.raises(ValueError, match=r"num_workers must be 1 .*got 3.*num_workers=1.*task\.game=sim"):
         runner_params._check_single_game(config(train, num_workers=3))
@@ -102,5 +102,5 @@ def test_more_than_one_actor_on_the_live_game_is_refused() -> None:
         runner_params._check_single_game(config(plugin))
     train.params.config = PPOConfig(num_actors=1, horizon_length=1024)
     runner_params._check_single_game(config(train))
-    runner_params._check_single_game(config(SACTrainConfig()))
+    runner_params._check_single_game(config(TRAIN_SCHEMAS["sac"]()))
     runner_params._check_single_game(config({"params": {"algo": {"name": "mine"}}}))

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import threading
 import zlib
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tasks.remote.fair_lock import FairLock
 from tasks.remote.spool_file import FILE_NAME, NoSpaceError, SpoolDamagedError, SpoolFile
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Spool:
     def __init__(self, folder: str | Path, capacity_bytes: int) -> None:
         self.folder = Path(folder)
         self._capacity_bytes = capacity_bytes
-        self._lock = threading.RLock()
+        self._lock = FairLock()
         self._positions: dict[str, Position] = {}
         self._epochs: dict[str, int] = {}
         self._task: tuple[int, str, str] | None = None
@@ -133,7 +133,7 @@ class Spool:
         """How far a worker has come; never waits for the disk."""
         return self._positions.get(worker) or Position(0, 0, self._epochs.get(worker, 0))
 
-    def append(self, worker: str, seq: int, message: bytes, fingerprint: str, epoch: int) -> Outcome:
+    def append(self, worker: str, seq: int, message: bytes | bytearray, fingerprint: str, epoch: int) -> Outcome:
         """Keeps a segment.
 
         Args:
@@ -160,7 +160,7 @@ class Spool:
         # One that is larger than the whole spool must come through, too.
         return not self._bytes or self._bytes + size <= self._capacity_bytes
 
-    def _insert(self, worker: str, seq: int, message: bytes, position: Position) -> bool:
+    def _insert(self, worker: str, seq: int, message: bytes | bytearray, position: Position) -> bool:
         """Writes; False: the disk is full."""
         assert self._task is not None
         row = (self._task[0], worker, seq, len(message), zlib.crc32(message), message)
@@ -221,9 +221,13 @@ class Spool:
         for worker, seq in durable.items():
             if seq <= self.position(worker).durable:
                 continue
-            # Not under one lock: a long backlog must not hold up who writes. Where the disk is too full to delete
-            # anything it is tried again with the next number.
-            if not self._delete("worker = ? AND seq <= ? AND task = ?", (worker, seq, task)):
+            # A long backlog must not hold up who writes: the lock is passed on between the parts. Where the disk is
+            # too full to delete anything it is tried again with the next number.
+            deleted = _ROWS_AT_ONCE
+            while deleted == _ROWS_AT_ONCE:
+                with self._lock:
+                    deleted = self._delete_some("worker = ? AND seq <= ? AND task = ?", (worker, seq, task))
+            if deleted < 0:
                 continue
             with self._lock:
                 if self._set_worker(worker, max(self.position(worker).received, seq), seq):
@@ -243,7 +247,8 @@ class Spool:
             durable = self.position(worker).durable
             self._epochs[worker] = self._epochs.get(worker, 0) + 1
             self._positions[worker] = Position(durable, durable, self._epochs[worker])
-            self._delete("worker = ?", (worker,))
+            while self._delete_some("worker = ?", (worker,)) == _ROWS_AT_ONCE:
+                pass
             self._set_worker(worker, durable, durable)
             return self.position(worker)
 
@@ -290,23 +295,21 @@ class Spool:
         self._positions[worker] = Position(received, durable, self._epochs.get(worker, 0))
         return True
 
-    def _delete(self, condition: str, values: tuple[Any, ...]) -> bool:
-        """Deletes segments, a few in each transaction; False: the disk is too full."""
-        chosen = f"SELECT id, size FROM segments WHERE {condition} LIMIT {_ROWS_AT_ONCE}"
-        while True:
-            with self._lock:
-                rows = self._file.read(chosen, values)
-                if not rows:
-                    return True
-                marks = ", ".join("?" * len(rows))
-                try:
-                    with self._file.transaction() as run:
-                        run(f"DELETE FROM segments WHERE id IN ({marks})", [number for number, _ in rows])
-                except NoSpaceError as error:
-                    _log.warning("nothing can be deleted from the spool: %s", error)
-                    return False
-                self._segments -= len(rows)
-                self._bytes -= sum(size for _, size in rows)
+    def _delete_some(self, condition: str, values: tuple[Any, ...]) -> int:
+        """Deletes ``_ROWS_AT_ONCE`` segments or, of the last ones, fewer; how many, -1: the disk is too full."""
+        rows = self._file.read(f"SELECT id, size FROM segments WHERE {condition} LIMIT {_ROWS_AT_ONCE}", values)
+        if not rows:
+            return 0
+        marks = ", ".join("?" * len(rows))
+        try:
+            with self._file.transaction() as run:
+                run(f"DELETE FROM segments WHERE id IN ({marks})", [number for number, _ in rows])
+        except NoSpaceError as error:
+            _log.warning("nothing can be deleted from the spool: %s", error)
+            return -1
+        self._segments -= len(rows)
+        self._bytes -= sum(size for _, size in rows)
+        return len(rows)
 
     def _tidy_up(self) -> None:
         """Forgets workers of whom nothing is left, and gives the room of an empty file back."""

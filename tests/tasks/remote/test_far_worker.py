@@ -170,12 +170,12 @@ def test_a_simulator_waits_for_its_learner(learner: FakeLearner, config: Any) ->
 def test_real_time_goes_on_while_the_learner_is_away_and_drops_the_oldest(tmp_path: Path, config: Any) -> None:
     game = EnvSource({}, GAME, {"folder": str(tmp_path), "length": 99})
     with FakeLearner(tmp_path / "learner", agreement(game.describe().fingerprint, POLICY)) as learner:
-        configuration = config(outbox_mb=1, compress=False, samples_per_packet=100)  # 10 kB each
+        configuration = config(outbox_mb=1, compress=False, samples_per_packet=100)  # room for some 250
         running = Running(game, learner.remote(), configuration, POLICY)
         wait_until(lambda: len(learner.stored) > 0)
         learner.crash()
         episodes = (tmp_path / "diary").read_text().count("end")
-        wait_until(lambda: (tmp_path / "diary").read_text().count("end") > episodes + 300)
+        wait_until(lambda: (tmp_path / "diary").read_text().count("end") > episodes + 600)
         learner.start()
         wait_until(lambda: len(learner.stored) > 50)
         running.end()

@@ -101,6 +101,7 @@ class Door:
         stranger: What is said of an unknown token.
         is_far: Whether this is the door to other machines.
         handshakes: Told who calls; ``note_lost`` says which connections came to nothing.
+        max_message_bytes: Of one who came in: larger messages are refused.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Door:
         stranger: str = "the token is not known here: it is wrong, another learner's, or was revoked",
         is_far: bool = True,
         handshakes: HandshakeWatch | None = None,
+        max_message_bytes: int = link.MAX_MESSAGE_BYTES,
     ) -> None:
         self._tokens = tokens
         self._role = role
@@ -119,6 +121,7 @@ class Door:
         self._stranger = stranger
         self._handshakes = handshakes
         self.is_far = is_far
+        self.max_message_bytes = max_message_bytes
 
     def admit(self, context: grpc.ServicerContext) -> Caller:
         """Who calls; ends the call if it may not come in."""

@@ -250,7 +250,7 @@ class Deliverer:
         self._stop.set()
         self._uplink.wake()
 
-    def _write(self, kind: Kind, payload: bytes) -> None:
+    def _write(self, kind: Kind, payload: bytes | bytearray) -> None:
         try:
             with self._output_lock:
                 write_frame(self._output, kind, 0, payload)

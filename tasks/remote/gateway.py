@@ -11,7 +11,6 @@ import math
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 
 import grpc
@@ -23,6 +22,7 @@ from tasks.remote import link
 from tasks.remote.admission import Refusal
 from tasks.remote.calls import Call
 from tasks.remote.evaluation_desk import EvaluationDesk
+from tasks.remote.evaluations import Evaluations
 from tasks.remote.gateway_statistics import RateMeter, WorkerStatus
 from tasks.remote.listener import FarListener
 from tasks.remote.lock_step_channel import LockStepChannel
@@ -82,9 +82,7 @@ class Gateway:
         self._queue = SegmentQueue(self._lock, queue_segments, MAX_QUEUE_BYTES)
         self._peers = self._service.peers
         self._far_streams = StreamLimit()
-        self._reports: deque[EvaluationReport] = deque()
-        # Not from 0: a far worker's report for the learner before this one must not pass for an answer to it.
-        self._requested = self._answered = secrets.randbits(40)
+        self._evaluations = Evaluations()
         self._lock_steps: dict[int, LockStepChannel] = {}
         self._failure: BaseException | None = None
         self._is_closed = threading.Event()
@@ -152,22 +150,20 @@ class Gateway:
     ) -> None:
         """Asks whoever evaluates for one episode per seed; replaces a request that was not begun."""
         with self._lock:
-            self._requested += 1
-            number = self._requested
-        request = link.EvaluationRequest(number, link.Weights(dict(weights), version), tuple(seeds), clip)
+            request = self._evaluations.request(weights, version, seeds, clip)
         self.desk.put(link.encode_evaluation_request(request))
 
     def poll_evaluation(self) -> EvaluationReport | None:
         """The next report that has come in, or None."""
         with self._lock:
             self._raise_failure()
-            return self._reports.popleft() if self._reports else None
+            return self._evaluations.next_report()
 
     @property
     def is_evaluating(self) -> bool:
         """Whether the newest request has not been answered yet."""
         with self._lock:
-            return self._answered < self._requested
+            return self._evaluations.is_open
 
     # --- lock step ---
 
@@ -253,7 +249,7 @@ class Gateway:
     def greeted(self, peer: Peer) -> None:
         """What is stored of a worker was known from the start."""
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes) -> bool:
+    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
         """Queues a segment once; waits while the queue is full. False: the call has ended."""
         segment, dropped = link.decode_segment(message, self._spec)
         if segment.worker != peer.hello.worker:
@@ -280,10 +276,7 @@ class Gateway:
         """Takes the report of an evaluation, unless the request was answered before."""
         report, number = link.decode_evaluation_report(message)
         with self._lock:
-            if self._answered < number <= self._requested:
-                self._answered = number
-                self._reports.append(report)
-            if number == self._requested:
+            if self._evaluations.take(report, number):
                 # A worker that is restarted shall not do it again.
                 self.desk.clear()
 

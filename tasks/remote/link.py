@@ -426,7 +426,7 @@ def encode_segment(segment: Segment, dropped: int = 0, compress: bool = False) -
     return pack("segment", data, arrays, images)
 
 
-def decode_segment(message: bytes, spec: ObservationSpec) -> ReceivedSegment:
+def decode_segment(message: bytes | bytearray, spec: ObservationSpec) -> ReceivedSegment:
     """From bytes; frames and actions must be those of ``spec``."""
     data, arrays = unpack(message, "segment")
     reward = arrays.get("reward")
@@ -515,7 +515,7 @@ def encode_evaluation_report(report: EvaluationReport, request_id: int) -> bytes
     return pack("evaluation_report", {"id": request_id, "report": report.to_json()}, report.arrays())
 
 
-def decode_evaluation_report(message: bytes) -> tuple[EvaluationReport, int]:
+def decode_evaluation_report(message: bytes | bytearray) -> tuple[EvaluationReport, int]:
     """From bytes: the report and the request that it answers."""
     data, arrays = unpack(message, "evaluation_report")
     try:

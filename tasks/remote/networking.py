@@ -34,7 +34,7 @@ class WorkerLink(Protocol):
         """
         ...
 
-    def take_newest(self) -> bytes | None:
+    def take_newest(self) -> bytes | bytearray | None:
         """The newest weights (``link.decode_weights``), once; versions in between are skipped."""
         ...
 

@@ -75,7 +75,7 @@ class RelayHub:
         position = self._spool.position(peer.hello.worker)
         peer.received, peer.durable = position.received, position.durable
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes) -> bool:
+    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
         """Takes a segment into the spool, waiting while there is no room. False: the call has ended.
 
         Raises:
@@ -234,7 +234,7 @@ class RelayHub:
         except link.LinkError as error:
             _log.warning("the task of the learner that was here last cannot be read: %s", error)
 
-    def _append(self, worker: str, seq: int, message: bytes, fingerprint: str, epoch: int) -> Outcome:
+    def _append(self, worker: str, seq: int, message: bytes | bytearray, fingerprint: str, epoch: int) -> Outcome:
         try:
             return self._spool.append(worker, seq, message, fingerprint, epoch)
         except SpoolDamagedError as error:

@@ -11,7 +11,6 @@ import logging
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +19,10 @@ import numpy as np
 
 from tasks.evaluation import EvaluationReport
 from tasks.observation import ObservationSpec
-from tasks.remote import dialing, link, relay_messages
+from tasks.remote import dialing, link, parts, relay_messages
 from tasks.remote.config import RemoteConfig
 from tasks.remote.credentials import ClientCredentials, load_client
+from tasks.remote.evaluations import Evaluations
 from tasks.remote.gateway_statistics import WorkerStatus
 from tasks.remote.relay_messages import Content, Item, Marks, PullRequest
 from tasks.remote.relay_publisher import Kind, RelayPublisher
@@ -118,9 +118,7 @@ class RelayLink:
         self._unsent_marks: dict[str, int] = {}
         self._refused: dict[str, tuple[int, str]] = {}
         self._barred: dict[str, int] = {}
-        # Not from 1: a report for the learner before this one must not pass for an answer to it.
-        self._requested = self._answered = secrets.randbits(40)
-        self._reports: deque[EvaluationReport] = deque()
+        self._evaluations = Evaluations()
         self._streams = StreamLimit()
         self._tally = RelayTally()
         self._failure: BaseException | None = None
@@ -191,22 +189,20 @@ class RelayLink:
     ) -> None:
         """Asks a worker behind the relay for one episode per seed; replaces a request that was not begun."""
         with self._lock:
-            self._requested += 1
-            number = self._requested
-        request = link.EvaluationRequest(number, link.Weights(dict(weights), version), tuple(seeds), clip)
+            request = self._evaluations.request(weights, version, seeds, clip)
         self._publisher.put(Kind.request, link.encode_evaluation_request(request))
 
     def poll_evaluation(self) -> EvaluationReport | None:
         """The next report that has come in, or None."""
         with self._lock:
             self._raise_failure()
-            return self._reports.popleft() if self._reports else None
+            return self._evaluations.next_report()
 
     @property
     def is_evaluating(self) -> bool:
         """Whether the newest request has not been answered yet."""
         with self._lock:
-            return self._answered < self._requested
+            return self._evaluations.is_open
 
     # --- state ---
 
@@ -312,10 +308,11 @@ class RelayLink:
         with self._lock:
             self._call = call
         try:
-            for message in call:
+            incoming = parts.joined(call)
+            for message in incoming:
                 if not self._is_connected:
                     self._set_connected(True)
-                self._take(relay_messages.decode_item(message), call)
+                self._take(relay_messages.decode_item(message), incoming)
         except link.LinkError as error:
             # Between learner and relay; they are not of the same version.
             raise RefusedError(f"the relay at {self._address} cannot be understood: {error}") from error
@@ -343,12 +340,12 @@ class RelayLink:
                 is_last = self._stop.is_set() and not self._unsent_marks
             yield relay_messages.encode_marks(Marks(durable, refused))
 
-    def _take(self, item: Item, call: Any) -> None:
+    def _take(self, item: Item, incoming: Iterator[bytes | bytearray]) -> None:
         if item.status is not None:
             with self._lock:
                 self._tally.status = item.status
             return
-        message = next(call, None)
+        message = next(incoming, None)
         if message is None:
             return
         if item.content is Content.report:
@@ -356,7 +353,7 @@ class RelayLink:
         else:
             self._take_segment(item, message)
 
-    def _take_segment(self, item: Item, message: bytes) -> None:
+    def _take_segment(self, item: Item, message: bytes | bytearray) -> None:
         with self._lock:
             is_barred = self._barred.get(item.worker) == item.epoch
         if is_barred:
@@ -395,17 +392,14 @@ class RelayLink:
             self._refused[item.worker] = (item.epoch, reason)
             self._changed.notify_all()
 
-    def _take_report(self, message: bytes) -> None:
+    def _take_report(self, message: bytes | bytearray) -> None:
         try:
             report, number = link.decode_evaluation_report(message)
         except link.LinkError as error:
             _log.warning("the report of an evaluation was refused: %s", error)
             return
         with self._lock:
-            if self._answered < number <= self._requested:
-                self._answered = number
-                self._reports.append(report)
-            is_newest = number == self._requested
+            is_newest = self._evaluations.take(report, number)
         if is_newest:
             self._publisher.withdraw(Kind.request)
 

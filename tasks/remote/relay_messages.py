@@ -141,7 +141,7 @@ def encode_item(item: Item) -> bytes:
     return link.pack("relay_item", data)
 
 
-def decode_item(message: bytes) -> Item:
+def decode_item(message: bytes | bytearray) -> Item:
     """From bytes."""
     data, arrays = link.unpack(message, "relay_item")
     _require(not arrays, "an item has no arrays")

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import grpc
 
-from tasks.remote import link, relay_messages
+from tasks.remote import link, parts, relay_messages
 from tasks.remote.admission import Door, Refusal, read_one
 from tasks.remote.calls import Call
 from tasks.remote.relay_hub import RelayHub
@@ -126,14 +126,14 @@ class RelayTrainer:
             report = self._hub.take_report_for_trainer()
             if report is not None:
                 yield relay_messages.encode_item(Item(Content.report))
-                yield report
+                yield from parts.split(report)
             segment = self._spool.after(last_id, lambda worker, seq: seq <= received.get(worker, 0))
             if segment is None:
                 self._hub.wait_arrival(arrivals, status_due_s - now, lambda: not turn.call.is_open)
             else:
                 last_id = segment.id
                 yield relay_messages.encode_item(Item(Content.segment, segment.worker, segment.seq, segment.epoch))
-                yield segment.message
+                yield from parts.split(segment.message)
 
     def _take_marks(self, turn: _Turn, requests: Iterator[bytes]) -> None:
         """What the trainer says meanwhile; it ends when the trainer hangs up."""

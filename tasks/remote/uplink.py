@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
-from tasks.remote import dialing, link
+from tasks.remote import dialing, link, parts
 from tasks.remote.call_queues import IncomingMessages, OutgoingMessages
 from tasks.remote.memory_outbox import MemoryOutbox
 from tasks.samples import Segment
@@ -99,9 +99,9 @@ class Uplink:
         self._memory = MemoryOutbox(buffer_segments, compress)
         self._outbox: Outbox = self._memory if outbox is None else outbox
         self._changed = threading.Condition()
-        self._newest: bytes | None = None
-        self._request: bytes | None = None
-        self._last_request = b""
+        self._newest: bytes | bytearray | None = None
+        self._request: bytes | bytearray | None = None
+        self._last_request: bytes | bytearray = b""
         self._failure: BaseException | None = None
         self._has_joined = False
         self._is_connected = False
@@ -226,13 +226,13 @@ class Uplink:
 
     # --- what the learner says ---
 
-    def take_newest(self) -> bytes | None:
+    def take_newest(self) -> bytes | bytearray | None:
         """The newest message of the Weights stream, once."""
         with self._changed:
             newest, self._newest = self._newest, None
         return newest
 
-    def wait_newest(self, poll_s: float = 1.0) -> bytes | None:
+    def wait_newest(self, poll_s: float = 1.0) -> bytes | bytearray | None:
         """Waits for a message of the Weights stream; None when ``stop`` was set instead."""
         with self._changed:
             while self._newest is None and not self._stop.is_set() and self._failure is None:
@@ -245,7 +245,7 @@ class Uplink:
         """Whether an evaluation request waits."""
         return self._request is not None
 
-    def take_request(self) -> bytes | None:
+    def take_request(self) -> bytes | bytearray | None:
         """The newest evaluation request, once."""
         with self._changed:
             request, self._request = self._request, None
@@ -264,7 +264,7 @@ class Uplink:
                 return
 
     def serve_lock_step(
-        self, answer: Callable[[bytes], bytes], evaluate: Callable[[bytes], None] | None = None
+        self, answer: Callable[[bytes], bytes], evaluate: Callable[[bytes | bytearray], None] | None = None
     ) -> None:
         """Answers commands until ``stop`` is set or the learner hangs up.
 
@@ -289,7 +289,7 @@ class Uplink:
             call.cancel()
 
     def _answer_and_evaluate(
-        self, call: Any, answer: Callable[[bytes], None], evaluate: Callable[[bytes], None]
+        self, call: Any, answer: Callable[[bytes], None], evaluate: Callable[[bytes | bytearray], None]
     ) -> None:
         """Takes commands and evaluation requests as they come."""
         incoming = IncomingMessages(call, self._changed)
@@ -347,12 +347,12 @@ class Uplink:
                 self._request = self._last_request = message
                 self._changed.notify_all()
 
-    def _newest_messages(self, which: bytes) -> Iterator[bytes]:
+    def _newest_messages(self, which: bytes) -> Iterator[bytes | bytearray]:
         call = self._method("Weights")(which, metadata=self._metadata)
         with self._changed:
             self._calls.append(call)
         try:
-            yield from call
+            yield from parts.joined(call)
         finally:
             self._forget(call)
 
@@ -390,7 +390,7 @@ class Uplink:
                     self._changed.wait(1.0)
                     continue
             sent, encode = found
-            yield encode()
+            yield from parts.split(encode())
 
     def _ping(self) -> None:
         """Says now and then how long the saying takes and what was lost."""

@@ -258,7 +258,7 @@ def _step_on_command(
         return
     examiner = _make_examiner(config, uplink, envs[0], stop)
 
-    def evaluate_in_between(message: bytes) -> None:
+    def evaluate_in_between(message: bytes | bytearray) -> None:
         group.abandon_episodes()
         examiner.answer(message)
 

@@ -16,7 +16,7 @@ from typing import NoReturn, Protocol
 
 import grpc
 
-from tasks.remote import link
+from tasks.remote import link, parts
 from tasks.remote.admission import Caller, Door, Refusal, Refusals, read_one
 from tasks.remote.calls import SHORT_CALL_S, Call, OpenCalls
 from tasks.remote.evaluation_desk import EvaluationDesk
@@ -45,7 +45,7 @@ class Hub(Protocol):
     def greeted(self, peer: Peer) -> None:
         """A worker has greeted; may set how far its segments have come. The service's ``lock`` is held."""
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes) -> bool:
+    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
         """Takes a segment, waiting while there is no room. False: the call has ended. Raises ``LinkError``."""
 
     def take_report(self, message: bytes) -> None:
@@ -108,7 +108,9 @@ class WorkerService:
             far: Who is let in, and how.
             more: Further methods to serve there, each of which checks its callers itself.
         """
-        door = Door(far.tokens, WORKER, self.refusals, handshakes=far.handshakes)
+        door = Door(
+            far.tokens, WORKER, self.refusals, handshakes=far.handshakes, max_message_bytes=far.max_message_bytes
+        )
         listener = Listener(
             far.address,
             self._handlers(door) | dict(more or {}),
@@ -198,9 +200,10 @@ class WorkerService:
 
     def _push(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Acknowledgements to one worker, while a thread of its own takes what it sends."""
+        segments = parts.joined(requests, door.max_message_bytes)
         with self._stream("push", door, context) as (peer, call):
             reader = threading.Thread(
-                target=self._take_segments, args=(peer, call, requests), name="take-segments", daemon=True
+                target=self._take_segments, args=(peer, call, segments), name="take-segments", daemon=True
             )
             reader.start()
             sent = None
@@ -215,9 +218,9 @@ class WorkerService:
                     sent = acknowledgement
                     yield link.encode_acknowledgement(acknowledgement)
 
-    def _take_segments(self, peer: Peer, call: Call, requests: Iterator[bytes]) -> None:
+    def _take_segments(self, peer: Peer, call: Call, segments: Iterator[bytes | bytearray]) -> None:
         try:
-            for message in requests:
+            for message in segments:
                 if not call.is_open or not self._hub.take_segment(peer, call, message):
                     return
         except link.LinkError as error:
@@ -253,7 +256,7 @@ class WorkerService:
             while call.is_open:
                 seen, message = mailbox.newer_than(seen, lambda: not call.is_open, _HEARTBEAT_S)
                 if message is not None and call.is_open:
-                    yield message
+                    yield from parts.split(message)
 
     def _evaluation_requests(self, door: Door, context: grpc.ServicerContext) -> Iterator[bytes]:
         desk = self._hub.desk
@@ -263,7 +266,7 @@ class WorkerService:
                 while call.is_open:
                     message = seat.take(lambda: not call.is_open, _HEARTBEAT_S)
                     if message is not None and call.is_open:
-                        yield message
+                        yield from parts.split(message)
 
     def _report(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         caller = door.admit(context)

@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
-from tasks.remote import calls, handshakes, link, peers, stream_limit, worker_service
+from tasks.remote import calls, handshakes, link, parts, peers, stream_limit, worker_service
 from tasks.remote.credentials import load_client, load_server, make_credentials
 from tasks.remote.gateway import Gateway
 from tasks.remote.listener import FarListener
@@ -584,19 +585,63 @@ def test_a_message_beyond_the_cap_is_refused_before_it_is_handled(folder: Folder
         assert len(drain(gateway, 1)) == 1
 
 
+def test_a_large_segment_comes_in_parts(folder: Folder) -> None:
+    with folder.gateway(max_message_bytes=2**24) as gateway, RawWorker(gateway, folder.alice) as alice:
+        alice.hello()
+        call, send = alice.stream("Push")
+        one = make_segment(alice.identity, 1)
+        columns = ("action", "reward", "terminated", "truncated", "is_first")
+        repeated = {name: np.repeat(getattr(one, name)[:1], 40, axis=0) for name in columns}
+        frames = {name: np.repeat(frame[:1], 40, axis=0) for name, frame in one.frames.items()}
+        states = np.random.default_rng(0).random((40, link.MAX_STATE_SIZE), np.float32)
+        large = make_segment(alice.identity, 1, frames=frames, states=states, **repeated)
+        sent = list(parts.split(link.encode_segment(large)))
+        assert len(sent) == 1 + 3
+        for part in (*sent, link.encode_segment(make_segment(alice.identity, 2))):
+            send(part)
+        segments = drain(gateway, 2)
+        assert [segment.seq for segment in segments] == [1, 2]
+        np.testing.assert_array_equal(segments[0].states, states)
+        call.cancel()
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ([b"TMLP"], "the head of a message in parts has 4 bytes"),
+        ([struct.pack("<4sQ", b"TMLP", 2**21 + 2)], "message in parts of 2097154 bytes, expected 2097153 to 2097153"),
+        ([struct.pack("<4sQ", b"TMLP", 2**63)], "message in parts of 9223372036854775808 bytes"),
+        ([struct.pack("<4sQ", b"TMLP", 2**21 + 1), b"few"], "part of 3 bytes at 0"),
+    ],
+)
+def test_parts_of_no_message_end_the_stream(folder: Folder, sent: list[bytes], said: str) -> None:
+    with folder.gateway(max_message_bytes=2**21 + 1) as gateway, RawWorker(gateway, folder.alice) as alice:
+        alice.hello()
+        call, send = alice.stream("Push")
+        for part in sent:
+            send(part)
+        error = read_all(call)
+        assert error is not None
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert said in error.details()
+        alice.push()[1](1)
+        assert len(drain(gateway, 1)) == 1
+
+
 def test_a_worker_that_reads_nothing_delays_nobody(gateway: Gateway, folder: Folder) -> None:
     big = {"w": np.zeros(2_000_000, np.float32)}
     with RawWorker(gateway, folder.alice) as deaf, RawWorker(gateway, folder.bob) as bob:
         deaf.hello()
         stuck = deaf.weights()
         bob.hello()
-        reader = Reader(bob.weights())
+        reader = Reader(parts.joined(bob.weights()))
         # Its window holds a little, so that soon its stream cannot be written to.
         for version in range(1, 20):
             gateway.publish(big, version)
             wait_until(lambda: reader.messages and link.decode_weights(reader.messages[-1]).version == version)  # noqa: B023
         # What it missed it never sees.
-        versions = [link.decode_weights(next(stuck)).version for _ in range(2)]
+        messages = parts.joined(stuck)
+        versions = [link.decode_weights(next(messages)).version for _ in range(2)]
         assert versions[1] == 19
         stuck.cancel()
 

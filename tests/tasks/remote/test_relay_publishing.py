@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.evaluation import EpisodeResult, EvaluationReport
-from tasks.remote import link
+from tasks.remote import link, parts
 from tasks.remote.credentials import ClientCredentials
 from tasks.remote.relay_hub import RelayHub
 from tests.tasks.remote.far import (
@@ -27,11 +27,11 @@ def test_a_slow_worker_sees_only_the_newest_weights(site: Site, folder: Folder, 
         wait_until(lambda: trainer.is_connected)
         alice.hello()
         call = alice.weights()
-        weights = {"w": np.zeros(500_000, np.float32)}
+        weights = {"w": np.zeros(1_000_000, np.float32)}
         for version in range(1, 51):
             trainer.publish(weights, version)
         seen = []
-        for message in call:
+        for message in parts.joined(call):
             seen.append(link.decode_weights(message).version)
             if seen[-1] == 50:
                 break
@@ -41,7 +41,7 @@ def test_a_slow_worker_sees_only_the_newest_weights(site: Site, folder: Folder, 
         with site.worker(folder.bob) as late:
             late.hello()
             call = late.weights()
-            assert link.decode_weights(next(call)).version == 50
+            assert link.decode_weights(next(parts.joined(call))).version == 50
             call.cancel()
 
 

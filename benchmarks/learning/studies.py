@@ -37,6 +37,16 @@ def _on_track(track: str, steps: Mapping[str, int]) -> Study:
     )
 
 
+def _on_full_track(track: str, steps: int) -> Study:
+    """The two best of the family from pixels."""
+    return Study(
+        arms={name: (f"train=TM20Full{name}",) for name in ("SAC", "CrossQ")},
+        words=("task=TM20Full", f"task.track={track}", "task.game=sim", f"max_env_steps={steps}"),
+        goal=("evaluation/finish_rate", 1.0),
+        curve="evaluation/lap_time_s",
+    )
+
+
 def _history() -> Study:
     """What the scans of the past are worth, and what a memory in their place."""
     lidar = ("task=TM20Lidar", "task.track=medium", "task.game=sim", "max_env_steps=100000")
@@ -93,6 +103,8 @@ STUDIES: dict[str, Study] = {
     "lidar_medium": _on_track(
         "medium", {"SAC": 100_000, "TQC": 100_000, "CrossQ": 100_000, "DroQ": 40_000, "REDQ": 30_000}
     ),
+    "full_short": _on_full_track("short", 40_000),
+    "full_medium": _on_full_track("medium", 250_000),
     "history": _history(),
     "encoders": _encoders(),
     "pendulum": _gym(

@@ -67,6 +67,7 @@ from algos.checkpoint import (
     Checkpoint,
     CheckpointError,
     as_arrays,
+    fits_networks,
     global_rng_state,
     load_checkpoint,
     load_global_rng_state,
@@ -184,12 +185,17 @@ class RemoteSACAgent(BaseAlgorithm):
             raise ValueError(f"checkpoint_mode must be one of {', '.join(CHECKPOINT_MODES)}, got {mode!r}")
         checkpoint = load_checkpoint(fn)
         require_fit(checkpoint, fn, self.spec, None if mode == "replay" else self.algorithm_name)
-        if mode == "weights":
-            self._take_networks(checkpoint)
-        else:
+        with fits_networks(fn):
+            if mode == "weights":
+                self._take_networks(checkpoint)
+            elif mode == "resume":
+                self.algorithm.load_state_dict(checkpoint.algorithm_state)
+        if mode != "weights":
             self._open_storage(_replay_directory(fn))
-            restore = self._resume if mode == "resume" else self._take_replay
-            restore(checkpoint, set_epoch)
+        if mode == "resume":
+            self._resume(checkpoint, set_epoch)
+        elif mode == "replay":
+            self._take_replay()
         logger.info("%s of %s: %d steps, %d replay rows", mode, fn, self.frame, len(self.memory))
 
     def train(self) -> tuple[float, int]:
@@ -398,7 +404,7 @@ class RemoteSACAgent(BaseAlgorithm):
     # --- starting from a checkpoint ---
 
     def _resume(self, checkpoint: Checkpoint, set_epoch: bool) -> None:
-        self.algorithm.load_state_dict(checkpoint.algorithm_state)
+        """Puts back everything but the networks."""
         if set_epoch:
             self.learner.load_counters(checkpoint.counters)
         self._best = self._newest_best(checkpoint.best)
@@ -437,7 +443,7 @@ class RemoteSACAgent(BaseAlgorithm):
         self.algorithm.load_state_dict(state)
         self.learner.publishes_first = True
 
-    def _take_replay(self, checkpoint: Checkpoint, set_epoch: bool) -> None:
+    def _take_replay(self) -> None:
         if self.storage is None:
             raise ValueError("checkpoint_mode=replay needs save_replay=true")
         self.storage.load(self.memory)

@@ -12,7 +12,7 @@ import os
 import platform
 import random
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -109,6 +109,24 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     if missing:
         raise CheckpointError(f"checkpoint {path} is damaged: it lacks {', '.join(missing)}")
     return Checkpoint(**{name: content[name] for name in names})
+
+
+@contextlib.contextmanager
+def fits_networks(path: str | Path) -> Iterator[None]:
+    """What torch raises meanwhile, for tensors of other shapes or names, becomes a message for the user.
+
+    Raises:
+        CheckpointError: Naming the file and the first tensor that does not fit.
+    """
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError) as error:
+        # torch's first line only names the module; the next ones are about tensors.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise CheckpointError(
+            f"checkpoint {path} does not fit the networks of this run: {lines[min(1, len(lines) - 1)]}; resume with "
+            "the train.params.network and train.params.config, and the plugins, that it was trained with"
+        ) from error
 
 
 def snapshot(value: Any, place: str = "checkpoint") -> Any:

@@ -36,6 +36,7 @@ from algos.agent import (
 )
 from algos.checkpoint import (
     Checkpoint,
+    fits_networks,
     global_rng_state,
     load_checkpoint,
     load_global_rng_state,
@@ -116,10 +117,11 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             )
         checkpoint = load_checkpoint(fn)
         require_fit(checkpoint, fn, self.spec, self.algorithm_name)
-        if mode == "weights":
-            self.set_weights(checkpoint.algorithm_state)
-            return
-        self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
+        with fits_networks(fn):
+            if mode == "weights":
+                self.set_weights(checkpoint.algorithm_state)
+                return
+            self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
         self.last_lr = float(checkpoint.algorithm_state["last_lr"])
         self._best = dict(checkpoint.best)
         self._num_episodes = int(checkpoint.counters["episodes"])

@@ -286,6 +286,21 @@ def test_a_replay_that_is_gone_is_said_as_a_fault_of_the_checkpoint(tmp_path):
     agent.close()
 
 
+@pytest.mark.parametrize("mode", ["resume", "weights"])
+def test_networks_of_other_shapes_are_named_and_nothing_is_copied(tmp_path, mode):
+    make_runner(make_params(tmp_path, "old")).run({"train": True})
+    path = tmp_path / "old" / "nn" / "last.pth"
+    params = make_params(tmp_path, "new", checkpoint_mode=mode)
+    params["network"]["hidden"] = [24, 24]
+    agent = make_agent(params)
+    with pytest.raises(
+        CheckpointError, match=r"last\.pth does not fit the networks of this run: size mismatch for \S+: "
+    ):
+        agent.restore(str(path))
+    assert not (tmp_path / "new" / "replay").exists()
+    agent.close()
+
+
 def test_other_observation_or_algorithm_is_refused(tmp_path):
     agent = make_agent(make_params(tmp_path))
     path = tmp_path / "other.pth"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from algos.checkpoint import load_checkpoint
+from algos.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from algos.config import EncoderKind
 from algos.ppo import EncoderNetwork, make_ppo_policy, ppo_policy
 from algos.ppo_config import LearningRateSchedule, PPOConfig, PPONetworkConfig, ppo_from_plain, ppo_params
@@ -94,6 +94,19 @@ def test_weights_mode_begins_anew(tmp_path):
     bad.close()
     with pytest.raises(ValueError, match="remote_ppo must be resume or weights"):
         bad.restore("x.pth")
+
+
+def test_networks_of_other_shapes_are_named(tmp_path):
+    make_runner(make_params(tmp_path, "old", max_env_steps=128)).run({"train": True})
+    path = tmp_path / "old" / "nn" / "last.pth"
+    checkpoint = load_checkpoint(path)
+    name = next(name for name, tensor in checkpoint.algorithm_state["model"].items() if tensor.ndim == 2)
+    checkpoint.algorithm_state["model"][name] = torch.zeros(3, 3)
+    save_checkpoint(path, checkpoint)
+    agent = make_agent(make_params(tmp_path, "new"))
+    with pytest.raises(CheckpointError, match=rf"does not fit the networks of this run: size mismatch for {name}"):
+        agent.restore(str(path))
+    agent.close()
 
 
 def test_stop_saves(tmp_path):

@@ -38,9 +38,9 @@ def _on_track(track: str, steps: Mapping[str, int]) -> Study:
 
 
 def _on_full_track(track: str, steps: int) -> Study:
-    """The two best of the family from pixels."""
+    """The best of the family from pixels."""
     return Study(
-        arms={name: (f"train=TM20Full{name}",) for name in ("SAC", "CrossQ")},
+        arms={name: (f"train=TM20Full{name}",) for name in ("SAC", "TQC", "CrossQ")},
         words=("task=TM20Full", f"task.track={track}", "task.game=sim", f"max_env_steps={steps}"),
         goal=("evaluation/finish_rate", 1.0),
         curve="evaluation/lap_time_s",

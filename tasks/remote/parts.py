@@ -1,7 +1,7 @@
 """Large messages of a stream in parts, so that one part is encrypted, sent, decrypted and copied while others are.
 
-A message of more than two parts goes as a head with its size, then its bytes in parts of ``PART_BYTES``; a smaller one
-goes as it is. It is put together in memory that is taken once, and what comes out of it is writable.
+A message of more than two parts goes in parts of ``PART_BYTES``, the first of them behind a head with the size of the
+whole; a smaller one goes as it is. It is put together in memory that is taken once, and what comes out is writable.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def split(message: bytes) -> Iterator[bytes]:
     if len(message) <= 2 * PART_BYTES:
         yield message
         return
-    yield _HEAD.pack(_MAGIC, len(message))
     with memoryview(message) as content:
-        for start in range(0, len(message), PART_BYTES):
+        yield b"".join((_HEAD.pack(_MAGIC, len(message)), content[:PART_BYTES]))
+        for start in range(PART_BYTES, len(message), PART_BYTES):
             yield bytes(content[start : start + PART_BYTES])
 
 
@@ -48,22 +48,24 @@ def joined(stream: Iterable[bytes], max_bytes: int = link.MAX_MESSAGE_BYTES) -> 
             yield first
             continue
         message = bytearray(_claimed_size(first, max_bytes))
+        with memoryview(first) as content:
+            message[:PART_BYTES] = content[_HEAD.size :]
         if _fill(message, incoming):
             yield message
 
 
-def _claimed_size(head: bytes, max_bytes: int) -> int:
-    if len(head) != _HEAD.size:
-        raise link.LinkError(f"the head of a message in parts has {len(head)} bytes, expected {_HEAD.size}")
-    size: int = _HEAD.unpack(head)[1]
+def _claimed_size(first: bytes, max_bytes: int) -> int:
+    if len(first) != _HEAD.size + PART_BYTES:
+        raise link.LinkError(f"first part of {len(first)} bytes, expected {_HEAD.size + PART_BYTES}")
+    size: int = _HEAD.unpack_from(first)[1]
     if not 2 * PART_BYTES < size <= max_bytes:
         raise link.LinkError(f"message in parts of {size} bytes, expected {2 * PART_BYTES + 1} to {max_bytes}")
     return size
 
 
 def _fill(message: bytearray, parts: Iterator[bytes]) -> bool:
-    """Copies the parts into their places; False: the stream has ended before the last."""
-    for start in range(0, len(message), PART_BYTES):
+    """Copies the parts behind the first into their places; False: the stream has ended before the last."""
+    for start in range(PART_BYTES, len(message), PART_BYTES):
         part = next(parts, None)
         if part is None:
             return False

@@ -16,8 +16,8 @@ from tasks.remote.parts import PART_BYTES, joined, split
 SIZES = (0, 1, PART_BYTES, 2 * PART_BYTES, 2 * PART_BYTES + 1, 3 * PART_BYTES, 3 * PART_BYTES - 1, 7 * PART_BYTES + 11)
 
 
-def head(size: int) -> bytes:
-    return struct.pack("<4sQ", b"TMLP", size)
+def first(size: int, length: int = PART_BYTES) -> bytes:
+    return struct.pack("<4sQ", b"TMLP", size) + bytes(length)
 
 
 def test_messages_of_all_sizes_come_out_as_they_went_in() -> None:
@@ -46,31 +46,35 @@ def test_each_message_comes_out_as_soon_as_its_last_part_is_there() -> None:
 
     messages = joined(stream())
     next(messages)
-    assert taken == 4
+    assert taken == 3
     next(messages)
-    assert taken == 8
+    assert taken == 6
 
 
 def test_a_message_whose_stream_ends_is_left_out() -> None:
     message = os.urandom(3 * PART_BYTES)
-    for count in range(4):
+    for count in range(3):
         assert list(joined([b"before", *list(split(message))[:count]])) == [b"before"]
 
 
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        ([b"TMLP"], "the head of a message in parts has 4 bytes, expected 12"),
-        ([head(3 * PART_BYTES) + b"x"], "has 13 bytes"),
-        ([head(2 * PART_BYTES)], f"message in parts of {2 * PART_BYTES} bytes, expected {2 * PART_BYTES + 1} to"),
-        ([head(0)], "message in parts of 0 bytes"),
-        ([head(2**63)], f"message in parts of {2**63} bytes"),
-        ([head(4 * PART_BYTES + 1)], f"to {4 * PART_BYTES}"),
-        ([head(3 * PART_BYTES), b"short"], f"part of 5 bytes at 0, expected {PART_BYTES}"),
-        ([head(3 * PART_BYTES), bytes(PART_BYTES), bytes(PART_BYTES + 1)], f"at {PART_BYTES}, expected {PART_BYTES}"),
-        ([head(3 * PART_BYTES - 1), *[bytes(PART_BYTES)] * 3], f"expected {PART_BYTES - 1}"),
-        ([head(3 * PART_BYTES), b""], "part of 0 bytes"),
-        ([head(3 * PART_BYTES), head(3 * PART_BYTES)], "part of 12 bytes"),
+        ([b"TMLP"], f"first part of 4 bytes, expected {PART_BYTES + 12}"),
+        ([first(3 * PART_BYTES, PART_BYTES + 1)], f"first part of {PART_BYTES + 13} bytes"),
+        ([first(3 * PART_BYTES, 0)], "first part of 12 bytes"),
+        ([first(2 * PART_BYTES)], f"message in parts of {2 * PART_BYTES} bytes, expected {2 * PART_BYTES + 1} to"),
+        ([first(0)], "message in parts of 0 bytes"),
+        ([first(2**63)], f"message in parts of {2**63} bytes"),
+        ([first(4 * PART_BYTES + 1)], f"to {4 * PART_BYTES}"),
+        ([first(3 * PART_BYTES), b"short"], f"part of 5 bytes at {PART_BYTES}, expected {PART_BYTES}"),
+        (
+            [first(3 * PART_BYTES), bytes(PART_BYTES), bytes(PART_BYTES + 1)],
+            f"at {2 * PART_BYTES}, expected {PART_BYTES}",
+        ),
+        ([first(3 * PART_BYTES - 1), *[bytes(PART_BYTES)] * 2], f"expected {PART_BYTES - 1}"),
+        ([first(3 * PART_BYTES), b""], "part of 0 bytes"),
+        ([first(3 * PART_BYTES), first(3 * PART_BYTES)], f"part of {PART_BYTES + 12} bytes"),
     ],
 )
 def test_what_is_no_message_in_parts_is_refused(sent: list[bytes], said: str) -> None:
@@ -95,5 +99,5 @@ def test_parts_that_were_dropped_repeated_cut_or_grown_never_make_another_messag
         got: list[bytes | bytearray] = []
         with contextlib.suppress(LinkError):
             got.extend(joined(sent))
-        # Without its head, parts are messages of their own: not of the link, whose decoding refuses them.
+        # Without the first, parts are messages of their own: not of the link, whose decoding refuses them.
         assert all(found == message or found in sent for found in got)

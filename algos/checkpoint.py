@@ -124,7 +124,7 @@ def fits_networks(path: str | Path) -> Iterator[None]:
         # torch's first line only names the module; the next ones are about tensors.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         raise CheckpointError(
-            f"checkpoint {path} does not fit the networks of this run: {lines[min(1, len(lines) - 1)]}; resume with "
+            f"checkpoint {path} does not fit the networks of this run: {lines[:2][-1]}; resume with "
             "the train.params.network and train.params.config, and the plugins, that it was trained with"
         ) from error
 

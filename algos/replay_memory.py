@@ -166,6 +166,17 @@ class ReplayMemory:
         self._listed = (-1, self._listed[1])
         self._links.forget(row)
 
+    def note_gap(self, received: Mapping[str, int], streams: Iterable[tuple[str, int]]) -> None:
+        """Takes note that rows are lost before the next one: nothing reaches over this place.
+
+        Args:
+            received: Highest sequence numbers among the lost rows, by worker, as far as they are known.
+            streams: Worker and stream of every stream that had rows there, as far as they are known.
+        """
+        for worker, seq in received.items():
+            self.received[worker] = max(seq, self.received.get(worker, 0))
+        self._tails = dict.fromkeys([*self._tails, *streams], _LOST)
+
     def rng_state(self) -> dict[str, Any]:
         """State of the generator that draws rows, plain data."""
         return dict(self._rng.bit_generator.state)

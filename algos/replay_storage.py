@@ -3,49 +3,33 @@
 Owns a directory of append-only chunk files. The learner appends every segment it receives, commits when it wants to
 acknowledge them, and restores the memory from here when a run is resumed. A checkpoint only records a position.
 
-A chunk is a sequence of records, each with its length and a CRC-32: first one that says what came before the chunk
-(row number, sequence numbers, streams), then one per segment, images compressed where that pays. A process that is
-killed while it writes leaves at most a torn record at the end of the newest chunk, which is cut off when loading.
+A chunk is a sequence of records (``algos.replay_records``): first one that says what came before the chunk (row number,
+sequence numbers, streams), then one per segment. A process that is killed while it writes leaves at most a torn record
+at the end of the newest chunk, which is cut off when loading. Other damage costs the segments that it hits, no more
+(``algos.replay_scan``). Such a segment was acknowledged, so its worker no longer has it: ``received`` goes on behind it
+as soon as a later record tells so, and what follows is neither refused nor taken twice.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import os
-import struct
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, Protocol
 
-import numpy as np
-import zstandard
-
+from algos.replay_records import SegmentCodec, Start
+from algos.replay_scan import ReplayScan, chunk_files, chunk_name, sync_directory
 from tasks.observation import ObservationSpec
 from tasks.samples import Segment
 
 LOGGER = logging.getLogger(__name__)
 
-SCHEMA = 1
 CHUNK_BYTES = 64 << 20
 """A new chunk is begun beyond this size, or at an eighth of the capacity."""
 PENDING_BYTES = 1 << 20
 """Records are handed to the operating system in portions of about this size."""
-COMPRESSED_FRAME_BYTES = 256
-"""uint8 fields with frames of at least this size are compressed."""
-WORTHWHILE = 0.9
-"""Compressed data is kept when it is smaller than this part of the original."""
-
-_SUFFIX = ".rows"
-_FRAME = struct.Struct("<4sIIQ")  # magic, CRC-32 of what follows the frame, length of the JSON head, of the payload
-_CHUNK_MAGIC = b"TMCH"
-_SEGMENT_MAGIC = b"TMSG"
-_MAX_HEAD_BYTES = 16 << 20
-_ZSTD_LEVEL = 1
-_ANY = -1
-"""A length that follows from the others."""
 
 
 class RowReceiver(Protocol):
@@ -53,6 +37,9 @@ class RowReceiver(Protocol):
 
     def start_at(self, row: int, received: Mapping[str, int], streams: Iterable[tuple[str, int]], /) -> None:
         """Forgets all rows and numbers the next one."""
+
+    def note_gap(self, received: Mapping[str, int], streams: Iterable[tuple[str, int]], /) -> None:
+        """Rows are lost before the next one."""
 
     def append(self, segment: Segment, /) -> bool:
         """Takes the next segment."""
@@ -91,7 +78,7 @@ class ReplayStorage:
         """Number of rows ever appended, removed ones included."""
         self._read_only = read_only
         self._chunk_bytes = chunk_bytes
-        self._codec = _SegmentCodec(spec)
+        self._codec = SegmentCodec(spec)
         self._streams: set[tuple[str, int]] = set()
         self._positions: list[int] = []
         self._pending: list[bytes] = []
@@ -100,7 +87,7 @@ class ReplayStorage:
         self._file_bytes = 0
         self._file_first_row = 0
         self._is_dirty = False
-        self._must_load = bool(_chunks(self.directory))
+        self._must_load = bool(chunk_files(self.directory))
 
     def __enter__(self) -> ReplayStorage:
         return self
@@ -123,7 +110,7 @@ class ReplayStorage:
             return False
         if self._file is None:
             self._open_chunk()
-        self._push(self._codec.encode(segment))
+        self._push(self._codec.encode(segment, self.total_rows))
         self.total_rows += len(segment)
         self._streams.add((segment.worker, segment.stream))
         if segment.seq > 0:
@@ -162,7 +149,8 @@ class ReplayStorage:
         """Restores the newest rows, and the numbering of all of them, into a memory.
 
         With a position the memory is exactly what it was there, and rows stored later are removed: the run repeats
-        them. Without one, everything stored is restored: no acknowledged sample is lost.
+        them. Without one, everything stored is restored: no acknowledged sample is lost. What cannot be read is left
+        out, counted and said.
 
         Args:
             memory: Where the rows go; what it held is forgotten. None: the storage only finds its end.
@@ -172,25 +160,32 @@ class ReplayStorage:
             The number of rows restored.
 
         Raises:
-            ValueError: The rows at the position are no longer stored, or they belong to another observation spec.
+            ValueError: The rows at the position are no longer stored, they belong to another observation spec, or a
+                file may not be read.
         """
         self._abandon_chunk()
-        self._start_at(_Start(0, {}, []), memory)
+        self._begin(Start(0, {}, []), memory)
         end = None if position is None else int(position["rows"])
-        scan = _Scan(self.directory, self._codec, self.capacity, end)
+        scan = ReplayScan(self.directory, self._codec, self.capacity, end)
+        num_rows = 0
         for item in scan.items():
-            if isinstance(item, _Start):
-                self._start_at(item, memory)
+            if isinstance(item, Segment):
+                num_rows += self._restore(item, memory)
+            elif self.total_rows:
+                self._go_on(item, memory)
             else:
-                self._restore(item, memory)
+                self._begin(item, memory)
         if end is not None:
             self._check_restored(scan.first_row, end)
+        num_lost = self.total_rows - scan.first_row - num_rows
+        if num_lost:
+            LOGGER.warning("%s: %d rows are lost, %d are kept", self.directory, num_lost, num_rows)
         if not self._read_only:
-            scan.cut()
+            scan.tidy()
         self._must_load = False
         self._positions.clear()
         self._remember(self.total_rows)
-        return self.total_rows - scan.first_row
+        return num_rows
 
     def close(self) -> None:
         """Commits and closes the files; closing twice is fine."""
@@ -203,7 +198,7 @@ class ReplayStorage:
         if self._must_load:
             raise ValueError(f"{self.directory} holds stored rows: load() them first, or use another directory")
 
-    def _start_at(self, start: _Start, memory: RowReceiver | None) -> None:
+    def _begin(self, start: Start, memory: RowReceiver | None) -> None:
         """Begins with the rows of a chunk; what came before is only known by number."""
         self.total_rows = start.row
         self.received = dict(start.received)
@@ -211,18 +206,34 @@ class ReplayStorage:
         if memory is not None:
             memory.start_at(start.row, start.received, start.streams)
 
-    def _restore(self, segment: Segment, memory: RowReceiver | None) -> None:
+    def _go_on(self, start: Start, memory: RowReceiver | None) -> None:
+        """Goes on behind rows that are lost."""
+        self.total_rows = start.row
+        for worker, seq in start.received.items():
+            self.received[worker] = max(seq, self.received.get(worker, 0))
+        self._streams.update(start.streams)
+        if memory is not None:
+            memory.note_gap(start.received, start.streams)
+
+    def _restore(self, segment: Segment, memory: RowReceiver | None) -> int:
+        """Takes a stored segment; returns the number of its rows, 0 when it contradicts itself."""
         self.total_rows += len(segment)
         self._streams.add((segment.worker, segment.stream))
         if segment.seq > 0:
-            self.received[segment.worker] = segment.seq
-        if memory is not None:
-            memory.append(segment)
+            self.received[segment.worker] = max(segment.seq, self.received.get(segment.worker, 0))
+        try:
+            if memory is not None:
+                memory.append(segment)
+        except ValueError as error:
+            LOGGER.warning("%s: %s: left out", self.directory, error)
+            self._go_on(Start(self.total_rows, self.received, []), memory)
+            return 0
+        return len(segment)
 
     def _check_restored(self, first_row: int, end: int) -> None:
         """Speaks up when rows before a position are missing: damage, or a checkpoint that is older than the ring."""
         if end and not self.total_rows:
-            chunks = _chunks(self.directory)
+            chunks = chunk_files(self.directory)
             found = f"what is stored begins at row {chunks[0][0]}" if chunks else "nothing is stored"
             raise ValueError(
                 f"{self.directory}: the replay of this checkpoint (up to row {end}) is not there, {found}; "
@@ -264,11 +275,11 @@ class ReplayStorage:
 
     def _open_chunk(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.directory / f"{self.total_rows:015d}{_SUFFIX}", "xb", buffering=0)  # noqa: SIM115
+        self._file = open(self.directory / chunk_name(self.total_rows), "xb", buffering=0)  # noqa: SIM115
         self._file_bytes = 0
         self._file_first_row = self.total_rows
-        self._push(self._codec.encode_start(_Start(self.total_rows, self.received, sorted(self._streams))))
-        _sync_directory(self.directory)
+        self._push(self._codec.encode_start(Start(self.total_rows, self.received, sorted(self._streams))))
+        sync_directory(self.directory)
         self._drop_old()
 
     def _close_chunk(self) -> None:
@@ -289,205 +300,10 @@ class ReplayStorage:
     def _drop_old(self) -> None:
         """Removes chunks whose rows left the ring at every point from which the run may go on."""
         needed = min([self.total_rows, *self._positions]) - self.capacity
-        chunks = _chunks(self.directory)
+        chunks = chunk_files(self.directory)
         for (_, path), (end_row, _) in itertools.pairwise(chunks):
             if end_row <= needed:
                 path.unlink(missing_ok=True)
-
-
-class _Start(NamedTuple):
-    """What came before the first row of a chunk."""
-
-    row: int
-    received: Mapping[str, int]
-    streams: list[tuple[str, int]]
-
-
-class _Scan:
-    """Reads the chunks of a directory in order, and knows afterwards what has to be cut off."""
-
-    def __init__(self, directory: Path, codec: _SegmentCodec, capacity: int, end: int | None) -> None:
-        self._directory = directory
-        self._codec = codec
-        self._end = end
-        self._good: dict[Path, int] = {}
-        chunks = _chunks(directory)
-        newest = end if end is not None else (chunks[-1][0] if chunks else 0)
-        oldest = max([row for row, _ in chunks if row <= newest - capacity], default=0)
-        self._chunks = [(row, path) for row, path in chunks if row >= oldest and (end is None or row < end)]
-        self._later = [path for row, path in chunks if end is not None and row >= end]
-        self.first_row = 0
-
-    def items(self) -> Iterator[_Start | Segment]:
-        """Starts and segments; a start that does not follow what was read means: forget everything before."""
-        row: int | None = None
-        for first_row, path in self._chunks:
-            with open(path, "rb") as file:
-                start, offset = self._codec.read_start(file, path)
-                if start is None:
-                    LOGGER.warning("%s has no readable beginning, its rows are lost", path)
-                    self._good[path] = 0
-                    continue
-                if row != first_row:
-                    if row is not None:
-                        LOGGER.warning("%s does not follow row %d: what came before is left out", path, row)
-                    self.first_row = row = first_row
-                    yield start
-                for segment, after in self._codec.read_segments(file, offset):
-                    if self._end is not None and row + len(segment) > self._end:
-                        break
-                    row += len(segment)
-                    offset = after
-                    yield segment
-                self._good[path] = offset if row > first_row else 0
-
-    def cut(self) -> None:
-        """Removes what lies after the last row that was read: torn records and rows after the position."""
-        for path in self._later:
-            path.unlink()
-        for index, (path, size) in enumerate(self._good.items()):
-            is_last = index == len(self._good) - 1
-            if size == 0:
-                path.unlink()
-            elif is_last and path.stat().st_size > size:
-                LOGGER.info("cutting %s from %d to %d bytes", path, path.stat().st_size, size)
-                with open(path, "r+b") as file:
-                    file.truncate(size)
-                    os.fsync(file.fileno())
-        if self._good or self._later:
-            _sync_directory(self._directory)
-
-
-class _SegmentCodec:
-    """Segments <-> records. Episode statistics are not stored: they were logged when they arrived."""
-
-    def __init__(self, spec: ObservationSpec) -> None:
-        self._fingerprint = spec.fingerprint()
-        self._layout: dict[str, tuple[tuple[int, ...], str]] = {
-            "action": ((spec.action_size,), "float32"),
-            "reward": ((), "float32"),
-            "terminated": ((), "bool"),
-            "truncated": ((), "bool"),
-            "is_first": ((), "bool"),
-            "checksums": ((), "uint32"),
-            "states": ((_ANY,), "float32"),
-        }
-        self._frames = {field.name: (field.frame_shape, field.dtype) for field in spec.fields}
-        self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
-        self._decompressor = zstandard.ZstdDecompressor()
-
-    def encode_start(self, start: _Start) -> bytes:
-        """The record at the beginning of a chunk."""
-        head = {"schema": SCHEMA, "spec": self._fingerprint, "row": start.row}
-        return _record(_CHUNK_MAGIC, head | {"received": dict(start.received), "streams": start.streams}, [])
-
-    def encode(self, segment: Segment) -> bytes:
-        """The record of a segment."""
-        arrays: dict[str, np.ndarray | None] = {name: getattr(segment, name) for name in self._layout}
-        sizes: dict[str, int] = {}
-        parts: list[bytes] = []
-        for name, array in arrays.items():
-            if array is not None:
-                parts.append(np.ascontiguousarray(array).tobytes())
-                sizes[name] = len(parts[-1])
-        frame_sizes: dict[str, int] = {}
-        for name, (shape, dtype) in self._frames.items():
-            parts.append(self._pack(segment.frames[name], shape, dtype))
-            frame_sizes[name] = len(parts[-1])
-        head = {"worker": segment.worker, "stream": segment.stream, "seq": segment.seq, "rows": len(segment)}
-        head |= {"version": segment.weights_version, "arrays": sizes, "frames": frame_sizes}
-        return _record(_SEGMENT_MAGIC, head, parts)
-
-    def read_start(self, file: IO[bytes], path: Path) -> tuple[_Start | None, int]:
-        """The beginning of a chunk, or None when it is torn, and the offset after it."""
-        record = _read_record(file, _CHUNK_MAGIC)
-        if record is None:
-            return None, 0
-        head = record[0]
-        if head["schema"] != SCHEMA:
-            raise ValueError(f"{path} has schema {head['schema']}, this version reads {SCHEMA}")
-        if head["spec"] != self._fingerprint:
-            raise ValueError(
-                f"{path} was recorded with another observation (spec {head['spec']}, now {self._fingerprint}): "
-                "use the task configuration of that run, or start without its replay"
-            )
-        streams = [(str(worker), int(stream)) for worker, stream in head["streams"]]
-        return _Start(int(head["row"]), head["received"], streams), file.tell()
-
-    def read_segments(self, file: IO[bytes], offset: int) -> Iterator[tuple[Segment, int]]:
-        """Segments and the offset after each, up to the end or the first record that is torn."""
-        while (record := _read_record(file, _SEGMENT_MAGIC)) is not None:
-            offset = file.tell()
-            yield self._decode(*record), offset
-
-    def _decode(self, head: dict[str, Any], payload: bytes) -> Segment:
-        rows = int(head["rows"])
-        parts = _split(payload, [*head["arrays"].values(), *head["frames"].values()])
-        arrays: dict[str, Any] = {}
-        for name, part in zip(head["arrays"], parts, strict=False):
-            shape, dtype = self._layout[name]
-            arrays[name] = np.frombuffer(part, dtype).reshape(rows, *shape)
-        frames: dict[str, np.ndarray] = {}
-        for name, part in zip(head["frames"], parts[len(arrays) :], strict=True):
-            shape, dtype = self._frames[name]
-            frames[name] = self._unpack(part, (rows, *shape), dtype)
-        return Segment(
-            worker=str(head["worker"]),
-            stream=int(head["stream"]),
-            seq=int(head["seq"]),
-            frames=frames,
-            weights_version=int(head["version"]),
-            **arrays,
-        )
-
-    def _pack(self, frames: np.ndarray, shape: tuple[int, ...], dtype: str) -> bytes:
-        """Bytes of a field, compressed where that pays."""
-        data = np.ascontiguousarray(frames, dtype).tobytes()
-        if dtype != "uint8" or np.prod(shape) < COMPRESSED_FRAME_BYTES:
-            return data
-        packed = self._compressor.compress(data)
-        return packed if len(packed) < WORTHWHILE * len(data) else data
-
-    def _unpack(self, data: memoryview, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """The inverse of ``_pack``; data of full length was not compressed."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        raw = data if len(data) == size else self._decompressor.decompress(data, max_output_size=size)
-        return np.frombuffer(raw, dtype).reshape(shape)
-
-
-def _record(magic: bytes, head: dict[str, Any], parts: list[bytes]) -> bytes:
-    """A framed record: magic, checksum, lengths, JSON head, payload."""
-    encoded = json.dumps(head, separators=(",", ":")).encode()
-    body = b"".join([encoded, *parts])
-    return _FRAME.pack(magic, zlib.crc32(body), len(encoded), len(body) - len(encoded)) + body
-
-
-def _split(payload: bytes, sizes: list[int]) -> list[memoryview]:
-    """Cuts a payload into consecutive parts."""
-    view = memoryview(payload)
-    ends = list(itertools.accumulate(sizes))
-    return [view[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-
-
-def _read_record(file: IO[bytes], magic: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """Head and payload of the next record, or None at the end of the file or of what is readable."""
-    frame = file.read(_FRAME.size)
-    if len(frame) < _FRAME.size:
-        return None
-    found, crc, head_size, payload_size = _FRAME.unpack(frame)
-    remaining = os.fstat(file.fileno()).st_size - file.tell()
-    if found != magic or head_size > _MAX_HEAD_BYTES or head_size + payload_size > remaining:
-        return None
-    body = file.read(head_size + payload_size)
-    if zlib.crc32(body) != crc:
-        return None
-    return json.loads(body[:head_size]), body[head_size:]
-
-
-def _chunks(directory: Path) -> list[tuple[int, Path]]:
-    """First row and path of every chunk, in order."""
-    paths = (path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
-    return sorted((int(path.stem), path) for path in paths)
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
@@ -495,14 +311,3 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes new and removed names durable, where the operating system has that."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -92,6 +92,9 @@ class _Numbers:
         if row:
             raise ValueError(f"the first {row} rows of the stored replay have been overwritten")
 
+    def note_gap(self, received: Mapping[str, int], streams: Any) -> None:
+        raise ValueError("rows in the middle of the stored replay are lost")
+
     def append(self, segment: Segment) -> bool:
         self.numbers.setdefault(segment.worker, Counter())[segment.seq] += 1
         self.env_steps += segment.num_env_steps

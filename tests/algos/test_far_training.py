@@ -51,6 +51,9 @@ class Stored:
     def start_at(self, row: int, received: Mapping[str, int], streams: Any) -> None:
         assert row == 0, "rows are gone"
 
+    def note_gap(self, received: Mapping[str, int], streams: Any) -> None:
+        raise AssertionError("rows are lost")
+
     def append(self, segment: Segment) -> bool:
         self.segments.append(segment)
         return True

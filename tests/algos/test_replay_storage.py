@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import algos.replay_records
 import algos.replay_storage
 from algos.replay_memory import ReplayMemory
 from algos.replay_storage import ReplayStorage
@@ -194,45 +195,231 @@ def test_what_is_acknowledged_was_synced_after_it_was_written(tmp_path: Path, sy
             assert len(synced_files) == 1  # nothing new, nothing to wait for
 
 
-def test_a_flipped_bit_is_never_taken_for_data(tmp_path: Path) -> None:
-    spec = make_spec(1, 1, 1)
-    segments = segments_of(spec, 4)
-    with new_storage(tmp_path, spec, chunk_bytes=1 << 20) as storage:
-        sizes = []
+def damaged_replay(tmp_path: Path, spec: ObservationSpec, count: int = 60) -> tuple[Path, list[Segment]]:
+    """A stored replay of several files, and what is in it; every row knows the checksum of its observation."""
+    directory = tmp_path / "replay"
+    segments = segments_of(spec, count, checksums=True)
+    with ReplayStorage(directory, spec, 10 * CAPACITY, chunk_bytes=SMALL_CHUNK) as storage:
         for segment in segments:
             storage.append(segment)
-            storage.commit()
-            sizes.append(chunk_files(tmp_path)[0].stat().st_size)
-    (path,) = chunk_files(tmp_path)
-    data = bytearray(path.read_bytes())
-    for offset in range(sizes[1], sizes[2], 7):
-        damaged = bytearray(data)
-        damaged[offset] ^= 0x10
-        path.write_bytes(damaged)
-        storage = new_storage(tmp_path, spec, read_only=True)
-        assert storage.load(new_memory(spec)) == len(segments[0]) + len(segments[1])
+    assert len(chunk_files(directory)) > 6
+    return directory, segments
 
 
-def test_damage_in_an_old_chunk_costs_what_came_before_it_and_no_more(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def kept_rows(directory: Path, spec: ObservationSpec) -> tuple[list[float], ReplayMemory, ReplayStorage]:
+    """Identities of the rows that are restored; what is drawn of them is what the workers saw."""
+    memory = ReplayMemory(spec, 10 * CAPACITY, 2, 0.9, seed=0, check_samples=True)
+    storage = ReplayStorage(directory, spec, 10 * CAPACITY, chunk_bytes=SMALL_CHUNK)
+    count = storage.load(memory)
+    assert count == len(memory)
+    memory.sample(256)
+    first = memory.total_rows - len(memory)
+    slots = np.arange(first, memory.total_rows) % memory.capacity
+    return memory._columns.frames["row"][slots, 0].tolist(), memory, storage
+
+
+def rows_of(segments: list[Segment]) -> list[float]:
+    return [float(row) for segment in segments for row in segment.frames["row"][:, 0]]
+
+
+def segments_in(path: Path, segments: list[Segment]) -> list[Segment]:
+    """Those whose rows are in one file."""
+    first = int(path.stem)
+    later = [int(other.stem) for other in chunk_files(path.parent) if int(other.stem) > first]
+    ends = np.cumsum([len(segment) for segment in segments])
+    return [s for s, end in zip(segments, ends, strict=True) if first < end <= min(later, default=int(ends[-1]))]
+
+
+@pytest.mark.parametrize("where", range(0, 100, 9))
+def test_a_flipped_bit_costs_the_segment_that_it_hits(tmp_path: Path, where: int) -> None:
+    spec = make_spec(3, 2, 3)
+    directory, segments = damaged_replay(tmp_path, spec)
+    for path in chunk_files(directory)[:-1]:
+        whole = path.read_bytes()
+        data = bytearray(whole)
+        data[len(data) * where // 100] ^= 0x10
+        path.write_bytes(data)
+        kept, memory, storage = kept_rows(directory, spec)
+        inside = segments_in(path, segments)
+        losses = [rows_of([s for s in segments if s is not lost]) for lost in inside]
+        assert kept in [rows_of(segments), *losses]  # the first: it hit the beginning of the file
+        assert storage.total_rows == sum(map(len, segments))
+        assert memory.received == storage.received == memory_after(spec, segments).received
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("index", [0, 2, -2])
+def test_a_missing_file_costs_its_own_rows(tmp_path: Path, index: int, caplog: pytest.LogCaptureFixture) -> None:
+    spec = make_spec(3, 2, 3)
+    directory, segments = damaged_replay(tmp_path, spec)
+    path = chunk_files(directory)[index]
+    lost = segments_in(path, segments)
+    path.unlink()
+    kept, memory, storage = kept_rows(directory, spec)
+    assert kept == rows_of([segment for segment in segments if segment not in lost])
+    assert memory.received == storage.received == memory_after(spec, segments).received
+    if index:
+        assert f"{len(rows_of(lost))} rows are lost, {len(kept)} are kept" in caplog.text
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    faults=st.lists(
+        st.tuples(st.sampled_from(["flip", "cut", "delete", "swap", "copy", "zero"]), *[st.floats(0, 0.999)] * 3),
+        min_size=1,
+        max_size=4,
+    ),
+    reset_act_buf=st.booleans(),
+)
+def test_whatever_happens_to_the_files_what_is_restored_is_right_and_the_run_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, faults: list[tuple[str, float, float, float]], reset_act_buf: bool
 ) -> None:
-    spec = make_spec(2, 2, 2)
-    segments = segments_of(spec, 30)
-    with new_storage(tmp_path, spec) as storage:
-        for segment in segments:
-            storage.append(segment)
-    chunks = chunk_files(tmp_path)
-    assert len(chunks) > 3
-    data = bytearray(chunks[-3].read_bytes())
-    data[len(data) // 2] ^= 1
-    chunks[-3].write_bytes(data)
-    memory, storage = restored(tmp_path, spec)
+    spec = make_spec(3, 2, 3, reset_act_buf)
+    tmp_path = tmp_path_factory.mktemp("damage")
+    directory, segments = damaged_replay(tmp_path, spec, 80)
+    for kind, one, other, where in faults:
+        files = [path for path in chunk_files(directory) if path.is_file()]
+        damage(kind, files[int(one * len(files))], files[int(other * len(files))], where)
+    kept, memory, storage = kept_rows(directory, spec)
+    everything = rows_of(segments)
+    assert kept == sorted(set(kept), key=everything.index)
+    assert memory.received == storage.received
+    more = [replace(s, seq=storage.received.get(s.worker, 0) + 7) for s in segments_of(spec, 3)]
+    more = list({s.worker: s for s in more}.values())
+    assert all(storage.append(segment) for segment in more)
+    assert all(memory.append(segment) for segment in more)
+    storage.close()
+    again, memory_again, _ = kept_rows(directory, spec)
+    assert again == kept + rows_of(more)
+    assert memory_again.received == memory.received
+
+
+def damage(kind: str, path: Path, other: Path, where: float) -> None:
+    """Does to a file what disks and people do."""
+    data = bytearray(path.read_bytes())
+    place = int(len(data) * where)
+    if kind == "flip" and data:
+        data[place] ^= 1
+        path.write_bytes(data)
+    elif kind == "cut":
+        path.write_bytes(data[:place])
+    elif kind == "delete":
+        path.unlink()
+    elif kind == "swap":
+        path.write_bytes(other.read_bytes())
+        other.write_bytes(data)
+    elif kind == "copy":
+        path.with_name(f"{int(path.stem) + int(where * 1000):015d}.rows").write_bytes(data)
+    elif kind == "zero":
+        path.write_bytes(bytes(len(data)))
+
+
+def test_swapped_files_are_noticed_and_put_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = make_spec(3, 2, 3)
+    directory, segments = damaged_replay(tmp_path, spec)
+    one, other = chunk_files(directory)[2:4]
+    names = {path.name: path.read_bytes() for path in chunk_files(directory)}
+    damage("swap", one, other, 0.0)
+    assert kept_rows(directory, spec)[0] == rows_of(segments)
+    assert f"{one} has the rows from {int(other.stem)} on: it was renamed, swapped or copied" in caplog.text
+    assert {path.name: path.read_bytes() for path in chunk_files(directory)} == names
+
+
+def test_what_is_no_file_of_the_replay_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = make_spec(3, 2, 3)
+    directory, segments = damaged_replay(tmp_path, spec)
+    (path, *_) = chunk_files(directory)
     total = sum(map(len, segments))
-    assert memory.total_rows == total
-    assert len(memory) == total - int(chunks[-2].stem)
-    assert "left out" in caplog.text
-    assert memory.received == memory_after(spec, segments).received
-    assert memory.sample(64).reward.isfinite().all()
+    (directory / f"{total:015d}.rows").mkdir()
+    shutil.copy(path, directory / f"{total + 9:015d}.rows")
+    (directory / f"{total + 50:015d}.rows").write_text("notes of mine")
+    for name in ("7.rows", "\u00b2.rows", "notes.rows", f"{'9' * 30}.rows"):
+        shutil.copy(path, directory / name)
+    kept, _, storage = kept_rows(directory, spec)
+    assert kept == rows_of(segments)
+    assert storage.total_rows == total
+    for name in ("7.rows is no file", "\u00b2.rows is no file", f"{total:015d}.rows is no file", "is a copy"):
+        assert name in caplog.text
+    run_on = [replace(segment, seq=storage.received[segment.worker] + 1) for segment in segments[:1]]
+    for _ in range(30):  # through every name that was taken
+        storage.append(replace(run_on[0], seq=storage.received[run_on[0].worker] + 1))
+    storage.close()
+    assert len(kept_rows(directory, spec)[0]) == len(kept) + 30 * len(run_on[0])
+    assert (directory / f"{total + 50:015d}.rows.unused").read_text() == "notes of mine"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arrays": {"priority": 4}},
+        {"frames": {"other": 4}},
+        {"rows": 10**12},
+        {"rows": "many"},
+        {"row": 10**30},
+        {"seq": None},
+        {"arrays": []},
+    ],
+)
+def test_a_record_with_a_right_checksum_and_wrong_content_is_left_out(
+    tmp_path: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(3, 2, 3)
+    directory, segments = tmp_path / "replay", segments_of(spec, 20, checksums=True)
+    whole = algos.replay_records._record
+    with ReplayStorage(directory, spec, 10 * CAPACITY) as storage:
+        for index, segment in enumerate(segments):
+            with monkeypatch.context() as patch:
+                if index == 7:
+                    patch.setattr(
+                        algos.replay_records, "_record", lambda magic, head, *p: whole(magic, head | change, *p)
+                    )
+                storage.append(segment)
+    assert kept_rows(directory, spec)[0] == rows_of([*segments[:7], *segments[8:]])
+
+
+def test_a_segment_that_contradicts_itself_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = make_spec(3, 2, 3)
+    directory, segments = tmp_path / "replay", segments_of(spec, 20, checksums=True)
+    wrong = replace(segments[7], is_first=np.ones_like(segments[7].is_first), terminated=~segments[7].terminated)
+    with ReplayStorage(directory, spec, 10 * CAPACITY) as storage:
+        for segment in [*segments[:7], wrong, *segments[8:]]:
+            storage.append(segment)
+    assert kept_rows(directory, spec)[0] == rows_of([*segments[:7], *segments[8:]])
+    assert "a first row cannot end its episode" in caplog.text
+
+
+def test_files_of_versions_that_wrote_no_row_numbers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(3, 2, 3)
+    whole = algos.replay_records._record
+
+    def without_row(magic: bytes, head: dict[str, Any], parts: list[bytes]) -> bytes:
+        keys = head.keys() - {"row"} if magic == b"TMSG" else head.keys()
+        return whole(magic, {key: head[key] for key in head if key in keys}, parts)
+
+    monkeypatch.setattr(algos.replay_records, "_record", without_row)
+    directory, segments = damaged_replay(tmp_path, spec)
+    assert kept_rows(directory, spec)[0] == rows_of(segments)
+    path = chunk_files(directory)[3]
+    damage("flip", path, path, 0.6)
+    kept, _, storage = kept_rows(directory, spec)
+    assert kept in [rows_of([s for s in segments if s is not lost]) for lost in segments_in(path, segments)]
+    assert storage.total_rows == sum(map(len, segments))
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(2, 2, 2)
+    directory, _ = damaged_replay(tmp_path, spec)
+    path = chunk_files(directory)[3]
+    read_bytes = Path.read_bytes
+
+    def refuse(self: Path) -> bytes:
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ValueError, match=rf"{path} cannot be read \(Permission denied\); make it readable, or move"):
+        kept_rows(directory, spec)
 
 
 def test_sequence_numbers_are_stored_once_over_restarts(tmp_path: Path) -> None:

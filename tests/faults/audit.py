@@ -78,6 +78,10 @@ class StoredRows:
         if row and not self._numbers:
             self.damage.append(f"the replay begins at row {row}")
 
+    def note_gap(self, received: Mapping[str, int], streams: Iterable[tuple[str, int]]) -> None:
+        """Rows are lost."""
+        self.damage.append("rows are lost")
+
     def append(self, segment: Segment) -> bool:
         """The next segment."""
         numbers = numbers_of(segment.frames["number"])
@@ -105,6 +109,9 @@ class SegmentNumbers:
 
     def start_at(self, row: int, received: Mapping[str, int], streams: Iterable[tuple[str, int]]) -> None:
         """The beginning of a chunk."""
+
+    def note_gap(self, received: Mapping[str, int], streams: Iterable[tuple[str, int]]) -> None:
+        """Rows are lost: their numbers are missing."""
 
     def append(self, segment: Segment) -> bool:
         """The next segment."""

@@ -45,13 +45,14 @@ run goes on in its own folder and replay. Any other name starts a new folder and
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import random
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +82,7 @@ from algos.learner import Learner, LearnerSchedule, UpdatedAlgorithm
 from algos.pace import Pace
 from algos.policy import build_policy
 from algos.replay_memory import ReplayMemory
+from algos.replay_scan import copy_chunks
 from algos.replay_storage import ReplayStorage
 from algos.replay_transforms import ReplayTransforms, TransformedMemory
 from algos.run_log import RunLog, summary
@@ -190,13 +192,19 @@ class RemoteSACAgent(BaseAlgorithm):
                 self._take_networks(checkpoint)
             elif mode == "resume":
                 self.algorithm.load_state_dict(checkpoint.algorithm_state)
+        if mode == "resume" and set_epoch:
+            self.learner.load_counters(checkpoint.counters)
+            if self.learner.is_finished:
+                raise nothing_left(fn, self.frame, int(self.config["max_env_steps"]))
         if mode != "weights":
             self._open_storage(_replay_directory(fn))
         if mode == "resume":
-            self._resume(checkpoint, set_epoch)
+            self._resume(checkpoint)
         elif mode == "replay":
             self._take_replay()
-        logger.info("%s of %s: %d steps, %d replay rows", mode, fn, self.frame, len(self.memory))
+        newer = 0 if self.storage is None else self.storage.newer_rows
+        kept = f", {newer} of them newer: learned from, but not counted as steps or for updates" if newer else ""
+        logger.info("%s of %s: %d steps, %d replay rows%s", mode, fn, self.frame, len(self.memory), kept)
 
     def train(self) -> tuple[float, int]:
         """Learns until ``max_env_steps`` or Ctrl-C.
@@ -209,11 +217,17 @@ class RemoteSACAgent(BaseAlgorithm):
         if self.storage is not None:
             self.source.go_on_from(self.storage.received)
         self.clear_stats()
+        if self.learner.learns_nothing:
+            logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
+        before = self.epoch_num
         try:
             with StopOnInterrupt(self._stop):
                 self.learner.run()
         finally:
             self.close()
+        if self.epoch_num == before:
+            text = "nothing was learned: no update was made, %s has the networks that the command began with"
+            logger.warning(text, self.nn_dir / "last.pth")
         return self.mean_rewards, self.epoch_num
 
     def train_epoch(self) -> None:
@@ -397,17 +411,17 @@ class RemoteSACAgent(BaseAlgorithm):
             return
         directory = self.experiment_dir / "replay"
         if source is not None and source.is_dir() and source.resolve() != directory.resolve():
-            shutil.copytree(source, directory, dirs_exist_ok=True)
-        self.storage = ReplayStorage(directory, self.spec, self.sac_config.memory_size)
+            with _said_as_fault_of_the_checkpoint():
+                copy_chunks(source, directory)
+        with _said_as_fault_of_the_checkpoint():
+            self.storage = ReplayStorage(directory, self.spec, self.sac_config.memory_size)
         self.learner.storage = self.storage
 
     # --- starting from a checkpoint ---
 
-    def _resume(self, checkpoint: Checkpoint, set_epoch: bool) -> None:
-        """Puts back everything but the networks."""
-        if set_epoch:
-            self.learner.load_counters(checkpoint.counters)
-        self._best = self._newest_best(checkpoint.best)
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        """Puts back everything but the networks and the counters."""
+        self._best = newest_best(self.nn_dir, checkpoint.best)
         self._load_replay(checkpoint)
         if checkpoint.replay.get("rng"):
             self.memory.load_rng_state(checkpoint.replay["rng"])
@@ -424,17 +438,12 @@ class RemoteSACAgent(BaseAlgorithm):
 
     def _load_replay(self, checkpoint: Checkpoint) -> None:
         """Restores the replay: up to the checkpoint when what followed will be repeated, else all of it."""
-        position = checkpoint.replay.get("position") or None
         if self.storage is None:
             return
-        restored = _CountingMemory(self.memory, int(position["rows"]) if position else 0)
+        position = checkpoint.replay.get("position") or None
         is_repeated = self.is_synchronous and bool(checkpoint.rollout)
-        try:
-            self.storage.load(restored, position if is_repeated else None)
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        if position:
-            self.learner.pace.add_env_steps(restored.env_steps_behind)
+        with _said_as_fault_of_the_checkpoint():
+            self.storage.load(self.memory, position, keeps_newer=not is_repeated)
 
     def _take_networks(self, checkpoint: Checkpoint) -> None:
         fresh = self.algorithm.state_dict()
@@ -446,18 +455,20 @@ class RemoteSACAgent(BaseAlgorithm):
     def _take_replay(self) -> None:
         if self.storage is None:
             raise ValueError("checkpoint_mode=replay needs save_replay=true")
-        self.storage.load(self.memory)
+        with _said_as_fault_of_the_checkpoint():
+            self.storage.load(self.memory)
         if self.memory.num_transitions == 0:
             raise CheckpointError(f"checkpoint_mode=replay: there is no stored replay in {self.storage.directory}")
         self.learner.pace.restart_ratio(available_env_steps=len(self.memory))
 
-    def _newest_best(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """The best so far: ``best.pth`` of this run may be newer than the checkpoint."""
-        candidates = [dict(stored)]
-        path = self.nn_dir / "best.pth"
-        if path.is_file():
-            candidates.append(load_checkpoint(path).best)
-        return max(candidates, key=lambda best: tuple(best.get("score", WORSE_THAN_ANY)))
+    def _why_nothing_is_learned(self) -> str:
+        config = self.sac_config
+        return (
+            f"no update is due up to max_env_steps={self.config['max_env_steps']} "
+            f"(train.params.config.env_steps_before_training={config.env_steps_before_training}, "
+            f"max_updates_per_env_step={config.max_updates_per_env_step}); raise max_env_steps, or lower "
+            "env_steps_before_training"
+        )
 
     def _on_episode(self, episode: dict[str, float]) -> None:
         episode_return = float(episode.get("return", 0.0))
@@ -501,28 +512,6 @@ class InProcessEvaluator:
         if self._env is not None:
             self._env.close()
             self._env = None
-
-
-class _CountingMemory:
-    """Passes restored segments on and counts the steps behind a row."""
-
-    def __init__(self, memory: ReplayMemory, row: int) -> None:
-        self._memory = memory
-        self._row = row
-        self._next_row = 0
-        self.env_steps_behind = 0
-
-    def start_at(self, row: int, *numbering: Any) -> None:
-        """Begins at a row."""
-        self._next_row = row
-        self._memory.start_at(row, *numbering)
-
-    def append(self, segment: Segment) -> bool:
-        """Takes the next segment."""
-        if self._next_row >= self._row:
-            self.env_steps_behind += segment.num_env_steps
-        self._next_row += len(segment)
-        return self._memory.append(segment)
 
 
 def make_pace(config: OffPolicyConfig, is_synchronous: bool, task: Mapping[str, Any]) -> Pace:
@@ -635,6 +624,34 @@ def require_playable(
     require_fit(replace(checkpoint, observation_spec=stored.to_json()), path, spec.visible, name)
 
 
+def nothing_left(path: str | os.PathLike[str], env_steps: int, max_env_steps: int) -> CheckpointError:
+    """The refusal to resume a run that has ended.
+
+    Args:
+        path: The checkpoint.
+        env_steps: Its environment steps.
+        max_env_steps: Steps at which training ends.
+    """
+    return CheckpointError(
+        f"checkpoint {path} has made {env_steps} steps and max_env_steps is {max_env_steps}: nothing is left to do. "
+        "Raise max_env_steps to go on, or take only the networks with checkpoint_mode=weights"
+    )
+
+
+def newest_best(nn_dir: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The best of a run so far: its ``best.pth`` may be newer than the checkpoint that it goes on from.
+
+    Args:
+        nn_dir: Where its checkpoints lie.
+        stored: ``Checkpoint.best`` of the one that it goes on from.
+    """
+    candidates = [dict(stored)]
+    path = nn_dir / "best.pth"
+    if path.is_file():
+        candidates.append(load_checkpoint(path).best)
+    return max(candidates, key=lambda best: tuple(best.get("score", WORSE_THAN_ANY)))
+
+
 def keep_copy(path: Path, copy: Path) -> None:
     """Gives a written file a second name, as a link where the file system can."""
     copy.unlink(missing_ok=True)
@@ -654,6 +671,19 @@ def seed_everything(seed: int) -> None:
 def _replay_directory(checkpoint: str) -> Path | None:
     directory = run_directory(checkpoint)
     return directory / "replay" if directory is not None else None
+
+
+@contextlib.contextmanager
+def _said_as_fault_of_the_checkpoint() -> Iterator[None]:
+    """What the files of the replay make impossible is a message for the user.
+
+    Raises:
+        CheckpointError: With that message.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _without_name(network: Mapping[str, Any]) -> dict[str, Any]:

@@ -202,10 +202,22 @@ class Learner:
         """Version of the newest published weights."""
         return self._version
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are driven and the updates that are owed for them are made."""
+        if self.pace.env_steps < self._schedule.max_env_steps:
+            return False
+        return not self.pace.may_update() if self._source.acts_on_demand else self.pace.may_receive()
+
+    @property
+    def learns_nothing(self) -> bool:
+        """Whether training will end before another update is due."""
+        return not self.pace.may_update_at(self._schedule.max_env_steps)
+
     def run(self) -> None:
         """Learns until ``max_env_steps`` or ``stop``; then evaluates once more unless stopped, and saves."""
         self._start()
-        while not self._stop.is_set() and not self._is_finished():
+        while not self._stop.is_set() and not self.is_finished:
             self.turn()
         if not self._stop.is_set():
             self._evaluate_at_the_end()
@@ -275,11 +287,6 @@ class Learner:
         self._started_s = self._committed_s = self._saved_s = self._logged_s = self._now()
         if self.publishes_first:
             self.publish()
-
-    def _is_finished(self) -> bool:
-        if self.pace.env_steps < self._schedule.max_env_steps:
-            return False
-        return not self.pace.may_update() if self._source.acts_on_demand else self.pace.may_receive()
 
     def _receive(self, timeout_s: float) -> None:
         with self._timed("receive"):

@@ -47,7 +47,7 @@ class Pace:
     @property
     def counted_env_steps(self) -> int:
         """Environment steps that count in the ratio."""
-        return max(0, self.env_steps - self._first_env_step)
+        return self._counted(self.env_steps)
 
     @property
     def ratio(self) -> float:
@@ -62,11 +62,15 @@ class Pace:
 
     def may_update(self) -> bool:
         """Whether one more update keeps the ratio at or below its maximum."""
-        return self.updates - self._first_update < self._whole_updates(self._max)
+        return self.may_update_at(self.env_steps)
+
+    def may_update_at(self, env_steps: int) -> bool:
+        """Whether one more update keeps it there once so many environment steps are taken."""
+        return self.updates - self._first_update < self._whole_updates(self._max, env_steps)
 
     def may_receive(self) -> bool:
         """Whether the ratio is at or above its minimum, so that new samples may be taken."""
-        return self.updates - self._first_update >= self._whole_updates(self._min)
+        return self.updates - self._first_update >= self._whole_updates(self._min, self.env_steps)
 
     def add_env_steps(self, count: int) -> None:
         """Counts environment steps that were taken into the memory."""
@@ -101,6 +105,9 @@ class Pace:
         self._first_env_step = int(state["first_env_step"])
         self._first_update = int(state["first_update"])
 
-    def _whole_updates(self, ratio: float) -> float:
-        updates = ratio * self.counted_env_steps * (1 + _ROUNDING)
+    def _counted(self, env_steps: int) -> int:
+        return max(0, env_steps - self._first_env_step)
+
+    def _whole_updates(self, ratio: float, env_steps: int) -> float:
+        updates = ratio * self._counted(env_steps) * (1 + _ROUNDING)
         return math.floor(updates) if math.isfinite(updates) else updates

@@ -30,6 +30,8 @@ from algos.agent import (
     keep_copy,
     make_env,
     make_run_directory,
+    newest_best,
+    nothing_left,
     observation_spec,
     require_fit,
     seed_everything,
@@ -123,7 +125,9 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
                 return
             self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
         self.last_lr = float(checkpoint.algorithm_state["last_lr"])
-        self._best = dict(checkpoint.best)
+        if self.frame >= int(self.config["max_env_steps"]):
+            raise nothing_left(fn, self.frame, int(self.config["max_env_steps"]))
+        self._best = newest_best(self._nn_path, checkpoint.best)
         self._num_episodes = int(checkpoint.counters["episodes"])
         self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
         self._plan_next()

@@ -70,12 +70,16 @@ class ReplayStorage:
         if capacity < 1:
             raise ValueError(f"capacity must be >= 1 row, got {capacity}")
         self.directory = Path(directory)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise ValueError(f"{directory} must be a folder, the one of the stored replay, and is a file")
         self.spec = spec
         self.capacity = capacity
         self.received: dict[str, int] = {}
         """Highest sequence number appended, by worker."""
         self.total_rows = 0
         """Number of rows ever appended, removed ones included."""
+        self.newer_rows = 0
+        """Restored rows that were stored after the position that was given to ``load``."""
         self._read_only = read_only
         self._chunk_bytes = chunk_bytes
         self._codec = SegmentCodec(spec)
@@ -145,7 +149,9 @@ class ReplayStorage:
             self._remember(self.total_rows)
         return {"rows": self.total_rows, "received": received}
 
-    def load(self, memory: RowReceiver | None, position: Mapping[str, Any] | None = None) -> int:
+    def load(
+        self, memory: RowReceiver | None, position: Mapping[str, Any] | None = None, keeps_newer: bool = False
+    ) -> int:
         """Restores the newest rows, and the numbering of all of them, into a memory.
 
         With a position the memory is exactly what it was there, and rows stored later are removed: the run repeats
@@ -155,6 +161,7 @@ class ReplayStorage:
         Args:
             memory: Where the rows go; what it held is forgotten. None: the storage only finds its end.
             position: What ``position`` returned when the checkpoint was made.
+            keeps_newer: Whether rows stored after the position are restored, too, instead of removed.
 
         Returns:
             The number of rows restored.
@@ -166,20 +173,20 @@ class ReplayStorage:
         self._abandon_chunk()
         self._begin(Start(0, {}, []), memory)
         end = None if position is None else int(position["rows"])
-        scan = ReplayScan(self.directory, self._codec, self.capacity, end)
-        num_rows = 0
+        scan = ReplayScan(self.directory, self._codec, self.capacity, None if keeps_newer else end)
+        num_rows = self.newer_rows = 0
         for item in scan.items():
             if isinstance(item, Segment):
-                num_rows += self._restore(item, memory)
+                restored = self._restore(item, memory)
+                num_rows += restored
+                self.newer_rows += restored if end is not None and self.total_rows > end else 0
             elif self.total_rows:
                 self._go_on(item, memory)
             else:
                 self._begin(item, memory)
         if end is not None:
-            self._check_restored(scan.first_row, end)
-        num_lost = self.total_rows - scan.first_row - num_rows
-        if num_lost:
-            LOGGER.warning("%s: %d rows are lost, %d are kept", self.directory, num_lost, num_rows)
+            self._check_restored(scan.first_row, end, keeps_newer)
+        self._say_what_is_lost(scan.first_row, num_rows)
         if not self._read_only:
             scan.tidy()
         self._must_load = False
@@ -230,20 +237,28 @@ class ReplayStorage:
             return 0
         return len(segment)
 
-    def _check_restored(self, first_row: int, end: int) -> None:
+    def _check_restored(self, first_row: int, end: int, keeps_newer: bool) -> None:
         """Speaks up when rows before a position are missing: damage, or a checkpoint that is older than the ring."""
-        if end and not self.total_rows:
+        if end and not self.total_rows and not keeps_newer:
             chunks = chunk_files(self.directory)
             found = f"what is stored begins at row {chunks[0][0]}" if chunks else "nothing is stored"
             raise ValueError(
                 f"{self.directory}: the replay of this checkpoint (up to row {end}) is not there, {found}; "
                 "resume from the newest checkpoint, or take only the weights"
             )
-        if self.total_rows != end or first_row > max(end - self.capacity, 0):
+        if self.total_rows < end:
             LOGGER.warning(
                 "%s has rows %d..%d, the checkpoint was made with %d..%d",
                 *(self.directory, first_row, self.total_rows, max(end - self.capacity, 0), end),
             )
+
+    def _say_what_is_lost(self, first_row: int, num_rows: int) -> None:
+        wanted = max(self.total_rows - self.capacity, 0)
+        if first_row > wanted:
+            LOGGER.warning("%s: the rows %d to %d are not stored", self.directory, wanted, first_row - 1)
+        num_lost = self.total_rows - first_row - num_rows
+        if num_lost:
+            LOGGER.warning("%s: %d rows are lost, %d are kept", self.directory, num_lost, num_rows)
 
     def _remember(self, row: int) -> None:
         """Keeps what the last two checkpoints need."""

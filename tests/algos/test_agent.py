@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -280,7 +281,7 @@ def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):
 def test_a_replay_that_is_gone_is_said_as_a_fault_of_the_checkpoint(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     shutil.rmtree(tmp_path / "old" / "replay")
-    agent = make_agent(make_params(tmp_path, "old"))
+    agent = make_agent(make_params(tmp_path, "old", max_env_steps=200))
     with pytest.raises(CheckpointError, match="take only the weights"):
         agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
     agent.close()
@@ -352,21 +353,129 @@ def test_asynchronous_run_learns_from_worker_processes(tmp_path):
     assert agent.vec_env.process_ids() == {}
 
 
-def test_asynchronous_resume_keeps_what_was_stored_after_the_checkpoint(tmp_path):
+def test_an_older_copy_goes_on_with_its_own_steps_and_the_whole_replay(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     params = make_params(tmp_path, synchronous=False, max_env_steps=300, checkpoint_interval=100)
     make_agent(params).train()
     nn = tmp_path / "run" / "nn"
     early = sorted(nn.glob("step_*.pth"))[0]
-    stored_steps = load_checkpoint(nn / "last.pth").counters["env_steps"]
-    early_counters = load_checkpoint(early).counters
-    assert early_counters["env_steps"] < stored_steps
-    agent = make_agent(make_params(tmp_path, synchronous=False, max_env_steps=350))
+    old, new = load_checkpoint(early), load_checkpoint(nn / "last.pth")
+    assert old.counters["env_steps"] < new.counters["env_steps"] - 100
+    agent = make_agent(make_params(tmp_path, synchronous=False, max_env_steps=250, checkpoint_interval=100))
     agent.restore(str(early))
-    assert agent.frame == stored_steps  # samples stored after the checkpoint count
-    assert agent.epoch_num == early_counters["updates"]
+    stored, newer = (new.replay["position"]["rows"] - n for n in (0, old.replay["position"]["rows"]))
+    assert len(agent.memory) == stored
+    assert f"{old.counters['env_steps']} steps, {stored} replay rows, {newer} of them newer: learned" in caplog.text
+    counters = {name: value for name, value in agent.learner.counters().items() if name != "elapsed_s"}
+    assert counters == {name: old.counters[name] for name in counters}
     agent.train()
-    assert agent.frame >= 350
+    assert 250 <= agent.frame <= 250 + 8 * 4
     assert agent.learner.pace.ratio >= 0.95
+    assert load_checkpoint(nn / "last.pth").replay["position"]["rows"] > stored
+
+
+def test_an_older_copy_of_a_synchronous_run_repeats_what_followed(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    changes = {"max_env_steps": 160, "checkpoint_interval": 80}
+    agent = make_agent(make_params(tmp_path, **changes))
+    expected = record_losses(agent)
+    agent.train()
+    again = make_agent(make_params(tmp_path, **changes))
+    again.restore(str(tmp_path / "run" / "nn" / "step_00000080.pth"))
+    losses = record_losses(again)
+    begin = again.epoch_num
+    assert again.frame == 80
+    again.train()
+    assert losses == expected[begin:]
+    assert "on are removed: the run repeats them" in caplog.text
+
+
+def test_going_back_keeps_the_best_driver(tmp_path):
+    agent = make_agent(make_params(tmp_path, checkpoint_interval=80))
+    agent.train()
+    agent.on_evaluation_request()
+    agent.on_evaluation(make_report(True, 20.0))
+    again = make_agent(make_params(tmp_path, max_env_steps=200))
+    again.restore(str(tmp_path / "run" / "nn" / "step_00000080.pth"))
+    again.on_evaluation_request()
+    again.on_evaluation(make_report(True, 25.0))
+    assert load_checkpoint(tmp_path / "run" / "nn" / "best.pth").best["report"]["mean_lap_time_s"] == 20.0
+    again.close()
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_a_run_that_has_ended_is_not_resumed_for_nothing(tmp_path, synchronous):
+    make_agent(make_params(tmp_path, synchronous=synchronous)).train()
+    path = tmp_path / "run" / "nn" / "last.pth"
+    before = path.read_bytes()
+    steps = load_checkpoint(path).counters["env_steps"]
+    agent = make_agent(make_params(tmp_path, synchronous=synchronous, max_env_steps=steps))
+    expected = (
+        rf"last\.pth has made {steps} steps and max_env_steps is {steps}: nothing is left to do\. Raise max_env_st"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        agent.restore(str(path))
+    agent.close()
+    assert path.read_bytes() == before
+
+
+def test_updates_that_are_owed_at_the_end_are_made_after_a_resume(tmp_path):
+    agent = make_agent(make_params(tmp_path))
+    original = agent.algorithm.update
+
+    def update(batch):
+        if agent.frame >= 120:
+            agent.stop()
+        return original(batch)
+
+    agent.algorithm.update = update
+    agent.learner._source._rows_per_receive = 10  # the last ten rows come at once, and ten updates are owed for them
+    agent.train()
+    assert agent.frame >= 120
+    assert agent.epoch_num < agent.frame - 40  # updates are owed
+    again = make_agent(make_params(tmp_path))
+    again.restore(str(tmp_path / "run" / "nn" / "last.pth"))
+    again.train()
+    assert (again.frame, again.epoch_num) == (agent.frame, agent.frame - 40)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"max_env_steps": 40}, {"max_updates_per_env_step": 0.01, "min_updates_per_env_step": 0.0}]
+)
+def test_a_run_that_cannot_learn_says_so_at_the_start_and_at_the_end(tmp_path, caplog, changes):
+    agent = make_agent(make_params(tmp_path, **changes))
+    agent.train()
+    first, last = caplog.messages[0], caplog.messages[-1]
+    assert first.startswith(
+        f"nothing will be learned: no update is due up to max_env_steps={agent.config['max_env_steps']}"
+    )
+    assert "env_steps_before_training=40" in first
+    assert last.startswith("nothing was learned: no update was made")
+
+
+def test_a_run_that_learns_does_not_say_that_it_does_not(tmp_path, caplog):
+    make_agent(make_params(tmp_path, max_env_steps=41)).train()
+    assert "learned" not in caplog.text
+
+
+def test_a_file_in_place_of_the_stored_replay_is_named(tmp_path):
+    make_agent(make_params(tmp_path, "old")).train()
+    shutil.rmtree(tmp_path / "old" / "replay")
+    (tmp_path / "old" / "replay").write_text("not a folder")
+    agent = make_agent(make_params(tmp_path, "old", max_env_steps=200))
+    with pytest.raises(CheckpointError, match=r"old/replay must be a folder"):
+        agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
+    agent.close()
+
+
+def test_only_the_files_of_a_replay_are_copied(tmp_path):
+    make_agent(make_params(tmp_path, "old")).train()
+    (tmp_path / "old" / "replay" / "notes").mkdir()
+    os.mkfifo(tmp_path / "old" / "replay" / "pipe.rows")
+    agent = make_agent(make_params(tmp_path, "new", max_env_steps=150))
+    agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
+    agent.close()
+    assert all(path.is_file() for path in (tmp_path / "new" / "replay").iterdir())
 
 
 def test_ctrl_c_saves_everything_within_five_seconds(tmp_path):

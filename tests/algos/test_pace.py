@@ -25,6 +25,16 @@ def test_no_update_during_warm_up():
     assert pace.may_update()
 
 
+@pytest.mark.parametrize("ratio", [0.5, math.inf])
+def test_the_first_update_is_foreseen(ratio):
+    pace = Pace(0.0, ratio, env_steps_before_training=100)
+    assert [pace.may_update_at(steps) for steps in (0, 100, 102)] == [False, False, True]
+    pace.add_env_steps(102)
+    pace.add_updates()
+    pace.restart_ratio(available_env_steps=99)
+    assert [pace.may_update_at(steps) for steps in (103, 105)] == [False, True]
+
+
 @pytest.mark.parametrize("ratio", [0.29, 0.7, 1.0, 4.0])
 def test_fast_learner_makes_exactly_the_maximum(ratio):
     pace = Pace(0.0, ratio, 0)

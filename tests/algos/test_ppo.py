@@ -12,7 +12,7 @@ from algos.ppo import EncoderNetwork, make_ppo_policy, ppo_policy
 from algos.ppo_config import LearningRateSchedule, PPOConfig, PPONetworkConfig, ppo_from_plain, ppo_params
 from tasks import course
 from tasks.observation import Field, ObservationSpec
-from tests.algos.fakes import SPEC, ToyEnv
+from tests.algos.fakes import SPEC, ToyEnv, make_report
 from tests.algos.runs import TASK, make_agent, make_runner
 
 pytestmark = [
@@ -80,6 +80,28 @@ def test_runner_trains_resumes_and_plays(tmp_path, monkeypatch):
     results = json.loads((folder / "results.json").read_text())
     assert [episode["seed"] for episode in results["episodes"]] == [5, 6]
     assert results["task"] == TASK
+
+
+def test_a_run_that_has_ended_is_not_resumed_for_nothing(tmp_path):
+    make_runner(make_params(tmp_path, max_env_steps=128)).run({"train": True})
+    path = tmp_path / "run" / "nn" / "last.pth"
+    agent = make_agent(make_params(tmp_path, max_env_steps=128))
+    with pytest.raises(CheckpointError, match=r"has made 128 steps and max_env_steps is 128: nothing is left to do"):
+        agent.restore(str(path))
+    agent.close()
+
+
+def test_going_back_keeps_the_best_driver(tmp_path, monkeypatch):
+    agent = make_agent(make_params(tmp_path, checkpoint_interval=128))
+    agent.train()
+    agent._keep_best(make_report(True, 20.0))
+    again = make_agent(make_params(tmp_path))
+    again.restore(str(tmp_path / "run" / "nn" / "step_00000128.pth"))
+    with monkeypatch.context() as patch:
+        patch.setattr(again, "_evaluator", lambda *_: make_report(True, 25.0))
+        again._evaluate()
+    again.close()
+    assert load_checkpoint(tmp_path / "run" / "nn" / "best.pth").best["report"]["mean_lap_time_s"] == 20.0
 
 
 def test_weights_mode_begins_anew(tmp_path):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -376,7 +377,7 @@ def test_an_older_copy_goes_on_with_its_own_steps_and_the_whole_replay(tmp_path,
 
 def test_an_older_copy_of_a_synchronous_run_repeats_what_followed(tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    changes = {"max_env_steps": 160, "checkpoint_interval": 80}
+    changes: dict[str, Any] = {"max_env_steps": 160, "checkpoint_interval": 80}
     agent = make_agent(make_params(tmp_path, **changes))
     expected = record_losses(agent)
     agent.train()

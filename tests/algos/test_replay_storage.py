@@ -262,6 +262,29 @@ def test_a_missing_file_costs_its_own_rows(tmp_path: Path, index: int, caplog: p
         assert f"{len(rows_of(lost))} rows are lost, {len(kept)} are kept" in caplog.text
 
 
+def test_a_worker_delivers_again_what_was_lost_at_the_end_and_nothing_else(tmp_path: Path) -> None:
+    spec = make_spec(1, 1, 1)
+    run = Run(spec, 1, 0)
+    segments = [run.next_segment(5, True) for _ in range(8)]
+    with ReplayStorage(tmp_path, spec, 10 * CAPACITY) as storage:
+        ends = []
+        for segment in segments:
+            storage.append(segment)
+            storage.commit()
+            ends.append(chunk_files(tmp_path)[0].stat().st_size)
+    (path,) = chunk_files(tmp_path)
+    data = bytearray(path.read_bytes())
+    for lost in (3, 7):
+        data[ends[lost] - 1] ^= 1
+    path.write_bytes(data)
+    kept, memory, storage = kept_rows(tmp_path, spec)
+    assert kept == rows_of([*segments[:3], *segments[4:7]])
+    assert storage.received == memory.received == {"w0": 7}  # the eighth is asked for, the fourth is gone for good
+    assert [storage.append(segment) for segment in segments] == [False] * 7 + [True]
+    storage.close()
+    assert kept_rows(tmp_path, spec)[0] == rows_of([*segments[:3], *segments[4:]])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     faults=st.lists(

@@ -20,7 +20,7 @@ from algos.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_pl
 from algos.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.train_entries import made_for
 from algos.train_schema import OffPolicyTrainConfig, PPOTrainConfig
-from tasks.config import TaskConfig, config_to_dict
+from tasks.config import GymConfig, TaskConfig, config_to_dict
 from tasks.observation import ObservationSpec
 
 
@@ -151,9 +151,12 @@ def _check_algorithm(config: RunConfig) -> None:
 def _check_clock(config: RunConfig) -> None:
     """Refuses to learn between two steps of real time."""
     if config.synchronous and config.task.is_real_time:
+        key, other = "task.clock=wall", " or task.clock=virtual"
+        if isinstance(config.task, GymConfig):
+            key, other = "task.real_time=true", ""
         raise ValueError(
-            "synchronous must be false with task.clock=wall, got true: acting and learning in one process would stall "
-            "the real-time loop; set synchronous=false or task.clock=virtual"
+            f"synchronous must be false with {key}, got true: acting and learning in one process would stall the "
+            f"real-time loop; set synchronous=false{other}"
         )
 
 

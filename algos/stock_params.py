@@ -82,8 +82,9 @@ def check_stock(config: RunConfig, device: str) -> None:
                 "train.params.config.player is for rl_games' own player; --play goes by play.episodes, play.seed and "
                 "play.deterministic"
             )
-    missing = [key for key in PPO_KEYS if key not in own] if name == PPO_NAME else []
-    if missing:
+    needed = (*PPO_KEYS, *(["kl_threshold"] if own.get("lr_schedule") == "adaptive" else []))
+    missing = [key for key in needed if key not in own]
+    if missing and name == PPO_NAME:
         raise ValueError(f"train.params.config must have {', '.join(missing)} for {PPO_NAME}")
 
 

@@ -1,4 +1,4 @@
-"""One environment of a task as rl_games' own players step it: ``reset()`` returns the observation, ``step`` four values.
+"""One environment as rl_games' own players step it: ``reset()`` returns the observation, ``step`` four values.
 
 ``tasks.registration`` gives it to rl_games as ``env_creator``; everything here uses the Gymnasium environment inside.
 """

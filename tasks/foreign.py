@@ -80,7 +80,7 @@ def leaves(space: spaces.Space, observation: Any, whose: str, name: str = "") ->
         raise WrongValueError(_wrong(observation, f"observation must have the parts of {space}", whose)) from error
     members = _members(space, name)
     if len(entries) != len(members):
-        raise WrongValueError(f"{whose}: the observation must have {len(members)} parts, got {len(entries)}")
+        raise WrongValueError(f"{whose}: observation must have {len(members)} parts, got {len(entries)}")
     for (inner_name, inner), entry in zip(members, entries, strict=True):
         yield from leaves(inner, entry, whose, inner_name)
 
@@ -130,7 +130,7 @@ def _wrong(value: Any, expected: str, whose: str) -> str:
     shown = " ".join(repr(value).split())
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     shape = "" if array is None else f" (shape {list(array.shape)}, {array.dtype})"
-    return f"{whose}: the {expected}, got {shown}{shape}"
+    return f"{whose}: {expected}, got {shown}{shape}"
 
 
 def _boxes(space: spaces.Space, whose: str, name: str = "") -> Iterator[tuple[str, spaces.Box]]:

@@ -199,7 +199,9 @@ def _spec_of(env: gymnasium.Env, env_id: str) -> ObservationSpec:
 def _require_real_time(env: gymnasium.Env, config: GymConfig) -> None:
     """Refuses to take an environment whose time goes on for one that waits."""
     if isinstance(env.unwrapped, RealTimeEnv | RealTimeEnvTS) and not config.real_time:
-        raise ValueError(f"task.id={config.id} is an environment of rtgym, whose time does not stop: set task.real_time=true")
+        raise ValueError(
+            f"task.id={config.id} is an environment of rtgym, whose time does not stop: set task.real_time=true"
+        )
 
 
 def _action_size(space: spaces.Space, env_id: str) -> int:

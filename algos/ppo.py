@@ -324,7 +324,8 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._plain_model().state_dict().items()}
 
     def _plain_model(self) -> nn.Module:
-        return getattr(self.model, "_orig_mod", self.model)
+        """The model that ``torch_compile`` has wrapped, or the model."""
+        return getattr(self.model, "_orig_mod", None) or self.model
 
     def _elapsed_s(self) -> float:
         return self._elapsed_before_s + time.perf_counter() - self._started_s

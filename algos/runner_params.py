@@ -92,8 +92,9 @@ def resolve(config: RunConfig) -> RunConfig:
     """A copy whose ``max_env_steps`` is a number: the train YAML's where it says auto."""
     if config.max_env_steps != "auto":
         return config
-    train = config.train
-    steps = max_env_steps(train) if isinstance(train, Mapping) else train.max_env_steps
+    train = config.train if isinstance(config.train, Mapping) else config_to_dict(config.train)
+    steps = max_env_steps(train)
+    assert steps is not None  # checked
     return replace(config, max_env_steps=steps)
 
 

@@ -44,7 +44,7 @@ class ClassicEnv:
     def step(self, action: np.ndarray) -> tuple[np.ndarray | dict[str, np.ndarray], float, bool, dict[str, Any]]:
         """Acts; ``time_outs`` in the info says whether the episode was truncated."""
         observation, reward, terminated, truncated, info = self.env.step(np.asarray(action))
-        return self._seen(observation), reward, terminated or truncated, {**info, "time_outs": truncated}
+        return self._seen(observation), float(reward), terminated or truncated, {**info, "time_outs": truncated}
 
     def render(self, mode: str = "rgb_array") -> Any:
         """A picture, whatever the mode: nothing here opens a window."""

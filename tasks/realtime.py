@@ -147,7 +147,7 @@ class RealTimeEnv(TaskEnv):
         spec = self.interface.observation_spec
         super().__init__(spec)
         self.action_space = self.interface.get_action_space()
-        fields = self.observation_space.spaces[: len(spec.fields)]
+        fields = [field.space() for field in spec.fields]
         self.observation_space = spaces.Tuple([*fields, *[self.action_space] * spec.act_buf_len])
         self.ep_max_length = _episode_steps(self.interface, config)
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 from typing import Any, ClassVar, Self
@@ -28,7 +27,6 @@ def as_task_interface(interface: TaskInterface | RealTimeGymInterface, config: R
     return interface if isinstance(interface, TaskInterface) else RtgymInterface(interface, config)
 
 
-@functools.cache
 def task_class(interface_class: type[Any]) -> type[RtgymTask]:
     """The class of a task whose interface was written for rtgym, called with no argument, or with ``clock``."""
     return type(interface_class.__name__, (RtgymTask,), {"interface_class": interface_class})
@@ -141,8 +139,8 @@ class RtgymTask(RtgymInterface):
         super().__init__(interface, config)
         if not self._actions.is_bounded("both"):
             raise ValueError(
-                f"{self._whose}: its actions have no bounds ({self._actions}), so that [-1, 1] cannot be mapped to them: "
-                "give the Box of get_action_space() bounds"
+                f"{self._whose}: its actions have no bounds ({self._actions}), so that [-1, 1] cannot be mapped to "
+                "them: give the Box of get_action_space() bounds"
             )
         self._low, self._high = self._actions.low.astype(np.float64), self._actions.high.astype(np.float64)
 

@@ -118,7 +118,7 @@ def main() -> int:
     try:
         run(config, stop)
     except Exception as error:
-        # What is wrong with the game, the link or what an environment returns is said in the message; a traceback adds nothing to it.
+        # What is wrong with the game, the link or a returned value is said in the message; a traceback adds nothing.
         kind = "refused" if isinstance(error, RefusedError | GameError | WrongValueError) else "error"
         answers.write(json.dumps({"kind": kind, "message": str(error), "traceback": traceback.format_exc()}) + "\n")
         answers.flush()

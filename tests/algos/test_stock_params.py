@@ -31,6 +31,10 @@ def stock(**config: Any) -> dict[str, Any]:
     return {**params, "algo": {"name": "a2c_continuous"}, "config": {**own, **config}}
 
 
+def without(values: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
+
+
 def write(folder: Path, params: dict[str, Any], **top: Any) -> str:
     """The word for a folder with the file Stock.yaml."""
     (folder / "own" / "train").mkdir(parents=True, exist_ok=True)
@@ -74,7 +78,7 @@ def test_the_runs_own_words_may_be_repeated_but_not_contradicted(prepared: Any) 
     [
         (
             stock(env_name="mine"),
-            "train.params.config.env_name=mine: the environment is the one of task=; leave env_name",
+            "train.params.config.env_name=mine: the environment is the one of task=; leave",
         ),
         (stock(device="cuda:7"), "train.params.config.device=cuda:7: leave it out and type device=cuda:7"),
         (stock(train_dir="out"), "train.params.config.train_dir=out: leave it out: runs are in"),
@@ -84,7 +88,7 @@ def test_the_runs_own_words_may_be_repeated_but_not_contradicted(prepared: Any) 
         ({**stock(), "algo": {"name": "a2c_discrete"}}, "actions of all tasks are continuous: take a2c_continuous"),
         ({**stock(), "config": {"max_frames": 9, "gamma": 0.9}}, "train.params.config must have num_actors, horizon_l"),
         (
-            {**stock(), "config": {k: v for k, v in stock()["config"].items() if k != "kl_threshold"}},
+            {**stock(), "config": without(stock()["config"], "kl_threshold")},
             "have kl_threshold",
         ),
         (stock(max_epochs=-1), "max_env_steps must be given"),

@@ -43,7 +43,7 @@ class Tutorial(RealTimeGymInterface):
         return spaces.Tuple([spaces.Box(low=-1.0, high=1.0, shape=(1,)) for _ in range(3)])
 
     def get_action_space(self) -> spaces.Box:
-        return spaces.Box(low=np.float32([-2.0, 0.0]), high=np.float32([2.0, 1.0]))
+        return spaces.Box(low=np.array([-2.0, 0.0], np.float32), high=np.array([2.0, 1.0], np.float32))
 
     def get_default_action(self) -> np.ndarray:
         return np.array([1.0, 0.5], dtype="float32")
@@ -104,7 +104,7 @@ def test_the_tutorials_interface_runs_as_it_is_in_its_own_units(clock: str) -> N
     assert env.action_space == interface.get_action_space()
     observation, _ = env.reset(seed=1)
     assert [entry.tolist() for entry in observation] == [[0.0], [0.0], [0.5], [1.0, 0.5], [1.0, 0.5], [1.0, 0.5]]
-    rewards = []
+    rewards: list[Any] = []
     for step in range(1, 6):
         observation, reward, terminated, truncated, info = env.step(np.array([0.25 * step, 0.0]))
         rewards.append(reward)
@@ -160,7 +160,6 @@ def test_what_an_interface_returns_is_checked_and_named(clock: str) -> None:
     env.reset(seed=1)
     with pytest.raises(WrongValueError, match=r"TwoRewards: reward must be one number, got array\(\[0\., 0\.\]\)"):
         env.step(np.zeros(2))
-        env.step(np.zeros(2))
     env.close()
 
 
@@ -197,7 +196,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_as_a_task_actions_are_mapped_to_their_bounds(task: str) -> None:
-    env = tasks.make(task, observation="dict")
+    env: Any = tasks.make(task, observation="dict")
     assert env.action_space == spaces.Box(-1.0, 1.0, (2,), np.float32)
     observation, _ = env.reset(seed=1)
     assert observation["action_2"].tolist() == [0.5, 0.0]
@@ -205,7 +204,7 @@ def test_as_a_task_actions_are_mapped_to_their_bounds(task: str) -> None:
     env.step(np.array([-1.0, 1.0]))
     env.step(np.array([0.0, 0.5]))
     assert env.interface._inner.sent == [[1.0, 0.5], [-2.0, 1.0], [0.0, 0.75]]
-    duck = tasks.make("Duck")
+    duck: Any = tasks.make("Duck")
     assert isinstance(duck.interface._inner.clock, VirtualClock)
 
 

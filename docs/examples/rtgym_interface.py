@@ -31,7 +31,7 @@ class MyRealTimeInterface(RealTimeGymInterface):
     """The tutorial's drone."""
 
     def __init__(self) -> None:
-        self.rc_drone: DummyRCDrone | None = None
+        self.rc_drone: Any = None
         self.target = np.zeros(2, np.float32)
 
     def get_observation_space(self) -> spaces.Tuple:
@@ -57,7 +57,7 @@ class MyRealTimeInterface(RealTimeGymInterface):
         self.target[:] = np.random.default_rng(seed).uniform(-0.5, 0.5, 2)
         return [*self.rc_drone.get_observation(), *self.target], {}
 
-    def get_obs_rew_terminated_info(self) -> tuple[list[Any], float, bool, dict[str, Any]]:
+    def get_obs_rew_terminated_info(self) -> tuple[list[Any], Any, Any, dict[str, Any]]:
         """Minus the distance, until it is less than 1 cm."""
         position = self.rc_drone.get_observation()
         reward = -np.linalg.norm(np.array(position, dtype=np.float32) - self.target)

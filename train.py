@@ -231,6 +231,7 @@ def _start(params: dict[str, Any], role: Role) -> None:
     import algos.registration
     import tasks.registration
     from algos.checkpoint import CheckpointError
+    from tasks.foreign import WrongValueError
     from tasks.remote.launch import WorkerRefused
     from tasks.remote.listener import ListenError
     from tasks.remote.uplink import RefusedError
@@ -243,7 +244,7 @@ def _start(params: dict[str, Any], role: Role) -> None:
     runner.load({"params": params})
     try:
         runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
-    except (CheckpointError, GameError, WorkerRefused, ListenError, RefusedError) as error:
+    except (CheckpointError, GameError, WrongValueError, WorkerRefused, ListenError, RefusedError) as error:
         raise UsageError(str(error)) from error
 
 

@@ -399,7 +399,11 @@ class RemoteSACAgent(BaseAlgorithm):
             TransformedMemory(self.memory, self.transforms),
             storage,
             self.algorithm,
-            make_pace(self.sac_config, self.is_synchronous, self.config["env_config"].get("task") or {}),
+            make_pace(
+                self.sac_config,
+                self.is_synchronous,
+                is_real_time=self.vec_env is not None and self.vec_env.is_real_time,
+            ),
             make_schedule(self.sac_config, int(self.config["max_env_steps"])),
             self,
             self._stop,
@@ -514,17 +518,17 @@ class InProcessEvaluator:
             self._env = None
 
 
-def make_pace(config: OffPolicyConfig, is_synchronous: bool, task: Mapping[str, Any]) -> Pace:
+def make_pace(config: OffPolicyConfig, is_synchronous: bool, *, is_real_time: bool) -> Pace:
     """The pace that a configuration asks for.
 
     Synchronous runs hold one exact ratio: the minimum, which is where a simulator that is faster than its learner
-    settles too, or the maximum when there is no minimum. The wall clock ignores the minimum.
+    settles too, or the maximum when there is no minimum. Real time, which nothing may hold, ignores the minimum.
     """
     low, high = config.min_updates_per_env_step, config.max_updates_per_env_step
     if is_synchronous:
         exact = low if low > 0 else high
         return Pace(exact, exact, config.env_steps_before_training)
-    return Pace(low, high, config.env_steps_before_training, ignore_min=task.get("clock") == "wall")
+    return Pace(low, high, config.env_steps_before_training, ignore_min=is_real_time)
 
 
 def make_schedule(config: OffPolicyConfig, max_env_steps: int) -> LearnerSchedule:
@@ -576,7 +580,8 @@ def make_env(env_name: str, env_config: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"task {env_name!r} is not registered in rl_games; call tasks.registration.register_tasks() first"
         )
-    return configuration["env_creator"](**env_config)
+    # Around it is what rl_games' own players step.
+    return configuration["env_creator"](**env_config).env
 
 
 def env_info(env: Any) -> dict[str, Any]:

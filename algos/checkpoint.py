@@ -95,8 +95,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     content = _read(Path(path))
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"checkpoint {path} was not written by this program (for example by rl_games itself or another project); "
-            "give a .pth file from a folder runs/<run>/nn"
+            f"checkpoint {path} was not written by this program, but for example by another project, or by rl_games "
+            "itself (its sac, or a script), and only a script of rl_games plays those (docs/own_environments.md); give "
+            "a last.pth or best.pth from a folder runs/<run>/nn"
         )
     version = content.get("format_version")
     if version != FORMAT_VERSION:

@@ -19,7 +19,7 @@ class Pace:
         min_updates_per_env_step: Below this ratio no new samples are taken, so that workers on the virtual clock wait.
         max_updates_per_env_step: Above this ratio no update is made: the learner waits for samples.
         env_steps_before_training: Steps that are collected before the first update and do not count in the ratio.
-        ignore_min: True where samples cannot wait (the wall clock, the live game).
+        ignore_min: True where samples cannot wait (real time).
     """
 
     def __init__(

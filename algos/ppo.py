@@ -202,6 +202,10 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             keep_copy(self._nn_path / "last.pth", self._nn_path / f"step_{self.frame:08d}.pth")
         self._plan_next()
 
+    def get_weights(self) -> dict[str, Any]:
+        """rl_games' weights by the names that they have without ``torch_compile``."""
+        return {**super().get_weights(), "model": self._plain_model().state_dict()}
+
     def make_checkpoint(self) -> Checkpoint:
         """The present state."""
         state = self.get_full_state_weights()
@@ -321,7 +325,11 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         save_checkpoint(self._nn_path / "best.pth", self.make_checkpoint())
 
     def _acting_weights(self) -> dict[str, np.ndarray]:
-        return {name: np.array(tensor.cpu().numpy()) for name, tensor in self.model.state_dict().items()}
+        return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._plain_model().state_dict().items()}
+
+    def _plain_model(self) -> nn.Module:
+        """The model that ``torch_compile`` has wrapped, or the model."""
+        return getattr(self.model, "_orig_mod", None) or self.model
 
     def _elapsed_s(self) -> float:
         return self._elapsed_before_s + time.perf_counter() - self._started_s
@@ -421,11 +429,15 @@ class PPOPolicy:
         }
         with torch.random.fork_rng(devices=[]):
             self._model = builder.build(build_config).to(device).eval().requires_grad_(False)
+        self._states: Any = None
+        self.begin_episode()
 
     def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
         """The action for one dict observation, float32, shape (A,), in [-1, 1]."""
+        inputs = {"is_train": False, "prev_actions": None, "obs": self._batch(obs), "rnn_states": self._states}
         with torch.no_grad():
-            result = self._model({"is_train": False, "prev_actions": None, "obs": self._batch(obs), "rnn_states": None})
+            result = self._model(inputs)
+        self._states = result["rnn_states"]
         action = result["mus" if deterministic else "actions"].reshape(-1)
         return action.clamp(-1.0, 1.0).cpu().numpy().astype(np.float32)
 
@@ -435,7 +447,9 @@ class PPOPolicy:
         self.version = version
 
     def begin_episode(self) -> None:
-        """Nothing: the policy has no memory."""
+        """Forgets what a recurrent network remembers."""
+        if self._model.is_rnn():
+            self._states = [state.to(self._device) for state in self._model.get_default_rnn_state()]
 
     def state(self) -> dict[str, Any]:
         """Nothing: samples come from torch's global generator."""

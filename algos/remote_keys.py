@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from algos.schema import RunConfig
-from algos.train_schema import PPOTrainConfig
+from algos.stock_params import is_ppo
 from tasks.remote.config import Launcher
 
 _TRAIN, _WORKER, _SERVER = "train", "worker", "server"
@@ -81,7 +81,7 @@ def _check_far(config: RunConfig) -> None:
         raise ValueError(
             f"synchronous must be false with {key}, got true: a synchronous run acts in its own process only"
         )
-    if isinstance(config.train, PPOTrainConfig):
+    if is_ppo(config.train):
         raise ValueError(
             f"{key} does not fit train={config.choices.train}: PPO steps its environments in lock step, so that every "
             "step would wait for the network; take a SAC file of cfg/train, or leave it out"
@@ -99,7 +99,7 @@ def _check_envs(config: RunConfig) -> None:
     if count == 1:
         return
     reason = None
-    if isinstance(config.train, PPOTrainConfig):
+    if is_ppo(config.train):
         reason = "PPO spreads train.params.config.num_actors over num_workers processes"
     elif config.synchronous:
         reason = "a synchronous run has one environment"

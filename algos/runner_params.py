@@ -17,9 +17,10 @@ from algos.ppo_config import ppo_params
 from algos.registration import RL_GAMES_ALGORITHMS, algorithm_names, network_names, policy_function
 from algos.remote_keys import check_remote
 from algos.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_plain
+from algos.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.train_entries import made_for
 from algos.train_schema import OffPolicyTrainConfig, PPOTrainConfig
-from tasks.config import TaskConfig, config_to_dict
+from tasks.config import GymConfig, TaskConfig, config_to_dict
 from tasks.observation import ObservationSpec
 
 
@@ -42,6 +43,8 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         _check_single_game(config)
     _check_fit(config, spec, train_files)
     _check_network_name(config)
+    if isinstance(config.train, Mapping):
+        check_stock(config, resolve_device("device", config.device))
     _check_replay(config)
     if is_playing and config.play.rules is Rules.league and not isinstance(config.task, TaskConfig):
         raise ValueError(f"play.rules=league scores laps of TrackMania, got task {config.task.name!r}: leave it out")
@@ -89,8 +92,9 @@ def resolve(config: RunConfig) -> RunConfig:
     """A copy whose ``max_env_steps`` is a number: the train YAML's where it says auto."""
     if config.max_env_steps != "auto":
         return config
-    train = config.train
-    steps = train["max_env_steps"] if isinstance(train, Mapping) else train.max_env_steps
+    train = config.train if isinstance(config.train, Mapping) else config_to_dict(config.train)
+    steps = max_env_steps(train)
+    assert steps is not None  # checked
     return replace(config, max_env_steps=steps)
 
 
@@ -113,7 +117,7 @@ def runner_params(
     elif isinstance(config.train, PPOTrainConfig):
         parts = _ppo_parts(config.train)
     else:
-        parts = _plugin_parts(config.train)
+        parts = stock_parts(config.train, int(config.max_env_steps))
     env_config = {**run.pop("env_config"), **parts["config"].pop("env_config", {})}
     return {
         "seed": config.seed,
@@ -121,7 +125,7 @@ def runner_params(
         "algo": parts["algo"],
         "model": parts["model"],
         "network": parts["network"],
-        "config": {**parts["config"], **run, "env_config": env_config},
+        "config": {"name": config.experiment, **parts["config"], **run, "env_config": env_config},
     }
 
 
@@ -141,17 +145,19 @@ def _check_algorithm(config: RunConfig) -> None:
     name, known = algorithm_name(train), (*algorithm_names(), *RL_GAMES_ALGORITHMS)
     if name not in known:
         raise ValueError(f"train.params.algo.name must be one of {', '.join(known)}, got {name!r}")
-    if isinstance(train.get("max_env_steps"), int) or config.max_env_steps != "auto":
-        return
-    raise ValueError(f"max_env_steps must be given: train={config.choices.train} has no train.max_env_steps")
+    if config.max_env_steps == "auto" and max_env_steps(train) is None:
+        raise ValueError(f"max_env_steps must be given: train={config.choices.train} has no train.max_env_steps")
 
 
 def _check_clock(config: RunConfig) -> None:
     """Refuses to learn between two steps of real time."""
     if config.synchronous and config.task.is_real_time:
+        key, other = "task.clock=wall", " or task.clock=virtual"
+        if isinstance(config.task, GymConfig):
+            key, other = "task.real_time=true", ""
         raise ValueError(
-            "synchronous must be false with task.clock=wall, got true: acting and learning in one process would stall "
-            "the real-time loop; set synchronous=false or task.clock=virtual"
+            f"synchronous must be false with {key}, got true: acting and learning in one process would stall the "
+            f"real-time loop; set synchronous=false{other}"
         )
 
 
@@ -242,7 +248,7 @@ def _check_replay(config: RunConfig) -> None:
     """Refuses to start from the stored replay where none is used."""
     if config.checkpoint is None or config.checkpoint_mode is not CheckpointMode.replay:
         return
-    if isinstance(config.train, PPOTrainConfig):
+    if is_ppo(config.train):
         raise ValueError("checkpoint_mode must be resume or weights with PPO, which has no replay, got 'replay'")
     if isinstance(config.train, OffPolicyTrainConfig) and not config.train.params.config.save_replay:
         raise ValueError("train.params.config.save_replay must be true with checkpoint_mode=replay, got false")
@@ -265,6 +271,8 @@ def _off_policy_parts(
         "network": {"name": train.params.algo.name, **network},
         "config": {
             "num_actors": num_envs,
+            "reward_shaper": {},
+            "torch_compile": False,
             "sac": sac,
             "env_config": {
                 "policy": worker_policy(train, spec, inference_device),
@@ -280,21 +288,9 @@ def _ppo_parts(train: PPOTrainConfig) -> dict[str, Any]:
     return {"algo": config_to_dict(train.params.algo), **params}
 
 
-def _plugin_parts(train: Mapping[str, Any]) -> dict[str, Any]:
-    params = train["params"]
-    name = {"name": algorithm_name(train)}
-    return {
-        "algo": name,
-        "model": dict(params.get("model", name)),
-        "network": dict(params.get("network", name)),
-        "config": {"num_actors": 1, **params.get("config", {})},
-    }
-
-
 def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
     device = resolve_device("device", config.device)
     return {
-        "name": config.experiment,
         "full_experiment_name": run_folder.name,
         "train_dir": str(run_folder.parent),
         "env_name": config.task.name,
@@ -315,8 +311,6 @@ def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
         "synchronous": config.synchronous,
         "headless": config.headless,
         "checkpoint_mode": config.checkpoint_mode.name,
-        "reward_shaper": {},
-        "torch_compile": False,
         "play": config_to_dict(config.play),
         "wandb": config_to_dict(config.wandb),
         "full_config": to_plain(config),

@@ -104,8 +104,8 @@ class RtgymConfig:
     """Whether reset() applies the last action of the previous episode instead of the default action."""
     wait_on_done: bool = True
     """Whether the environment pauses by itself at the end of an episode."""
-    ep_max_length: int | str = "auto"
-    """Steps after which an episode is truncated; auto: max(1000, path length / (8 m/s x time step))."""
+    ep_max_length: int | float | str = "auto"
+    """Steps after which an episode is truncated; inf: never; auto: max(1000, path length / (8 m/s x time step))."""
     benchmark: bool = False
     """Whether durations of the parts of a step are measured."""
     benchmark_polyak: float = 0.1
@@ -126,9 +126,10 @@ class RtgymConfig:
             ">= 0",
         )
         _require(self.act_buf_len >= 1, "task.rtgym.act_buf_len", self.act_buf_len, ">= 1")
-        is_auto = self.ep_max_length == "auto"
-        is_number = isinstance(self.ep_max_length, int) and self.ep_max_length >= 1
-        _require(is_auto or is_number, "task.rtgym.ep_max_length", self.ep_max_length, "'auto' or an integer >= 1")
+        steps = self.ep_max_length
+        is_count = isinstance(steps, int) and steps >= 1
+        expected = "'auto', inf or an integer >= 1"
+        _require(steps in ("auto", math.inf) or is_count, "task.rtgym.ep_max_length", steps, expected)
         _require(0 < self.benchmark_polyak <= 1, "task.rtgym.benchmark_polyak", self.benchmark_polyak, "in (0, 1]")
 
 
@@ -385,11 +386,18 @@ class GymConfig(AnyTaskConfig):
     """Arguments of the environment, such as ``{g: 9.81}``."""
     max_episode_steps: int | None = None
     """Steps after which an episode is truncated; null: what the environment is registered with."""
+    real_time: bool = False
+    """Whether its time goes on between two steps, as that of rtgym's environments, so that nothing may hold it."""
 
     def __post_init__(self) -> None:
         _require(bool(self.id), "task.id", self.id, "the id of a Gymnasium environment, such as Pendulum-v1")
         is_limit = self.max_episode_steps is None or self.max_episode_steps >= 1
         _require(is_limit, "task.max_episode_steps", self.max_episode_steps, "null or >= 1")
+
+    @property
+    def is_real_time(self) -> bool:
+        """Whether its steps take their time and must never wait."""
+        return self.real_time
 
 
 def _plain(value: Any) -> Any:

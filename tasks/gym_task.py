@@ -9,22 +9,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
+from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 
 from tasks.config import GymConfig
-from tasks.observation import Field, ObservationSpec
+from tasks.foreign import as_field, fields_of, flag, leaves, number
+from tasks.observation import ObservationSpec
 from tasks.realtime import TaskEnv
 
-OBSERVATION = "observation"
-"""Name of the field of an environment whose observation is one Box."""
-MAX_CHANNELS = 16
-"""A first axis of at most this size, shorter than the last one, holds the channels of an image."""
 MEANT_FOR_TASKS = ("x", "z", "speed_mps", "truncated", "game_lost", "episode_statistics")
 """Infos that mean something else to whoever evaluates a task; an environment's own ones of these names are left out."""
 
@@ -49,18 +47,21 @@ class GymTaskEnv(TaskEnv):
     and length alone: there is no finish and no lap.
     """
 
-    def __init__(self, env: gymnasium.Env, env_id: str) -> None:
+    def __init__(self, env: gymnasium.Env, env_id: str, *, is_real_time: bool = False) -> None:
         """Takes over an environment and closes it in the end.
 
         Args:
             env: Its spaces must suit.
             env_id: What it is called in messages.
+            is_real_time: Whether its time goes on between two steps.
 
         Raises:
             ValueError: Its actions or observations cannot be used.
         """
         super().__init__(_spec_of(env, env_id))
         self.env = env
+        self.is_real_time = is_real_time
+        self._whose = f"task.id={env_id}"
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": env.metadata.get("render_fps") or 30}
         self.ep_max_length = (env.spec.max_episode_steps if env.spec is not None else None) or 0
         assert isinstance(env.action_space, spaces.Box)
@@ -80,6 +81,7 @@ class GymTaskEnv(TaskEnv):
             ValueError: It cannot be made or used.
         """
         with contextlib.closing(_make(config)) as env:
+            _require_real_time(env, config)
             return _spec_of(env, config.id)
 
     @classmethod
@@ -91,7 +93,8 @@ class GymTaskEnv(TaskEnv):
         """
         env = _make(config)
         try:
-            return cls(env, config.id)
+            _require_real_time(env, config)
+            return cls(env, config.id, is_real_time=config.real_time)
         except ValueError:
             env.close()
             raise
@@ -110,15 +113,24 @@ class GymTaskEnv(TaskEnv):
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
         action = self._checked_action(action)
-        observation, reward, terminated, truncated, info = self.env.step(self._scaled(action))
-        self._episode_return += float(reward)
+        observation, any_reward, any_terminated, any_truncated, info = self.env.step(self._scaled(action))
+        reward = number(any_reward, "reward", self._whose)
+        terminated = flag(any_terminated, "terminated", self._whose)
+        truncated = flag(any_truncated, "truncated", self._whose)
+        self._episode_return += reward
         self._num_steps += 1
         told = _forwarded(info)
         if terminated or truncated:
             self._running = False
             told["episode_statistics"] = {"return": self._episode_return, "length": float(self._num_steps)}
         # An end for good cuts the bootstrap, so it goes before the time limit of the same step.
-        return self._fields(observation), float(reward), bool(terminated), bool(truncated and not terminated), told
+        return self._fields(observation), reward, terminated, truncated and not terminated, told
+
+    def wait(self) -> None:
+        """Pauses an environment in real time that can be paused, as rtgym's can."""
+        pause = getattr(self.env.unwrapped, "wait", None)
+        if self.is_real_time and pause is not None:
+            pause()
 
     def render(self) -> np.ndarray | None:
         """A picture, uint8 RGB, shape (h, w, 3); None where the environment or this machine draws none."""
@@ -141,8 +153,8 @@ class GymTaskEnv(TaskEnv):
         return (self._low * (1.0 - share) + self._high * share).astype(self._action_dtype)
 
     def _fields(self, observation: Any) -> tuple[np.ndarray, ...]:
-        leaves = dict(_leaves(self.env.observation_space, observation))
-        return tuple(_as_field(leaves[field.name], field) for field in self.observation_spec.fields)
+        values = dict(leaves(self.env.observation_space, observation, self._whose))
+        return tuple(as_field(values[field.name], field, self._whose) for field in self.observation_spec.fields)
 
 
 def _make(config: GymConfig) -> gymnasium.Env:
@@ -180,10 +192,16 @@ def _pictures(spec: Any) -> dict[str, str]:
 def _spec_of(env: gymnasium.Env, env_id: str) -> ObservationSpec:
     """The fields of an environment, without an action buffer: it does not act late."""
     size = _action_size(env.action_space, env_id)
-    fields = tuple(_field(name, space, env_id) for name, space in _box_spaces(env.observation_space, env_id))
-    if not fields:
-        raise ValueError(f"task.id={env_id}: its observation is empty: {env.observation_space}")
+    fields = fields_of(env.observation_space, f"task.id={env_id}", moves_channels=True)
     return ObservationSpec(fields, action_size=size, act_buf_len=0)
+
+
+def _require_real_time(env: gymnasium.Env, config: GymConfig) -> None:
+    """Refuses to take an environment whose time goes on for one that waits."""
+    if isinstance(env.unwrapped, RealTimeEnv | RealTimeEnvTS) and not config.real_time:
+        raise ValueError(
+            f"task.id={config.id} is an environment of rtgym, whose time does not stop: set task.real_time=true"
+        )
 
 
 def _action_size(space: spaces.Space, env_id: str) -> int:
@@ -212,62 +230,6 @@ def _continuous_kin(env_id: str) -> str:
     if name == "LunarLander":
         return f"{env_id} with task.kwargs.continuous=true"
     return related.get(name, "Pendulum-v1")
-
-
-def _box_spaces(space: spaces.Space, env_id: str, name: str = "") -> Iterator[tuple[str, spaces.Box]]:
-    """Every Box of an observation with the name of its field."""
-    if isinstance(space, spaces.Box):
-        yield name or OBSERVATION, space
-        return
-    if not isinstance(space, spaces.Dict | spaces.Tuple):
-        where = f"its observation {name!r}" if name else "its observation"
-        raise ValueError(
-            f"task.id={env_id}: {where} is {space}; expected a Box, or a Dict or Tuple of them: register an "
-            "environment of your own around it (plugins=[my_file.py]), e.g. with gymnasium.wrappers.FlattenObservation"
-        )
-    for inner_name, inner in _members(space, name):
-        yield from _box_spaces(inner, env_id, inner_name)
-
-
-def _leaves(space: spaces.Space, observation: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every array of an observation with the name of its field."""
-    if isinstance(space, spaces.Box):
-        yield name or OBSERVATION, observation
-        return
-    assert isinstance(space, spaces.Dict | spaces.Tuple)
-    entries = [observation[key] for key in space.spaces] if isinstance(space, spaces.Dict) else observation
-    for (inner_name, inner), entry in zip(_members(space, name), entries, strict=True):
-        yield from _leaves(inner, entry, inner_name)
-
-
-def _members(space: spaces.Dict | spaces.Tuple, name: str) -> list[tuple[str, spaces.Space]]:
-    if isinstance(space, spaces.Dict):
-        return [(f"{name}.{key}" if name else str(key), inner) for key, inner in space.spaces.items()]
-    return [(f"{name or OBSERVATION}_{index}", inner) for index, inner in enumerate(space.spaces)]
-
-
-def _field(name: str, space: spaces.Box, env_id: str) -> Field:
-    if 0 in space.shape:
-        raise ValueError(f"task.id={env_id}: its observation {name!r} is empty: shape {space.shape}")
-    if space.dtype == np.uint8:
-        shape = space.shape
-        if _has_channels_first(shape):
-            shape = (*shape[1:], shape[0])
-        return Field(name, shape or (1,), "uint8", 0.0, 255.0, scale=255.0)
-    low, high = float(np.min(space.low)), float(np.max(space.high))
-    return Field(name, space.shape or (1,), "float32", low, high)
-
-
-def _as_field(value: Any, field: Field) -> np.ndarray:
-    """An array of its own, since environments may write into theirs again."""
-    array = np.array(value, np.dtype(field.dtype))
-    if array.shape != field.shape and field.dtype == "uint8" and _has_channels_first(array.shape):
-        array = np.ascontiguousarray(np.moveaxis(array, 0, -1))
-    return array.reshape(field.shape)
-
-
-def _has_channels_first(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[0] <= MAX_CHANNELS and shape[0] < shape[-1]
 
 
 def _forwarded(info: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from rtgym import RealTimeGymInterface
 
 from tasks.clock import Clock
+from tasks.foreign import flag, number
 from tasks.observation import ObservationSpec
 
 TRUNCATED_KEY = "truncated"
@@ -87,6 +88,10 @@ class TaskInterface(RealTimeGymInterface, ABC):
         """What is applied at the start of an episode."""
         return np.zeros(self.observation_spec.action_size, np.float32)
 
+    def wait(self) -> None:
+        """Rests until the next action: what the default action does. Override it for another way to rest."""
+        self.send_control(self.get_default_action())
+
     def render(self) -> np.ndarray | None:
         """A picture for people, uint8 RGB, shape (h, w, 3); None when the task has none."""
         return None
@@ -96,3 +101,14 @@ class TaskInterface(RealTimeGymInterface, ABC):
 
     def close(self) -> None:
         """Releases the game. Calling it twice is fine."""
+
+
+def capture(interface: TaskInterface) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    """``get_obs_rew_terminated_info`` with a checked reward and end.
+
+    Raises:
+        WrongValueError: One of them is not one number or truth value.
+    """
+    fields, reward, terminated, info = interface.get_obs_rew_terminated_info()
+    whose = type(interface).__name__
+    return fields, number(reward, "reward", whose), flag(terminated, "terminated", whose), info

@@ -19,13 +19,15 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from rtgym import RealTimeGymInterface
 from rtgym.envs.utils.benchmark import Benchmark
 
 from tasks.clock import Clock
 from tasks.config import RtgymConfig
-from tasks.interface import TRUNCATED_KEY, Interrupted, TaskInterface
+from tasks.interface import TRUNCATED_KEY, Interrupted, TaskInterface, capture
 from tasks.observation import ObservationSpec
 from tasks.rtgym_clock import BoundedCall, GuardedInterface, make_rtgym_env
+from tasks.rtgym_interface import as_task_interface
 from tasks.step_times import StepTimes
 
 _POLL_S = 0.1
@@ -40,7 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 def make_wall_env(
-    interface: TaskInterface,
+    interface: TaskInterface | RealTimeGymInterface,
     config: RtgymConfig,
     *,
     implementation: str = "ts",
@@ -50,7 +52,7 @@ def make_wall_env(
     """Builds the environment that runs in real time, through rtgym.
 
     Args:
-        interface: The task, built with a ``WallClock``.
+        interface: The task, built with a ``WallClock``; one written for rtgym is wrapped and keeps its units.
         config: The elastic clock.
         implementation: rtgym's ``v1`` (a thread per step) or ``ts`` (one persistent thread). What is opened once per
             thread, such as a screen capture, is opened at every step with ``v1``.
@@ -75,8 +77,8 @@ class TaskEnv(gymnasium.Env):
     """Whether steps take their time, so that the process should be ``punctual``."""
     traits: ClassVar[tuple[str, ...]] = ()
     """What kind of task it is, general words first: as of a ``TaskInterface``."""
-    ep_max_length: int
-    """Steps after which an episode is truncated; 0: never."""
+    ep_max_length: float
+    """Steps after which an episode is truncated; inf, or 0 where there is no clock: never."""
 
     def __init__(self, observation_spec: ObservationSpec) -> None:
         self.observation_spec = observation_spec
@@ -140,10 +142,14 @@ class RealTimeEnv(TaskEnv):
     entry is the action just passed to step(), which has not acted yet.
     """
 
-    def __init__(self, interface: TaskInterface) -> None:
-        super().__init__(interface.observation_spec)
-        self.interface = interface
-        self.action_space = interface.get_action_space()
+    def __init__(self, interface: TaskInterface | RealTimeGymInterface, config: RtgymConfig) -> None:
+        self.interface = as_task_interface(interface, config)
+        spec = self.interface.observation_spec
+        super().__init__(spec)
+        self.action_space = self.interface.get_action_space()
+        fields = [field.space() for field in spec.fields]
+        self.observation_space = spaces.Tuple([*fields, *[self.action_space] * spec.act_buf_len])
+        self.ep_max_length = _episode_steps(self.interface, config)
 
     def replace_interface(self, interface: TaskInterface) -> None:
         """Puts something around the interface that records or measures its calls."""
@@ -169,7 +175,7 @@ class RealTimeEnv(TaskEnv):
         """Changes when an observation is captured [s] from the next step on."""
         raise NotImplementedError
 
-    def set_ep_max_length(self, ep_max_length: int) -> None:
+    def set_ep_max_length(self, ep_max_length: float) -> None:
         """Changes after how many steps an episode is truncated."""
         raise NotImplementedError
 
@@ -191,7 +197,7 @@ class VirtualTimeEnv(RealTimeEnv):
 
     def __init__(
         self,
-        interface: TaskInterface,
+        interface: TaskInterface | RealTimeGymInterface,
         config: RtgymConfig,
         clock: Clock,
         *,
@@ -201,19 +207,18 @@ class VirtualTimeEnv(RealTimeEnv):
         """Builds the environment.
 
         Args:
-            interface: The task, built with the same ``clock``.
+            interface: The task, built with the same ``clock``; one written for rtgym is wrapped and keeps its units.
             config: The elastic clock; names as in rtgym.
             clock: Virtual time.
             capture_jitter_s: A capture is late by U(0, this), drawn from the seed of the episode.
             inference_time_s: How long the caller's policy takes; a step is late when that exceeds its duration.
         """
-        super().__init__(interface)
+        super().__init__(interface, config)
         self.clock = clock
-        self.ep_max_length = _episode_steps(interface, config)
         self.time_step_duration = config.time_step_duration
         self.start_obs_capture = config.start_obs_capture
         self.time_step_timeout_factor = config.time_step_timeout_factor
-        self.default_action = interface.get_default_action()
+        self.default_action = self.interface.get_default_action()
         self.current_step = 0
         self._config = config
         self._capture_jitter_s = capture_jitter_s
@@ -309,7 +314,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self._end_time_step()
         self.start_obs_capture = start_obs_capture
 
-    def set_ep_max_length(self, ep_max_length: int) -> None:
+    def set_ep_max_length(self, ep_max_length: float) -> None:
         """Changes after how many steps an episode is truncated."""
         self._end_time_step()
         self.ep_max_length = ep_max_length
@@ -357,7 +362,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self.clock.sleep_until(self._capture_at)
         if self._bench is not None:
             self._bench.start_get_obs_time()
-        self._captured = self.interface.get_obs_rew_terminated_info()
+        self._captured = capture(self.interface)
         if self._bench is not None:
             self._bench.end_get_obs_time()
         self._sleep_to_end()
@@ -407,20 +412,19 @@ class WallClockEnv(RealTimeEnv):
 
     def __init__(
         self,
-        interface: TaskInterface,
+        interface: TaskInterface | RealTimeGymInterface,
         config: RtgymConfig,
         implementation: str,
         timeout_s: float,
         reset_timeout_s: float,
     ) -> None:
         """Use ``make_wall_env``."""
-        super().__init__(interface)
+        super().__init__(interface, config)
         self._config = config
         self._timeout_s = timeout_s
         self._reset_timeout_s = reset_timeout_s
-        self._guard = GuardedInterface(interface)
+        self._guard = GuardedInterface(self.interface)
         self._times = StepTimes()
-        self.ep_max_length = _episode_steps(interface, config)
         self._env = make_rtgym_env(implementation, self._guard, config, self.ep_max_length, self._times)
         self._running = False
         self._is_stopping: Callable[[], bool] = lambda: False
@@ -495,7 +499,7 @@ class WallClockEnv(RealTimeEnv):
         """Changes when an observation is captured [s] from the next step on."""
         self._env.set_start_obs_capture(start_obs_capture)
 
-    def set_ep_max_length(self, ep_max_length: int) -> None:
+    def set_ep_max_length(self, ep_max_length: float) -> None:
         """Changes after how many steps an episode is truncated."""
         self._env.set_ep_max_length(ep_max_length)
         self.ep_max_length = ep_max_length
@@ -590,7 +594,7 @@ class WallClockEnv(RealTimeEnv):
             _logger.warning("a call into the game hangs; its thread ends when the call returns, or with the program")
 
 
-def _episode_steps(interface: TaskInterface, config: RtgymConfig) -> int:
-    if isinstance(config.ep_max_length, int):
+def _episode_steps(interface: TaskInterface, config: RtgymConfig) -> float:
+    if not isinstance(config.ep_max_length, str):
         return config.ep_max_length
     return interface.default_episode_steps(config.time_step_duration)

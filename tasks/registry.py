@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from gymnasium import spaces
 
+from tasks import rtgym_interface
 from tasks.clock import VirtualClock, WallClock
 from tasks.config import (
     AnyTaskConfig,
@@ -97,9 +98,9 @@ def register(
 
     Args:
         name: What ``make`` and ``task=`` take.
-        interface: ``module:Class`` of a ``TaskInterface``, for a task in real time, or of a ``TaskEnv`` that waits for
-            its actions, such as a simulator; that needs the class methods ``spec_for(config)``, an ``ObservationSpec``,
-            and ``from_config(config)``, the environment.
+        interface: ``module:Class`` of a ``TaskInterface``, for a task in real time (or of an interface written for
+            rtgym), or of a ``TaskEnv`` that waits for its actions, such as a simulator; that needs the class methods
+            ``spec_for(config)``, an ``ObservationSpec``, and ``from_config(config)``, the environment.
         config_type: Its configuration: ``TaskConfig`` (TrackMania's), a subclass, or one of your own, derived from
             ``RealTimeTaskConfig`` or, for a ``TaskEnv``, from ``AnyTaskConfig``.
         defaults: What differs from the defaults of ``config_type``, as plain data.
@@ -237,8 +238,9 @@ def _entry(name: str) -> TaskEntry:
 
 
 def _task_class(name: str) -> type[Any]:
-    """The registered subclass of ``TaskInterface`` or ``TaskEnv``."""
-    return _named(_entry(name).interface)
+    """The registered subclass of ``TaskInterface`` or ``TaskEnv``; around an interface written for rtgym, one of it."""
+    registered = _named(_entry(name).interface)
+    return registered if hasattr(registered, "spec_for") else rtgym_interface.task_class(registered)
 
 
 def _named(place: str) -> type[Any]:

@@ -21,7 +21,7 @@ from rtgym import RealTimeGymInterface
 from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 
 from tasks.config import RtgymConfig
-from tasks.interface import TRUNCATED_KEY, TaskInterface
+from tasks.interface import TRUNCATED_KEY, TaskInterface, capture
 from tasks.step_times import StepTimes
 
 IMPLEMENTATIONS = ("v1", "ts")
@@ -67,7 +67,7 @@ class RtgymEnv(Protocol):
         """Changes when an observation is captured."""
         ...
 
-    def set_ep_max_length(self, ep_max_length: int) -> None:
+    def set_ep_max_length(self, ep_max_length: float) -> None:
         """Changes after how many steps an episode is truncated."""
         ...
 
@@ -77,7 +77,7 @@ class RtgymEnv(Protocol):
 
 
 def make_rtgym_env(
-    implementation: str, guard: GuardedInterface, config: RtgymConfig, ep_max_length: int, times: StepTimes
+    implementation: str, guard: GuardedInterface, config: RtgymConfig, ep_max_length: float, times: StepTimes
 ) -> RtgymEnv:
     """Builds rtgym's environment.
 
@@ -153,7 +153,7 @@ class GuardedInterface(RealTimeGymInterface):
         reward, terminated, info = 0.0, False, dict[str, Any]()
         try:
             if self.error is None and not self.is_closed:
-                self._last_observation, reward, terminated, info = self.interface.get_obs_rew_terminated_info()
+                self._last_observation, reward, terminated, info = capture(self.interface)
         except Exception as error:
             self.error = error
         self.is_truncated = bool(info.get(TRUNCATED_KEY))
@@ -276,7 +276,7 @@ class _PersistentThreadEnv(_TimedSteps, RealTimeEnvTS):
         self.__dict__["_RealTimeEnvTS__ev_start_ts"].set()
 
 
-def _rtgym_config(interface: RealTimeGymInterface, config: RtgymConfig, ep_max_length: int) -> dict[str, Any]:
+def _rtgym_config(interface: RealTimeGymInterface, config: RtgymConfig, ep_max_length: float) -> dict[str, Any]:
     return {
         "interface": lambda: interface,
         "time_step_duration": config.time_step_duration,

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from tasks.foreign import flag, number
 from tasks.interface import TaskInterface
 from tasks.observation import ObservationSpec
 from tasks.realtime import RealTimeEnv, TaskEnv
@@ -44,6 +45,7 @@ class TaskView(gymnasium.Wrapper):
         super().__init__(env)
         self.observation_spec: ObservationSpec = env.observation_spec
         self._step: Callable[[np.ndarray], Any] = env.step
+        self._whose = type(env).__name__
 
     @property
     def interface(self) -> TaskInterface:
@@ -51,7 +53,7 @@ class TaskView(gymnasium.Wrapper):
         return self.env.interface
 
     @property
-    def ep_max_length(self) -> int:
+    def ep_max_length(self) -> float:
         """Steps after which an episode is truncated."""
         return self.env.ep_max_length
 
@@ -72,7 +74,13 @@ class TaskView(gymnasium.Wrapper):
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One real-time step."""
         observation, reward, terminated, truncated, info = self._step(action)
-        return self.convert(observation), reward, terminated, truncated, info
+        return (
+            self.convert(observation),
+            number(reward, "reward", self._whose),
+            flag(terminated, "terminated", self._whose),
+            flag(truncated, "truncated", self._whose),
+            info,
+        )
 
     def watch(self, stop: Callable[[], bool]) -> None:
         """Has what waits for the game raise ``Interrupted`` soon after ``stop()`` becomes true."""
@@ -110,7 +118,7 @@ class TaskView(gymnasium.Wrapper):
         """Changes when an observation is captured [s] from the next step on."""
         self.env.set_start_obs_capture(start_obs_capture)
 
-    def set_ep_max_length(self, ep_max_length: int) -> None:
+    def set_ep_max_length(self, ep_max_length: float) -> None:
         """Changes after how many steps an episode is truncated."""
         self.env.set_ep_max_length(ep_max_length)
 

@@ -67,6 +67,15 @@ def test_the_drone_flies_on_both_clocks_and_by_name() -> None:
     assert "20 of 20 arrived" in lines[3]
 
 
+def test_rtgyms_tutorial_flies_as_it_is_written() -> None:
+    assert run_example("rtgym_interface.py").endswith("arrived: True\n")
+
+
+def test_a_script_of_rl_games_trains_and_plays_our_task() -> None:
+    lines = run_example("rl_games_script.py").splitlines()
+    assert len([line for line in lines if line.startswith("reward: ") and line.endswith("steps: 50.0")]) == 3
+
+
 def test_the_drone_repeats_its_flight_in_virtual_time(drone: Any) -> None:
     def flight() -> list[float]:
         env = drone.virtual_env()

@@ -41,7 +41,7 @@ class WorkerFailed(RuntimeError):  # noqa: N818 - it names what happened, and re
 
 
 class WorkerRefused(WorkerFailed):
-    """Raised when the game or the link refuses what a worker was told to do; a traceback adds nothing to that."""
+    """Raised when the game, the link or an environment refuses what a worker does; a traceback adds nothing to that."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import gymnasium
 import numpy as np
 from rl_games.common.ivecenv import IVecEnv
 
 from tasks import registry
 from tasks.batch_vecenv import BatchVecEnv
+from tasks.classic_env import ClassicEnv
 from tasks.config import config_from_dict
 from tasks.evaluation import EvaluationReport
 from tasks.plugins import load_plugins, plugin_paths
@@ -221,6 +221,11 @@ class RemoteVecEnv(IVecEnv):
         return {} if self._pool is None else self._pool.launcher.process_ids()
 
     @property
+    def is_real_time(self) -> bool:
+        """Whether the environments run in real time, so that their workers must never be held."""
+        return self._description.is_wall_clock
+
+    @property
     def is_single_game(self) -> bool:
         """Whether the game is there only once, so that this learner must not make an environment itself."""
         return self._description.is_single_game
@@ -368,11 +373,11 @@ def make_vecenv(config_name: str, num_actors: int, **kwargs: Any) -> RemoteVecEn
     return RemoteVecEnv(config_name, num_actors, **kwargs)
 
 
-def env_creator(config_name: str, **kwargs: Any) -> gymnasium.Env:
+def env_creator(config_name: str, **kwargs: Any) -> ClassicEnv:
     """One environment in this process, for rl_games' players; takes the same keyword arguments and ignores the rest."""
-    env = kwargs.get("env") or {}
     load_plugins(kwargs.get("plugins", ()))
-    return EnvSource({"name": config_name, **(kwargs.get("task") or {})}, **env).make()
+    source = EnvSource({"name": config_name, **(kwargs.get("task") or {})}, **(kwargs.get("env") or {}))
+    return ClassicEnv(source.make(), str(kwargs.get("observation", "flat")))
 
 
 def _shares(num_envs: int, num_workers: int) -> list[int]:

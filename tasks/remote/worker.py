@@ -28,6 +28,7 @@ from typing import Any, TextIO
 import gymnasium
 import numpy as np
 
+from tasks.foreign import WrongValueError
 from tasks.game_io import exit_release
 from tasks.game_io.errors import GameError
 from tasks.plugins import load_plugins
@@ -117,8 +118,8 @@ def main() -> int:
     try:
         run(config, stop)
     except Exception as error:
-        # What is wrong with the game or the link is said in the message; a traceback adds nothing to it.
-        kind = "refused" if isinstance(error, RefusedError | GameError) else "error"
+        # What is wrong with the game, the link or a returned value is said in the message; a traceback adds nothing.
+        kind = "refused" if isinstance(error, RefusedError | GameError | WrongValueError) else "error"
         answers.write(json.dumps({"kind": kind, "message": str(error), "traceback": traceback.format_exc()}) + "\n")
         answers.flush()
         return 1

@@ -51,7 +51,10 @@ def test_absent_keys_keep_their_defaults() -> None:
         ({"rtgym": 3}, r"task\.rtgym must be a mapping"),
         ({"game": "simulator"}, r"task\.game must be one of auto, sim, live, got 'simulator'"),
         ({"img_grayscale": 1}, r"task\.img_grayscale must be bool, got 1"),
-        ({"rtgym": {"ep_max_length": 1.5}}, r"task\.rtgym\.ep_max_length must be int or str, got 1\.5"),
+        (
+            {"rtgym": {"ep_max_length": 1.5}},
+            r"task\.rtgym\.ep_max_length must be 'auto', inf or an integer >= 1, got 1\.5",
+        ),
         (
             {"randomization": {"input_delay_ticks": [0, 0.5]}},
             r"task\.randomization\.input_delay_ticks\[1\] must be int",

@@ -19,6 +19,7 @@ import train
 from tasks import registry
 from tasks.config import GymConfig, config_from_dict
 from tasks.evaluation import ClipRecorder, evaluate
+from tasks.foreign import WrongValueError
 from tasks.gym_task import GymTaskEnv
 from tasks.remote.env_source import EnvSource
 from tasks.remote.rollout import Rollout
@@ -38,12 +39,14 @@ class SmallEnv(gymnasium.Env):
         action_space: spaces.Space | None = None,
         length: int = 3,
         fails_to_render: bool = False,
+        returns: dict[str, Any] | None = None,
     ) -> None:
         self.render_mode = render_mode
         self.observation_space = spaces.Box(-2.0, 5.0, (3,)) if observation_space is None else observation_space
         self.action_space = action_space or spaces.Box(np.array([-1.0, 0.0]), np.array([3.0, 0.5]), dtype=np.float64)
         self.length = length
         self.fails_to_render = fails_to_render
+        self.returns = returns or {}
         self.actions: list[np.ndarray] = []
         self.is_closed = False
 
@@ -57,7 +60,9 @@ class SmallEnv(gymnasium.Env):
         self.actions.append(action)
         self.steps += 1
         info = {"x": "not a number", "game_lost": "never", "own": self.steps}
-        return self.observation_space.sample(), 1.5, self.steps == self.length, False, info
+        step = {"observation": self.observation_space.sample(), "reward": 1.5, "truncated": False}
+        step |= {"terminated": self.steps == self.length, **self.returns}
+        return step["observation"], step["reward"], step["terminated"], step["truncated"], info
 
     def render(self) -> np.ndarray:
         if self.fails_to_render:
@@ -206,6 +211,91 @@ def test_terminated_and_truncated_are_those_of_the_environment() -> None:
     env = made(length=2, max_episode_steps=2)
     env.reset(seed=0)
     assert [env.step(np.zeros(2))[2:4] for _ in range(2)] == [(False, False), (True, False)]
+
+
+@pytest.mark.parametrize(
+    ("returns", "expected"),
+    [
+        ({"reward": np.array([2.0])}, (2.0, False, False)),
+        ({"reward": np.array([[2]], np.int64)}, (2.0, False, False)),
+        ({"reward": np.float32(2.0)}, (2.0, False, False)),
+        ({"reward": True}, (1.0, False, False)),
+        ({"terminated": np.array([True]), "truncated": np.array(1)}, (1.5, True, False)),
+        ({"terminated": [0], "truncated": np.array([[True]])}, (1.5, False, True)),
+        ({"observation": [1, 2, 3]}, (1.5, False, False)),
+        ({"observation": np.array([[1, 2, 3]], np.float64)}, (1.5, False, False)),
+    ],
+)
+def test_what_has_one_value_is_that_value(returns: dict[str, Any], expected: tuple[float, bool, bool]) -> None:
+    env = made(returns=returns)
+    env.reset(seed=0)
+    (observation,), *step, info = env.step(np.zeros(2))
+    assert tuple(step) == expected
+    assert [type(value) for value in step] == [float, bool, bool]
+    assert observation.shape == (3,)
+    assert observation.dtype == np.float32
+    assert "observation" not in returns or observation.tolist() == [1.0, 2.0, 3.0]
+    assert expected[1:] == (False, False) or info["episode_statistics"]["return"] == expected[0]
+
+
+@pytest.mark.parametrize(
+    ("returns", "message"),
+    [
+        ({"reward": np.zeros(2)}, r"reward must be one number, got array\(\[0\., 0\.\]\) \(shape \[2\], float64\)"),
+        ({"reward": None}, r"reward must be one number, got None"),
+        ({"reward": "1.0"}, r"reward must be one number, got '1\.0'"),
+        ({"terminated": np.zeros(2, bool)}, r"terminated must be true or false, got array.*shape \[2\], bool"),
+        ({"terminated": "False"}, r"terminated must be true or false, got 'False'"),
+        ({"truncated": None}, r"truncated must be true or false, got None"),
+        ({"observation": np.zeros(4)}, r"observation 'observation' must be numbers of shape \[3\], got .*shape \[4\]"),
+        ({"observation": None}, r"observation 'observation' must be numbers"),
+        ({"observation": np.array(["a", "b", "c"])}, r"observation 'observation' must be numbers"),
+        ({"observation": [[1.0], [2.0, 3.0]]}, r"observation 'observation' must be numbers"),
+    ],
+)
+def test_anything_else_is_named_with_value_and_shape(returns: dict[str, Any], message: str) -> None:
+    env = made(returns=returns)
+    env.reset(seed=0)
+    with pytest.raises(WrongValueError, match=rf"^task\.id=Small-v0: {message}"):
+        env.step(np.zeros(2))
+
+
+def test_pictures_of_another_kind_of_number_are_taken_only_as_bytes() -> None:
+    space = spaces.Box(0, 255, (2, 2), np.uint8)
+    env = made(observation_space=space, returns={"observation": np.full((2, 2), 200)})
+    env.reset(seed=0)
+    assert env.step(np.zeros(2))[0][0].dtype == np.uint8
+    for wrong in (np.full((2, 2), 0.5), np.full((2, 2), 256), np.full((2, 2), -1)):
+        env = made(observation_space=space, returns={"observation": wrong})
+        env.reset(seed=0)
+        with pytest.raises(WrongValueError, match="must be whole numbers from 0 to 255 of shape"):
+            env.step(np.zeros(2))
+
+
+@pytest.mark.parametrize("observation", [{"speed": 1.0}, (1.0,), 3.0])
+def test_an_observation_without_its_parts_is_named(observation: Any) -> None:
+    space = spaces.Dict({"speed": spaces.Box(0.0, 9.0, ()), "way": spaces.Box(0.0, 9.0, ())})
+    env = made(observation_space=space, returns={"observation": observation})
+    env.reset(seed=0)
+    with pytest.raises(WrongValueError, match=r"task\.id=Small-v0: observation must have the parts"):
+        env.step(np.zeros(2))
+
+
+def test_an_environment_in_real_time_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    description = EnvSource({"name": "Gym", "id": SMALL, "real_time": True}).resolved().describe()
+    assert description.is_wall_clock
+    waits: list[int] = []
+    monkeypatch.setattr(SmallEnv, "wait", lambda self: waits.append(1), raising=False)
+    for real_time in (True, False):
+        env = tasks.make("Gym", id=SMALL, real_time=real_time)
+        assert env.is_real_time == real_time
+        env.wait()
+    assert waits == [1]
+
+
+def test_real_time_and_a_synchronous_run_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([*TINY, "task.real_time=true"]) == 2
+    assert "synchronous must be false with task.real_time=true" in capsys.readouterr().err
 
 
 def test_an_episode_is_told_by_return_and_length_and_by_nothing_of_a_drive() -> None:

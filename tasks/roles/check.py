@@ -18,12 +18,15 @@ from tasks.game_io.errors import GameSetupError
 from tasks.pictures import write_png
 from tasks.roles.answer_folder import new_answer_folder
 from tasks.roles.config import CheckConfig
-from tasks.roles.findings import Finding
+from tasks.roles.findings import Finding, Problem
 from tasks.roles.picture_window import PictureWindow
 from tasks.roles.task_check import TaskCheck
 
 FOLDER = "checks"
 """What --headless writes lies in this folder below runs."""
+
+_UNSEEN = (Problem.game_lost, Problem.nothing_seen)
+"""Findings with which there is nothing to judge, or no longer."""
 
 
 def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) -> Path | None:
@@ -39,8 +42,10 @@ def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) ->
         The folder of the pictures and findings.json; None with a window.
 
     Raises:
-        ValueError: This machine cannot look at the game, or the task is not one of TrackMania.
+        ValueError: Nothing was seen of the game, this machine cannot look at it, or the task is not one of TrackMania.
     """
+    if not headless and config != CheckConfig():
+        raise ValueError("keys of check do nothing without --headless: a window stays until it is closed")
     try:
         with TaskCheck(task) as check:
             if headless:
@@ -80,6 +85,9 @@ def _write(check: TaskCheck, config: CheckConfig, runs: Path) -> Path:
     (folder / "findings.json").write_text(_as_json(check, found), encoding="utf-8")
     _say(found)
     sys.stdout.write(f"{folder}\n")
+    unseen = [finding.message for finding in found if finding.problem in _UNSEEN]
+    if unseen:
+        raise ValueError(f"--check could not look at the game: {unseen[0]}")
     return folder
 
 

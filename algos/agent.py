@@ -26,6 +26,7 @@ itself is ``algos.learner``. ``train.py`` hands over this layout (plain data, no
         inference_device: cpu
         num_actors: 1
         max_env_steps: 100000
+        max_updates: null
         synchronous: false
         headless: false                # true: plain lines instead of the live panel
         checkpoint_mode: resume        # resume | weights | replay; used when Runner.run gets a checkpoint
@@ -151,6 +152,7 @@ class RemoteSACAgent(BaseAlgorithm):
             self.config.get("wandb") or {},
             self.config.get("full_config") or {},
             is_headless=bool(self.config.get("headless", False)),
+            max_updates=self.config.get("max_updates"),
         )
         self.algo_observer.after_init(self)
 
@@ -196,10 +198,13 @@ class RemoteSACAgent(BaseAlgorithm):
             self._resume(checkpoint, set_epoch)
         elif mode == "replay":
             self._take_replay()
+        limit = self.config.get("max_updates")
+        if limit is not None and self.epoch_num >= limit:
+            raise CheckpointError(f"{fn} has {self.epoch_num} updates, all of max_updates={limit}: raise max_updates")
         logger.info("%s of %s: %d steps, %d replay rows", mode, fn, self.frame, len(self.memory))
 
     def train(self) -> tuple[float, int]:
-        """Learns until ``max_env_steps`` or Ctrl-C.
+        """Learns until ``max_env_steps``, ``max_updates`` or Ctrl-C.
 
         Returns:
             Mean return of the newest episodes and the number of updates, as rl_games' agents do.
@@ -386,7 +391,7 @@ class RemoteSACAgent(BaseAlgorithm):
             storage,
             self.algorithm,
             make_pace(self.sac_config, self.is_synchronous, self.config["env_config"].get("task") or {}),
-            make_schedule(self.sac_config, int(self.config["max_env_steps"])),
+            make_schedule(self.sac_config, int(self.config["max_env_steps"]), self.config.get("max_updates")),
             self,
             self._stop,
         )
@@ -538,11 +543,12 @@ def make_pace(config: OffPolicyConfig, is_synchronous: bool, task: Mapping[str, 
     return Pace(low, high, config.env_steps_before_training, ignore_min=task.get("clock") == "wall")
 
 
-def make_schedule(config: OffPolicyConfig, max_env_steps: int) -> LearnerSchedule:
+def make_schedule(config: OffPolicyConfig, max_env_steps: int, max_updates: int | None = None) -> LearnerSchedule:
     """When the learner does what."""
     return LearnerSchedule(
         batch_size=config.batch_size,
         max_env_steps=max_env_steps,
+        max_updates=max_updates,
         update_model_interval=config.update_model_interval,
         log_interval=config.log_interval,
         evaluation_interval=config.evaluation_interval,

@@ -129,6 +129,8 @@ class LearnerSchedule:
     evaluation_seeds: tuple[int, ...]
     checkpoint_interval: int
     """Environment steps between two periodic checkpoints; 0: none."""
+    max_updates: int | None = None
+    """Updates at which it ends too; None: no such limit."""
     save_period_s: float = 60.0
     """Seconds between two saves of the newest state."""
     warm_up_log_period_s: float = 2.0
@@ -203,7 +205,7 @@ class Learner:
         return self._version
 
     def run(self) -> None:
-        """Learns until ``max_env_steps`` or ``stop``; then evaluates once more unless stopped, and saves."""
+        """Learns until a limit of the schedule or ``stop``; then evaluates once more unless stopped, and saves."""
         self._start()
         while not self._stop.is_set() and not self._is_finished():
             self.turn()
@@ -277,6 +279,8 @@ class Learner:
             self.publish()
 
     def _is_finished(self) -> bool:
+        if self._schedule.max_updates is not None and self.pace.updates >= self._schedule.max_updates:
+            return True
         if self.pace.env_steps < self._schedule.max_env_steps:
             return False
         return not self.pace.may_update() if self._source.acts_on_demand else self.pace.may_receive()

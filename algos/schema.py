@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any
 
 from algos.config import DebugConfig
+from algos.config_errors import unknown_key
 from algos.train_schema import REQUIRED, TRAIN_SCHEMAS, section_types
 from tasks.command_line import Role
 from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
@@ -142,6 +143,8 @@ class RunConfig:
         metadata=acts_in(Role.train, instead={Role.worker: "worker.episodes", Role.benchmark: "benchmark.steps"}),
     )
     """Environment steps at which training ends by itself; auto: the train YAML's."""
+    max_updates: int | None = field(default=None, metadata=acts_in(Role.train))
+    """Updates at which training ends by itself, where that comes first; null: no such limit. Not for PPO."""
     num_workers: int = field(default=1, metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"}))
     """Worker processes that the learner starts; 0: none, all join from elsewhere (remote.listen or remote.relay)."""
     launcher: Launcher = field(default=Launcher.local, metadata=acts_in(Role.train))
@@ -180,7 +183,9 @@ class RunConfig:
     """Which files were chosen; recorded, not to be set."""
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, ">= 0")
+        _require(self.seed >= 0, "seed", self.seed, ">= 0 (none stands for a random one: a run shall be repeatable)")
+        is_limit = self.max_updates is None or self.max_updates >= 1
+        _require(is_limit, "max_updates", self.max_updates, "null or >= 1")
         _require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")
         for name in ("device", "inference_device"):
             value = getattr(self, name)
@@ -230,7 +235,7 @@ def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
     top = {key: value for key, value in plain.items() if key not in ("task", "train")}
     unknown = sorted(set(top) - set(RunConfig.__dataclass_fields__))
     if unknown:
-        raise ValueError(f"unknown key {unknown[0]}; expected one of: {', '.join(RunConfig.__dataclass_fields__)}")
+        raise ValueError(unknown_key(unknown[0], RunConfig.__dataclass_fields__))
     config = config_from_dict(RunConfig, {**top, "task": None, "train": None}, "config")
     config.task, config.train = task, train
     return config

@@ -29,6 +29,7 @@ ALGOS_MAY_IMPORT = {
     "tasks.config",
     "tasks.course",
     "tasks.evaluation",
+    "tasks.habits",
     "tasks.key_roles",
     "tasks.pictures",
     "tasks.remote.config",

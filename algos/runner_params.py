@@ -261,8 +261,13 @@ def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
 
 
 def _check_replay(config: RunConfig) -> None:
-    """Refuses to start from the stored replay where none is used."""
-    if config.checkpoint is None or config.checkpoint_mode is not CheckpointMode.replay:
+    """Refuses to start from what is not there: a checkpoint, or the stored replay of one."""
+    if config.checkpoint is None and config.checkpoint_mode is not CheckpointMode.resume:
+        raise ValueError(
+            f"checkpoint_mode={config.checkpoint_mode.name} does nothing without a checkpoint: add --checkpoint FILE, "
+            "or leave it out"
+        )
+    if config.checkpoint_mode is not CheckpointMode.replay:
         return
     if isinstance(config.train, PPOTrainConfig):
         raise ValueError("checkpoint_mode must be resume or weights with PPO, which has no replay, got 'replay'")

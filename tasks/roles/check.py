@@ -25,9 +25,6 @@ from tasks.roles.task_check import TaskCheck
 FOLDER = "checks"
 """What --headless writes lies in this folder below runs."""
 
-_UNSEEN = (Problem.game_lost, Problem.nothing_seen)
-"""Findings with which there is nothing to judge, or no longer."""
-
 
 def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) -> Path | None:
     """Looks at a task's observation.
@@ -42,7 +39,7 @@ def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) ->
         The folder of the pictures and findings.json; None with a window.
 
     Raises:
-        ValueError: Nothing was seen of the game, this machine cannot look at it, or the task is not one of TrackMania.
+        ValueError: The game was lost at the end, this machine cannot look at it, or the task is not one of TrackMania.
     """
     if not headless and config != CheckConfig():
         raise ValueError("keys of check do nothing without --headless: a window stays until it is closed")
@@ -85,9 +82,8 @@ def _write(check: TaskCheck, config: CheckConfig, runs: Path) -> Path:
     (folder / "findings.json").write_text(_as_json(check, found), encoding="utf-8")
     _say(found)
     sys.stdout.write(f"{folder}\n")
-    unseen = [finding.message for finding in found if finding.problem in _UNSEEN]
-    if unseen:
-        raise ValueError(f"--check could not look at the game: {unseen[0]}")
+    if not check.looks or any(finding.problem is Problem.game_lost for finding in found):
+        raise ValueError(f"--check could not look at the game: {found[0].message}")
     return folder
 
 

@@ -257,12 +257,17 @@ def test_the_window_drives_until_it_is_closed(no_screen: None, monkeypatch: pyte
 def test_laps_are_recorded_as_asked_for(no_screen: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tasks.roles.picture_window.PictureWindow.show", lambda *_: None)
     monkeypatch.setattr("tasks.roles.picture_window.PictureWindow.events", lambda _: WindowEvents(wants_quit=True))
-    recorders: list[RecordConfig] = []
-    monkeypatch.setattr(drive, "Recorder", lambda config: recorders.append(config) or Recorder(config))
+    recorded: list[RecordConfig] = []
+
+    def recorder(config: RecordConfig) -> Recorder:
+        recorded.append(config)
+        return Recorder(config)
+
+    monkeypatch.setattr(drive, "Recorder", recorder)
     wanted = RecordConfig(name="mine", min_length_m=7.0)
     drive.run(task("TM20Full"), DriveConfig(record=True), wanted, headless=False, runs=tmp_path)
-    assert recorders
-    assert all(config is wanted for config in recorders)
+    assert recorded
+    assert all(config is wanted for config in recorded)
     with pytest.raises(ValueError, match=r"keys of record do nothing here without drive\.record=true"):
         drive.run(task("TM20Full"), DriveConfig(), wanted, headless=False, runs=tmp_path)
 

@@ -11,6 +11,7 @@ import train
 from algos.role_keys import check_roles
 from algos.schema import TASK_SCHEMAS, RunConfig, to_plain
 from algos.train_schema import TRAIN_SCHEMAS
+from algos.worker_words import SHARED_KEYS
 from tasks.command_line import Role
 from tasks.key_roles import CONFIGURED
 
@@ -136,6 +137,13 @@ def test_files_may_be_chosen_and_groups_taken_away_in_every_role(role: Role) -> 
 )
 def test_the_message_says_what_to_do(role: Role, words: list[str], message: str) -> None:
     assert message in refusal(config(), role, *words)
+
+
+def test_a_worker_takes_every_word_that_its_learner_shows() -> None:
+    run = config()
+    shown = [key for key in leaves(to_plain(run)) if any(f"{key}.".startswith(f"{above}.") for above in SHARED_KEYS)]
+    assert "train.params.network.random_shift" in shown
+    assert refusal(run, Role.worker, *(f"{key}=null" for key in shown)) == ""
 
 
 def test_the_player_of_another_algorithm_is_given_all_that_training_takes() -> None:

@@ -159,8 +159,8 @@ class RunConfig:
     """Registered names or "module:Class" of rl_games AlgoObservers."""
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata=acts_in(Role.train))
     """Weights & Biases."""
-    play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.play))
-    """What --play does."""
+    play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
+    """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
     record: RecordConfig = field(default_factory=RecordConfig, metadata=acts_in(Role.record, Role.drive))
     """What --record does."""
     drive: DriveConfig = field(default_factory=DriveConfig, metadata=acts_in(Role.drive))

@@ -43,7 +43,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 @pytest.fixture(scope="module")
 def params(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a run whose command line had these words."""
-    words = ["task=TM20Lidar", "task.game=sim", "task.track=short", "task.img_hist_len=2", "seed=7"]
+    words = ["task=TM20Lidar", "task.game=sim", "task.track=short", "task.img_hist_len=2", "seed=7", "play.episodes=3"]
     words += ["train.params.config.batch_size=32", "train.params.network.hidden=[8,8]"]
     with pytest.MonkeyPatch.context() as monkeypatch:
         return starter(tmp_path_factory.mktemp("stored"), monkeypatch)(*words)
@@ -95,7 +95,7 @@ def test_the_checkpoint_alone_is_enough(start: Start, stored: Path) -> None:
     assert config["env_config"]["task"]["img_hist_len"] == 2
     assert config["sac"]["batch_size"] == 32
     assert params["network"]["hidden"] == [8, 8]
-    assert config["play"]["episodes"] == 10
+    assert config["play"]["episodes"] == 3
 
 
 def test_only_what_is_typed_goes_before_the_stored_configuration(start: Start, stored: Path) -> None:

@@ -43,7 +43,7 @@ ROLES = {
     "plugins": EVERYWHERE,
     "observers": "train",
     "wandb": "train",
-    "play": "play",
+    "play": "train play",
     "record": "record drive",
     "record.driver": "record",
     "drive": "drive",
@@ -123,8 +123,17 @@ def test_files_may_be_chosen_and_groups_taken_away_in_every_role(role: Role) -> 
             "max_env_steps does nothing with --play: it belongs to training, leave it out; "
             "seed does nothing with --play: use play.seed",
         ),
-        (Role.train, ["play.seed=3"], "play.seed does nothing in training: it belongs to --play, leave it out"),
-        (Role.train, ["play={seed:3}"], "play.seed does nothing in training: it belongs to --play, leave it out"),
+        (Role.check, ["play.seed=3"], "play.seed does nothing with --check: it belongs to training and --play, leave"),
+        (
+            Role.check,
+            ["play={seed:3}"],
+            "play.seed does nothing with --check: it belongs to training and --play, leave",
+        ),
+        (
+            Role.train,
+            ["check.seconds=3"],
+            "check.seconds does nothing in training: it belongs to --check, leave it out",
+        ),
         (Role.train, ["remote.address=a:1"], "remote.address does nothing in training: it belongs to --worker"),
         (Role.train, ["worker.expert=true"], "worker.expert does nothing in training: it belongs to --worker"),
         (Role.worker, ["remote.listen=a:1"], "it belongs to training and --server, leave it out"),

@@ -124,6 +124,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
 
     from algos.remote_keys import check_remote
+    from algos.role_keys import check_roles
     from algos.schema import typed
     from algos.stored_config import start_from
     from tasks import registry
@@ -134,8 +135,10 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
         plain = start_from(plain, words, is_playing=role is not Role.train)
     load_plugins(plain["plugins"])
     config = typed(plain, type(registry.default_config(plain["task"]["name"])))
+    check_roles(config, role, words)
     check_remote(config, role.name)
-    config.task = registry.resolve_game(config.task)
+    if role is not Role.server:  # it drives nothing
+        config.task = registry.resolve_game(config.task)
     return config
 
 

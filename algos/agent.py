@@ -26,6 +26,7 @@ itself is ``algos.learner``. ``train.py`` hands over this layout (plain data, no
         inference_device: cpu
         num_actors: 1
         max_env_steps: 100000
+        max_updates: null
         synchronous: false
         headless: false                # true: plain lines instead of the live panel
         checkpoint_mode: resume        # resume | weights | replay; used when Runner.run gets a checkpoint
@@ -153,6 +154,7 @@ class RemoteSACAgent(BaseAlgorithm):
             self.config.get("wandb") or {},
             self.config.get("full_config") or {},
             is_headless=bool(self.config.get("headless", False)),
+            max_updates=self.config.get("max_updates"),
         )
         self.algo_observer.after_init(self)
 
@@ -195,7 +197,7 @@ class RemoteSACAgent(BaseAlgorithm):
         if mode == "resume" and set_epoch:
             self.learner.load_counters(checkpoint.counters)
             if self.learner.is_finished:
-                raise nothing_left(fn, self.frame, int(self.config["max_env_steps"]))
+                raise self._nothing_left(fn)
         if mode != "weights":
             self._open_storage(_replay_directory(fn))
         if mode == "resume":
@@ -207,7 +209,7 @@ class RemoteSACAgent(BaseAlgorithm):
         logger.info("%s of %s: %d steps, %d replay rows%s", mode, fn, self.frame, len(self.memory), kept)
 
     def train(self) -> tuple[float, int]:
-        """Learns until ``max_env_steps`` or Ctrl-C.
+        """Learns until ``max_env_steps``, ``max_updates`` or Ctrl-C.
 
         Returns:
             Mean return of the newest episodes and the number of updates, as rl_games' agents do.
@@ -404,7 +406,7 @@ class RemoteSACAgent(BaseAlgorithm):
                 self.is_synchronous,
                 is_real_time=self.vec_env is not None and self.vec_env.is_real_time,
             ),
-            make_schedule(self.sac_config, int(self.config["max_env_steps"])),
+            make_schedule(self.sac_config, int(self.config["max_env_steps"]), self.config.get("max_updates")),
             self,
             self._stop,
         )
@@ -464,6 +466,12 @@ class RemoteSACAgent(BaseAlgorithm):
         if self.memory.num_transitions == 0:
             raise CheckpointError(f"checkpoint_mode=replay: there is no stored replay in {self.storage.directory}")
         self.learner.pace.restart_ratio(available_env_steps=len(self.memory))
+
+    def _nothing_left(self, path: str) -> CheckpointError:
+        max_updates = self.config.get("max_updates")
+        if max_updates is not None and self.epoch_num >= max_updates:
+            return nothing_left(path, f"{self.epoch_num} updates", "max_updates", max_updates)
+        return nothing_left(path, f"{self.frame} steps", "max_env_steps", int(self.config["max_env_steps"]))
 
     def _why_nothing_is_learned(self) -> str:
         config = self.sac_config
@@ -531,11 +539,12 @@ def make_pace(config: OffPolicyConfig, is_synchronous: bool, *, is_real_time: bo
     return Pace(low, high, config.env_steps_before_training, ignore_min=is_real_time)
 
 
-def make_schedule(config: OffPolicyConfig, max_env_steps: int) -> LearnerSchedule:
+def make_schedule(config: OffPolicyConfig, max_env_steps: int, max_updates: int | None = None) -> LearnerSchedule:
     """When the learner does what."""
     return LearnerSchedule(
         batch_size=config.batch_size,
         max_env_steps=max_env_steps,
+        max_updates=max_updates,
         update_model_interval=config.update_model_interval,
         log_interval=config.log_interval,
         evaluation_interval=config.evaluation_interval,
@@ -629,17 +638,18 @@ def require_playable(
     require_fit(replace(checkpoint, observation_spec=stored.to_json()), path, spec.visible, name)
 
 
-def nothing_left(path: str | os.PathLike[str], env_steps: int, max_env_steps: int) -> CheckpointError:
+def nothing_left(path: str | os.PathLike[str], done: str, key: str, limit: int) -> CheckpointError:
     """The refusal to resume a run that has ended.
 
     Args:
         path: The checkpoint.
-        env_steps: Its environment steps.
-        max_env_steps: Steps at which training ends.
+        done: What it has, such as "4022 steps".
+        key: Which key ends training.
+        limit: Its value.
     """
     return CheckpointError(
-        f"checkpoint {path} has made {env_steps} steps and max_env_steps is {max_env_steps}: nothing is left to do. "
-        "Raise max_env_steps to go on, or take only the networks with checkpoint_mode=weights"
+        f"checkpoint {path} has made {done} and {key} is {limit}: nothing is left to do. "
+        f"Raise {key} to go on, or take only the networks with checkpoint_mode=weights"
     )
 
 

@@ -14,6 +14,8 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+from tasks.habits import key_here
+
 MAX_OPTIONS = 8
 """Options of a group that a message lists; the most alike."""
 
@@ -39,7 +41,10 @@ def explain(error: BaseException) -> str:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The message for a key that does not exist, with its nearest neighbour and all that exist beside it."""
+    """The message for a key that does not exist: our word for another project's, else what is near and beside it."""
+    here = key_here(key)
+    if here is not None:
+        return f"unknown key {key}; here: {here}"
     parent, _, name = key.rpartition(".")
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)

@@ -32,6 +32,7 @@ RATE_WINDOW_S = 60.0
 REDRAW_INTERVAL_S = 0.25
 
 STEPS_TAG = "time/env_steps"
+UPDATES_TAG = "time/updates"
 RETURN_TAG = "rollout/return"
 EVALUATED_RETURN_TAG = "evaluation/return"
 FINISH_TAGS = ("rollout/finish_rate", "evaluation/finish_rate")
@@ -62,7 +63,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("evaluated lap", "evaluation/lap_time_s", "{:.2f} s"),
     ),
     "learning": (
-        Metric("updates", "time/updates", "{:,.0f}"),
+        Metric("updates", UPDATES_TAG, "{:,.0f}"),
         Metric("updates per step", "time/update_ratio", "{:.2f}", plain=True),
         Metric("replay", "rollout/replay_size", "{:,.0f}", plain=True),
         Metric("Q", "train/q_mean", "{:.2f}"),
@@ -108,6 +109,7 @@ class Console:
     Args:
         total_env_steps: Environment steps at which training ends; 0: no end.
         title: Name of the run.
+        total_updates: Updates at which it ends too; 0: no such end.
         interval_s: Time between plain lines when there is no panel [s].
         stream: Where to write; default: stdout.
         clock: Monotonic time [s].
@@ -119,6 +121,7 @@ class Console:
         total_env_steps: int,
         title: str,
         *,
+        total_updates: int = 0,
         interval_s: float = 10.0,
         stream: IO[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -127,6 +130,7 @@ class Console:
         from rich.console import Console as RichConsole
 
         self._total = total_env_steps
+        self._total_updates = total_updates
         self._title = title
         self._interval_s = interval_s
         self._stream = stream if stream is not None else sys.stdout
@@ -138,7 +142,7 @@ class Console:
         self._returns: deque[float] = deque(maxlen=20_000)
         self._best_lap_s = math.inf
         self._best_return = -math.inf
-        self._step_marks: deque[tuple[float, float]] = deque()
+        self._marks: deque[tuple[float, float]] = deque()
         self._rich: RichConsole = RichConsole(file=self._stream)
         self._is_live = not is_plain and self._rich.is_terminal and not self._rich.is_dumb_terminal
         self._live: Live | None = None
@@ -160,7 +164,7 @@ class Console:
         self._best_lap_s = min([self._best_lap_s, *(known[tag] for tag in LAP_TAGS if tag in known)])
         self._best_return = max(self._best_return, known.get(EVALUATED_RETURN_TAG, -math.inf))
         if STEPS_TAG in known:
-            self._mark_steps(known[STEPS_TAG])
+            self._mark()
         if self._clock() >= self._next_s:
             self._show()
 
@@ -191,18 +195,23 @@ class Console:
 
     def time_left_s(self) -> float:
         """Estimate from the rate of the last minute [s]; NaN when there is no end or no rate yet."""
-        if not self._total or len(self._step_marks) < 2:
+        if len(self._marks) < 2:
             return math.nan
-        (first_s, first), (last_s, last) = self._step_marks[0], self._step_marks[-1]
+        (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
         if last <= first or last_s <= first_s:
             return math.nan
-        return max(0.0, self._total - last) * (last_s - first_s) / (last - first)
+        return max(0.0, 1.0 - last) * (last_s - first_s) / (last - first)
 
-    def _mark_steps(self, steps: float) -> None:
+    def _share(self) -> float:
+        """Part of the training that is done, by the end that is nearest; 0 where there is none."""
+        ends = ((STEPS_TAG, self._total), (UPDATES_TAG, self._total_updates))
+        return max((self._values.get(tag, 0.0) / total for tag, total in ends if total), default=0.0)
+
+    def _mark(self) -> None:
         now = self._clock()
-        self._step_marks.append((now, steps))
-        while len(self._step_marks) > 2 and now - self._step_marks[1][0] >= RATE_WINDOW_S:
-            self._step_marks.popleft()
+        self._marks.append((now, self._share()))
+        while len(self._marks) > 2 and now - self._marks[1][0] >= RATE_WINDOW_S:
+            self._marks.popleft()
 
     def _show(self) -> None:
         if self._is_closed:
@@ -242,7 +251,10 @@ class Console:
         steps = self._values.get(STEPS_TAG, 0.0)
         if not self._total:
             return f"{steps:,.0f} steps"
-        return f"{steps:,.0f} of {self._total:,} steps ({min(1.0, steps / self._total):.0%})"
+        text = f"{steps:,.0f} of {self._total:,} steps"
+        if self._total_updates:
+            text += f", {self._values.get(UPDATES_TAG, 0.0):,.0f} of {self._total_updates:,} updates"
+        return f"{text} ({min(1.0, self._share()):.0%})"
 
     def _panel(self) -> RenderableType:
         from rich.panel import Panel
@@ -257,7 +269,6 @@ class Console:
         times = f"elapsed {duration(self._clock() - self._start_s)}"
         if self._total:
             times += f"   left {duration(self.time_left_s())}"
-        steps = min(self._values.get(STEPS_TAG, 0.0), self._total or 1)
         columns = Table.grid(expand=True, padding=(0, 2))
         for _ in GROUPS:
             columns.add_column(ratio=1)
@@ -271,7 +282,7 @@ class Console:
         body.add_column()
         body.add_row(head)
         if self._total:
-            body.add_row(ProgressBar(total=self._total, completed=steps))
+            body.add_row(ProgressBar(total=1.0, completed=min(1.0, self._share())))
         for row in (Text(times, style="dim"), "", columns, "", spark):
             body.add_row(row)
         workers = worker_table.table(self._workers)

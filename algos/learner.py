@@ -129,6 +129,8 @@ class LearnerSchedule:
     evaluation_seeds: tuple[int, ...]
     checkpoint_interval: int
     """Environment steps between two periodic checkpoints; 0: none."""
+    max_updates: int | None = None
+    """Updates at which it ends too; None: no such limit."""
     save_period_s: float = 60.0
     """Seconds between two saves of the newest state."""
     warm_up_log_period_s: float = 2.0
@@ -204,7 +206,9 @@ class Learner:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are driven and the updates that are owed for them are made."""
+        """Whether all updates are made, or all steps are driven and the updates that are owed for them are made."""
+        if self._schedule.max_updates is not None and self.pace.updates >= self._schedule.max_updates:
+            return True
         if self.pace.env_steps < self._schedule.max_env_steps:
             return False
         return not self.pace.may_update() if self._source.acts_on_demand else self.pace.may_receive()
@@ -215,7 +219,7 @@ class Learner:
         return not self.pace.may_update_at(self._schedule.max_env_steps)
 
     def run(self) -> None:
-        """Learns until ``max_env_steps`` or ``stop``; then evaluates once more unless stopped, and saves."""
+        """Learns until a limit of the schedule or ``stop``; then evaluates once more unless stopped, and saves."""
         self._start()
         while not self._stop.is_set() and not self.is_finished:
             self.turn()

@@ -126,7 +126,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
         self.last_lr = float(checkpoint.algorithm_state["last_lr"])
         if self.frame >= int(self.config["max_env_steps"]):
-            raise nothing_left(fn, self.frame, int(self.config["max_env_steps"]))
+            raise nothing_left(fn, f"{self.frame} steps", "max_env_steps", int(self.config["max_env_steps"]))
         self._best = newest_best(self._nn_path, checkpoint.best)
         self._num_episodes = int(checkpoint.counters["episodes"])
         self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])

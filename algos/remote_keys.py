@@ -1,7 +1,7 @@
-"""Which keys of ``remote``, ``worker``, ``ray`` and ``launcher`` a role takes, and what they allow.
+"""What the keys of ``remote``, ``worker``, ``ray`` and ``launcher`` allow, and which of them need each other.
 
-A key that would do nothing in the role that was asked for is refused, by its name and with the role that it belongs to.
-Called by ``train.py`` and ``runner_params`` before anything is started.
+Which role takes which key is said beside its field (``tasks.key_roles``). Called by ``train.py`` and ``runner_params``
+before anything is started.
 """
 
 from __future__ import annotations
@@ -17,19 +17,11 @@ from algos.stock_params import is_ppo
 from tasks.remote.config import Launcher
 
 _TRAIN, _WORKER, _SERVER = "train", "worker", "server"
-_WHO = {_TRAIN: "training", _WORKER: "--worker", _SERVER: "--server"}
 _LISTENING = ("remote.listen", "remote.max_workers", "remote.max_message_mb")
-_SECURED = ("remote.credentials", "remote.insecure")
-_TAKEN = {
-    _TRAIN: {*_LISTENING, *_SECURED, "remote.relay", "worker.envs_per_worker", "launcher", "ray.*"},
-    _WORKER: {*_SECURED, "remote.address", "remote.max_message_mb", "worker.*"},
-    _SERVER: {*_LISTENING, *_SECURED, "remote.spool", "remote.spool_mb"},
-}
-"""Keys that each role takes; no other role takes any."""
 
 
 def check_remote(config: RunConfig, role: str) -> None:
-    """Refuses keys of remote training that do nothing in this role, or contradict each other.
+    """Refuses keys of remote training that miss or contradict each other in this role.
 
     Args:
         config: The configuration; its game may still be ``auto``.
@@ -38,10 +30,6 @@ def check_remote(config: RunConfig, role: str) -> None:
     Raises:
         ValueError: Naming the key, its value and what to do.
     """
-    for key, value in _changed_keys(config):
-        if not _takes(role, key):
-            others = " and ".join(_WHO[other] for other in _TAKEN if _takes(other, key))
-            raise ValueError(f"{key}={value} does nothing here: it belongs to {others}; leave it out")
     if role == _TRAIN:
         _check_training(config)
     elif role == _WORKER and config.remote.address is None:
@@ -138,8 +126,3 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value.name if isinstance(value, Enum) else value)
-
-
-def _takes(role: str, key: str) -> bool:
-    taken = _TAKEN.get(role, set())
-    return key in taken or f"{key.partition('.')[0]}.*" in taken

@@ -39,6 +39,7 @@ class RunLog:
         wandb: ``enabled``, ``project``, ``entity``, ``run_name``; empty: off.
         full_config: What is recorded with the run.
         is_headless: True shows plain lines instead of the live panel.
+        max_updates: Updates at which training ends too; None: no such limit.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RunLog:
         wandb: Mapping[str, Any],
         full_config: Mapping[str, Any],
         is_headless: bool = False,
+        max_updates: int | None = None,
     ) -> None:
         self.writer = writer
         self._is_headless = is_headless
@@ -59,6 +61,7 @@ class RunLog:
         self._course: Course | None = None
         self._console: Console | None = None
         self._max_env_steps = max_env_steps
+        self._max_updates = max_updates
         self._wandb = _start_wandb(directory, title, wandb, full_config) if wandb.get("enabled") else None
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._pictures: list[Future[None]] = []
@@ -75,7 +78,9 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.log(dict(metrics), step=env_steps)
         if self._console is None:
-            self._console = Console(self._max_env_steps, self._title, is_plain=self._is_headless)
+            self._console = Console(
+                self._max_env_steps, self._title, total_updates=self._max_updates or 0, is_plain=self._is_headless
+            )
             self._console.update({"time/env_steps": float(env_steps)})
         if workers is not None:
             self._console.workers(workers)

@@ -6,6 +6,7 @@ Called by ``train.py`` once everything ``auto`` is resolved. Also says whether a
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
     if not is_playing:
         _check_clock(config)
         _check_single_game(config)
+        _check_max_updates(config)
     _check_fit(config, spec, train_files)
     _check_network_name(config)
     if isinstance(config.train, Mapping):
@@ -179,6 +181,26 @@ def _check_single_game(config: RunConfig) -> None:
         )
 
 
+def _check_max_updates(config: RunConfig) -> None:
+    """Refuses a limit in updates that nobody counts, or that a new run cannot reach."""
+    if config.max_updates is None:
+        return
+    if not isinstance(config.train, OffPolicyTrainConfig):
+        raise ValueError(
+            f"max_updates must be null with train={config.choices.train}, got {config.max_updates}: only SAC and its "
+            "siblings count updates; max_env_steps ends the training"
+        )
+    sac, steps = config.train.params.config, resolve(config).max_env_steps
+    is_exact = config.synchronous and sac.min_updates_per_env_step > 0
+    ratio = sac.min_updates_per_env_step if is_exact else sac.max_updates_per_env_step
+    if config.checkpoint is None and config.max_updates > ratio * int(steps):
+        raise ValueError(
+            f"max_updates={config.max_updates} would never be reached: max_env_steps={steps} ends the training after "
+            f"{ratio * int(steps):.0f} updates or fewer, {ratio:g} for each step; raise max_env_steps to at least "
+            f"{math.ceil(config.max_updates / ratio)}, or leave max_updates out"
+        )
+
+
 def _num_actors(train: OffPolicyTrainConfig | PPOTrainConfig | Mapping[str, Any]) -> int:
     if isinstance(train, PPOTrainConfig):
         return train.params.config.num_actors
@@ -245,8 +267,13 @@ def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
 
 
 def _check_replay(config: RunConfig) -> None:
-    """Refuses to start from the stored replay where none is used."""
-    if config.checkpoint is None or config.checkpoint_mode is not CheckpointMode.replay:
+    """Refuses to start from what is not there: a checkpoint, or the stored replay of one."""
+    if config.checkpoint is None and config.checkpoint_mode is not CheckpointMode.resume:
+        raise ValueError(
+            f"checkpoint_mode={config.checkpoint_mode.name} does nothing without a checkpoint: add --checkpoint FILE, "
+            "or leave it out"
+        )
+    if config.checkpoint_mode is not CheckpointMode.replay:
         return
     if is_ppo(config.train):
         raise ValueError("checkpoint_mode must be resume or weights with PPO, which has no replay, got 'replay'")
@@ -308,6 +335,7 @@ def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
         "device_name": device,
         "inference_device": resolve_device("inference_device", config.inference_device),
         "max_env_steps": config.max_env_steps,
+        "max_updates": config.max_updates,
         "synchronous": config.synchronous,
         "headless": config.headless,
         "checkpoint_mode": config.checkpoint_mode.name,

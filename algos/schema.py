@@ -15,10 +15,16 @@ from enum import Enum
 from typing import Any
 
 from algos.config import DebugConfig
+from algos.config_errors import unknown_key
 from algos.train_schema import REQUIRED, TRAIN_SCHEMAS, section_types
+from tasks.command_line import Role
 from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
+from tasks.key_roles import CONFIGURED, DRIVING, acts_in
 from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
+
+_ACTING = (Role.play, Role.worker, Role.benchmark)
+"""Roles in which a policy acts and nothing learns."""
 
 
 class CheckpointMode(Enum):
@@ -60,6 +66,8 @@ class PlayConfig:
     def __post_init__(self) -> None:
         _require(self.episodes >= 1, "play.episodes", self.episodes, ">= 1")
         _require(self.seed >= 0, "play.seed", self.seed, ">= 0")
+        is_league = self.rules is Rules.league
+        _require(not is_league or self.episodes == 10, "play.episodes", self.episodes, "10 with play.rules=league")
 
 
 @dataclass
@@ -80,13 +88,13 @@ class WandbConfig:
 class LinkConfig:
     """The link between workers and learner (``link``)."""
 
-    segment_rows: int = 32
+    segment_rows: int = field(default=32, metadata=acts_in(Role.train, Role.worker))
     """Rows that a worker sends at once."""
     window: int = 4
     """Unacknowledged segments beyond which a simulator worker waits."""
-    buffer_segments: int = 512
+    buffer_segments: int = field(default=512, metadata=acts_in(Role.train, instead={Role.worker: "worker.outbox_mb"}))
     """Unacknowledged segments that a worker in real time keeps; beyond them the oldest go (TMRL's BUFFERS_MAXLEN)."""
-    compress: bool = False
+    compress: bool = field(default=False, metadata=acts_in(Role.train, instead={Role.worker: "worker.compress"}))
     """Whether images are compressed on the way."""
 
     def __post_init__(self) -> None:
@@ -108,65 +116,76 @@ class ChoicesConfig:
 class RunConfig:
     """The whole configuration: the keys of ``cfg/config.yaml``."""
 
-    task: Any = REQUIRED
+    task: Any = field(default=REQUIRED, metadata=acts_in(*DRIVING))
     """What is driven: a file of cfg/task."""
-    train: Any = REQUIRED
+    train: Any = field(default=REQUIRED, metadata=acts_in(Role.train))
     """How it is learned: a file of cfg/train."""
-    seed: int = 0
+    seed: int = field(default=0, metadata=acts_in(Role.train, Role.benchmark, instead={Role.play: "play.seed"}))
     """Seed of everything that draws."""
-    device: str = "auto"
+    device: str = field(
+        default="auto", metadata=acts_in(Role.train, instead=dict.fromkeys(_ACTING, "inference_device"))
+    )
     """Where the learner computes: auto (cuda when there is one), cpu or cuda:N."""
-    inference_device: str = "cpu"
+    inference_device: str = field(default="cpu", metadata=acts_in(Role.train, *_ACTING))
     """Where workers and players compute: auto, cpu or cuda:N."""
-    torch_threads: int | str = "auto"
+    torch_threads: int | str = field(default="auto", metadata=acts_in(Role.train, Role.play))
     """Threads of the learner's torch; auto: 1 on the CPU (workers need the cores), torch's own number with cuda."""
-    experiment: str = "${choices.train}"
+    experiment: str = field(
+        default="${choices.train}", metadata=acts_in(Role.train, instead={Role.record: "record.name"})
+    )
     """Name of the run folder, runs/<experiment>_<date>; default: the name of the train YAML."""
-    checkpoint: str | None = None
+    checkpoint: str | None = field(default=None, metadata=acts_in(*DRIVING))
     """File to start from; the same as --checkpoint."""
-    checkpoint_mode: CheckpointMode = CheckpointMode.resume
+    checkpoint_mode: CheckpointMode = field(default=CheckpointMode.resume, metadata=acts_in(Role.train))
     """resume, weights or replay."""
-    max_env_steps: int | str = "auto"
+    max_env_steps: int | str = field(
+        default="auto",
+        metadata=acts_in(Role.train, instead={Role.worker: "worker.episodes", Role.benchmark: "benchmark.steps"}),
+    )
     """Environment steps at which training ends by itself; auto: the train YAML's."""
-    num_workers: int = 1
+    max_updates: int | None = field(default=None, metadata=acts_in(Role.train))
+    """Updates at which training ends by itself, where that comes first; null: no such limit. Not for PPO."""
+    num_workers: int = field(default=1, metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"}))
     """Worker processes that the learner starts; 0: none, all join from elsewhere (remote.listen or remote.relay)."""
-    launcher: Launcher = Launcher.local
+    launcher: Launcher = field(default=Launcher.local, metadata=acts_in(Role.train))
     """What starts them: local (this machine) or ray (a cluster)."""
-    synchronous: bool = False
+    synchronous: bool = field(default=False, metadata=acts_in(Role.train))
     """Act and learn in turn in one process: exact ratio, bit-reproducible."""
-    headless: bool = False
+    headless: bool = field(default=False, metadata=acts_in(*CONFIGURED))
     """No window and no live display; the same as --headless."""
-    plugins: list[str] = field(default_factory=list)
+    plugins: list[str] = field(default_factory=list, metadata=acts_in(*CONFIGURED))
     """Your own Python files, loaded before names are looked up."""
-    observers: list[str] = field(default_factory=list)
+    observers: list[str] = field(default_factory=list, metadata=acts_in(Role.train))
     """Registered names or "module:Class" of rl_games AlgoObservers."""
-    wandb: WandbConfig = field(default_factory=WandbConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig, metadata=acts_in(Role.train))
     """Weights & Biases."""
-    play: PlayConfig = field(default_factory=PlayConfig)
-    """What --play does."""
-    record: RecordConfig = field(default_factory=RecordConfig)
+    play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
+    """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
+    record: RecordConfig = field(default_factory=RecordConfig, metadata=acts_in(Role.record, Role.drive))
     """What --record does."""
-    drive: DriveConfig = field(default_factory=DriveConfig)
+    drive: DriveConfig = field(default_factory=DriveConfig, metadata=acts_in(Role.drive))
     """What --drive does."""
-    check: CheckConfig = field(default_factory=CheckConfig)
+    check: CheckConfig = field(default_factory=CheckConfig, metadata=acts_in(Role.check))
     """What --check does."""
-    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig, metadata=acts_in(Role.benchmark))
     """What --benchmark does."""
-    link: LinkConfig = field(default_factory=LinkConfig)
+    link: LinkConfig = field(default_factory=LinkConfig, metadata=acts_in(Role.train))
     """Between workers and learner."""
-    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    remote: RemoteConfig = field(default_factory=RemoteConfig, metadata=acts_in(Role.train, Role.worker, Role.server))
     """The link beyond this machine."""
-    worker: FarWorkerConfig = field(default_factory=FarWorkerConfig)
+    worker: FarWorkerConfig = field(default_factory=FarWorkerConfig, metadata=acts_in(Role.worker))
     """What --worker does, and what every worker process holds."""
-    ray: RayConfig = field(default_factory=RayConfig)
+    ray: RayConfig = field(default_factory=RayConfig, metadata=acts_in(Role.train))
     """Where Ray places workers, with launcher=ray."""
-    debug: DebugConfig = field(default_factory=DebugConfig)
+    debug: DebugConfig = field(default_factory=DebugConfig, metadata=acts_in(Role.train))
     """Checks that cost time."""
-    choices: ChoicesConfig = field(default_factory=ChoicesConfig)
+    choices: ChoicesConfig = field(default_factory=ChoicesConfig, metadata=acts_in())
     """Which files were chosen; recorded, not to be set."""
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, ">= 0")
+        _require(self.seed >= 0, "seed", self.seed, ">= 0 (none stands for a random one: a run shall be repeatable)")
+        is_limit = self.max_updates is None or self.max_updates >= 1
+        _require(is_limit, "max_updates", self.max_updates, "null or >= 1")
         _require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")
         for name in ("device", "inference_device"):
             value = getattr(self, name)
@@ -216,7 +235,7 @@ def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
     top = {key: value for key, value in plain.items() if key not in ("task", "train")}
     unknown = sorted(set(top) - set(RunConfig.__dataclass_fields__))
     if unknown:
-        raise ValueError(f"unknown key {unknown[0]}; expected one of: {', '.join(RunConfig.__dataclass_fields__)}")
+        raise ValueError(unknown_key(unknown[0], RunConfig.__dataclass_fields__))
     config = config_from_dict(RunConfig, {**top, "task": None, "train": None}, "config")
     config.task, config.train = task, train
     return config

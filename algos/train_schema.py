@@ -7,7 +7,7 @@ Standard library only.
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from typing import Any
 
@@ -24,9 +24,16 @@ from algos.config import (
 )
 from algos.config.checks import require
 from algos.ppo_config import PPOConfig, PPONetworkConfig
+from tasks.command_line import Role
+from tasks.key_roles import acts_in
 
 REQUIRED: Any = "???"
 """OmegaConf's mark for a value that a YAML file must give."""
+
+_IN_CHECKPOINT = acts_in(Role.train, Role.play)
+"""What --play compares with the checkpoint."""
+_OF_POLICY = acts_in(Role.train, Role.play, Role.worker, Role.benchmark)
+"""What also makes the policy of those that act without a learner."""
 
 
 @dataclass
@@ -40,11 +47,11 @@ class AlgorithmName:
 class OffPolicyParams:
     """rl_games' ``params`` for SAC and its siblings."""
 
-    algo: AlgorithmName = field(default_factory=AlgorithmName)
+    algo: AlgorithmName = field(default_factory=AlgorithmName, metadata=_OF_POLICY)
     """The algorithm."""
-    model: AlgorithmName = field(default_factory=AlgorithmName)
+    model: AlgorithmName = field(default_factory=AlgorithmName, metadata=_IN_CHECKPOINT)
     """The model builder."""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig, metadata=_OF_POLICY)
     """Shape of the networks."""
     config: OffPolicyConfig = field(default_factory=OffPolicyConfig)
     """The algorithm and the loop around it."""
@@ -54,11 +61,13 @@ class OffPolicyParams:
 class PPOParams:
     """rl_games' ``params`` for its PPO."""
 
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_ppo"))
+    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_ppo"), metadata=_IN_CHECKPOINT)
     """The algorithm."""
-    model: AlgorithmName = field(default_factory=lambda: AlgorithmName("continuous_a2c_logstd"))
+    model: AlgorithmName = field(
+        default_factory=lambda: AlgorithmName("continuous_a2c_logstd"), metadata=_IN_CHECKPOINT
+    )
     """The model builder."""
-    network: PPONetworkConfig = field(default_factory=PPONetworkConfig)
+    network: PPONetworkConfig = field(default_factory=PPONetworkConfig, metadata=_IN_CHECKPOINT)
     """Shape of the network."""
     config: PPOConfig = field(default_factory=PPOConfig)
     """The algorithm."""
@@ -118,14 +127,20 @@ def make_train_schema(
     base, base_params = (
         (PPOTrainConfig, PPOParams) if issubclass(config, PPOConfig) else (OffPolicyTrainConfig, OffPolicyParams)
     )
-    fields: list[tuple[str, type, Any]] = [
-        ("algo", AlgorithmName, field(default_factory=partial(AlgorithmName, name))),
-        ("network", network, field(default_factory=network)),
-        ("config", config, field(default_factory=config)),
-    ]
+    named = partial(AlgorithmName, name)
+    factories: dict[str, tuple[type, Any]] = {
+        "algo": (AlgorithmName, named),
+        "network": (network, network),
+        "config": (config, config),
+    }
     if base is OffPolicyTrainConfig:
-        fields.append(("model", AlgorithmName, field(default_factory=partial(AlgorithmName, name))))
-    params = make_dataclass(f"{title}Params", fields, bases=(base_params,))
+        factories["model"] = (AlgorithmName, named)
+    metadata = {entry.name: entry.metadata for entry in fields(base_params)}
+    entries = [
+        (key, kind_of, field(default_factory=factory, metadata=metadata[key]))
+        for key, (kind_of, factory) in factories.items()
+    ]
+    params = make_dataclass(f"{title}Params", entries, bases=(base_params,))
     own = [("kind", str, field(default=kind or name)), ("params", params, field(default_factory=params))]
     schema: type[TrainConfig] = make_dataclass(f"{title}TrainConfig", own, bases=(base,))
     schema.__module__ = module or config.__module__

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tasks.habits import flag_here
+
 EPILOG = """\
 words for the configuration (hydra):
   task=NAME train=NAME  what is driven and how it is learned: the files of cfg/task and cfg/train
@@ -188,9 +190,12 @@ def _check_flags(words: Sequence[str]) -> None:
     for word in words:
         name = word.partition("=")[0]
         if word.startswith("--") and name not in HYDRA_FLAGS:
+            here = flag_here(name)
+            if here is not None:
+                raise CommandLineError(f"unknown flag {name}; here: {here}")
             ours = [*_OWN_FLAGS, *(f"--{role.value}" for role in _ROLE_HELP)]
-            close = difflib.get_close_matches(name, [*ours, *HYDRA_FLAGS], n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            close = difflib.get_close_matches(name[2:], [flag[2:] for flag in (*ours, *HYDRA_FLAGS)], n=1)
+            hint = f" (did you mean --{close[0]}?)" if close else ""
             raise CommandLineError(
                 f"unknown flag {name}{hint}; ours: {' '.join(ours)}; hydra's: {' '.join(HYDRA_FLAGS)}; "
                 "keys of the configuration are KEY=VALUE"

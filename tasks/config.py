@@ -15,6 +15,8 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
+from tasks.habits import key_here
+
 Config = TypeVar("Config")
 
 
@@ -51,7 +53,7 @@ class GameKind(Enum):
     """Which game is driven."""
 
     auto = "auto"
-    """The live game when plausible telemetry arrives within one second, else the simulator."""
+    """The live game when plausible telemetry arrives within one second and its window is open, else the simulator."""
     sim = "sim"
     live = "live"
 
@@ -490,6 +492,9 @@ def _type_name(hint: Any) -> str:
 
 
 def _unknown_key(prefix: str, key: object, known: list[str]) -> str:
+    here = key_here(f"{prefix}.{key}")
+    if here is not None:
+        return f"unknown key {prefix}.{key}; here: {here}"
     close = difflib.get_close_matches(str(key), known, n=1)
     hint = f"; did you mean {prefix}.{close[0]}?" if close else ""
     return f"unknown key {prefix}.{key}{hint} Known: {', '.join(known)}"

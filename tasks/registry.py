@@ -183,8 +183,8 @@ def resolve_game(config: AnyConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> An
     """Decides which game is driven, and by which clock, where a task has them.
 
     Args:
-        config: The task. ``game=auto`` becomes live when plausible telemetry arrives on ``live.port``, else sim;
-            ``clock=auto`` becomes wall with the live game, else virtual.
+        config: The task. ``game=auto`` becomes live when plausible telemetry arrives on ``live.port`` and the game's
+            window is open, else sim; ``clock=auto`` becomes wall with the live game, else virtual.
         timeout_s: How long telemetry is waited for [s].
 
     Returns:
@@ -278,9 +278,17 @@ def _choose_game(config: TaskConfig, timeout_s: float) -> tuple[GameKind, str]:
     """The game for ``game=auto``, and why."""
     if config.clock is ClockKind.virtual:
         return GameKind.sim, "task.clock=virtual: the live game runs in real time"
+    from tasks.game_io.errors import GameError
     from tasks.game_io.openplanet import telemetry_arrives
+    from tasks.game_io.window import open_window
 
-    port = config.live.port
-    if telemetry_arrives(port, timeout_s, config.live.record):
-        return GameKind.live, f"plausible telemetry arrives on 127.0.0.1:{port}"
-    return GameKind.sim, f"no telemetry arrives on 127.0.0.1:{port}"
+    live = config.live
+    place = f"127.0.0.1:{live.port}"
+    if not telemetry_arrives(live.port, timeout_s, live.record):
+        return GameKind.sim, f"no telemetry arrives on {place}"
+    # Another program's bytes may look like a car's; nothing in the plugins' protocol tells who sends them.
+    try:
+        open_window(live.window_title, live.display).close()
+    except GameError as error:
+        return GameKind.sim, f"telemetry arrives on {place}, but not from the game: {error}; task.game=live insists"
+    return GameKind.live, f"telemetry arrives on {place}, and the window {live.window_title!r} is open"

@@ -25,9 +25,12 @@ RL_GAMES_FILES = {
 ALGOS_MAY_IMPORT = {
     "tasks.observation",
     "tasks.samples",
+    "tasks.command_line",
     "tasks.config",
     "tasks.course",
     "tasks.evaluation",
+    "tasks.habits",
+    "tasks.key_roles",
     "tasks.pictures",
     "tasks.remote.config",
     "tasks.roles.config",

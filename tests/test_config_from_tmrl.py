@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from algos.config import OptimizerKind
-from algos.tmrl_config import KEYS, REDQ_KEYS, hydra_words, main
+from algos.runner_params import check
+from algos.tmrl_config import DIFFERENCES, KEYS, KINDS, REDQ_KEYS, TASKS, convert, main
+from algos.train_entries import entry_name
+from tasks import registry
 from tests.test_config_files import composed, run_config
 
 LIDAR: dict[str, Any] = {
@@ -61,8 +65,7 @@ LIDAR: dict[str, Any] = {
 
 
 def test_every_word_is_accepted_and_arrives() -> None:
-    words, _ = hydra_words(LIDAR)
-    config = run_config(*words)
+    config = run_config(*convert(LIDAR).words)
     sac = config.train.params.config
     assert (config.choices.task, config.choices.train) == ("TM20Lidar", "TM20LidarSAC")
     assert (sac.batch_size, sac.gamma, sac.lr_actor, sac.l2_critic) == (128, 0.995, 0.00001, 0.5)
@@ -90,33 +93,129 @@ REDQ = LIDAR | {
 
 
 def test_redq_arrives_with_a_learned_temperature_above_our_bound() -> None:
-    words, left_out = hydra_words(REDQ)
-    config = run_config(*words)
+    made = convert(REDQ)
+    config = run_config(*made.words)
     redq = config.train.params.config
     assert config.choices.train == "TM20LidarREDQ"
     assert (redq.redq_n, redq.redq_m, redq.redq_q_updates_per_policy_update) == (6, 3, 15)
     assert (redq.alpha, redq.learn_entropy_coef, redq.target_entropy, redq.polyak) == (0.37, True, -7.0, 0.995)
-    assert not [name for name in left_out if name.startswith("ALG.")]
+    assert not [name for name in made.left_out if name.startswith("ALG.")]
 
 
 def test_redq_entries_beside_sac_are_left_out() -> None:
-    words, left_out = hydra_words({"ALG": {"ALGORITHM": "SAC", "REDQ_N": 10}})
-    assert left_out == ["ALG.REDQ_N"]
-    assert run_config(*words).choices.train == "TM20FullSAC"
+    made = convert({"ALG": {"ALGORITHM": "SAC", "REDQ_N": 10}})
+    assert made.left_out == ["ALG.REDQ_N"]
+    assert run_config(*made.words).choices.train == "TM20FullSAC"
 
 
 def test_redq_from_images_is_converted_too() -> None:
-    assert hydra_words({"ALG": {"ALGORITHM": "REDQSAC"}})[0][:2] == ["task=TM20Full", "train=TM20FullREDQ"]
+    assert convert({"ALG": {"ALGORITHM": "REDQSAC"}}).words[:2] == ["task=TM20Full", "train=TM20FullREDQ"]
 
 
 def test_what_has_no_meaning_is_named_and_secrets_are_never_repeated() -> None:
-    words, left_out = hydra_words(LIDAR)
-    assert left_out == ["BUFFERS_MAXLEN", "LOCALHOST_WORKER", "PASSWORD", "WANDB_KEY"]
-    assert "secret" not in " ".join(words)
+    made = convert(LIDAR)
+    assert made.left_out == ["BUFFERS_MAXLEN", "LOCALHOST_WORKER", "PASSWORD", "WANDB_KEY"]
+    assert "secret" not in " ".join([*made.words, *made.notes])
 
 
-def test_reset_training_keeps_the_replay() -> None:
-    assert "checkpoint_mode=replay" in hydra_words({"RESET_TRAINING": True})[0]
+def words_of(**entries: Any) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in convert(entries).words)
+
+
+def refuse_nothing(*words: str) -> None:
+    """Checks words as train.py does before it trains."""
+    config = run_config(*words, "task.game=sim")
+    check(config, registry.observation_spec(config.task.name, config.task), [])
+
+
+@pytest.mark.parametrize(
+    ("entries", "steps"),
+    [
+        ({"RW_MAX_SAMPLES_PER_EPISODE": 300, "ENV": {"RTGYM_CONFIG": {"ep_max_length": 1000}}}, "300"),
+        ({"RW_MAX_SAMPLES_PER_EPISODE": 1000, "ENV": {"RTGYM_CONFIG": {"ep_max_length": 300}}}, "300"),
+        ({"RW_MAX_SAMPLES_PER_EPISODE": 700}, "700"),
+        ({"RW_MAX_SAMPLES_PER_EPISODE": 700, "ENV": {"RTGYM_CONFIG": {"ep_max_length": math.inf}}}, "700"),
+        ({"ENV": {"RTGYM_CONFIG": {"ep_max_length": math.inf}}}, "1000000000"),
+    ],
+)
+def test_the_lower_of_both_limits_ends_an_episode(entries: dict[str, Any], steps: str) -> None:
+    assert [word for word in convert(entries).words if "ep_max_length" in word] == [f"task.rtgym.ep_max_length={steps}"]
+    assert words_of(**entries)["task.rtgym.ep_max_length"] == steps
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "rmsprop"])
+def test_betas_go_to_the_optimizers_that_have_them(optimizer: str) -> None:
+    betas = {"BETAS_ACTOR": [0.9, 0.9], "BETAS_CRITIC": [0.8, 0.9]}
+    made = convert({"ALG": {"OPTIMIZER_ACTOR": optimizer, "OPTIMIZER_CRITIC": "AdamW", **betas}})
+    refuse_nothing(*made.words)
+    assert made.left_out == [f"ALG.BETAS_ACTOR ({optimizer.lower()} has none)"]
+    assert "train.params.config.betas_critic=[0.8,0.9]" in made.words
+
+
+def test_epochs_rounds_and_steps_are_a_limit_in_updates_that_can_be_reached() -> None:
+    entries = {"MAX_EPOCHS": 10, "ROUNDS_PER_EPOCH": 100, "TRAINING_STEPS_PER_ROUND": 200}
+    for ratio in (4.0, 1.0, 0.1, 0.001, math.inf):
+        made = convert(entries | {"MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP": ratio, "ALG": {"ALGORITHM": "REDQSAC"}})
+        assert "max_updates=200000" in made.words
+        refuse_nothing(*made.words)
+    assert convert({"MAX_EPOCHS": 10}).left_out == ["MAX_EPOCHS"]
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(4, 4), (-1, 4096)])
+def test_the_number_of_workers_is_that_of_workers_from_elsewhere(limit: int, workers: int) -> None:
+    made = convert({"NB_WORKERS": limit})
+    assert not [word for word in made.words if "workers" in word]
+    assert f"by remote.listen, add remote.max_workers={workers}" in made.notes[0]
+    run_config(f"remote.max_workers={workers}")
+
+
+def test_what_needs_a_checkpoint_is_said_and_not_done_without_one() -> None:
+    made = convert({"RESET_TRAINING": True})
+    assert not [word for word in made.words if word.startswith("checkpoint")]
+    assert "RESET_TRAINING" in made.notes[0]
+    assert "--checkpoint RUN/nn/last.pth checkpoint_mode=replay" in made.notes[0]
+    assert not [note for note in convert({"RESET_TRAINING": False}).notes if "RESET_TRAINING" in note]
+
+
+def test_no_word_is_taken_apart_by_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(LIDAR | {"RUN_NAME": "my first run *", "WANDB_PROJECT": "my project"}))
+    assert main([str(file)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.split() == captured.out.splitlines()
+    assert "experiment=my_first_run_" in captured.out
+    assert "wandb.project" not in captured.out
+    assert """type wandb.project='"my project"' yourself""" in captured.err
+    run_config(*captured.out.split(), 'wandb.project="my project"')
+
+
+def test_entries_that_rtgym_has_and_we_have_not_are_left_out() -> None:
+    made = convert({"ENV": {"RTGYM_CONFIG": {"real_time": True, "act_buf_len": 3}, "REWARD_CONFIG": {"MINE": 1}}})
+    assert made.left_out == ["ENV.RTGYM_CONFIG.real_time", "ENV.REWARD_CONFIG.MINE"]
+    assert "task.rtgym.act_buf_len=3" in made.words
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("algorithm", KINDS)
+def test_what_stays_different_from_tmrl_is_said_and_can_be_undone(task: str, algorithm: str) -> None:
+    made = convert({"ALG": {"ALGORITHM": algorithm}, "ENV": {"RTGYM_INTERFACE": task}})
+    said = [note.rpartition(": ")[2] for note in made.notes if note.startswith("  ")]
+    ours = OmegaConf.create(composed(*made.words))
+    theirs = OmegaConf.create(composed(*made.words, *said))
+    for difference in DIFFERENCES:
+        key, _, value = difference.word.partition("=")
+        if key.endswith(".encoder") and "LIDAR" in task:  # no images to read
+            assert difference.word not in said
+            continue
+        assert str(OmegaConf.select(theirs, key)) == value, key
+        assert (difference.word in said) == (str(OmegaConf.select(ours, key)) != value), key
+    refuse_nothing(*made.words, *said)
+
+
+def test_the_documentation_names_what_stays_different() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "from_tmrl.md").read_text(encoding="utf-8")
+    assert [difference.word for difference in DIFFERENCES if f"`{difference.word}`" not in text] == []
+    assert entry_name("TM20Full", "redq") in text
 
 
 @pytest.mark.parametrize(
@@ -124,11 +223,15 @@ def test_reset_training_keeps_the_replay() -> None:
     [
         ({"ENV": {"RTGYM_INTERFACE": "TM20LIDARIMAGES"}}, "ENV.RTGYM_INTERFACE must be one of TM20FULL"),
         ({"ALG": {"ALGORITHM": "TD3"}}, "ALG.ALGORITHM must be one of SAC, REDQSAC, got 'TD3'"),
+        ({"BATCH_SIZE": "many"}, "BATCH_SIZE must be a number, got 'many'"),
+        ({"RW_MAX_SAMPLES_PER_EPISODE": [3]}, "RW_MAX_SAMPLES_PER_EPISODE must be a number"),
+        ({"MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP": 0}, "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP must be > 0, got 0"),
+        ([], "expected a config.json of TMRL, got a list"),
     ],
 )
-def test_an_unknown_choice_is_refused(config: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_converted_is_refused(config: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        hydra_words(config)
+        convert(config)
 
 
 def test_the_documentation_names_every_entry_with_a_key_that_exists() -> None:

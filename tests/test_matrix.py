@@ -66,7 +66,11 @@ def is_driving(task: str) -> bool:
 @pytest.mark.parametrize("kind", TRAIN_SCHEMAS)
 @pytest.mark.parametrize("task", TASKS)
 def test_a_short_run_trains_and_saves_and_what_it_saved_is_played(
-    task: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert train.main(words(task, kind)) == 0
@@ -82,6 +86,9 @@ def test_a_short_run_trains_and_saves_and_what_it_saved_is_played(
     keys = [field.name for field in fields(section_types(TRAIN_SCHEMAS[kind])["config"])]
     own_key = next(key for key in keys if key not in shared)  # redq_n: not every algorithm has it
     own_word = f"train.params.config.{own_key}={checkpoint.config['train']['params']['config'][own_key]}"
-    assert train.main(["--play", "--headless", "--checkpoint", str(run / "nn" / "last.pth"), own_word]) == 0
+    play = ["--play", "--headless", "--checkpoint", str(run / "nn" / "last.pth")]
+    assert train.main([*play, own_word]) == 2
+    assert f"train.params.config.{own_key} does nothing with --play" in capsys.readouterr().err  # but it is known
+    assert train.main(play) == 0
     (results,) = run.glob("play/*/results.json")
     assert len(json.loads(results.read_text())["episodes"]) == 1

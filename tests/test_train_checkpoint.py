@@ -113,7 +113,7 @@ def test_the_device_is_this_machines(start: Start, stored: Path) -> None:
     content = start("--play", f"checkpoint={stored}")["config"]["full_config"]
     content["device"] = "cuda:5"
     other = save_stored(stored.with_name("other.pth"), start("task=TM20Lidar", "task.game=sim", "task.track=short"))
-    params = start("--play", f"checkpoint={other}", "device=cpu")
+    params = start(f"checkpoint={other}", "device=cpu")
     assert params["config"]["device"] == "cpu"
 
 

@@ -8,7 +8,12 @@ from enum import Enum, StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from algos.config.checks import require
+from tasks.command_line import Role
 from tasks.config import config_from_dict
+from tasks.key_roles import acts_in
+
+_UNPLAYED = acts_in(Role.train, Role.worker, Role.benchmark)
+"""What decides no shape, so that --play does not even compare it; a worker must agree with its learner on all."""
 
 
 class EncoderKind(StrEnum):
@@ -78,11 +83,11 @@ class NetworkConfig:
     """mlp or simba."""
     critic_hidden: list[int] | None = None
     """The same for the critics; null: those of ``hidden``."""
-    dropout: float = 0.0
+    dropout: float = field(default=0.0, metadata=_UNPLAYED)
     """Share of the critics' hidden units that is dropped in training and targets (DroQ: 0.01)."""
     batch_renorm: bool = False
     """Batch renormalisation in actor and critics (CrossQ)."""
-    batch_renorm_warm_up: int = 100_000
+    batch_renorm_warm_up: int = field(default=100_000, metadata=_UNPLAYED)
     """Batches for which it is plain batch normalisation, before it corrects towards the running statistics."""
     layer_norm: bool = False
     """LayerNorm after each hidden Linear of the critics; pays at two or more updates per step."""
@@ -98,7 +103,7 @@ class NetworkConfig:
     an encoder, while the actor sees what a player sees and trains its own encoder."""
     target_encoder: bool = True
     """Whether the targets have their own slow copy of a shared encoder; false: heads only (DrQ-v2), one pass less."""
-    random_shift: int = 0
+    random_shift: int = field(default=0, metadata=_UNPLAYED)
     """Augmentation: images shift by up to this many pixels, edge pixels repeated; 0: off."""
     observation_normalization: Normalization = Normalization.fixed
     """fixed, running, tmrl or none."""

@@ -9,7 +9,9 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from algos.config.checks import require
+from tasks.command_line import Role
 from tasks.config import config_from_dict
+from tasks.key_roles import acts_in
 
 
 class OptimizerKind(Enum):
@@ -97,7 +99,7 @@ class OffPolicyConfig:
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     env_steps_before_training: int = 2000
     """Steps of the warm-up policy before the first update."""
-    warm_up: WarmUp = WarmUp.driving
+    warm_up: WarmUp = field(default=WarmUp.driving, metadata=acts_in(Role.train, Role.worker))
     """uniform or driving."""
     min_updates_per_env_step: float = 1.0
     """Below this ratio virtual-clock workers wait; the live game ignores it."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
+
+from tasks.command_line import Role
+from tasks.key_roles import acts_in
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
@@ -36,23 +39,23 @@ class OutboxPolicy(Enum):
 class RemoteConfig:
     """The link beyond this machine (``remote``)."""
 
-    listen: str | None = None
+    listen: str | None = field(default=None, metadata=acts_in(Role.train, Role.server))
     """host:port at which the learner (or with --server the relay) takes workers from elsewhere; null: none."""
-    address: str | None = None
+    address: str | None = field(default=None, metadata=acts_in(Role.worker))
     """With --worker: host:port of the learner or relay to join."""
-    relay: str | None = None
+    relay: str | None = field(default=None, metadata=acts_in(Role.train))
     """host:port of a relay that the learner dials instead of, or besides, listening; null: none."""
     credentials: str | None = None
     """Folder of this process made by --make-credentials: .../learner, .../relay or .../workers/NAME."""
     insecure: bool = False
     """Whether a plaintext listener beyond this machine is allowed, and a worker may use one. Warned about."""
-    max_workers: int = 16
+    max_workers: int = field(default=16, metadata=acts_in(Role.train, Role.server))
     """Far workers for which there is room at a time."""
     max_message_mb: int = 64
     """Larger messages of far workers are refused [MB]."""
-    spool: str = "runs/relay"
+    spool: str = field(default="runs/relay", metadata=acts_in(Role.server))
     """With --server: folder in which segments wait for the learner."""
-    spool_mb: int = 4096
+    spool_mb: int = field(default=4096, metadata=acts_in(Role.server))
     """With --server: beyond this, workers wait [MB]."""
 
     def __post_init__(self) -> None:
@@ -71,7 +74,7 @@ class FarWorkerConfig:
 
     name: str | None = None
     """Name under which its token was made; null: that of remote.credentials, else the host's."""
-    envs_per_worker: int = 1
+    envs_per_worker: int = field(default=1, metadata=acts_in(Role.train, Role.worker))
     """Environments in each worker process; 1 with the live game."""
     samples_per_packet: int | str = "auto"
     """Rows sent at once by --worker (TMRL's key of the rollout worker); auto: link.segment_rows."""

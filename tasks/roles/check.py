@@ -18,7 +18,7 @@ from tasks.game_io.errors import GameSetupError
 from tasks.pictures import write_png
 from tasks.roles.answer_folder import new_answer_folder
 from tasks.roles.config import CheckConfig
-from tasks.roles.findings import Finding
+from tasks.roles.findings import Finding, Problem
 from tasks.roles.picture_window import PictureWindow
 from tasks.roles.task_check import TaskCheck
 
@@ -39,8 +39,10 @@ def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) ->
         The folder of the pictures and findings.json; None with a window.
 
     Raises:
-        ValueError: This machine cannot look at the game, or the task is not one of TrackMania.
+        ValueError: The game was lost at the end, this machine cannot look at it, or the task is not one of TrackMania.
     """
+    if not headless and config != CheckConfig():
+        raise ValueError("keys of check do nothing without --headless: a window stays until it is closed")
     try:
         with TaskCheck(task) as check:
             if headless:
@@ -80,6 +82,8 @@ def _write(check: TaskCheck, config: CheckConfig, runs: Path) -> Path:
     (folder / "findings.json").write_text(_as_json(check, found), encoding="utf-8")
     _say(found)
     sys.stdout.write(f"{folder}\n")
+    if not check.looks or any(finding.problem is Problem.game_lost for finding in found):
+        raise ValueError(f"--check could not look at the game: {found[0].message}")
     return folder
 
 

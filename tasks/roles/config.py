@@ -6,8 +6,11 @@ Standard library only; ``algos.schema`` puts them into the configuration of a ru
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+from tasks.command_line import Role
+from tasks.key_roles import acts_in
 
 
 class Driver(Enum):
@@ -25,7 +28,7 @@ class RecordConfig:
 
     name: str = "path"
     """What the files are called: runs/recorded/<name>_<date>/path.npy and its pictures."""
-    driver: Driver = Driver.human
+    driver: Driver = field(default=Driver.human, metadata=acts_in(Role.record))
     """human or scripted (simulator only)."""
     start_speed_mps: float = 1.0
     """Recording starts when the car first moves faster than this [m/s]."""
@@ -47,9 +50,9 @@ class RecordConfig:
 class DriveConfig:
     """What --drive does (``drive``)."""
 
-    width: int = 1280
+    width: int = field(default=1280, metadata=acts_in(Role.drive, Role.record))
     """Width of the window [px]."""
-    height: int = 720
+    height: int = field(default=720, metadata=acts_in(Role.drive, Role.record))
     """Height of the window [px]."""
     record: bool = False
     """Whether the driven line is recorded, as --record does."""

@@ -45,11 +45,11 @@ def run(role: Role, config: RoleConfig, runs: Path) -> int:
     if role is Role.record:
         from tasks.roles import record
 
-        record.run(task, config.record, headless=config.headless, runs=runs)
+        record.run(task, config.record, config.drive, headless=config.headless, runs=runs)
     elif role is Role.drive:
         from tasks.roles import drive
 
-        drive.run(task, config.drive, headless=config.headless, runs=runs)
+        drive.run(task, config.drive, config.record, headless=config.headless, runs=runs)
     elif role is Role.check:
         from tasks.roles import check
 

@@ -33,12 +33,13 @@ SLOW_PICTURE_S = 0.022
 _logger = logging.getLogger(__name__)
 
 
-def run(task: TaskConfig, config: DriveConfig, *, headless: bool, runs: Path) -> None:
+def run(task: TaskConfig, config: DriveConfig, recording: RecordConfig, *, headless: bool, runs: Path) -> None:
     """Opens the window and lets a person drive until it is closed.
 
     Args:
         task: The task, in the simulator.
         config: The window, and whether each lap is recorded.
+        recording: What is recorded.
         headless: Whether no window may be opened.
         runs: Folder of all runs.
 
@@ -48,9 +49,11 @@ def run(task: TaskConfig, config: DriveConfig, *, headless: bool, runs: Path) ->
     if headless:
         raise ValueError("--drive needs a window: omit --headless")
     if not config.record:
+        if recording != RecordConfig():
+            raise ValueError("keys of record do nothing here without drive.record=true: add it, or leave them out")
         _in_window(task, config, lambda drive, _: 0 < config.max_laps <= drive.num_laps)
         return
-    session = RecordedLaps(task, RecordConfig(), config.max_laps, runs)
+    session = RecordedLaps(task, recording, config.max_laps, runs)
     _in_window(undisturbed(task), config, session.is_over)
 
 

@@ -45,12 +45,13 @@ _REPEAT_EVERY_S = 30.0
 _logger = logging.getLogger(__name__)
 
 
-def run(task: TaskConfig, config: RecordConfig, *, headless: bool, runs: Path) -> Path:
+def run(task: TaskConfig, config: RecordConfig, window: DriveConfig, *, headless: bool, runs: Path) -> Path:
     """Records one drive.
 
     Args:
         task: The task; its game is decided.
         config: Who drives, and what a path must be.
+        window: Its size, where a person drives the simulator.
         headless: Whether no window may be opened.
         runs: Folder of all runs.
 
@@ -74,7 +75,7 @@ def run(task: TaskConfig, config: RecordConfig, *, headless: bool, runs: Path) -
         )
     from tasks.roles import drive
 
-    return drive.record_by_hand(task, config, DriveConfig(), runs)
+    return drive.record_by_hand(task, config, window, runs)
 
 
 def recorded_live(

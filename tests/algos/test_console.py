@@ -93,6 +93,16 @@ def test_time_left_follows_the_rate_of_the_last_minute() -> None:
     assert console.time_left_s() == pytest.approx(106, rel=0.01)
 
 
+def test_the_end_that_is_nearest_counts() -> None:
+    clock, stream = SteppedClock(), io.StringIO()
+    console = Console(10_000, "run", total_updates=400, stream=stream, clock=clock)
+    for second in range(11):
+        console.update({"time/env_steps": 10.0 * second, "time/updates": 20.0 * second})
+        clock.now_s += 1
+    assert console.time_left_s() == pytest.approx(10.0)
+    assert "100 of 10,000 steps, 200 of 400 updates (50%)" in stream.getvalue().splitlines()[-1]
+
+
 def test_messages_stay_and_close_shows_the_last_state_once() -> None:
     clock, stream = SteppedClock(), io.StringIO()
     with Console(0, "run", stream=stream, clock=clock) as console:

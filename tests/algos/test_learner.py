@@ -50,6 +50,21 @@ def test_run_ends_at_max_env_steps_with_the_owed_updates():
 
 
 @pytest.mark.parametrize("source_type", [FakeSource, OnDemandSource])
+def test_run_ends_at_max_updates_when_that_comes_first(source_type):
+    parts = Parts(source_type(), max_updates=30, evaluation_interval=1000)
+    parts.learner.run()
+    assert parts.algorithm.updates == 30
+    assert parts.learner.pace.env_steps < 200
+    assert parts.listener.checkpoints[-1:] == [False]
+
+
+def test_run_ends_at_max_env_steps_when_max_updates_is_further_away():
+    parts = Parts(max_updates=1000)
+    parts.learner.run()
+    assert (parts.learner.pace.env_steps, parts.algorithm.updates) == (200, 100)
+
+
+@pytest.mark.parametrize("source_type", [FakeSource, OnDemandSource])
 def test_achieved_ratio_is_within_the_bounds(source_type):
     parts = Parts(source_type(), Pace(0.5, 0.6, 50), max_env_steps=1050)
     parts.learner.run()

@@ -10,7 +10,7 @@ from algos.remote_keys import check_remote
 from algos.schema import ChoicesConfig, RunConfig
 from algos.train_schema import TRAIN_SCHEMAS, PPOTrainConfig
 from tasks.config import ClockKind, GameKind, TaskConfig
-from tasks.remote.config import FarWorkerConfig, Launcher, OutboxPolicy, RayConfig, RemoteConfig
+from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
 
 LISTEN = {"listen": "0.0.0.0:55555", "credentials": "credentials/learner"}
 
@@ -63,15 +63,6 @@ def test_what_fits_is_taken(role: str, groups: dict[str, Any], monkeypatch: pyte
 @pytest.mark.parametrize(
     ("role", "groups", "message"),
     [
-        ("train", {"remote": {"address": "a:1"}}, r"remote\.address=a:1 does nothing here: it belongs to --worker"),
-        ("train", {"remote": LISTEN | {"spool_mb": 7}}, r"remote\.spool_mb=7 does nothing here: .* to --server"),
-        ("train", {"worker": {"expert": True}}, r"worker\.expert=true does nothing here: it belongs to --worker"),
-        ("train", {"worker": {"outbox_policy": OutboxPolicy.pause}}, r"worker\.outbox_policy=pause does nothing"),
-        ("worker", {"remote": LISTEN}, r"remote\.listen=.* does nothing here: it belongs to training and --server"),
-        ("worker", {"remote": {"address": "a:1"}, "ray": {"namespace": "x"}}, r"ray\.namespace=x does nothing here"),
-        ("server", {"remote": LISTEN, "worker": {"episodes": 3}}, r"worker\.episodes=3 does nothing here"),
-        ("play", {"remote": LISTEN}, r"remote\.listen=0\.0\.0\.0:55555 does nothing here"),
-        ("check", {"worker": {"name": "pc"}}, r"worker\.name=pc does nothing here: it belongs to --worker"),
         ("worker", {}, r"--worker needs remote\.address"),
         ("server", {}, r"--server needs remote\.listen"),
         ("train", {"remote": {"credentials": "c"}}, r"remote\.credentials=c does nothing without remote\.listen or"),
@@ -100,7 +91,6 @@ def test_what_fits_is_taken(role: str, groups: dict[str, Any], monkeypatch: pyte
             {"launcher": Launcher.ray, "remote": LISTEN, "num_workers": 0},
             r"num_workers must be >= 1 with launcher=ray",
         ),
-        ("worker", {"remote": {"address": "a:1"}, "launcher": Launcher.ray}, r"launcher=ray does nothing here"),
         (
             "train",
             {"worker": {"envs_per_worker": 2}, "train": PPOTrainConfig()},

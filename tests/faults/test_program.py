@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 TASK = "TM20Lidar"
 WORDS = (
     *(f"task={TASK}", "train=TM20LidarSAC", "task.game=sim", "task.track=short", "task.rtgym.ep_max_length=100"),
-    *("train.params.network.hidden=[16,16]", "seed=1"),
+    "train.params.network.hidden=[16,16]",
 )
 LEARNER_WORDS = (
-    *("num_workers=0", "remote.listen=127.0.0.1:0", "max_env_steps=1000000", "headless=true"),
+    *("num_workers=0", "remote.listen=127.0.0.1:0", "max_env_steps=1000000", "headless=true", "seed=1"),
     *("train.params.config.batch_size=16", "train.params.config.env_steps_before_training=300"),
     *("train.params.config.memory_size=100000", "train.params.config.evaluation_interval=0"),
     *("train.params.config.checkpoint_interval=500", "train.params.config.min_updates_per_env_step=0"),

@@ -27,6 +27,8 @@ from tasks.config import (
     TelemetryRecord,
     config_to_dict,
 )
+from tasks.game_io.errors import GameError, GameSetupError, WindowState
+from tasks.game_io.window import window_error
 from tasks.realtime import VirtualTimeEnv, WallClockEnv
 
 FAKE = "FakeDrive"
@@ -150,13 +152,43 @@ def test_the_simulator_is_driven_when_nothing_listens(caplog: pytest.LogCaptureF
     assert f"driving the embedded simulator (no telemetry arrives on 127.0.0.1:{port})" in caplog.text
 
 
-def test_plausible_telemetry_means_the_live_game_in_real_time(caplog: pytest.LogCaptureFixture) -> None:
+class AnyWindow:
+    """A game's window as far as it is asked for."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@pytest.fixture
+def _window_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.game_io.window.open_window", lambda title, display: AnyWindow())
+
+
+@pytest.mark.usefixtures("_window_is_open")
+def test_telemetry_and_a_window_mean_the_live_game_in_real_time(caplog: pytest.LogCaptureFixture) -> None:
     with plugin(lambda connection: connection.sendall(record() * 10)) as port:
         resolved = registry.resolve_game(auto(port), timeout_s=5.0)
     assert (resolved.game, resolved.clock) == (GameKind.live, ClockKind.wall)
-    assert f"driving the live game (plausible telemetry arrives on 127.0.0.1:{port})" in caplog.text
+    found = f"driving the live game (telemetry arrives on 127.0.0.1:{port}, and the window 'Trackmania' is open)"
+    assert found in caplog.text
 
 
+@pytest.mark.parametrize("error", [GameSetupError("no display"), window_error(WindowState.not_found, "Trackmania")])
+def test_telemetry_without_the_games_window_is_another_programs(
+    error: GameError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_window(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("tasks.game_io.window.open_window", no_window)
+    with plugin(lambda connection: connection.sendall(record() * 10)) as port:
+        resolved = registry.resolve_game(auto(port), timeout_s=5.0)
+    assert (resolved.game, resolved.clock) == (GameKind.sim, ClockKind.virtual)
+    place = f"telemetry arrives on 127.0.0.1:{port}, but not from the game"
+    assert f"driving the embedded simulator ({place}: {error}; task.game=live insists)" in caplog.text
+
+
+@pytest.mark.usefixtures("_window_is_open")
 def test_a_record_may_come_in_pieces() -> None:
     def trickle(connection: socket.socket) -> None:
         for k in range(110):
@@ -167,6 +199,7 @@ def test_a_record_may_come_in_pieces() -> None:
         assert registry.resolve_game(auto(port), timeout_s=5.0).game is GameKind.live
 
 
+@pytest.mark.usefixtures("_window_is_open")
 def test_another_record_of_the_plugin_is_understood() -> None:
     with plugin(
         lambda connection: connection.sendall(struct.pack("<8f", 30.0, 12.0, 500.0, 10.0, 300.0, 0, 1, 0) * 10)

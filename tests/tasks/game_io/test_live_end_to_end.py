@@ -111,6 +111,13 @@ def test_auto_takes_the_live_game_when_it_is_there(game: StandIn) -> None:
     env.close()
 
 
+def test_auto_takes_no_stream_whose_game_has_another_window(display: str, caplog: pytest.LogCaptureFixture) -> None:
+    with StandIn(display, title="Another game") as game:
+        live = LiveConfig(port=game.port, display=game.display, window_title="My game")
+        assert registry.resolve_game(TaskConfig(live=live), timeout_s=20.0).game is GameKind.sim
+    assert "but not from the game: the window 'My game' was not found" in caplog.text
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -215,17 +215,23 @@ def test_the_window_shows_each_look_until_it_is_closed(
     assert capsys.readouterr().out == "nothing looks wrong\n"
 
 
-def test_a_game_that_is_not_there_is_said_and_never_waited_for_long(display: str, tmp_path: Path) -> None:
+def test_a_game_that_is_not_there_is_refused_and_never_waited_for_long(display: str, tmp_path: Path) -> None:
     live = LiveConfig(port=1, display=display, window_title="no such game")
     config = dataclasses.replace(task(), game=GameKind.live, live=live)
-    folder = check.run(config, CheckConfig(seconds=1.5, pictures=1), headless=True, runs=tmp_path)
-    assert folder is not None
+    with pytest.raises(ValueError, match="--check could not look at the game: the window 'no such game' was not found"):
+        check.run(config, CheckConfig(seconds=1.5, pictures=1), headless=True, runs=tmp_path)
+    (folder,) = (tmp_path / check.FOLDER).iterdir()
     facts = json.loads((folder / "findings.json").read_text())
     assert [finding["problem"] for finding in facts["findings"]] == ["game_lost"]
     assert "no such game" in facts["findings"][0]["message"], "the window"
     assert "nothing listens on 127.0.0.1:1" in facts["findings"][0]["message"], "and the plugin"
     assert facts["telemetry"] is None
     assert (folder / "check_1.png").is_file()
+
+
+def test_what_only_headless_does_is_refused_with_a_window(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keys of check do nothing without --headless"):
+        check.run(task(), CheckConfig(seconds=5.0), headless=False, runs=tmp_path)
 
 
 def test_a_machine_without_a_display_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

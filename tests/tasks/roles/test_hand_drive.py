@@ -18,7 +18,7 @@ from tasks.roles.drive import FRAME_S, SCALES, SLOW_PICTURE_S, RecordedLaps, Vie
 from tasks.roles.hand_drive import HandDrive
 from tasks.roles.picture_window import WindowEvents
 from tasks.roles.record import undisturbed
-from tasks.roles.recording import RecordingRefused, RecordingState, Refusal
+from tasks.roles.recording import Recorder, RecordingRefused, RecordingState, Refusal
 from tasks.sim.scripted_driver import ScriptedDriver
 from tasks.sim.track import load_track
 from tasks.trackmania.full import FullInterface
@@ -249,9 +249,27 @@ def test_the_window_drives_until_it_is_closed(no_screen: None, monkeypatch: pyte
     monkeypatch.setattr(
         "tasks.roles.picture_window.PictureWindow.events", lambda _: WindowEvents(wants_quit=len(shown) >= 3)
     )
-    drive.run(task("TM20Full"), DriveConfig(width=400, height=300), headless=False, runs=tmp_path)
+    drive.run(task("TM20Full"), DriveConfig(width=400, height=300), RecordConfig(), headless=False, runs=tmp_path)
     assert [picture.shape for picture in shown] == [(300, 400, 3)] * 3
     assert not list(tmp_path.iterdir())
+
+
+def test_laps_are_recorded_as_asked_for(no_screen: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tasks.roles.picture_window.PictureWindow.show", lambda *_: None)
+    monkeypatch.setattr("tasks.roles.picture_window.PictureWindow.events", lambda _: WindowEvents(wants_quit=True))
+    recorded: list[RecordConfig] = []
+
+    def recorder(config: RecordConfig) -> Recorder:
+        recorded.append(config)
+        return Recorder(config)
+
+    monkeypatch.setattr(drive, "Recorder", recorder)
+    wanted = RecordConfig(name="mine", min_length_m=7.0)
+    drive.run(task("TM20Full"), DriveConfig(record=True), wanted, headless=False, runs=tmp_path)
+    assert recorded
+    assert all(config is wanted for config in recorded)
+    with pytest.raises(ValueError, match=r"keys of record do nothing here without drive\.record=true"):
+        drive.run(task("TM20Full"), DriveConfig(), wanted, headless=False, runs=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -263,4 +281,4 @@ def test_the_window_drives_until_it_is_closed(no_screen: None, monkeypatch: pyte
 )
 def test_what_cannot_be_driven_is_refused(config: TaskConfig, headless: bool, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
-        drive.run(config, DriveConfig(), headless=headless, runs=tmp_path)
+        drive.run(config, DriveConfig(), RecordConfig(), headless=headless, runs=tmp_path)

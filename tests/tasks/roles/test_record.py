@@ -19,7 +19,7 @@ from tasks.config import GameKind, LiveConfig, TaskConfig, TelemetryRecord
 from tasks.game_io.errors import TelemetryError, TelemetryState
 from tasks.game_io.protocols import Telemetry
 from tasks.roles import record
-from tasks.roles.config import Driver, RecordConfig
+from tasks.roles.config import DriveConfig, Driver, RecordConfig
 from tasks.roles.recording import RecordedPath, RecordingRefused, Refusal, Sample, path_of
 from tasks.sim.track import load_track
 from tasks.trackmania.reference_path import load_reference_path
@@ -76,7 +76,7 @@ def test_a_lap_of_the_scripted_driver_becomes_a_path_with_its_facts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = RecordConfig(name="my_path", driver=Driver.scripted)
-    file = record.run(SIM, config, headless=True, runs=tmp_path)
+    file = record.run(SIM, config, DriveConfig(), headless=True, runs=tmp_path)
     assert file.parent.parent == tmp_path / "recorded"
     assert file.parent.name.startswith("my_path_20")
     assert sorted(path.name for path in file.parent.iterdir()) == ["map.png", "path.json", "path.npy"]
@@ -107,7 +107,7 @@ def test_a_lap_of_the_scripted_driver_becomes_a_path_with_its_facts(
 
 
 def test_a_recorded_path_is_a_track_and_a_reference_path(tmp_path: Path) -> None:
-    file = record.run(SIM, RecordConfig(driver=Driver.scripted), headless=True, runs=tmp_path)
+    file = record.run(SIM, RecordConfig(driver=Driver.scripted), DriveConfig(), headless=True, runs=tmp_path)
     points = np.load(file)
     np.testing.assert_array_equal(load_reference_path(file), points)
     env = tasks.make("TM20Full", game="sim", track="short", reward={"path": str(file)})
@@ -171,20 +171,20 @@ def test_a_record_without_a_finish_flag_says_how_to_end(tmp_path: Path, caplog: 
     live = LiveConfig(record=TelemetryRecord.floats8, port=1, wait_for_game_s=0.3)
     config = dataclasses.replace(LIVE, live=live)
     with pytest.raises(ValueError, match="nothing listens"):
-        record.run(config, RecordConfig(stop_key="x"), headless=True, runs=tmp_path)
+        record.run(config, RecordConfig(stop_key="x"), DriveConfig(), headless=True, runs=tmp_path)
     assert "tells no finish: end the recording with x" in caplog.text
     assert not list(tmp_path.iterdir())
 
 
 def test_the_scripted_driver_cannot_drive_the_live_game(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="driver=scripted drives the simulator only"):
-        record.run(LIVE, RecordConfig(driver=Driver.scripted), headless=True, runs=tmp_path)
+        record.run(LIVE, RecordConfig(driver=Driver.scripted), DriveConfig(), headless=True, runs=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_person_needs_a_window_in_the_simulator(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs a window in the simulator"):
-        record.run(SIM, RecordConfig(), headless=True, runs=tmp_path)
+        record.run(SIM, RecordConfig(), DriveConfig(), headless=True, runs=tmp_path)
 
 
 def test_a_live_recording_without_a_finish_is_described_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

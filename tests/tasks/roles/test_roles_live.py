@@ -19,7 +19,7 @@ from tasks import registry
 from tasks.config import GameKind, LiveConfig, TaskConfig
 from tasks.game_io.screen import observed_image
 from tasks.roles import check, record
-from tasks.roles.config import CheckConfig, RecordConfig
+from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
 from tasks.roles.findings import Problem
 from tasks.roles.task_check import TaskCheck
 from tasks.sim.track import load_track
@@ -72,7 +72,7 @@ def problems(looked_at: TaskCheck) -> list[Problem]:
 
 def test_a_person_records_a_path_that_can_be_driven(game: StandIn, tmp_path: Path) -> None:
     with Person(game, wait_s=1.5):
-        file = record.run(task(game), RecordConfig(name="stand_in"), headless=False, runs=tmp_path)
+        file = record.run(task(game), RecordConfig(name="stand_in"), DriveConfig(), headless=False, runs=tmp_path)
     facts = json.loads((file.parent / "path.json").read_text())
     assert facts["has_finished"]
     assert facts["game"] == "live"

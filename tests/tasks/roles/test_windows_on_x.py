@@ -15,7 +15,7 @@ from tasks import registry
 from tasks.config import GameKind, LiveConfig, TaskConfig
 from tasks.game_io.window import window_exists
 from tasks.roles import check, record
-from tasks.roles.config import CheckConfig, RecordConfig
+from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
 from tasks.trackmania.reference_path import load_reference_path
 from tests.tasks.game_io.stand_ins import StandIn
 
@@ -86,7 +86,7 @@ def test_a_person_records_a_path_with_real_keys(screen: str, tmp_path: Path) -> 
     fingers = Fingers(screen, "drive short", ("Up", 1.5), ("q", 0.1))
     fingers.start()
     try:
-        file = record.run(task, RecordConfig(min_length_m=2.0), headless=False, runs=tmp_path)
+        file = record.run(task, RecordConfig(min_length_m=2.0), DriveConfig(), headless=False, runs=tmp_path)
     finally:
         fingers.end()
     path = load_reference_path(file)

@@ -11,9 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from algos.config_errors import UsageError, explain
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 MAPPINGS = (["ray", "resources"], ["task", "kwargs"])
 """Keys below which a user chooses the names."""
@@ -73,6 +76,21 @@ def config_folders(words: Sequence[str]) -> list[Path]:
     return [Path(folder) for folder in given + [path.removeprefix("file://") for path in paths]]
 
 
+def parsed(words: Sequence[str], key: str) -> list[Override]:
+    """The words that set a key, as hydra reads them.
+
+    Raises:
+        UsageError: If one cannot be read.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([word for word in words if word.startswith(f"{key}=")])
+    except HydraException as error:
+        raise UsageError(explain(error)) from error
+
+
 def options(group: str) -> list[str]:
     """All that a group may say, ``task`` or ``train``: files and generated entries; only within a job."""
     from hydra.core.global_hydra import GlobalHydra
@@ -98,14 +116,7 @@ def as_in_the_files(task: str, train: str) -> dict[str, Any]:
 
 def _values(words: Sequence[str], key: str) -> list[str]:
     """The entries of a list that is typed as ``key=[...]``, read without composing anything."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides([word for word in words if word.startswith(f"{key}=")])
-    except HydraException as error:
-        raise UsageError(explain(error)) from error
-    values = [override.value() for override in parsed]
+    values = [override.value() for override in parsed(words, key)]
     return [str(entry) for value in values for entry in (value if isinstance(value, list) else [value])]
 
 

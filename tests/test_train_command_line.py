@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from tasks.command_line import CommandLineError, Role, parse, quote
+from tasks.command_line import CommandLineError, Role, parse
+from tasks.path_words import quote
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -67,7 +67,7 @@ def _unreadable(word: str, reason: str) -> str:
     if not key or not sign:
         return f"cannot read the word {word!r}: {reason}; words are KEY=VALUE"
     quoted = f'"{key}={quote(value)}"'
-    return f"cannot read the word {word}: {reason}; a text with such signs is quoted twice: {quoted}"
+    return f"cannot read the word {word}: {reason}; a text with such signs takes quotes within quotes: {quoted}"
 
 
 def _missing_file(error: Any) -> str:

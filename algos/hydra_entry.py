@@ -52,7 +52,7 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
         if call.refused is not None:
             raise call.refused from None
         return int(stop.code or 0)
-    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, ValueError) as error:
         if call.has_started:
             raise
         raise UsageError(explain(error)) from error

@@ -64,7 +64,7 @@ def read_points(path: str | Path) -> PointFile:
     if read is None:
         raise ValueError(f"{file} must be a file of points ({SUFFIXES}), got {file.suffix or 'no ending'!r}")
     if not file.is_file():
-        raise ValueError(f"{file} does not exist")
+        raise ValueError(f"the file of points {file} does not exist")
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"{file} must be at most {MAX_BYTES >> 20} MB, got {file.stat().st_size >> 20} MB")
     try:

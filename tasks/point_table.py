@@ -170,7 +170,7 @@ def _unnamed(rows: Sequence[_Row], lines: Sequence[str]) -> PointTable:
 
 
 def _refuse_doubtful(points: np.ndarray, lines: Sequence[str]) -> None:
-    """Three columns without names may be x,y,z; or a time or the number of the row before x,z; or x,z and the height."""
+    """Three columns without names may be x,y,z; or a time or number of the row, and x,z; or x,z and the height."""
     with np.errstate(all="ignore"):  # what is not finite is refused by its own message
         steps = np.diff(points, axis=0)
         slope = np.abs(steps[:, 1]).sum() / max(1e-9, float(np.hypot(steps[:, 0], steps[:, 2]).sum()))

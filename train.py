@@ -139,7 +139,18 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     check_remote(config, role.name)
     if role is not Role.server:  # it drives nothing
         config.task = registry.resolve_game(config.task)
+        _note_track_files(config.task)
     return config
+
+
+def _note_track_files(task: Any) -> None:
+    """Says how the user's own track and path were read."""
+    from tasks.config import TaskConfig
+    from tasks.course import file_notes
+
+    if isinstance(task, TaskConfig):
+        for note in file_notes(task):
+            logging.getLogger(__name__).info("%s (--check draws it)", note)
 
 
 def register_options(folders: Sequence[Path]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tasks.point_files import SUFFIXES, is_point_file, read_points
 from tasks.sim import vehicle
 
 FloatArray = NDArray[np.float64]
@@ -151,15 +152,15 @@ def load_track(name_or_path: str, width_m: float = 25.75) -> Track:
     """Loads a shipped track by name, or a file of points.
 
     Args:
-        name_or_path: short, medium, long, each also with ``_mirrored``; or a .csv or .npy file whose rows are x,z or
-            x,y,z [m] in driving order. A header line in a .csv is fine.
+        name_or_path: short, medium, long, each also with ``_mirrored``; or a file of points x,z or x,y,z [m] in
+            driving order (``tasks.point_files``), whose heights are ignored.
         width_m: Drivable width of a track given as a file [m].
 
     Raises:
         ValueError: Unknown name, or a line that cannot be driven; the message names the place.
     """
-    if Path(name_or_path).suffix.lower() in (".csv", ".npy"):
-        return _load_file(Path(name_or_path), width_m)
+    if is_point_file(name_or_path):
+        return _load_file(name_or_path, width_m)
     return _load_shipped(name_or_path)
 
 
@@ -216,7 +217,7 @@ def check_line(points: FloatArray, source: str) -> None:
 def _load_shipped(name: str) -> Track:
     if name not in shipped_names():
         raise ValueError(
-            f"task.track must be one of {', '.join(shipped_names())}, or a .csv or .npy file of points, got {name!r}"
+            f"task.track must be one of {', '.join(shipped_names())}, or a file of points ({SUFFIXES}), got {name!r}"
         )
     return _cached_shipped(name)
 
@@ -238,70 +239,29 @@ def track_file(name: str) -> Path:
     return TRACKS_FOLDER / f"{name.removesuffix(MIRRORED_SUFFIX)}.json"
 
 
-def _load_file(path: Path, width_m: float) -> Track:
-    if not path.is_file():
-        raise ValueError(f"task.track file {path} does not exist; shipped tracks are {', '.join(shipped_names())}")
+def _load_file(path: str, width_m: float) -> Track:
     if not width_m > 2 * (BORDER_M + 2.5):
         raise ValueError(f"task.track_width_m must be > {2 * (BORDER_M + 2.5):g} m (borders and car), got {width_m!r}")
-    raw = _read_points(path)
-    _refuse_bad_points(raw, str(path))
-    height = float(np.median(raw[:, 1]))
-    line = _resample(raw[:, [0, 2]])
-    check_line(line, str(path))
-    return Track(path.stem, _with_height(line, height), float(width_m))
+    file = read_points(path)
+    try:
+        _refuse_jump(file.ground, path)
+        line = _resample(file.ground)
+        check_line(line, path)
+    except ValueError as error:
+        raise ValueError(f"{error}; --check draws the line") from error
+    height = float(np.median(file.points[:, 1])) if file.has_heights else ROAD_HEIGHT_M
+    return Track(Path(path).stem, _with_height(line, height), float(width_m))
 
 
-def _read_points(path: Path) -> FloatArray:
-    """Reads rows of x,z or x,y,z as (N, 3)."""
-    if path.suffix.lower() == ".npy":
-        try:
-            points = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"track {path} is not a readable .npy file of numbers: {error}") from error
-    else:
-        points = _read_csv(path)
-    if points.ndim != 2 or points.shape[1] not in (2, 3) or points.dtype.kind not in "fiu":
-        raise ValueError(
-            f"track {path} must have rows of x,z or x,y,z in metres, got shape {points.shape} of {points.dtype}"
-        )
-    if len(points) < 2:
-        raise ValueError(f"track {path} must have at least 2 points, got {len(points)}")
-    points = points.astype(np.float64)
-    if points.shape[1] == 3:
-        return points
-    return np.stack([points[:, 0], np.full(len(points), ROAD_HEIGHT_M), points[:, 1]], axis=1)
-
-
-def _read_csv(path: Path) -> FloatArray:
-    rows: list[list[float]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        cells = line.replace(";", ",").split(",")
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            rows.append([float(cell) for cell in cells])
-        except ValueError:
-            if rows:
-                raise ValueError(f"track {path} line {number} must be numbers x,z or x,y,z, got {line!r}") from None
-        if rows and len(rows[-1]) != len(rows[0]):
-            raise ValueError(f"track {path} line {number} must have {len(rows[0])} numbers, got {line!r}")
-    if not rows:
-        raise ValueError(f"track {path} must have rows of x,z or x,y,z in metres, got no line of numbers")
-    return np.array(rows, np.float64)
-
-
-def _refuse_bad_points(points: FloatArray, source: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if len(bad):
-        raise ValueError(f"track {source} point {bad[0]} must be finite numbers, got {points[bad[0]].tolist()}")
-    gaps = np.linalg.norm(np.diff(points[:, [0, 2]], axis=0), axis=1)
+def _refuse_jump(points: FloatArray, source: str) -> None:
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     allowed = min(_MAX_GAP_M, max(3.0, 10.0 * float(np.median(gaps))))
     jumps = np.flatnonzero(gaps > allowed)
     if len(jumps):
         i = int(jumps[0])
         raise ValueError(
             f"track {source} jumps by {gaps[i]:.1f} m between points {i} and {i + 1} "
-            f"({_place_text(points[i, [0, 2]])}); neighbouring points must be at most {allowed:.1f} m apart"
+            f"({_place_text(points[i])}); neighbouring points must be at most {allowed:.1f} m apart"
         )
 
 

@@ -67,6 +67,8 @@ from algos.checkpoint import (
     Checkpoint,
     CheckpointError,
     as_arrays,
+    finite_weights,
+    fits,
     fits_networks,
     global_rng_state,
     load_checkpoint,
@@ -185,6 +187,8 @@ class RemoteSACAgent(BaseAlgorithm):
             raise ValueError(f"checkpoint_mode must be one of {', '.join(CHECKPOINT_MODES)}, got {mode!r}")
         checkpoint = load_checkpoint(fn)
         require_fit(checkpoint, fn, self.spec, None if mode == "replay" else self.algorithm_name)
+        if mode != "replay":
+            finite_weights(checkpoint, fn)
         with fits_networks(fn):
             if mode == "weights":
                 self._take_networks(checkpoint)
@@ -193,7 +197,8 @@ class RemoteSACAgent(BaseAlgorithm):
         if mode != "weights":
             self._open_storage(_replay_directory(fn))
         if mode == "resume":
-            self._resume(checkpoint, set_epoch)
+            with fits(fn, "this run", "the file is damaged: take another one of the run"):
+                self._resume(checkpoint, set_epoch)
         elif mode == "replay":
             self._take_replay()
         logger.info("%s of %s: %d steps, %d replay rows", mode, fn, self.frame, len(self.memory))
@@ -615,7 +620,7 @@ def require_fit(checkpoint: Checkpoint, path: str | os.PathLike[str], spec: Obse
     """
     if name is not None and checkpoint.algorithm != name:
         raise CheckpointError(f"checkpoint {path} was trained by {checkpoint.algorithm}, this run uses {name}")
-    stored = ObservationSpec.from_json(checkpoint.observation_spec)
+    stored = _stored_spec(checkpoint, path)
     if stored != spec:
         raise CheckpointError(
             f"checkpoint {path} was trained on {_described(stored)}; this task gives {_described(spec)}. "
@@ -631,7 +636,7 @@ def require_playable(
     Raises:
         CheckpointError: Naming the file and what differs.
     """
-    stored = ObservationSpec.from_json(checkpoint.observation_spec).visible
+    stored = _stored_spec(checkpoint, path).visible
     require_fit(replace(checkpoint, observation_spec=stored.to_json()), path, spec.visible, name)
 
 
@@ -649,6 +654,11 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def _stored_spec(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> ObservationSpec:
+    with fits(os.fspath(path), "any observation", "the file is damaged"):
+        return ObservationSpec.from_json(checkpoint.observation_spec)
 
 
 def _replay_directory(checkpoint: str) -> Path | None:

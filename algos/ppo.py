@@ -36,6 +36,8 @@ from algos.agent import (
 )
 from algos.checkpoint import (
     Checkpoint,
+    finite_weights,
+    fits,
     fits_networks,
     global_rng_state,
     load_checkpoint,
@@ -117,17 +119,19 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             )
         checkpoint = load_checkpoint(fn)
         require_fit(checkpoint, fn, self.spec, self.algorithm_name)
+        finite_weights(checkpoint, fn)
         with fits_networks(fn):
             if mode == "weights":
                 self.set_weights(checkpoint.algorithm_state)
                 return
             self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
-        self.last_lr = float(checkpoint.algorithm_state["last_lr"])
-        self._best = dict(checkpoint.best)
-        self._num_episodes = int(checkpoint.counters["episodes"])
-        self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
-        self._plan_next()
-        load_global_rng_state(checkpoint.rng)
+        with fits(fn, "this run", "the file is damaged: take another one of the run"):
+            self.last_lr = float(checkpoint.algorithm_state["last_lr"])
+            self._best = dict(checkpoint.best)
+            self._num_episodes = int(checkpoint.counters["episodes"])
+            self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
+            self._plan_next()
+            load_global_rng_state(checkpoint.rng)
         logger.info("resume of %s: %d steps", fn, self.frame)
 
     def save(self, fn: str) -> None:

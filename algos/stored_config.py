@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,8 +29,12 @@ THIS_COMMAND = (
     "remote",
     "worker",
     "ray",
+    "wandb",
 )
-"""Keys that belong to a command and its machine, never taken from the file."""
+"""Keys that belong to a command, its machine and who types it, never taken from the file."""
+
+LEARNING_ONLY = ("observers",)
+"""Keys taken from the file only when it learns on: nothing is observed when it is played."""
 
 OBSERVATION_KEYS = (
     "task.name",
@@ -64,6 +70,11 @@ ENSEMBLE_KEYS = (
     "train.params.config.num_quantiles",
 )
 """Keys of the algorithms that decide how many critics there are and what each puts out."""
+
+_OPTION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*")
+"""The name of an option of a group."""
+
+_logger = logging.getLogger(__name__)
 
 OLD_VALUES = {
     "task.privileged": False,
@@ -117,6 +128,12 @@ def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_play
     path = str(composed["checkpoint"])
     stored = load_checkpoint(path).config
     config = merge_stored(stored, composed, overrides)
+    if is_playing:
+        config |= {key: copy.deepcopy(composed[key]) for key in LEARNING_ONLY}
+    elif _get(stored, "wandb.enabled") and not config["wandb"]["enabled"]:
+        _logger.warning(
+            "the run of %s was recorded at W&B; to record it in your account, type wandb.enabled=true", path
+        )
     is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
     refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent, is_playing=is_playing)
     return config
@@ -139,6 +156,9 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
             config[key] = copy.deepcopy(composed[key])
     for key in composed:  # keys that this program has and the one that wrote the file had not
         config.setdefault(key, copy.deepcopy(composed[key]))
+    for group in GROUPS:
+        if stored_choice(stored, group) is None:
+            _set(config, f"choices.{group}", _get(composed, f"choices.{group}"))
     typed = list(typed_keys(overrides, stored))
     if "task.game" in typed and "task.clock" not in typed:
         _set(config, "task.clock", "auto")  # the stored clock was resolved for the stored game
@@ -170,9 +190,9 @@ def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[
 
 
 def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
-    """Which file of a group the stored configuration was made from."""
+    """Which file of a group the stored configuration was made from; a name and no path to a file elsewhere."""
     choice = _get(stored, f"choices.{group}")
-    return choice if isinstance(choice, str) else None
+    return choice if isinstance(choice, str) and _OPTION.fullmatch(choice) else None
 
 
 def refuse_shape_changes(

@@ -157,7 +157,7 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
     for key in composed:  # keys that this program has and the one that wrote the file had not
         config.setdefault(key, copy.deepcopy(composed[key]))
     for group in GROUPS:
-        if stored_choice(stored, group) is None:
+        if stored_choice(stored, group) != _get(config, f"choices.{group}"):
             _set(config, f"choices.{group}", _get(composed, f"choices.{group}"))
     typed = list(typed_keys(overrides, stored))
     if "task.game" in typed and "task.clock" not in typed:

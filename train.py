@@ -135,7 +135,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
         plain = start_from(plain, words, is_playing=role is not Role.train)
     refuse_names_of_code(plain, words, f"checkpoint {plain['checkpoint']}" if plain["checkpoint"] else "a file")
     load_plugins(plain["plugins"])
-    config = typed(plain, type(registry.default_config(plain["task"]["name"])))
+    config = typed(plain, type(registry.default_config(plain["task"].get("name"))))
     check_remote(config, role.name)
     config.task = registry.resolve_game(config.task)
     return config

@@ -658,7 +658,9 @@ def seed_everything(seed: int) -> None:
 
 def _stored_spec(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> ObservationSpec:
     with fits(os.fspath(path), "any observation", "the file is damaged"):
-        return ObservationSpec.from_json(checkpoint.observation_spec)
+        spec = ObservationSpec.from_json(checkpoint.observation_spec)
+        spec.dict_space()  # sees that the fields have shapes and types
+        return spec
 
 
 def _replay_directory(checkpoint: str) -> Path | None:

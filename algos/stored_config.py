@@ -148,14 +148,17 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
         overrides: The words typed, as hydra reports them (``HydraConfig.overrides.task``).
 
     Raises:
-        ValueError: If a word takes a key away.
+        ValueError: If a word takes a key away, or the stored configuration has another form.
     """
     config = copy.deepcopy(dict(stored))
     for key in THIS_COMMAND:
         if key in composed:
             config[key] = copy.deepcopy(composed[key])
-    for key in composed:  # keys that this program has and the one that wrote the file had not
-        config.setdefault(key, copy.deepcopy(composed[key]))
+    for key, value in composed.items():
+        # A key that this program has and the one that wrote the file had not is this program's.
+        given = config.setdefault(key, copy.deepcopy(value))
+        if isinstance(value, Mapping) and not isinstance(given, Mapping):
+            raise ValueError(f"{key} in the checkpoint must be a mapping, got {given!r}: the file is damaged")
     for group in GROUPS:
         if stored_choice(stored, group) != _get(config, f"choices.{group}"):
             _set(config, f"choices.{group}", _get(composed, f"choices.{group}"))

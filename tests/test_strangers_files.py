@@ -339,6 +339,26 @@ def test_a_policy_record_that_does_not_act_is_refused(
     assert reason in line
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("config", "task"), "x"),
+        (("config", "task"), {}),
+        (("config", "task", "name"), []),
+        (("config", "choices"), None),
+        (("config", "play"), 3),
+        (("observation_spec", "act_buf_len"), "x"),
+        (("config",), []),
+    ],
+)
+def test_a_value_of_another_form_is_refused(
+    checkpoint: Path, capfd: pytest.CaptureFixture[str], place: Place, value: Any
+) -> None:
+    torch.save(with_text(torch.load(checkpoint, weights_only=True), place, value), checkpoint)
+    assert train.main(["--play", "--checkpoint", str(checkpoint), *QUIET]) == 2
+    assert "train.py: " in capfd.readouterr().err
+
+
 def test_an_expert_of_another_shape_is_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = torch.load(checkpoint, weights_only=True)
     other_shape(content)

@@ -127,14 +127,16 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     from algos.role_keys import check_roles
     from algos.schema import typed
     from algos.stored_config import start_from
+    from algos.typed_only import refuse_names_of_code
     from tasks import registry
     from tasks.plugins import load_plugins
 
     plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     if plain["checkpoint"] is not None:
         plain = start_from(plain, words, is_playing=role is not Role.train)
+    refuse_names_of_code(plain, words, f"checkpoint {plain['checkpoint']}" if plain["checkpoint"] else "a file")
     load_plugins(plain["plugins"])
-    config = typed(plain, type(registry.default_config(plain["task"]["name"])))
+    config = typed(plain, type(registry.default_config(plain["task"].get("name"))))
     check_roles(config, role, words)
     check_remote(config, role.name)
     if role is not Role.server:  # it drives nothing
@@ -203,10 +205,11 @@ def _without_runner(config: Any, role: Role) -> int:
         from tasks.remote import far_worker
 
         _check_machine(config.task)
-        policy = far_policy(config, registry.observation_spec(config.task.name, config.task))
+        spec = registry.observation_spec(config.task.name, config.task)
+        policy = far_policy(config, spec)
         rows = config.worker.samples_per_packet
         worker = replace(config.worker, samples_per_packet=config.link.segment_rows if rows == "auto" else rows)
-        weights, headless = expert_weights(config), config.headless
+        weights, headless = expert_weights(config, spec), config.headless
         return far_worker.run(config.task, config.remote, worker, policy, expert_weights=weights, headless=headless)
     from tasks.roles import dispatch
 

@@ -1,6 +1,6 @@
-"""The policy that a configuration acts with, outside of the learner: for ``--benchmark`` and ``--worker``.
+"""The policy that a configuration or a checkpoint acts with, outside of the learner.
 
-Called by ``train.py``.
+Called by ``train.py`` for ``--benchmark`` and ``--worker``, and by the players.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from algos.checkpoint import load_checkpoint
+from algos.checkpoint import Checkpoint, finite_weights, fits, load_checkpoint
 from algos.policy import build_policy
 from algos.registration import policy_function
 from algos.runner_params import resolve_device, worker_policy
 from algos.schema import RunConfig
 from algos.train_schema import OffPolicyTrainConfig
 from tasks import observation
+
+ADVICE = "the file is damaged, or was trained with plugins=[FILE.py] that must be typed here too"
 
 
 def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
@@ -35,7 +37,8 @@ def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
     """
     device = resolve_device("inference_device", config.inference_device)
     if config.checkpoint is not None:
-        return _trained(config, device)
+        path = str(config.checkpoint)
+        return trained_policy(load_checkpoint(path), path, spec, device, config.seed)
     if not isinstance(config.train, OffPolicyTrainConfig):
         raise ValueError(f"--benchmark with train={config.choices.train} needs --checkpoint FILE, got none")
     policy = build_policy(worker_policy(config.train, spec, device), config.seed)
@@ -56,23 +59,60 @@ def far_policy(config: RunConfig, spec: observation.ObservationSpec) -> dict[str
     return worker_policy(config.train, spec, resolve_device("inference_device", config.inference_device))
 
 
-def expert_weights(config: RunConfig) -> Mapping[str, np.ndarray] | None:
+def expert_weights(config: RunConfig, spec: observation.ObservationSpec) -> Mapping[str, np.ndarray] | None:
     """The weights of ``checkpoint`` with worker.expert=true; None for a worker that takes the learner's.
 
     Raises:
         ValueError: An expert without a checkpoint.
-        CheckpointError: The checkpoint cannot be read.
+        CheckpointError: The checkpoint cannot be read, or holds weights of another policy.
     """
     if not config.worker.expert:
         return None
     if config.checkpoint is None:
         raise ValueError("worker.expert=true needs --checkpoint FILE, the weights it drives with, got none")
-    return load_checkpoint(str(config.checkpoint)).acting_weights()
+    path = str(config.checkpoint)
+    weights = finite_weights(load_checkpoint(path), path)
+    with fits(path, "the policy of this worker", ADVICE):
+        build_policy(far_policy(config, spec), config.seed).load_weights(weights, 1)
+    return weights
 
 
-def _trained(config: RunConfig, device: str) -> Any:
-    checkpoint = load_checkpoint(str(config.checkpoint))
-    kwargs = {**checkpoint.policy["kwargs"], "device": device}
-    policy = build_policy({"function": policy_function(checkpoint.algorithm), "kwargs": kwargs}, config.seed)
-    policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
+def trained_policy(checkpoint: Checkpoint, path: str, spec: observation.ObservationSpec, device: str, seed: int) -> Any:
+    """Builds the policy that a checkpoint holds, and sees that it acts.
+
+    Code comes from what is registered here under the name of the algorithm; the file has arguments and weights only.
+
+    Args:
+        checkpoint: What was read.
+        path: From where.
+        spec: What the task observes.
+        device: Where it computes; a policy of a plugin may have no such argument.
+        seed: Of its exploration.
+
+    Raises:
+        CheckpointError: Arguments or weights are not those of the policy.
+    """
+    weights = finite_weights(checkpoint, path)
+    with fits(path, f"the policy of {checkpoint.algorithm}", ADVICE):
+        kwargs = dict(checkpoint.policy["kwargs"])
+        if "device" in kwargs:
+            kwargs["device"] = device
+        policy = build_policy({"function": policy_function(checkpoint.algorithm), "kwargs": kwargs}, seed)
+        policy.load_weights(weights, int(checkpoint.policy["version"]))
+        _require_actions(policy, spec)
     return policy
+
+
+def _require_actions(policy: Any, spec: observation.ObservationSpec) -> None:
+    """Has it act once, on drawn numbers: on a constant observation, one of its own might rightly find no scale.
+
+    Raises:
+        ValueError: It gives something else than finite actions.
+    """
+    rng = np.random.default_rng(0)
+    seen = {field.name: rng.random(field.shape).astype(field.dtype) for field in spec.visible.all_fields()}
+    policy.begin_episode()
+    action = np.asarray(policy.act(seen, deterministic=True))
+    policy.begin_episode()
+    if action.shape != (spec.action_size,) or not np.isfinite(action).all():
+        raise ValueError(f"it must choose {spec.action_size} finite actions, got {action.tolist()}")

@@ -66,9 +66,12 @@ from rl_games.interfaces.base_algorithm import BaseAlgorithm
 from tensorboardX import SummaryWriter
 
 from algos.checkpoint import (
+    DAMAGED,
     Checkpoint,
     CheckpointError,
     as_arrays,
+    finite_weights,
+    fits,
     fits_networks,
     global_rng_state,
     load_checkpoint,
@@ -189,19 +192,23 @@ class RemoteSACAgent(BaseAlgorithm):
             raise ValueError(f"checkpoint_mode must be one of {', '.join(CHECKPOINT_MODES)}, got {mode!r}")
         checkpoint = load_checkpoint(fn)
         require_fit(checkpoint, fn, self.spec, None if mode == "replay" else self.algorithm_name)
+        if mode != "replay":
+            finite_weights(checkpoint, fn)
         with fits_networks(fn):
             if mode == "weights":
                 self._take_networks(checkpoint)
             elif mode == "resume":
                 self.algorithm.load_state_dict(checkpoint.algorithm_state)
         if mode == "resume" and set_epoch:
-            self.learner.load_counters(checkpoint.counters)
+            with fits(fn, "this run", DAMAGED):
+                self.learner.load_counters(checkpoint.counters)
             if self.learner.is_finished:
                 raise self._nothing_left(fn)
         if mode != "weights":
             self._open_storage(_replay_directory(fn))
         if mode == "resume":
-            self._resume(checkpoint)
+            with fits(fn, "this run", DAMAGED):
+                self._resume(checkpoint)
         elif mode == "replay":
             self._take_replay()
         newer = 0 if self.storage is None else self.storage.newer_rows
@@ -618,7 +625,7 @@ def require_fit(checkpoint: Checkpoint, path: str | os.PathLike[str], spec: Obse
     """
     if name is not None and checkpoint.algorithm != name:
         raise CheckpointError(f"checkpoint {path} was trained by {checkpoint.algorithm}, this run uses {name}")
-    stored = ObservationSpec.from_json(checkpoint.observation_spec)
+    stored = _stored_spec(checkpoint, path)
     if stored != spec:
         raise CheckpointError(
             f"checkpoint {path} was trained on {_described(stored)}; this task gives {_described(spec)}. "
@@ -634,7 +641,7 @@ def require_playable(
     Raises:
         CheckpointError: Naming the file and what differs.
     """
-    stored = ObservationSpec.from_json(checkpoint.observation_spec).visible
+    stored = _stored_spec(checkpoint, path).visible
     require_fit(replace(checkpoint, observation_spec=stored.to_json()), path, spec.visible, name)
 
 
@@ -681,6 +688,13 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def _stored_spec(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> ObservationSpec:
+    with fits(os.fspath(path), "any observation", "the file is damaged"):
+        spec = ObservationSpec.from_json(checkpoint.observation_spec)
+        spec.dict_space()  # sees that the fields have shapes and types
+        return spec
 
 
 def _replay_directory(checkpoint: str) -> Path | None:

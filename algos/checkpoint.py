@@ -23,6 +23,8 @@ import torch
 
 FORMAT = "trackmania-rl checkpoint"
 FORMAT_VERSION = 1
+DAMAGED = "the file is damaged: take another one of the run"
+"""Advice where values of a checkpoint make no sense."""
 
 
 class CheckpointError(ValueError):
@@ -109,25 +111,62 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     missing = sorted(names.keys() - content.keys())
     if missing:
         raise CheckpointError(f"checkpoint {path} is damaged: it lacks {', '.join(missing)}")
-    return Checkpoint(**{name: content[name] for name in names})
+    checkpoint = Checkpoint(**{name: content[name] for name in names})
+    for name in names:
+        kind = str if name in ("algorithm", "task") else dict
+        if not isinstance(content[name], kind):
+            got = type(content[name]).__name__
+            raise CheckpointError(f"checkpoint {path} is damaged: its {name} must be a {kind.__name__}, got a {got}")
+    return checkpoint
+
+
+def finite_weights(checkpoint: Checkpoint, path: str | Path) -> dict[str, np.ndarray]:
+    """The weights that act, none of them NaN.
+
+    Raises:
+        CheckpointError: Some hold NaN, or are no tensors.
+    """
+    with fits(path, "any policy", "the file is damaged"):
+        weights = checkpoint.acting_weights()
+        spoilt = next((name for name, array in weights.items() if np.isnan(array).any()), None)
+    if spoilt is not None:
+        raise CheckpointError(
+            f"checkpoint {path} holds NaN in the weights {spoilt}: training had failed when it was written; take an "
+            "earlier one of that run"
+        )
+    return weights
 
 
 @contextlib.contextmanager
-def fits_networks(path: str | Path) -> Iterator[None]:
-    """What torch raises meanwhile, for tensors of other shapes or names, becomes a message for the user.
+def fits(path: str | Path, what: str, advice: str) -> Iterator[None]:
+    """What is raised meanwhile, for values or tensors that the file has and this program has not, is told to the user.
+
+    Args:
+        path: The checkpoint.
+        what: What it has to fit.
+        advice: What to do.
 
     Raises:
-        CheckpointError: Naming the file and the first tensor that does not fit.
+        CheckpointError: Naming the file and the first thing that does not fit.
     """
     try:
         yield
-    except (KeyError, RuntimeError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
         # torch's first line only names the module; the next ones are about tensors.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise CheckpointError(
-            f"checkpoint {path} does not fit the networks of this run: {lines[:2][-1]}; resume with "
-            "the train.params.network and train.params.config, and the plugins, that it was trained with"
-        ) from error
+        reason = f"{lines[0]} is missing" if isinstance(error, KeyError) else lines[:2][-1]
+        raise CheckpointError(f"checkpoint {path} does not fit {what}: {reason}; {advice}") from error
+
+
+def fits_networks(path: str | Path) -> contextlib.AbstractContextManager[None]:
+    """``fits`` for a run that learns on."""
+    return fits(
+        path,
+        "the networks of this run",
+        "resume with the train.params.network and train.params.config, and the plugins, that it was trained with",
+    )
 
 
 def snapshot(value: Any, place: str = "checkpoint") -> Any:

@@ -42,8 +42,10 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
     from yaml import YAMLError
 
     from algos.schema import register_schemas
+    from algos.typed_only import check_files
 
     register_schemas()
+    check_files(config_dir)
     call = _GuardedJob(job)
     try:
         with _as_hydra_wants([_with_new_entries(word) for word in words]):

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from rl_games.common.player import BasePlayer
 
+from algos.acting import trained_policy
 from algos.agent import env_info, make_env, observation_spec, require_playable
 from algos.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.interrupt import StopOnInterrupt
-from algos.policy import build_policy
-from algos.registration import policy_function
 from algos.run_log import driven_line
 from tasks import course, pictures
 from tasks.evaluation import (
@@ -78,12 +77,8 @@ class RemotePlayer(BasePlayer):
         """
         checkpoint = load_checkpoint(fn)
         require_playable(checkpoint, fn, self.spec, self.algorithm_name or None)
-        kwargs = dict(checkpoint.policy["kwargs"])
-        if "device" in kwargs:
-            kwargs["device"] = str(self.config.get("inference_device", "cpu"))
-        function = policy_function(self.algorithm_name or checkpoint.algorithm)
-        self.policy = build_policy({"function": function, "kwargs": kwargs}, int(self.play_config.get("seed", 0)))
-        self.policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
+        device, seed = str(self.config.get("inference_device", "cpu")), int(self.play_config.get("seed", 0))
+        self.policy = trained_policy(checkpoint, str(fn), self.spec, device, seed)
         self.checkpoint, self.checkpoint_path = checkpoint, str(fn)
 
     def run(self) -> dict[str, Any]:

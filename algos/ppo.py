@@ -37,7 +37,10 @@ from algos.agent import (
     seed_everything,
 )
 from algos.checkpoint import (
+    DAMAGED,
     Checkpoint,
+    finite_weights,
+    fits,
     fits_networks,
     global_rng_state,
     load_checkpoint,
@@ -119,19 +122,21 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             )
         checkpoint = load_checkpoint(fn)
         require_fit(checkpoint, fn, self.spec, self.algorithm_name)
+        finite_weights(checkpoint, fn)
         with fits_networks(fn):
             if mode == "weights":
                 self.set_weights(checkpoint.algorithm_state)
                 return
             self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
-        self.last_lr = float(checkpoint.algorithm_state["last_lr"])
-        if self.frame >= int(self.config["max_env_steps"]):
-            raise nothing_left(fn, f"{self.frame} steps", "max_env_steps", int(self.config["max_env_steps"]))
-        self._best = newest_best(self._nn_path, checkpoint.best)
-        self._num_episodes = int(checkpoint.counters["episodes"])
-        self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
-        self._plan_next()
-        load_global_rng_state(checkpoint.rng)
+        with fits(fn, "this run", DAMAGED):
+            self.last_lr = float(checkpoint.algorithm_state["last_lr"])
+            if self.frame >= int(self.config["max_env_steps"]):
+                raise nothing_left(fn, f"{self.frame} steps", "max_env_steps", int(self.config["max_env_steps"]))
+            self._best = newest_best(self._nn_path, checkpoint.best)
+            self._num_episodes = int(checkpoint.counters["episodes"])
+            self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
+            self._plan_next()
+            load_global_rng_state(checkpoint.rng)
         logger.info("resume of %s: %d steps", fn, self.frame)
 
     def save(self, fn: str) -> None:

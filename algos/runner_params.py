@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,12 @@ from algos.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_pl
 from algos.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.train_entries import made_for
 from algos.train_schema import OffPolicyTrainConfig, PPOTrainConfig
+from algos.worker_words import leaves
 from tasks.config import GymConfig, TaskConfig, config_to_dict
 from tasks.observation import ObservationSpec
+
+_OF_THE_COMMAND = re.compile(r"\.env_config\.(plugins|remote|launcher|ray)(?:\.|$)")
+"""What a train YAML without a kind could tell the vecenv past the keys of the command."""
 
 
 def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, is_playing: bool = False) -> None:
@@ -147,6 +152,10 @@ def _check_algorithm(config: RunConfig) -> None:
     name, known = algorithm_name(train), (*algorithm_names(), *RL_GAMES_ALGORITHMS)
     if name not in known:
         raise ValueError(f"train.params.algo.name must be one of {', '.join(known)}, got {name!r}")
+    for key, _ in leaves(train, "train."):
+        found = _OF_THE_COMMAND.search(key)
+        if found is not None:
+            raise ValueError(f"{key} is taken from no file: take it out and type {found[1]}=...")
     if config.max_env_steps == "auto" and max_env_steps(train) is None:
         raise ValueError(f"max_env_steps must be given: train={config.choices.train} has no train.max_env_steps")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,8 +31,12 @@ THIS_COMMAND = (
     "remote",
     "worker",
     "ray",
+    "wandb",
 )
-"""Keys that belong to a command and its machine, never taken from the file."""
+"""Keys that belong to a command, its machine and who types it, never taken from the file."""
+
+LEARNING_ONLY = ("observers",)
+"""Keys taken from the file only when it learns on: nothing is observed when it is played."""
 
 OBSERVATION_KEYS = (
     "task.name",
@@ -66,6 +72,11 @@ ENSEMBLE_KEYS = (
     "train.params.config.num_quantiles",
 )
 """Keys of the algorithms that decide how many critics there are and what each puts out."""
+
+_OPTION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*")
+"""The name of an option of a group."""
+
+_logger = logging.getLogger(__name__)
 
 OLD_VALUES = {
     "task.privileged": False,
@@ -116,6 +127,12 @@ def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_play
     path = str(composed["checkpoint"])
     stored = load_checkpoint(path).config
     config = merge_stored(stored, composed, overrides)
+    if is_playing:
+        config |= {key: copy.deepcopy(composed[key]) for key in LEARNING_ONLY}
+    elif _get(stored, "wandb.enabled") and not config["wandb"]["enabled"]:
+        _logger.warning(
+            "the run of %s was recorded at W&B; to record it in your account, type wandb.enabled=true", path
+        )
     is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
     refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent, is_playing=is_playing)
     return config
@@ -130,14 +147,20 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
         overrides: The words typed, as hydra reports them (``HydraConfig.overrides.task``).
 
     Raises:
-        ValueError: If a word takes a key away.
+        ValueError: If a word takes a key away, or the stored configuration has another form.
     """
     config = copy.deepcopy(dict(stored))
     for key in THIS_COMMAND:
         if key in composed:
             config[key] = copy.deepcopy(composed[key])
-    for key in composed:  # keys that this program has and the one that wrote the file had not
-        config.setdefault(key, copy.deepcopy(composed[key]))
+    for key, value in composed.items():
+        # A key that this program has and the one that wrote the file had not is this program's.
+        given = config.setdefault(key, copy.deepcopy(value))
+        if isinstance(value, Mapping) and not isinstance(given, Mapping):
+            raise ValueError(f"{key} in the checkpoint must be a mapping, got {given!r}: the file is damaged")
+    for group in GROUPS:
+        if stored_choice(stored, group) != _get(config, f"choices.{group}"):
+            _set(config, f"choices.{group}", _get(composed, f"choices.{group}"))
     typed = list(typed_keys(overrides, stored))
     if "task.game" in typed and "task.clock" not in typed:
         _set(config, "task.clock", "auto")  # the stored clock was resolved for the stored game
@@ -169,9 +192,9 @@ def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[
 
 
 def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
-    """Which file of a group the stored configuration was made from."""
+    """Which file of a group the stored configuration was made from; a name and no path to a file elsewhere."""
     choice = _get(stored, f"choices.{group}")
-    return choice if isinstance(choice, str) else None
+    return choice if isinstance(choice, str) and _OPTION.fullmatch(choice) else None
 
 
 def refuse_shape_changes(

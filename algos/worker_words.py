@@ -35,19 +35,24 @@ def worker_words(config: Mapping[str, Any], files: Mapping[str, Any]) -> list[st
         files: The same as the chosen files of cfg say it, nothing typed.
     """
     choices = config["choices"]
-    words = [f"task={choices['task']}", f"train={choices['train']}"]
-    for key, value in _leaves(config):
+    words = [f"{group}={written(choices[group])}" for group in ("task", "train")]
+    for key, value in leaves(config):
         is_shared = any(_is_below(key, shared) for shared in SHARED_KEYS)
         is_own = any(_is_below(key, own) for own in OWN_KEYS) or _is_implied_clock(config, key)
         if is_shared and not is_own and value != _get(files, key):
-            words.append(f"{key}={written(value)}")
+            words.append(f"{key if _PLAIN.fullmatch(key) else _quoted(key)}={written(value)}")
     return words
 
 
 def written(value: Any) -> str:
     """A value in hydra's grammar, quoted for a shell where it must be."""
     text = _written(value)
-    return text if _PLAIN.fullmatch(text) else '"' + re.sub(r'(["\\$`])', r"\\\1", text) + '"'
+    return text if _PLAIN.fullmatch(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """For a shell."""
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", text) + '"'
 
 
 def _written(value: Any) -> str:
@@ -67,10 +72,11 @@ def _is_implied_clock(config: Mapping[str, Any], key: str) -> bool:
     return key == "task.clock" and _get(config, key) == ("wall" if _get(config, "task.game") == "live" else "virtual")
 
 
-def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full names of all keys below a section, with their values; an empty mapping is a value."""
     for name, value in section.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

@@ -232,7 +232,7 @@ def _build(name: str, config: AnyTaskConfig) -> TaskEnv:
 
 
 def _entry(name: str) -> TaskEntry:
-    if name not in _TASKS:
+    if not isinstance(name, str) or name not in _TASKS:
         raise ValueError(f"unknown task {name!r}; registered: {', '.join(_TASKS)}")
     return _TASKS[name]
 

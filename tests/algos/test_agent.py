@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -300,6 +302,33 @@ def test_networks_of_other_shapes_are_named_and_nothing_is_copied(tmp_path, mode
     ):
         agent.restore(str(path))
     assert not (tmp_path / "new" / "replay").exists()
+    agent.close()
+
+
+def test_a_run_that_has_failed_gives_its_experience_only(tmp_path):
+    make_runner(make_params(tmp_path, "old")).run({"train": True})
+    path = tmp_path / "old" / "nn" / "last.pth"
+    checkpoint = load_checkpoint(path)
+    next(iter(checkpoint.policy["weights"].values())).fill_(math.nan)
+    save_checkpoint(path, checkpoint)
+    for mode in ("resume", "weights", "replay"):
+        agent = make_agent(make_params(tmp_path, f"new_{mode}", checkpoint_mode=mode))
+        refusal = pytest.raises(CheckpointError, match=r"last\.pth holds NaN in the weights \S+: training had failed")
+        with contextlib.nullcontext() if mode == "replay" else refusal:
+            agent.restore(str(path))
+        agent.close()
+    assert len(agent.memory) > 0
+
+
+def test_counters_of_another_kind_are_a_fault_of_the_checkpoint(tmp_path):
+    make_runner(make_params(tmp_path, "old")).run({"train": True})
+    path = tmp_path / "old" / "nn" / "last.pth"
+    checkpoint = load_checkpoint(path)
+    checkpoint.counters["episodes"] = "os:abort"
+    save_checkpoint(path, checkpoint)
+    agent = make_agent(make_params(tmp_path, "old"))
+    with pytest.raises(CheckpointError, match=r"last\.pth does not fit this run: .*the file is damaged"):
+        agent.restore(str(path))
     agent.close()
 
 

@@ -91,3 +91,12 @@ def test_hydra_makes_the_same_of_the_words() -> None:
     for key in ("task", "plugins"):
         assert again[key] == config[key]
     assert again["train"]["params"]["network"] == config["train"]["params"]["network"]
+
+
+def test_a_key_and_a_choice_are_one_word_of_a_shell() -> None:
+    config = {
+        "choices": {"task": "A; reboot", "train": "B | reboot"},
+        "task": {"kwargs": {"a; reboot": 1}},
+    }
+    words = shlex.split(" ".join(worker_words(config, {})))
+    assert words == ["task='A; reboot'", "train='B | reboot'", "task.kwargs.a; reboot=1"]

@@ -4,8 +4,8 @@
     python train.py task=TM20Full train=TM20FullSAC --play --checkpoint runs/<run>/nn/best.pth
     python train.py task=TM20Lidar task.game=live --check
 
-Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback),
-2 the command cannot be done as given, 130 Ctrl-C before that.
+Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback) or
+something that could not be saved, 2 the command cannot be done as given, 130 Ctrl-C before that.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 from algos.config_errors import UsageError
 from algos.observers import make_observer
+from algos.write_trouble import NotSavedError
 from tasks.command_line import ROLES_WITHOUT_CONFIGURATION, RUNNER_ROLES, Role, help_text, parse
 from tasks.game_io.errors import GameError
 
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         sys.stderr.write(f"train.py: {error}\n")
         return 2
+    except NotSavedError as error:
+        sys.stderr.write(f"train.py: {error}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("train.py: interrupted\n")
         return 130

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from algos.config_errors import UsageError, explain
+from algos.write_trouble import NotSavedError
 
 MAPPINGS = (["ray", "resources"], ["task", "kwargs"])
 """Keys below which a user chooses the names."""
@@ -32,6 +33,7 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
 
     Raises:
         UsageError: If the words or the files cannot be composed, or the job raised it.
+        NotSavedError: The job raised it.
     """
     import hydra
     from hydra.errors import HydraException
@@ -46,8 +48,8 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
         with _as_hydra_wants([_with_new_entries(word) for word in words]):
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(call)()
     except SystemExit as stop:
-        if call.refused is not None:
-            raise call.refused from None
+        if call.ended_by is not None:
+            raise call.ended_by from None
         return int(stop.code or 0)
     except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:
         if call.has_started:
@@ -130,12 +132,12 @@ def _as_hydra_wants(words: Sequence[str]) -> Iterator[None]:
 
 
 class _GuardedJob:
-    """The callback for hydra. It leaves through SystemExit when refused: hydra adds lines to any exception."""
+    """The callback for hydra. It leaves through SystemExit with what has one message: hydra adds lines to others."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self.has_started = False
-        self.refused: UsageError | None = None
+        self.ended_by: UsageError | NotSavedError | None = None
 
     def __call__(self, composed: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -143,6 +145,6 @@ class _GuardedJob:
         self.has_started = True
         try:
             self._job(composed, list(HydraConfig.get().overrides.task))
-        except UsageError as error:
-            self.refused = error
-            raise SystemExit(2) from error
+        except (UsageError, NotSavedError) as error:
+            self.ended_by = error
+            raise SystemExit(1) from error

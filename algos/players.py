@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from algos.interrupt import StopOnInterrupt
 from algos.policy import build_policy
 from algos.registration import policy_function
 from algos.run_log import driven_line
+from algos.write_trouble import NotSavedError, reason
 from tasks import course, pictures
 from tasks.evaluation import (
     LEAGUE_RUNS,
@@ -91,6 +92,9 @@ class RemotePlayer(BasePlayer):
 
         Returns:
             The content of results.json.
+
+        Raises:
+            NotSavedError: A file could not be written; the others are.
         """
         if self.checkpoint_path is None:
             raise ValueError("--play needs a checkpoint: add --checkpoint runs/<run>/nn/best.pth")
@@ -125,23 +129,35 @@ class RemotePlayer(BasePlayer):
         return bool(self.play_config.get(key, True))
 
     def _write(self, report: EvaluationReport, directory: Path) -> dict[str, Any]:
-        directory.mkdir(parents=True, exist_ok=True)
         results = play_results(
             report,
             place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
             scripted_lap_time_s=self._scripted_lap_time_s(),
         )
-        write_results(directory / "results.json", results)
-        if report.clip is not None and len(report.clip):
-            pictures.write_video(report.clip, directory / "episode.mp4", report.clip_fps or 10.0)
-        if self._wants("plot") and report.episodes and course.has_course(self.task):
-            driven_line(course.course(self.task), report, str(self.task["track"]), directory / "driven_line.png")
         _say(results_table(report, results))
         if self.play_config.get("rules") == "league" and len(report.episodes) == LEAGUE_RUNS:
             _say(_league_line(report))
+        missing = [_failure(path, write) for path, write in self._files(report, results, directory).items()]
+        if any(missing):
+            raise NotSavedError(f"not saved: {', '.join(filter(None, missing))}")
         _say(f"written to {directory}")
         return results
+
+    def _files(
+        self, report: EvaluationReport, results: Mapping[str, Any], directory: Path
+    ) -> dict[Path, Callable[[Path], object]]:
+        """What is left behind, and what writes each."""
+        files: dict[Path, Callable[[Path], object]] = {}
+        files[directory / "results.json"] = lambda path: write_results(path, results)
+        clip, task = report.clip, self.task
+        if clip is not None and len(clip):
+            files[directory / "episode.mp4"] = lambda path: pictures.write_video(clip, path, report.clip_fps or 10.0)
+        if self._wants("plot") and report.episodes and course.has_course(task):
+            files[directory / "driven_line.png"] = lambda path: driven_line(
+                course.course(task), report, str(task["track"]), path
+            )
+        return files
 
     def _print_episode(self, episode: EpisodeResult) -> None:
         outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
@@ -210,6 +226,15 @@ def results_table(report: EvaluationReport, results: Mapping[str, Any]) -> str:
     if results.get("lap_ratio") is not None:
         rows.append(("mean lap / scripted", f"{results['lap_ratio']:.3f}"))
     return _lines(rows)
+
+
+def _failure(path: Path, write: Callable[[Path], object]) -> str:
+    """Writes a file; why that failed, empty when it did not."""
+    try:
+        write(path)
+    except OSError as error:
+        return f"{path} ({reason(error)})"
+    return ""
 
 
 def _lines(rows: Sequence[tuple[str, str]]) -> str:

@@ -10,6 +10,7 @@ killed while it writes leaves at most a torn record at the end of the newest chu
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -100,6 +101,9 @@ class ReplayStorage:
         self._file_bytes = 0
         self._file_first_row = 0
         self._is_dirty = False
+        self._durable_bytes = 0
+        self._durable_rows = 0
+        self._durable_received: dict[str, int] = {}
         self._must_load = bool(_chunks(self.directory))
 
     def __enter__(self) -> ReplayStorage:
@@ -144,7 +148,24 @@ class ReplayStorage:
             self._flush()
             os.fsync(self._file.fileno())
             self._is_dirty = False
+            self._note_durable()
         return dict(self.received)
+
+    def roll_back(self) -> int:
+        """Forgets what is not durable, after an error of the disk; the next segment begins a chunk.
+
+        Returns:
+            The number of rows that are forgotten.
+        """
+        num_rows = self.total_rows - self._durable_rows
+        self.total_rows, self.received = self._durable_rows, dict(self._durable_received)
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._durable_bytes)
+                if not self._durable_bytes:
+                    Path(self._file.name).unlink()
+            self._abandon_chunk()
+        return num_rows
 
     def position(self, keep: bool = True) -> dict[str, Any]:
         """Commits and says how far the storage has come: what a checkpoint records, plain data.
@@ -188,6 +209,7 @@ class ReplayStorage:
         if not self._read_only:
             scan.cut()
         self._must_load = False
+        self._note_durable()
         self._positions.clear()
         self._remember(self.total_rows)
         return self.total_rows - scan.first_row
@@ -234,6 +256,10 @@ class ReplayStorage:
                 *(self.directory, first_row, self.total_rows, max(end - self.capacity, 0), end),
             )
 
+    def _note_durable(self) -> None:
+        self._durable_bytes, self._durable_rows = self._file_bytes, self.total_rows
+        self._durable_received = dict(self.received)
+
     def _remember(self, row: int) -> None:
         """Keeps what the last two checkpoints need."""
         self._positions = [*self._positions, row][-2:]
@@ -265,7 +291,7 @@ class ReplayStorage:
     def _open_chunk(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._file = open(self.directory / f"{self.total_rows:015d}{_SUFFIX}", "xb", buffering=0)  # noqa: SIM115
-        self._file_bytes = 0
+        self._file_bytes = self._durable_bytes = 0
         self._file_first_row = self.total_rows
         self._push(self._codec.encode_start(_Start(self.total_rows, self.received, sorted(self._streams))))
         _sync_directory(self.directory)
@@ -273,9 +299,9 @@ class ReplayStorage:
 
     def _close_chunk(self) -> None:
         self.commit()
-        assert self._file is not None
-        self._file.close()
-        self._file = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _abandon_chunk(self) -> None:
         """Closes the open file without writing what is pending: loading begins from what is on disk."""

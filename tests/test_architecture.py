@@ -23,6 +23,7 @@ RL_GAMES_FILES = {
     "algos/ppo.py",
 }
 ALGOS_MAY_IMPORT = {
+    "tasks.atomic_file",
     "tasks.observation",
     "tasks.samples",
     "tasks.config",

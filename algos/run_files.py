@@ -98,7 +98,9 @@ class RunFiles:
         raise NotSavedError(f"not saved: {missing}; {there}")
 
     def _write(self, path: Path, write: Callable[[], object]) -> bool:
-        trouble = self._troubles.setdefault(path, WriteTrouble(str(path), "training goes on, and the next save tries again"))
+        trouble = self._troubles.setdefault(
+            path, WriteTrouble(str(path), "training goes on, and the next save tries again")
+        )
         try:
             write()
         except OSError as error:

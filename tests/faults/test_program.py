@@ -37,7 +37,10 @@ LEARNER_WORDS = (
 
 
 SMALL_TRAININGS = {
-    "ppo": ("train=TM20LidarPPO", "train.params.config.checkpoint_interval=2048"),
+    "ppo": (
+        *("train=TM20LidarPPO", "train.params.network.hidden=[16,16]"),
+        "train.params.config.checkpoint_interval=10240",
+    ),
     "sac": (
         *("train=TM20LidarSAC", "train.params.network.hidden=[16,16]", "train.params.config.checkpoint_interval=500"),
         "train.params.config.save_replay=false",

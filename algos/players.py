@@ -6,6 +6,7 @@ policy, the player names the function that builds it; no critic, no link and no 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -272,6 +273,7 @@ def _league_line(report: EvaluationReport) -> str:
 
 
 def _say(line: str) -> None:
-    """Prints: this is the command's answer."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """Prints: this is the command's answer. What is written to files does not depend on somebody reading it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()

@@ -32,6 +32,7 @@ ALGOS_MAY_IMPORT = {
     "tasks.pictures",
     "tasks.remote.config",
     "tasks.roles.config",
+    "tasks.stop_signals",
 }
 SYNCHRONOUS_FILES = {"algos/agent.py", "algos/players.py"}
 """They act in the learner's own process, so they build what a worker process builds."""

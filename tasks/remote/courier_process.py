@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from tasks.remote.credentials import load_client
 from tasks.remote.outbox import DiskOutbox, OutboxFullError, open_outbox
 from tasks.remote.uplink import Uplink
 from tasks.remote.weights_history import WeightsHistory
+from tasks.stop_signals import ignore_terminal
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +42,7 @@ _LEAVE_S = 1.5
 
 def main() -> int:
     """Runs the courier that standard input describes; returns the exit code."""
-    # Ctrl-C reaches the whole group; it is the worker that decides what it means.
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     config = CourierConfig.from_line(sys.stdin.buffer.readline())

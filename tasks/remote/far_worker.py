@@ -38,6 +38,7 @@ from tasks.remote.outbox import STREAMS_PER_START
 from tasks.remote.rollout import Policy, Rollout
 from tasks.remote.uplink import RefusedError
 from tasks.remote.worker_display import WorkerDisplay
+from tasks.stop_signals import stop_signals
 
 _log = logging.getLogger(__name__)
 
@@ -360,7 +361,7 @@ def _say_what_is_left(courier: Courier, unkept: int) -> None:
 
 @contextlib.contextmanager
 def _stopping_by_signal(stop: threading.Event, wake: Callable[[], None]) -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM end the loop in good order, or the process when that takes too long."""
+    """Has the stop signals end the loop in good order, or the process when that takes too long."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -376,7 +377,7 @@ def _stopping_by_signal(stop: threading.Event, wake: Callable[[], None]) -> Iter
         # Not here: the interrupted code may hold the lock.
         threading.Thread(target=wake, name="wake", daemon=True).start()
 
-    former = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, end) for number in stop_signals()}
     try:
         yield
     finally:

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import platform
-import signal
 import sys
 import threading
 import time
@@ -41,6 +40,7 @@ from tasks.remote.examiner import Examiner
 from tasks.remote.rollout import Policy, Rollout
 from tasks.remote.run_credentials import client_credentials
 from tasks.remote.uplink import RefusedError, Uplink
+from tasks.stop_signals import ignore_terminal
 
 _log = logging.getLogger(__name__)
 
@@ -102,9 +102,7 @@ class WorkerConfig:
 
 def main() -> int:
     """Runs the worker that standard input describes; returns the exit code."""
-    # Ctrl-C reaches the whole group; it is the learner that decides what it means.
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     # Here, because the environment opens the controls in a thread of its own.
     exit_release.handle_signals()
     answers = _take_standard_output()

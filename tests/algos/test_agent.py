@@ -16,6 +16,7 @@ import torch
 from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, IsaacAlgoObserver
 
 from algos.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from algos.write_trouble import NotSavedError
 from tests.algos.fakes import make_report
 from tests.algos.runs import make_agent, make_params, make_runner, record_losses
 
@@ -259,6 +260,19 @@ def test_resume_without_a_stored_replay_collects_first(tmp_path):
     assert agent.learner.pace.env_steps_until_training == 40
     agent.train()
     assert agent.epoch_num == 80 + 40  # 80 steps more, 40 of them before training goes on
+
+
+def test_a_full_disk_ends_no_training_and_is_said_at_the_end(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    agent = make_agent(make_params(tmp_path, max_env_steps=60))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NotSavedError, match=r"last\.pth \(No space left on device\); nothing of this training"):
+        agent.train()
+    assert agent.frame == 60
+    assert agent.epoch_num > 0
+    assert agent.storage.left_out > 60
 
 
 def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):

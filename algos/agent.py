@@ -92,6 +92,7 @@ from algos.write_trouble import reason
 from tasks.evaluation import ClipRecorder, EvaluationReport, evaluate
 from tasks.observation import ObservationSpec
 from tasks.samples import Segment
+from tasks.step_watch import HangTeller, StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class RemoteSACAgent(BaseAlgorithm):
         self.files = run_files(self.config, self.experiment_name)
         self.experiment_dir = self.files.directory
         self.is_synchronous = bool(self.config.get("synchronous", False))
+        self._teller: HangTeller | None = None
         self.source, self.env_info = self._make_source()
         self.spec = observation_spec(self.env_info)
         self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self._seed)
@@ -237,6 +239,8 @@ class RemoteSACAgent(BaseAlgorithm):
         if self._is_closed:
             return
         self._is_closed = True
+        if self._teller is not None:
+            self._teller.close()
         self.source.close()
         if self.storage is not None:
             self.storage.close()
@@ -365,7 +369,9 @@ class RemoteSACAgent(BaseAlgorithm):
         from tasks.remote.rollout import Rollout
 
         self.vec_env = None
-        env = make_env(self.env_name, env_config)
+        watch = StepWatch()
+        env = watch.around(make_env(self.env_name, env_config))
+        self._teller = HangTeller(lambda: {"this process": watch.hangs_for_s()}).start()
         policy = build_policy(env_config["policy"], self._seed)
         rollout = Rollout(
             env, policy, "synchronous", 0, self._seed, check_samples=bool(env_config.get("check_samples", False))
@@ -374,6 +380,7 @@ class RemoteSACAgent(BaseAlgorithm):
             lambda: make_env(self.env_name, env_config),
             lambda: build_policy(env_config["policy"], self._seed),
             self._stop.is_set,
+            watch,
         )
         source = InlineSource(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return source, env_info(env)
@@ -479,14 +486,20 @@ class InProcessEvaluator:
         make_env: Makes the environment at the first use.
         make_policy: Makes the policy at the first use.
         is_stopped: True abandons an evaluation.
+        watch: Watches the environment.
     """
 
     def __init__(
-        self, make_env: Callable[[], Any], make_policy: Callable[[], Any], is_stopped: Callable[[], bool]
+        self,
+        make_env: Callable[[], Any],
+        make_policy: Callable[[], Any],
+        is_stopped: Callable[[], bool],
+        watch: StepWatch,
     ) -> None:
         self._make_env = make_env
         self._make_policy = make_policy
         self._is_stopped = is_stopped
+        self._watch = watch
         self._env: Any = None
         self._policy: Any = None
 
@@ -495,7 +508,9 @@ class InProcessEvaluator:
     ) -> EvaluationReport | None:
         """The report of these weights; None when it was abandoned."""
         if self._env is None:
-            self._env, self._policy = self._make_env(), self._make_policy()
+            with self._watch.call():
+                self._env = self._watch.around(self._make_env())
+            self._policy = self._make_policy()
         self._policy.load_weights(weights, version)
         report = evaluate(self._env, self._policy, seeds, clip=ClipRecorder(), stop=self._is_stopped)
         return report if len(report.episodes) == len(seeds) else None

@@ -36,6 +36,7 @@ from tasks.evaluation import (
     play_results,
     write_results,
 )
+from tasks.step_watch import HangTeller, StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class RemotePlayer(BasePlayer):
         config = dict(params["config"])
         env_config = dict(config["env_config"])
         self.task = dict(env_config["task"])
-        env = make_env(str(config["env_name"]), env_config)
+        self._watch = StepWatch()
+        env = self._watch.around(make_env(str(config["env_name"]), env_config))
         # With an env_info at hand BasePlayer makes no environment of its own.
         config |= {"env_info": env_info(env), "vec_env": env, "env_config": env_config}
         super().__init__({**params, "config": config})
@@ -103,7 +105,8 @@ class RemotePlayer(BasePlayer):
         clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self._wants("video") else None
         policy = self.policy if self._wants("deterministic") else _Sampling(self.policy)
         try:
-            with StopOnInterrupt(self._stop):
+            hanging = HangTeller(lambda: {"this process": self._watch.hangs_for_s()})
+            with StopOnInterrupt(self._stop), hanging:
                 report = evaluate(
                     self.env, policy, self._seeds(), clip=clip, on_episode=self._print_episode, stop=self._stop.is_set
                 )

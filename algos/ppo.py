@@ -50,6 +50,7 @@ from algos.run_log import RunLog, summary
 from algos.sources import Evaluator, RemoteEvaluator
 from tasks.evaluation import EvaluationReport
 from tasks.observation import ObservationSpec
+from tasks.step_watch import HangTeller, StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._policy = ppo_policy(params, self.spec)
         self._best: dict[str, Any] = {}
         self._is_closed = False
+        self._watch = StepWatch()
+        self._teller = HangTeller(lambda: {"the evaluation": self._watch.hangs_for_s()}).start()
         register_summaries()
         super().__init__(base_name, {**params, "network": self._policy["kwargs"]["network"], "config": config})
         self._begin_log(name, max_env_steps)
@@ -166,6 +169,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         if self._is_closed:
             return
         self._is_closed = True
+        self._teller.close()
         self.vec_env.close()
         self._evaluator.close()
         self.log.close()
@@ -269,7 +273,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         }
         self._episodes = []
         self._logged_s, self._logged_frame, self._num_epochs_since_log = now, self.frame, 0
-        self.log.scalars(metrics, self.frame)
+        self.log.scalars(metrics, self.frame, self.vec_env.workers())
 
     def _evaluate(self) -> None:
         report = self._evaluator(
@@ -310,6 +314,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             lambda: make_env(env_name, env_config),
             lambda: build_policy(self._policy, self._seed),
             self._stop.is_set,
+            self._watch,
         )
 
     def _keep_best(self, report: EvaluationReport) -> None:

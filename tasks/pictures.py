@@ -197,7 +197,8 @@ class VideoFile:
             encoder.kill()
             encoder.wait()
         if encoder.returncode:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
             raise OSError(f"{self._path} could not be written: FFmpeg ended with status {encoder.returncode}")
 
     def _started_encoder(self) -> subprocess.Popen[bytes]:

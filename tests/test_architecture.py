@@ -32,6 +32,7 @@ ALGOS_MAY_IMPORT = {
     "tasks.pictures",
     "tasks.remote.config",
     "tasks.roles.config",
+    "tasks.step_watch",
     "tasks.stop_signals",
 }
 SYNCHRONOUS_FILES = {"algos/agent.py", "algos/players.py"}

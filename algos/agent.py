@@ -136,7 +136,7 @@ class RemoteSACAgent(BaseAlgorithm):
         self.files = run_files(self.config, self.experiment_name)
         self.experiment_dir = self.files.directory
         self.is_synchronous = bool(self.config.get("synchronous", False))
-        self._teller: HangTeller | None = None
+        self._watch = StepWatch()
         self.source, self.env_info = self._make_source()
         self.spec = observation_spec(self.env_info)
         self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self._seed)
@@ -219,7 +219,7 @@ class RemoteSACAgent(BaseAlgorithm):
             self.source.go_on_from(self.storage.received)
         self.clear_stats()
         try:
-            with StopOnInterrupt(self._stop):
+            with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
                 self.learner.run()
         finally:
             self.close()
@@ -239,8 +239,6 @@ class RemoteSACAgent(BaseAlgorithm):
         if self._is_closed:
             return
         self._is_closed = True
-        if self._teller is not None:
-            self._teller.close()
         self.source.close()
         if self.storage is not None:
             self.storage.close()
@@ -369,9 +367,7 @@ class RemoteSACAgent(BaseAlgorithm):
         from tasks.remote.rollout import Rollout
 
         self.vec_env = None
-        watch = StepWatch()
-        env = watch.around(make_env(self.env_name, env_config))
-        self._teller = HangTeller(lambda: {"this process": watch.hangs_for_s()}).start()
+        env = self._watch.around(make_env(self.env_name, env_config))
         policy = build_policy(env_config["policy"], self._seed)
         rollout = Rollout(
             env, policy, "synchronous", 0, self._seed, check_samples=bool(env_config.get("check_samples", False))
@@ -380,7 +376,7 @@ class RemoteSACAgent(BaseAlgorithm):
             lambda: make_env(self.env_name, env_config),
             lambda: build_policy(env_config["policy"], self._seed),
             self._stop.is_set,
-            watch,
+            self._watch,
         )
         source = InlineSource(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return source, env_info(env)

@@ -105,8 +105,7 @@ class RemotePlayer(BasePlayer):
         clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self._wants("video") else None
         policy = self.policy if self._wants("deterministic") else _Sampling(self.policy)
         try:
-            hanging = HangTeller(lambda: {"this process": self._watch.hangs_for_s()})
-            with StopOnInterrupt(self._stop), hanging:
+            with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
                 report = evaluate(
                     self.env, policy, self._seeds(), clip=clip, on_episode=self._print_episode, stop=self._stop.is_set
                 )

@@ -95,7 +95,6 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._best: dict[str, Any] = {}
         self._is_closed = False
         self._watch = StepWatch()
-        self._teller = HangTeller(lambda: {"the evaluation": self._watch.hangs_for_s()}).start()
         register_summaries()
         super().__init__(base_name, {**params, "network": self._policy["kwargs"]["network"], "config": config})
         self._begin_log(name, max_env_steps)
@@ -149,7 +148,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         result = (self.last_mean_rewards, self.epoch_num)
         self._started_s = time.perf_counter()
         try:
-            with StopOnInterrupt(self._stop):
+            with StopOnInterrupt(self._stop), HangTeller(lambda: {"the evaluation": self._watch.hangs_for_s()}):
                 result = super().train()
                 if self.config.get("evaluation_interval") and self._evaluated_frame != self.frame:
                     self._evaluate()
@@ -169,7 +168,6 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         if self._is_closed:
             return
         self._is_closed = True
-        self._teller.close()
         self.vec_env.close()
         self._evaluator.close()
         self.log.close()

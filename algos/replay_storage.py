@@ -19,7 +19,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import zstandard
@@ -106,7 +106,7 @@ class ReplayStorage:
         self._durable_received: dict[str, int] = {}
         self._must_load = bool(_chunks(self.directory))
 
-    def __enter__(self) -> ReplayStorage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

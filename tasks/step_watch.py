@@ -83,10 +83,9 @@ class HangTeller:
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._keep_looking, name="hang-teller", daemon=True)
 
-    def start(self) -> Self:
+    def start(self) -> None:
         """Begins to look."""
         self._thread.start()
-        return self
 
     def close(self) -> None:
         """Ends it. Calling it twice is fine."""
@@ -103,7 +102,8 @@ class HangTeller:
         self._told = {name: hangs_for_s for name, hangs_for_s in seconds.items() if hangs_for_s}
 
     def __enter__(self) -> Self:
-        return self.start()
+        self.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -77,6 +77,7 @@ class WorkerPool:
     def __init__(self, config: PoolConfig, make_worker: Callable[[Connection, Place, int], WorkerConfig]) -> None:
         self._make_worker = make_worker
         self._authority: str | None = None
+        self._teller = HangTeller(self._hanging)
         self.launcher = self._make_launcher(config)
         """Keeps the processes."""
         opened: list[LearnerLink] = []
@@ -90,7 +91,7 @@ class WorkerPool:
             if config.entrance is not None and self.gateway.far_address is not None:
                 announce(config.entrance, self.gateway.far_address, config.worker_words)
             self.launcher.start()
-            self._teller = HangTeller(self._hanging).start()
+            self._teller.start()
         except BaseException:
             self.launcher.close()
             for link in reversed(opened):

@@ -4,8 +4,9 @@
     python train.py task=TM20Full train=TM20FullSAC --play --checkpoint runs/<run>/nn/best.pth
     python train.py task=TM20Lidar task.game=live --check
 
-Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback),
-2 the command cannot be done as given, 130 Ctrl-C before that.
+Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback) or
+something that could not be saved, 2 the command cannot be done as given, 130 Ctrl-C before that. SIGTERM and a closed
+terminal are as Ctrl-C.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from typing import Any
 
 from algos.config_errors import UsageError
 from algos.observers import make_observer
+from algos.write_trouble import NotSavedError
 from tasks.command_line import ROLES_WITHOUT_CONFIGURATION, RUNNER_ROLES, Role, help_text, parse
 from tasks.game_io.errors import GameError
+from tasks.stop_signals import as_interrupt
 
 CONFIG_DIR = Path(__file__).resolve().parent / "cfg"
 
@@ -42,15 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        return _command(sys.argv[1:] if argv is None else argv)
+        with as_interrupt():
+            return _command(sys.argv[1:] if argv is None else argv)
     except UsageError as error:
         if wants_traceback:
             traceback.print_exc()
-        sys.stderr.write(f"train.py: {error}\n")
-        return 2
+        return _ended(2, str(error))
+    except NotSavedError as error:
+        return _ended(1, str(error))
     except KeyboardInterrupt:
-        sys.stderr.write("train.py: interrupted\n")
-        return 130
+        return _ended(130, "interrupted")
 
 
 def run(composed: Any, role: Role, words: Sequence[str]) -> None:
@@ -166,6 +170,13 @@ def register_options(folders: Sequence[Path]) -> None:
 
     tasks = {name: TaskOption(registry.traits(name), registry.default_config(name)) for name in registry.names()}
     register_entries(folders, tasks)
+
+
+def _ended(code: int, message: str) -> int:
+    """Says why a command ended otherwise than asked, unless nobody reads it any more; returns its exit code."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"train.py: {message}\n")
+    return code
 
 
 def _worker_words(config: Any) -> list[str]:

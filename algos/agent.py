@@ -63,7 +63,6 @@ import numpy as np
 import torch
 from rl_games.common import env_configurations, vecenv
 from rl_games.interfaces.base_algorithm import BaseAlgorithm
-from tensorboardX import SummaryWriter
 
 from algos.checkpoint import (
     DAMAGED,
@@ -81,20 +80,25 @@ from algos.checkpoint import (
     snapshot,
 )
 from algos.config import NetworkConfig, OffPolicyConfig, SACConfig, network_from_plain, off_policy_from_plain
+from algos.config_errors import UsageError
 from algos.interrupt import StopOnInterrupt
 from algos.learner import Learner, LearnerSchedule, UpdatedAlgorithm
+from algos.lenient_storage import LenientStorage
 from algos.pace import Pace
 from algos.policy import build_policy
 from algos.replay_memory import ReplayMemory
 from algos.replay_scan import copy_chunks
-from algos.replay_storage import ReplayStorage
 from algos.replay_transforms import ReplayTransforms, TransformedMemory
+from algos.run_files import RunFiles
 from algos.run_log import RunLog, summary
 from algos.sac import SAC
 from algos.sources import InlineSource, RemoteSource, SampleSource
+from algos.summaries import open_summaries
+from algos.write_trouble import reason
 from tasks.evaluation import ClipRecorder, EvaluationReport, evaluate
 from tasks.observation import ObservationSpec
 from tasks.samples import Segment
+from tasks.step_watch import HangTeller, StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -135,19 +139,21 @@ class RemoteSACAgent(BaseAlgorithm):
         self.num_actors = int(self.config.get("num_actors", 1))
         self._stop = threading.Event()
         self._set_what_observers_use()
-        self.experiment_dir, self.nn_dir, self.summaries_dir = make_run_directory(self.config, self.experiment_name)
+        self.files = run_files(self.config, self.experiment_name)
+        self.experiment_dir = self.files.directory
         self.is_synchronous = bool(self.config.get("synchronous", False))
+        self._watch = StepWatch()
         self.source, self.env_info = self._make_source()
         self.spec = observation_spec(self.env_info)
         self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self._seed)
         self.memory = self._make_memory()
         self.transforms = ReplayTransforms(self.sac_config.replay_transforms, self._seed)
-        self.storage: ReplayStorage | None = None
+        self.storage: LenientStorage | None = None
         self.learner = self._make_learner(None)
         self._best: dict[str, Any] = {}
         self._candidate: Checkpoint | None = None
         self._is_closed = False
-        self.writer = SummaryWriter(str(self.summaries_dir))
+        self.writer = open_summaries(self.files.summaries)
         self.log = RunLog(
             self.writer,
             self.experiment_dir,
@@ -220,6 +226,9 @@ class RemoteSACAgent(BaseAlgorithm):
 
         Returns:
             Mean return of the newest episodes and the number of updates, as rl_games' agents do.
+
+        Raises:
+            NotSavedError: The disk did not take what was to be saved at the end.
         """
         if self.storage is None:
             self._open_storage(None)
@@ -230,13 +239,14 @@ class RemoteSACAgent(BaseAlgorithm):
             logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
         before = self.epoch_num
         try:
-            with StopOnInterrupt(self._stop):
+            with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
                 self.learner.run()
         finally:
             self.close()
         if self.epoch_num == before:
             text = "nothing was learned: no update was made, %s has the networks that the command began with"
-            logger.warning(text, self.nn_dir / "last.pth")
+            logger.warning(text, self.files.newest)
+        self.files.require_saved()
         return self.mean_rewards, self.epoch_num
 
     def train_epoch(self) -> None:
@@ -266,8 +276,8 @@ class RemoteSACAgent(BaseAlgorithm):
     def make_checkpoint(self) -> Checkpoint:
         """The present state; it shares memory with what goes on learning."""
         policy = self.config["env_config"].get("policy") or {}
-        storage = self.storage
-        position = {} if storage is None else {"rows": storage.total_rows, "received": dict(storage.received)}
+        # The rows that this state needs are kept from when it is written: see ``on_checkpoint``.
+        position = {} if self.storage is None else self.storage.position(keep=False)
         return Checkpoint(
             algorithm=self.algorithm_name,
             task=self.env_name,
@@ -288,13 +298,12 @@ class RemoteSACAgent(BaseAlgorithm):
         )
 
     def save(self, fn: str | os.PathLike[str]) -> None:
-        """Writes a checkpoint of the present state."""
-        checkpoint = self.make_checkpoint()
-        if self.storage is not None:
-            # The rows that the newest state needs are kept; a copy elsewhere must not push its position out.
-            is_newest = Path(fn) == self.nn_dir / "last.pth"
-            checkpoint.replay["position"] = self.storage.position(keep=is_newest)
-        save_checkpoint(Path(fn), checkpoint)
+        """Writes a checkpoint of the present state.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        save_checkpoint(Path(fn), self.make_checkpoint())
 
     def get_weights(self) -> dict[str, Any]:
         """The acting weights."""
@@ -352,14 +361,12 @@ class RemoteSACAgent(BaseAlgorithm):
         if is_best and candidate is not None:
             self._best = {"score": list(report.score()), "env_steps": env_steps, "report": report.to_json()}
             candidate.best = dict(self._best)
-            save_checkpoint(self.nn_dir / "best.pth", candidate)
+            self.files.save_best(candidate)
 
     def on_checkpoint(self, is_periodic: bool) -> None:
         """Writes ``last.pth``, and a copy that stays when it is periodic."""
-        path = self.nn_dir / "last.pth"
-        self.save(path)
-        if is_periodic:
-            keep_copy(path, self.nn_dir / f"step_{self.frame:08d}.pth")
+        if self.files.save_newest(self.make_checkpoint(), is_periodic) and self.storage is not None:
+            self.storage.position(keep=True)
 
     # --- building ---
 
@@ -383,7 +390,7 @@ class RemoteSACAgent(BaseAlgorithm):
         from tasks.remote.rollout import Rollout
 
         self.vec_env = None
-        env = make_env(self.env_name, env_config)
+        env = self._watch.around(make_env(self.env_name, env_config))
         policy = build_policy(env_config["policy"], self._seed)
         rollout = Rollout(
             env, policy, "synchronous", 0, self._seed, check_samples=bool(env_config.get("check_samples", False))
@@ -392,6 +399,7 @@ class RemoteSACAgent(BaseAlgorithm):
             lambda: make_env(self.env_name, env_config),
             lambda: build_policy(env_config["policy"], self._seed),
             self._stop.is_set,
+            self._watch,
         )
         source = InlineSource(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return source, env_info(env)
@@ -402,7 +410,7 @@ class RemoteSACAgent(BaseAlgorithm):
             self.spec, config.memory_size, config.n_step, config.gamma, self._seed, config.debug.check_samples
         )
 
-    def _make_learner(self, storage: ReplayStorage | None) -> Learner:
+    def _make_learner(self, storage: LenientStorage | None) -> Learner:
         return Learner(
             self.source,
             TransformedMemory(self.memory, self.transforms),
@@ -424,17 +432,16 @@ class RemoteSACAgent(BaseAlgorithm):
             return
         directory = self.experiment_dir / "replay"
         if source is not None and source.is_dir() and source.resolve() != directory.resolve():
-            with _said_as_fault_of_the_checkpoint():
-                copy_chunks(source, directory)
+            copy_replay(source, directory)
         with _said_as_fault_of_the_checkpoint():
-            self.storage = ReplayStorage(directory, self.spec, self.sac_config.memory_size)
+            self.storage = LenientStorage(directory, self.spec, self.sac_config.memory_size)
         self.learner.storage = self.storage
 
     # --- starting from a checkpoint ---
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Puts back everything but the networks and the counters."""
-        self._best = newest_best(self.nn_dir, checkpoint.best)
+        self._best = newest_best(self.files.best, checkpoint.best)
         self._load_replay(checkpoint)
         if checkpoint.replay.get("rng"):
             self.memory.load_rng_state(checkpoint.replay["rng"])
@@ -505,14 +512,20 @@ class InProcessEvaluator:
         make_env: Makes the environment at the first use.
         make_policy: Makes the policy at the first use.
         is_stopped: True abandons an evaluation.
+        watch: Watches the environment.
     """
 
     def __init__(
-        self, make_env: Callable[[], Any], make_policy: Callable[[], Any], is_stopped: Callable[[], bool]
+        self,
+        make_env: Callable[[], Any],
+        make_policy: Callable[[], Any],
+        is_stopped: Callable[[], bool],
+        watch: StepWatch,
     ) -> None:
         self._make_env = make_env
         self._make_policy = make_policy
         self._is_stopped = is_stopped
+        self._watch = watch
         self._env: Any = None
         self._policy: Any = None
 
@@ -521,7 +534,9 @@ class InProcessEvaluator:
     ) -> EvaluationReport | None:
         """The report of these weights; None when it was abandoned."""
         if self._env is None:
-            self._env, self._policy = self._make_env(), self._make_policy()
+            with self._watch.call():
+                self._env = self._watch.around(self._make_env())
+            self._policy = self._make_policy()
         self._policy.load_weights(weights, version)
         report = evaluate(self._env, self._policy, seeds, clip=ClipRecorder(), stop=self._is_stopped)
         return report if len(report.episodes) == len(seeds) else None
@@ -571,22 +586,9 @@ def experiment_name(config: Mapping[str, Any]) -> str:
     return str(config.get("full_experiment_name") or f"{config['name']}_{date}")
 
 
-def make_run_directory(config: Mapping[str, Any], name: str) -> tuple[Path, Path, Path]:
-    """Makes the run folder with its parts and its ``config.yaml``.
-
-    Returns:
-        The folder, ``nn`` and ``summaries`` in it.
-    """
-    directory = Path(config.get("train_dir", "runs")) / name
-    nn_dir, summaries_dir = directory / "nn", directory / "summaries"
-    nn_dir.mkdir(parents=True, exist_ok=True)
-    summaries_dir.mkdir(exist_ok=True)
-    if config.get("full_config"):
-        import yaml
-
-        text = yaml.safe_dump(config["full_config"], sort_keys=False, allow_unicode=True)
-        (directory / "config.yaml").write_text(text, encoding="utf-8")
-    return directory, nn_dir, summaries_dir
+def run_files(config: Mapping[str, Any], name: str) -> RunFiles:
+    """The files of a run, in its folder below ``train_dir``."""
+    return RunFiles(Path(config.get("train_dir", "runs")) / name, config.get("full_config") or {})
 
 
 def make_env(env_name: str, env_config: Mapping[str, Any]) -> Any:
@@ -660,27 +662,33 @@ def nothing_left(path: str | os.PathLike[str], done: str, key: str, limit: int) 
     )
 
 
-def newest_best(nn_dir: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
+def newest_best(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
     """The best of a run so far: its ``best.pth`` may be newer than the checkpoint that it goes on from.
 
     Args:
-        nn_dir: Where its checkpoints lie.
+        path: That ``best.pth``; need not exist.
         stored: ``Checkpoint.best`` of the one that it goes on from.
     """
     candidates = [dict(stored)]
-    path = nn_dir / "best.pth"
     if path.is_file():
         candidates.append(load_checkpoint(path).best)
     return max(candidates, key=lambda best: tuple(best.get("score", WORSE_THAN_ANY)))
 
 
-def keep_copy(path: Path, copy: Path) -> None:
-    """Gives a written file a second name, as a link where the file system can."""
-    copy.unlink(missing_ok=True)
+def copy_replay(source: Path, directory: Path) -> None:
+    """Copies a stored replay into a run that begins with it.
+
+    Raises:
+        UsageError: The disk does not take it; what was copied is removed.
+    """
     try:
-        os.link(path, copy)
-    except OSError:
-        shutil.copy2(path, copy)
+        copy_chunks(source, directory)
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise UsageError(
+            f"the stored replay {source} cannot be copied to {directory}: {reason(error)}; make room, or take the "
+            "weights alone with checkpoint_mode=weights"
+        ) from error
 
 
 def seed_everything(seed: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
+import io
 import platform
 import random
 import zipfile
@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from tasks.atomic_file import write_file
 
 FORMAT = "trackmania-rl checkpoint"
 FORMAT_VERSION = 1
@@ -70,21 +72,17 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
 
     Returns:
         The path written.
+
+    Raises:
+        OSError: It could not be written.
     """
     path = Path(path)
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, **snapshot(_shallow_dict(checkpoint))}
     content["software"] = content["software"] or software_versions()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    # In memory first: torch's own words for a full disk name neither the disk nor the file.
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    write_file(path, packed.getbuffer())
     return path
 
 
@@ -277,13 +275,3 @@ def _plain_key(key: Any, place: str) -> Any:
     if isinstance(key, str | int | bool):
         return key
     raise TypeError(f"keys of {place} must be strings or integers, got {type(key).__name__}")
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

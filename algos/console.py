@@ -7,6 +7,7 @@ for each worker from elsewhere. It starts no thread.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -176,10 +177,11 @@ class Console:
         """Shows a line that stays: an evaluation, a checkpoint, a restart of a worker."""
         if self._is_closed:
             return
-        if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
-        else:
-            self._write(text)
+        with contextlib.suppress(OSError):
+            if self._live is not None:
+                self._live.console.print(text, markup=False, highlight=False)
+            else:
+                self._write(text)
 
     def close(self) -> None:
         """Shows the last state once more and leaves the terminal as it was. Calling it twice is fine."""
@@ -190,7 +192,8 @@ class Console:
         self._is_closed = True
         if self._live is not None:
             self._restore_log_handlers()
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
             self._live = None
 
     def time_left_s(self) -> float:
@@ -217,12 +220,14 @@ class Console:
         if self._is_closed:
             return
         self._next_s = self._clock() + (REDRAW_INTERVAL_S if self._is_live else self._interval_s)
-        if not self._is_live:
-            self._write("\n".join([self._plain_line(), *worker_table.lines(self._workers)]))
-            return
-        if self._live is None:
-            self._live = self._started_live()
-        self._live.update(self._panel(), refresh=True)
+        # A terminal that is gone, a closed pipe or a full disk ends no training.
+        with contextlib.suppress(OSError):
+            if not self._is_live:
+                self._write("\n".join([self._plain_line(), *worker_table.lines(self._workers)]))
+                return
+            if self._live is None:
+                self._live = self._started_live()
+            self._live.update(self._panel(), refresh=True)
 
     def _write(self, text: str) -> None:
         encoding = self._rich.encoding

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from algos.config_errors import UsageError, explain
+from algos.write_trouble import NotSavedError
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -35,6 +36,7 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
 
     Raises:
         UsageError: If the words or the files cannot be composed, or the job raised it.
+        NotSavedError: The job raised it.
     """
     import hydra
     from hydra.errors import HydraException
@@ -51,8 +53,8 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
         with _as_hydra_wants([_with_new_entries(word) for word in words]):
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name="config")(call)()
     except SystemExit as stop:
-        if call.refused is not None:
-            raise call.refused from None
+        if call.ended_by is not None:
+            raise call.ended_by from None
         return int(stop.code or 0)
     except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, ValueError) as error:
         if call.has_started:
@@ -143,12 +145,12 @@ def _as_hydra_wants(words: Sequence[str]) -> Iterator[None]:
 
 
 class _GuardedJob:
-    """The callback for hydra. It leaves through SystemExit when refused: hydra adds lines to any exception."""
+    """The callback for hydra. It leaves through SystemExit with what has one message: hydra adds lines to others."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self.has_started = False
-        self.refused: UsageError | None = None
+        self.ended_by: UsageError | NotSavedError | None = None
 
     def __call__(self, composed: Any) -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -156,6 +158,6 @@ class _GuardedJob:
         self.has_started = True
         try:
             self._job(composed, list(HydraConfig.get().overrides.task))
-        except UsageError as error:
-            self.refused = error
-            raise SystemExit(2) from error
+        except (UsageError, NotSavedError) as error:
+            self.ended_by = error
+            raise SystemExit(1) from error

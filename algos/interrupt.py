@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to stop: save, end the workers, leave. Used by the agents while they train."""
+"""Ctrl-C, SIGTERM and a closed terminal as a request to stop: save, end the workers, leave. For the agents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from tasks.stop_signals import stop_signals
+
 logger = logging.getLogger(__name__)
 
 REPEAT_WINDOW_S = 2.0
@@ -18,7 +20,7 @@ REPEAT_WINDOW_S = 2.0
 
 
 class StopOnInterrupt:
-    """Sets an event on the first SIGINT or SIGTERM; one after the repeat window raises KeyboardInterrupt.
+    """Sets an event on the first stop signal; one after the repeat window raises KeyboardInterrupt.
 
     On leaving, the previous handlers come back unless a signal arrived. Outside the main thread it does nothing.
 
@@ -35,7 +37,7 @@ class StopOnInterrupt:
 
     def __enter__(self) -> StopOnInterrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 self._previous[number] = signal.signal(number, self.handle)
         return self
 

@@ -6,10 +6,11 @@ policy, the player names the function that builds it; no critic, no link and no 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from algos.agent import env_info, make_env, observation_spec, require_playable
 from algos.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.interrupt import StopOnInterrupt
 from algos.run_log import driven_line
+from algos.write_trouble import NotSavedError, reason
 from tasks import course, pictures
 from tasks.evaluation import (
     LEAGUE_RUNS,
@@ -33,6 +35,7 @@ from tasks.evaluation import (
     play_results,
     write_results,
 )
+from tasks.step_watch import HangTeller, StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,8 @@ class RemotePlayer(BasePlayer):
         config = dict(params["config"])
         env_config = dict(config["env_config"])
         self.task = dict(env_config["task"])
-        env = make_env(str(config["env_name"]), env_config)
+        self._watch = StepWatch()
+        env = self._watch.around(make_env(str(config["env_name"]), env_config))
         # With an env_info at hand BasePlayer makes no environment of its own.
         config |= {"env_info": env_info(env), "vec_env": env, "env_config": env_config}
         super().__init__({**params, "config": config})
@@ -86,6 +90,9 @@ class RemotePlayer(BasePlayer):
 
         Returns:
             The content of results.json.
+
+        Raises:
+            NotSavedError: A file could not be written; the others are.
         """
         if self.checkpoint_path is None:
             raise ValueError("--play needs a checkpoint: add --checkpoint runs/<run>/nn/best.pth")
@@ -93,7 +100,7 @@ class RemotePlayer(BasePlayer):
         clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self._wants("video") else None
         policy = self.policy if self._wants("deterministic") else _Sampling(self.policy)
         try:
-            with StopOnInterrupt(self._stop):
+            with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
                 report = evaluate(
                     self.env, policy, self._seeds(), clip=clip, on_episode=self._print_episode, stop=self._stop.is_set
                 )
@@ -120,23 +127,35 @@ class RemotePlayer(BasePlayer):
         return bool(self.play_config.get(key, True))
 
     def _write(self, report: EvaluationReport, directory: Path) -> dict[str, Any]:
-        directory.mkdir(parents=True, exist_ok=True)
         results = play_results(
             report,
             place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
             scripted_lap_time_s=self._scripted_lap_time_s(),
         )
-        write_results(directory / "results.json", results)
-        if report.clip is not None and len(report.clip):
-            pictures.write_video(report.clip, directory / "episode.mp4", report.clip_fps or 10.0)
-        if self._wants("plot") and report.episodes and course.has_course(self.task):
-            driven_line(course.course(self.task), report, str(self.task["track"]), directory / "driven_line.png")
         _say(results_table(report, results))
         if self.play_config.get("rules") == "league" and len(report.episodes) == LEAGUE_RUNS:
             _say(_league_line(report))
+        missing = [_failure(path, write) for path, write in self._files(report, results, directory).items()]
+        if any(missing):
+            raise NotSavedError(f"not saved: {', '.join(filter(None, missing))}")
         _say(f"written to {directory}")
         return results
+
+    def _files(
+        self, report: EvaluationReport, results: Mapping[str, Any], directory: Path
+    ) -> dict[Path, Callable[[Path], object]]:
+        """What is left behind, and what writes each."""
+        files: dict[Path, Callable[[Path], object]] = {}
+        files[directory / "results.json"] = lambda path: write_results(path, results)
+        clip, task = report.clip, self.task
+        if clip is not None and len(clip):
+            files[directory / "episode.mp4"] = lambda path: pictures.write_video(clip, path, report.clip_fps or 10.0)
+        if self._wants("plot") and report.episodes and course.has_course(task):
+            files[directory / "driven_line.png"] = lambda path: driven_line(
+                course.course(task), report, str(task["track"]), path
+            )
+        return files
 
     def _print_episode(self, episode: EpisodeResult) -> None:
         outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
@@ -207,6 +226,15 @@ def results_table(report: EvaluationReport, results: Mapping[str, Any]) -> str:
     return _lines(rows)
 
 
+def _failure(path: Path, write: Callable[[Path], object]) -> str:
+    """Writes a file; why that failed, empty when it did not."""
+    try:
+        write(path)
+    except OSError as error:
+        return f"{path} ({reason(error)})"
+    return ""
+
+
 def _lines(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<20} {value}" for name, value in rows)
 
@@ -242,6 +270,7 @@ def _league_line(report: EvaluationReport) -> str:
 
 
 def _say(line: str) -> None:
-    """Prints: this is the command's answer."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    """Prints: this is the command's answer. What is written to files does not depend on somebody reading it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()

@@ -27,13 +27,12 @@ from algos.agent import (
     InProcessEvaluator,
     evaluation_seeds,
     experiment_name,
-    keep_copy,
     make_env,
-    make_run_directory,
     newest_best,
     nothing_left,
     observation_spec,
     require_fit,
+    run_files,
     seed_everything,
 )
 from algos.checkpoint import (
@@ -45,18 +44,18 @@ from algos.checkpoint import (
     global_rng_state,
     load_checkpoint,
     load_global_rng_state,
-    save_checkpoint,
 )
 from algos.config import NetworkConfig
 from algos.interrupt import StopOnInterrupt
 from algos.learner import episode_metrics
 from algos.networks import InputLayer, build_encoder
 from algos.policy import build_policy
-from algos.registration import register_networks
+from algos.registration import register_networks, register_summaries
 from algos.run_log import RunLog, summary
 from algos.sources import Evaluator, RemoteEvaluator
 from tasks.evaluation import EvaluationReport
 from tasks.observation import ObservationSpec
+from tasks.step_watch import HangTeller, StepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +83,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         info = vec_env.get_env_info()
         self.spec = observation_spec(info)
         name = experiment_name(config)
+        self.files = run_files(config, name)
         max_env_steps = int(config["max_env_steps"])
         steps_per_epoch = int(config["num_actors"]) * int(config["horizon_length"])
         config |= {
@@ -99,6 +99,8 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._policy = ppo_policy(params, self.spec)
         self._best: dict[str, Any] = {}
         self._is_closed = False
+        self._watch = StepWatch()
+        register_summaries()
         super().__init__(base_name, {**params, "network": self._policy["kwargs"]["network"], "config": config})
         self._begin_log(name, max_env_steps)
         self._evaluator = self._make_evaluator(vec_env)
@@ -132,7 +134,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             self.last_lr = float(checkpoint.algorithm_state["last_lr"])
             if self.frame >= int(self.config["max_env_steps"]):
                 raise nothing_left(fn, f"{self.frame} steps", "max_env_steps", int(self.config["max_env_steps"]))
-            self._best = newest_best(self._nn_path, checkpoint.best)
+            self._best = newest_best(self.files.best, checkpoint.best)
             self._num_episodes = int(checkpoint.counters["episodes"])
             self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
             self._plan_next()
@@ -141,19 +143,21 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
 
     def save(self, fn: str) -> None:
         """Writes ``last.pth``, whatever name rl_games has in mind."""
-        save_checkpoint(self._nn_path / "last.pth", self.make_checkpoint())
-        self._saved_s = time.perf_counter()
+        self._save(is_periodic=False)
 
     def train(self) -> tuple[float, int]:
         """rl_games' training loop, until ``max_env_steps`` or Ctrl-C.
 
         Returns:
             The best mean reward and the number of epochs.
+
+        Raises:
+            NotSavedError: The disk did not take what was to be saved at the end.
         """
         result = (self.last_mean_rewards, self.epoch_num)
         self._started_s = time.perf_counter()
         try:
-            with StopOnInterrupt(self._stop):
+            with StopOnInterrupt(self._stop), HangTeller(lambda: {"the evaluation": self._watch.hangs_for_s()}):
                 result = super().train()
                 if self.config.get("evaluation_interval") and self._evaluated_frame != self.frame:
                     self._evaluate()
@@ -161,6 +165,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             pass
         finally:
             self._finish()
+        self.files.require_saved()
         return result
 
     def stop(self) -> None:
@@ -202,9 +207,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
                 self._begin_new_episodes()
         is_periodic = self._next_checkpoint is not None and self.frame >= self._next_checkpoint
         if is_periodic or time.perf_counter() - self._saved_s >= SAVE_PERIOD_S:
-            self.save("last")
-        if is_periodic:
-            keep_copy(self._nn_path / "last.pth", self._nn_path / f"step_{self.frame:08d}.pth")
+            self._save(is_periodic)
         self._plan_next()
 
     def get_weights(self) -> dict[str, Any]:
@@ -238,10 +241,9 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         return obs_batch
 
     def _begin_log(self, name: str, max_env_steps: int) -> None:
-        directory, self._nn_path, _ = make_run_directory(self.config, name)
         self.log = RunLog(
             self.writer,
-            directory,
+            self.files.directory,
             name,
             max_env_steps,
             self.config["env_config"].get("task"),
@@ -282,7 +284,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         }
         self._episodes = []
         self._logged_s, self._logged_frame, self._num_epochs_since_log = now, self.frame, 0
-        self.log.scalars(metrics, self.frame)
+        self.log.scalars(metrics, self.frame, self.vec_env.workers())
 
     def _evaluate(self) -> None:
         report = self._evaluator(
@@ -323,11 +325,16 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             lambda: make_env(env_name, env_config),
             lambda: build_policy(self._policy, self._seed),
             self._stop.is_set,
+            self._watch,
         )
 
     def _keep_best(self, report: EvaluationReport) -> None:
         self._best = {"score": list(report.score()), "env_steps": self.frame, "report": report.to_json()}
-        save_checkpoint(self._nn_path / "best.pth", self.make_checkpoint())
+        self.files.save_best(self.make_checkpoint())
+
+    def _save(self, is_periodic: bool) -> None:
+        self.files.save_newest(self.make_checkpoint(), is_periodic)
+        self._saved_s = time.perf_counter()
 
     def _acting_weights(self) -> dict[str, np.ndarray]:
         return {name: np.array(tensor.cpu().numpy()) for name, tensor in self._plain_model().state_dict().items()}

@@ -177,6 +177,7 @@ def register(runner: Any) -> None:
         runner.algo_factory.register_builder(name, _builder(algorithm.agent))
         runner.player_factory.register_builder(name, _builder(algorithm.player))
     register_networks()
+    register_summaries()
 
 
 def log_prints() -> None:
@@ -197,6 +198,17 @@ def register_networks() -> None:
 
     for name, network in _NETWORKS.items():
         model_builder.register_network(name, _builder(network))
+
+
+def register_summaries() -> None:
+    """Has rl_games' agents log through ``algos.summaries``: their own writers hang for ever when the disk is full."""
+    from rl_games.algos_torch import sac_agent
+    from rl_games.common import a2c_common
+
+    from algos.summaries import open_summaries
+
+    for module in (a2c_common, sac_agent):
+        vars(module)["SummaryWriter"] = open_summaries
 
 
 def _builder(place: str) -> Callable[..., Any]:

@@ -12,12 +12,13 @@ as soon as a later record tells so, and what follows is neither refused nor take
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, Self
 
 from algos.replay_records import SegmentCodec, Start
 from algos.replay_scan import ReplayScan, chunk_files, chunk_name, sync_directory
@@ -91,9 +92,12 @@ class ReplayStorage:
         self._file_bytes = 0
         self._file_first_row = 0
         self._is_dirty = False
+        self._durable_bytes = 0
+        self._durable_rows = 0
+        self._durable_received: dict[str, int] = {}
         self._must_load = bool(chunk_files(self.directory))
 
-    def __enter__(self) -> ReplayStorage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -135,7 +139,24 @@ class ReplayStorage:
             self._flush()
             os.fsync(self._file.fileno())
             self._is_dirty = False
+            self._note_durable()
         return dict(self.received)
+
+    def roll_back(self) -> int:
+        """Forgets what is not durable, after an error of the disk; the next segment begins a chunk.
+
+        Returns:
+            The number of rows that are forgotten.
+        """
+        num_rows = self.total_rows - self._durable_rows
+        self.total_rows, self.received = self._durable_rows, dict(self._durable_received)
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._durable_bytes)
+                if not self._durable_bytes:
+                    Path(self._file.name).unlink()
+            self._abandon_chunk()
+        return num_rows
 
     def position(self, keep: bool = True) -> dict[str, Any]:
         """Commits and says how far the storage has come: what a checkpoint records, plain data.
@@ -190,6 +211,7 @@ class ReplayStorage:
         if not self._read_only:
             scan.tidy()
         self._must_load = False
+        self._note_durable()
         self._positions.clear()
         self._remember(self.total_rows)
         return num_rows
@@ -260,6 +282,10 @@ class ReplayStorage:
         if num_lost:
             LOGGER.warning("%s: %d rows are lost, %d are kept", self.directory, num_lost, num_rows)
 
+    def _note_durable(self) -> None:
+        self._durable_bytes, self._durable_rows = self._file_bytes, self.total_rows
+        self._durable_received = dict(self.received)
+
     def _remember(self, row: int) -> None:
         """Keeps what the last two checkpoints need."""
         self._positions = [*self._positions, row][-2:]
@@ -291,7 +317,7 @@ class ReplayStorage:
     def _open_chunk(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._file = open(self.directory / chunk_name(self.total_rows), "xb", buffering=0)  # noqa: SIM115
-        self._file_bytes = 0
+        self._file_bytes = self._durable_bytes = 0
         self._file_first_row = self.total_rows
         self._push(self._codec.encode_start(Start(self.total_rows, self.received, sorted(self._streams))))
         sync_directory(self.directory)
@@ -299,9 +325,9 @@ class ReplayStorage:
 
     def _close_chunk(self) -> None:
         self.commit()
-        assert self._file is not None
-        self._file.close()
-        self._file = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _abandon_chunk(self) -> None:
         """Closes the open file without writing what is pending: loading begins from what is on disk."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from algos.console import Console
+from algos.wandb_log import WandbLog
 from algos.worker_table import ShownWorker
 from tasks.course import Course, course, has_course
 from tasks.evaluation import EvaluationReport
@@ -31,7 +32,7 @@ class RunLog:
     """Owns the writer, the console and the thread that draws.
 
     Args:
-        writer: tensorboardX's SummaryWriter; closed here.
+        writer: From ``algos.summaries.open_summaries``; closed here.
         directory: Run folder.
         title: Name of the run.
         max_env_steps: Steps at which training ends.
@@ -62,7 +63,7 @@ class RunLog:
         self._console: Console | None = None
         self._max_env_steps = max_env_steps
         self._max_updates = max_updates
-        self._wandb = _start_wandb(directory, title, wandb, full_config) if wandb.get("enabled") else None
+        self._wandb = WandbLog(directory, title, wandb, full_config) if wandb.get("enabled") else None
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._pictures: list[Future[None]] = []
         self._lock = threading.Lock()
@@ -76,7 +77,7 @@ class RunLog:
             for name, value in metrics.items():
                 self.writer.add_scalar(name, value, env_steps)
         if self._wandb is not None:
-            self._wandb.log(dict(metrics), step=env_steps)
+            self._wandb.scalars(metrics, env_steps)
         if self._console is None:
             self._console = Console(
                 self._max_env_steps, self._title, total_updates=self._max_updates or 0, is_plain=self._is_headless
@@ -112,7 +113,7 @@ class RunLog:
         with self._lock:
             self.writer.close()
         if self._wandb is not None:
-            self._wandb.finish()
+            self._wandb.close()
 
     def _draw(self, report: EvaluationReport, env_steps: int) -> None:
         from tasks import pictures
@@ -162,17 +163,3 @@ def summary(report: EvaluationReport) -> str:
         return f"{line}, lap {report.mean_lap_time_s:.2f} s"
     progress = [episode.progress for episode in report.episodes if not math.isnan(episode.progress)]
     return f"{line}, progress {100 * float(np.mean(progress)):.0f} %" if progress else line
-
-
-def _start_wandb(directory: Path, title: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise ValueError("wandb.enabled=true needs the package wandb: pip install '.[wandb]'") from error
-    return wandb.init(
-        project=settings.get("project"),
-        entity=settings.get("entity"),
-        name=settings.get("run_name") or title,
-        dir=str(directory),
-        config=dict(config),
-    )

@@ -37,6 +37,10 @@ class ShownWorker(Protocol):
         """Whether it is connected now."""
 
     @property
+    def hangs_for_s(self) -> float:
+        """How long its environment has not stepped although it could; 0: it does not hang."""
+
+    @property
     def samples_per_s(self) -> float:
         """Environment steps that arrive."""
 
@@ -70,25 +74,26 @@ class ShownWorker(Protocol):
 
 
 def lines(workers: Sequence[ShownWorker]) -> list[str]:
-    """A line for each worker from elsewhere, for streams without a panel."""
-    shown, num_hidden = _selected([worker for worker in workers if worker.address])
-    texts = [_line(worker) for worker in shown]
+    """A line for each worker from elsewhere, and for each that hangs, for streams without a panel."""
+    shown, num_hidden = _selected([worker for worker in workers if worker.address or worker.hangs_for_s])
+    texts = [_line(worker) if worker.address else f"  {worker.name} {_hanging(worker)}" for worker in shown]
     return texts + ([f"  and {num_hidden} workers more"] if num_hidden else [])
 
 
 def table(workers: Sequence[ShownWorker]) -> Table | None:
-    """A row for each worker that makes samples; None when there is none."""
+    """A row for each worker that makes samples, and for an evaluator that hangs; None when there is none."""
     from rich.table import Table
     from rich.text import Text
 
-    shown, num_hidden = _selected([worker for worker in workers if worker.role != "evaluator"])
+    told = [worker for worker in workers if worker.role != "evaluator" or worker.hangs_for_s]
+    shown, num_hidden = _selected(told)
     if not shown:
         return None
     made = Table(box=None, expand=True, padding=(0, 1), header_style="dim")
     for index, heading in enumerate(HEADINGS):
         made.add_column(heading, justify="left" if index < 2 else "right", no_wrap=True)
     for worker in shown:
-        made.add_row(*(Text(cell) for cell in _cells(worker)), style="" if worker.connected else "red")
+        made.add_row(*(Text(cell) for cell in _cells(worker)), style="red" if _is_in_trouble(worker) else "")
     if num_hidden:
         made.add_row(Text(f"and {num_hidden} more", style="dim"))
     return made
@@ -104,8 +109,13 @@ def host_of(address: str) -> str:
 
 
 def _selected(workers: Sequence[ShownWorker]) -> tuple[list[ShownWorker], int]:
-    """Those to show, by name, and how many are left out: those that are gone first, then those that send least."""
-    by_weight = sorted(workers, key=lambda worker: (worker.connected, worker.samples_per_s), reverse=True)
+    """Those to show, by name, and how many are left out: those that are gone first, then those that send least.
+
+    Those that hang are shown in any case.
+    """
+    by_weight = sorted(
+        workers, key=lambda worker: (not worker.hangs_for_s, not worker.connected, -worker.samples_per_s)
+    )
     shown = sorted(by_weight[:MAX_ROWS], key=lambda worker: worker.name)
     return shown, len(workers) - len(shown)
 
@@ -114,7 +124,7 @@ def _cells(worker: ShownWorker) -> tuple[str, ...]:
     return (
         worker.name,
         host_of(worker.address) if worker.connected else "gone",
-        f"{worker.samples_per_s:,.1f}",
+        _hanging(worker) if worker.hangs_for_s else f"{worker.samples_per_s:,.1f}",
         f"{worker.weights_version:,}",
         _known(worker.weights_age_s, "{:,.1f} s"),
         f"{worker.unacknowledged:,}",
@@ -129,13 +139,21 @@ def _line(worker: ShownWorker) -> str:
     where = f"from {host_of(worker.address)}" if worker.connected else "gone"
     parts = [
         f"  {worker.name} {where}",
-        f"{worker.samples_per_s:,.1f} samples/s",
+        _hanging(worker) if worker.hangs_for_s else f"{worker.samples_per_s:,.1f} samples/s",
         f"weights {worker.weights_version:,} ({_known(worker.weights_age_s, '{:,.1f} s')} old)",
         f"not stored {worker.unacknowledged:,}",
         f"dropped {worker.dropped:,}",
         f"round trip {_known(worker.round_trip_ms, '{:,.0f} ms')}",
     ]
     return " | ".join(parts)
+
+
+def _is_in_trouble(worker: ShownWorker) -> bool:
+    return bool(worker.hangs_for_s) or not worker.connected
+
+
+def _hanging(worker: ShownWorker) -> str:
+    return f"has not stepped for {worker.hangs_for_s:,.0f} s"
 
 
 def _known(value: float, pattern: str) -> str:

@@ -87,6 +87,10 @@ class BatchVecEnv(IVecEnv):
         """There is no link to tell of."""
         return {}
 
+    def workers(self) -> list[Any]:
+        """None: the batch is in this process."""
+        return []
+
     def close(self) -> None:
         """Releases the simulator. Calling it twice is fine."""
         self._simulator.close()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 
+from tasks.atomic_file import write_file
 from tasks.interface import Interrupted
 from tasks.punctuality import punctual
 
@@ -374,7 +375,7 @@ def play_results(
 
 def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
     """Writes ``results.json``; a NaN in it is a bug and raises."""
-    Path(path).write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_file(Path(path), (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _drive_undisturbed(

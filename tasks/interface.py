@@ -37,6 +37,8 @@ class TaskInterface(RealTimeGymInterface, ABC):
     """Fields in the order of the lists that reset() and get_obs_rew_terminated_info() return, then the actions."""
     traits: ClassVar[tuple[str, ...]] = ()
     """What kind of task it is, general words first: folders of cfg/train with settings that suit it."""
+    is_waiting: bool = False
+    """Whether a call waits for the game on purpose, and says so: nobody takes that for hanging."""
 
     @classmethod
     @abstractmethod

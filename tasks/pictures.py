@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.atomic_file import write_file
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -86,13 +88,17 @@ def write_png(picture: np.ndarray, path: str | Path) -> None:
     """Writes a uint8 RGB or grey picture; the folder is made."""
     from PIL import Image
 
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(target, format="PNG")
+    packed = io.BytesIO()
+    Image.fromarray(picture).save(packed, format="PNG")
+    write_file(Path(path), packed.getbuffer())
 
 
 def write_video(frames: np.ndarray | Sequence[np.ndarray], path: str | Path, fps: float) -> None:
-    """Writes pictures that are already there as a video, see ``VideoFile``."""
+    """Writes pictures that are already there as a video, see ``VideoFile``.
+
+    Raises:
+        OSError: It cannot be written; there is no file then.
+    """
     with VideoFile(path, fps) as video:
         for picture in _checked_frames(frames, fps):
             video.add(picture)
@@ -155,8 +161,12 @@ class VideoFile:
     def __enter__(self) -> VideoFile:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except OSError:
+            if kind is None or issubclass(kind, OSError):  # a pipe that broke says less
+                raise
 
     def add(self, picture: np.ndarray) -> None:
         """Appends a uint8 RGB picture, shape (h, w, 3), the same for all."""
@@ -171,7 +181,11 @@ class VideoFile:
         self._encoder.stdin.write(np.pad(picture, padding, mode="edge").tobytes())
 
     def close(self) -> None:
-        """Finishes the file. Calling it twice is fine."""
+        """Finishes the file. Calling it twice is fine.
+
+        Raises:
+            OSError: FFmpeg could not write it; what there was of it is removed.
+        """
         encoder, self._encoder = self._encoder, None
         if encoder is None:
             return
@@ -183,6 +197,10 @@ class VideoFile:
         except subprocess.TimeoutExpired:
             encoder.kill()
             encoder.wait()
+        if encoder.returncode:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            raise OSError(f"{self._path} could not be written: FFmpeg ended with status {encoder.returncode}")
 
     def _started_encoder(self) -> subprocess.Popen[bytes]:
         """FFmpeg out of the reach of Ctrl-C, so that it finishes the file.

@@ -23,6 +23,7 @@ RL_GAMES_FILES = {
     "algos/ppo.py",
 }
 ALGOS_MAY_IMPORT = {
+    "tasks.atomic_file",
     "tasks.observation",
     "tasks.samples",
     "tasks.command_line",
@@ -35,6 +36,8 @@ ALGOS_MAY_IMPORT = {
     "tasks.pictures",
     "tasks.remote.config",
     "tasks.roles.config",
+    "tasks.step_watch",
+    "tasks.stop_signals",
 }
 SYNCHRONOUS_FILES = {"algos/agent.py", "algos/players.py"}
 """They act in the learner's own process, so they build what a worker process builds."""

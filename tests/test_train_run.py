@@ -81,14 +81,14 @@ def test_a_checkpoint_that_does_not_fit_once_it_is_opened_is_refused(
 
 def interrupt_when_built(monkeypatch: pytest.MonkeyPatch, saved: str | None = None) -> None:
     """Ctrl-C when the run folder has its parts, and perhaps a checkpoint."""
-    from algos.agent import make_run_directory
+    from algos.agent import run_files
 
     class Interrupted:
         def __init__(self, base_name: str, params: dict[str, Any]) -> None:
-            _, nn_dir, summaries_dir = make_run_directory(params["config"], params["config"]["full_experiment_name"])
-            (summaries_dir / "events").write_text("")
+            files = run_files(params["config"], params["config"]["full_experiment_name"])
+            (files.summaries / "events").write_text("")
             if saved is not None:
-                (nn_dir / saved).write_text("")
+                (files.nn / saved).write_text("")
             raise KeyboardInterrupt
 
     monkeypatch.setattr("algos.agent.RemoteSACAgent", Interrupted)

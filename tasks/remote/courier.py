@@ -61,6 +61,7 @@ class Courier:
         self._weights: bytearray | None = None
         self._request: bytearray | None = None
         self._report: bytes | None = None
+        self._hangs_for_ms: int | None = None
         self._status = CourierStatus()
         self._error: Exception | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,6 +141,12 @@ class Courier:
         """Hands over the report of an evaluation; never waits. Where it is lost the learner asks again."""
         with self._changed:
             self._report = message
+            self._changed.notify_all()
+
+    def note_hanging(self, hangs_for_s: float) -> None:
+        """Has the learner know how long the environment has not come back; 0: it has. Never waits."""
+        with self._changed:
+            self._hangs_for_ms = round(1e3 * hangs_for_s)
             self._changed.notify_all()
 
     @property
@@ -258,10 +265,13 @@ class Courier:
                     return
                 frame, order = self._next(talk), self._order
                 report, self._report = self._report, None
+                hangs_for_ms, self._hangs_for_ms = self._hangs_for_ms, None
                 if frame is not None:
                     talk.written = frame[0]
             if report is not None:
                 write_frame(stream, Kind.report, 0, report)
+            if hangs_for_ms is not None:
+                write_frame(stream, Kind.hanging, hangs_for_ms)
             if frame is not None:
                 write_frame(stream, Kind.segment, *frame)
             elif order is not None and order is not given:
@@ -270,7 +280,8 @@ class Courier:
 
     def _has_news(self, talk: _Talk, given: Kind | None) -> bool:
         """Whether there is something that this process has not got."""
-        return self._next(talk) is not None or self._report is not None or self._order is not given
+        has_order = self._order is not given
+        return self._next(talk) is not None or self._report is not None or self._hangs_for_ms is not None or has_order
 
     def _next(self, talk: _Talk) -> tuple[int, bytes] | None:
         """The first segment that this process has not got."""

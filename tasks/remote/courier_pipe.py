@@ -28,6 +28,8 @@ class Kind(IntEnum):
     """To the worker: a request for an evaluation."""
     report = 7
     """To the courier: what came of it."""
+    hanging = 8
+    """To the courier, as the number of a frame: how long the environment has not come back [ms]; 0: it has."""
 
 
 class Frame(NamedTuple):

@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -30,6 +29,7 @@ from tasks.remote.credentials import load_client
 from tasks.remote.outbox import DiskOutbox, OutboxFullError, open_outbox
 from tasks.remote.uplink import Uplink
 from tasks.remote.weights_history import WeightsHistory
+from tasks.stop_signals import ignore_terminal
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +42,7 @@ _LEAVE_S = 1.5
 
 def main() -> int:
     """Runs the courier that standard input describes; returns the exit code."""
-    # Ctrl-C reaches the whole group; it is the worker that decides what it means.
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     config = CourierConfig.from_line(sys.stdin.buffer.readline())
@@ -95,6 +93,7 @@ class Deliverer:
         self._leave_at_s: float | None = None
         self._full = ""
         self._reports: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._hanging_since_s: float | None = None
         self._has_joined = False
         self._weights_version = 0
         self._failure: Exception | None = None
@@ -108,6 +107,7 @@ class Deliverer:
             self._stop,
             credentials=None if config.is_plaintext else credentials,
             outbox=outbox,
+            hangs_for_s=self._hangs_for_s,
         )
 
     def run(self) -> None:
@@ -151,6 +151,8 @@ class Deliverer:
                 self._store(frame)
             elif frame.kind == Kind.report:
                 self._reports.put(bytes(frame.payload))
+            elif frame.kind == Kind.hanging:
+                self._hanging_since_s = time.monotonic() - frame.number / 1e3 if frame.number else None
             elif frame.kind == Kind.finish:
                 self._is_finishing = True
             elif frame.kind == Kind.leave:
@@ -198,6 +200,7 @@ class Deliverer:
         forwards = self._config.forwards_weights
         self._uplink.connect()
         self._has_joined = not self._stop.is_set()
+        self._uplink.start_pings()
         wants_weights = forwards or self._history.is_kept
         self._uplink.start(push=True, requests=self._config.evaluates, weights=wants_weights)
         while (message := self._uplink.wait_newest()) is not None:
@@ -212,6 +215,10 @@ class Deliverer:
         while not self._stop.is_set():
             with contextlib.suppress(queue.Empty):
                 self._uplink.report(self._reports.get(timeout=_POLL_S))
+
+    def _hangs_for_s(self) -> float:
+        since_s = self._hanging_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     # --- state ---
 

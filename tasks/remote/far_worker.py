@@ -38,6 +38,8 @@ from tasks.remote.outbox import STREAMS_PER_START
 from tasks.remote.rollout import Policy, Rollout
 from tasks.remote.uplink import RefusedError
 from tasks.remote.worker_display import WorkerDisplay
+from tasks.step_watch import HangTeller, StepWatch
+from tasks.stop_signals import stop_signals
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +126,11 @@ def drive(
     stop = threading.Event() if stop is None else stop
     courier = Courier(config)
     driver = FarDriver(courier, worker, description, segment_rows, window, stop)
-    with _stopping_by_signal(stop, courier.wake), WorkerDisplay(config.address, courier, driver, headless):
+    with (
+        _stopping_by_signal(stop, courier.wake),
+        WorkerDisplay(config.address, courier, driver, headless),
+        HangTeller(driver.hanging),
+    ):
         try:
             courier.start()
             courier.wait_until_joined(stop)
@@ -177,6 +183,16 @@ class FarDriver:
         """Of the last of them."""
         self.is_waiting = False
         """Whether driving rests until there is room in the outbox."""
+        self._watch = StepWatch()
+        self._hung = False
+
+    def hanging(self) -> dict[str, float]:
+        """How long the environments have not come back, for the log here; the learner is told, too."""
+        hangs_for_s = self._watch.hangs_for_s()
+        if hangs_for_s or self._hung:
+            self._courier.note_hanging(hangs_for_s)
+        self._hung = hangs_for_s > 0
+        return {"this worker": hangs_for_s}
 
     def drive(
         self, source: EnvSource, policy: Mapping[str, Any], expert_weights: Mapping[str, np.ndarray] | None
@@ -208,7 +224,8 @@ class FarDriver:
         seeds = sequence.generate_state(2 * self._worker.envs_per_worker).tolist()
         rollouts = []
         for index in range(self._worker.envs_per_worker):
-            env = stack.enter_context(contextlib.closing(source.make()))
+            with self._watch.call():
+                env = self._watch.around(stack.enter_context(contextlib.closing(source.make())))
             if env.has_wrapper_attr("watch"):
                 env.get_wrapper_attr("watch")(self._stop.is_set)
             made = _make_policy(policy, seeds[2 * index])
@@ -360,7 +377,7 @@ def _say_what_is_left(courier: Courier, unkept: int) -> None:
 
 @contextlib.contextmanager
 def _stopping_by_signal(stop: threading.Event, wake: Callable[[], None]) -> Iterator[None]:
-    """Has Ctrl-C and SIGTERM end the loop in good order, or the process when that takes too long."""
+    """Has the stop signals end the loop in good order, or the process when that takes too long."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -376,7 +393,7 @@ def _stopping_by_signal(stop: threading.Event, wake: Callable[[], None]) -> Iter
         # Not here: the interrupted code may hold the lock.
         threading.Thread(target=wake, name="wake", daemon=True).start()
 
-    former = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: signal.signal(number, end) for number in stop_signals()}
     try:
         yield
     finally:

@@ -43,6 +43,8 @@ class WorkerStatus:
     """Since these were published; NaN: not known."""
     connected: bool
     """Whether it is connected now."""
+    hangs_for_s: float = 0.0
+    """How long its environment has not stepped although it could [s]; 0: it does not hang."""
 
 
 def samples_by_name(workers: Iterable[WorkerStatus]) -> dict[str, float]:

@@ -115,12 +115,14 @@ class ReceivedSegment(NamedTuple):
 
 
 class Ping(NamedTuple):
-    """What a far worker says of itself now and then; the call that brings it is also what it measures."""
+    """What a worker says of itself now and then; the call that brings it is also what it measures."""
 
     round_trip_ms: float
     """What the ping before took; NaN: not known."""
     dropped: int
     """Segments that it had to drop so far because its outbox was full."""
+    hangs_for_ms: int = 0
+    """How long its environment has not come back from a step or a reset; 0: it does not hang."""
 
 
 class Weights(NamedTuple):
@@ -374,7 +376,7 @@ def decode_hello_reply(message: bytes) -> HelloReply:
 def encode_ping(ping: Ping) -> bytes:
     """To bytes."""
     arrays = {"round_trip_ms": np.array(ping.round_trip_ms, np.float64)}
-    return pack("ping", {"dropped": ping.dropped}, arrays)
+    return pack("ping", {"dropped": ping.dropped, "hangs_for_ms": ping.hangs_for_ms}, arrays)
 
 
 def decode_ping(message: bytes) -> Ping:
@@ -382,7 +384,7 @@ def decode_ping(message: bytes) -> Ping:
     data, arrays = unpack(message, "ping")
     round_trip_ms = float(_take(arrays, "round_trip_ms", np.dtype("<f8"), ()))
     _require(math.isnan(round_trip_ms) or 0.0 <= round_trip_ms <= 1e9, f"round trip of {round_trip_ms} ms")
-    return Ping(round_trip_ms, _count(data, "dropped"))
+    return Ping(round_trip_ms, _count(data, "dropped"), _count({"hangs_for_ms": 0} | data, "hangs_for_ms"))
 
 
 def encode_acknowledgement(acknowledgement: Acknowledgement) -> bytes:

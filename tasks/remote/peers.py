@@ -17,6 +17,7 @@ from tasks.remote import link
 from tasks.remote.admission import Door, Refusal
 from tasks.remote.calls import Call
 from tasks.remote.gateway_statistics import RateMeter, WorkerStatus
+from tasks.step_watch import HANGING_S
 
 PLACE_S = 15.0
 """For how long the place of a far worker is kept after its greeting [s]."""
@@ -48,6 +49,8 @@ class Peer:
         self.duplicates = 0
         self.dropped = 0
         self.round_trip_ms = math.nan
+        self._pinged_s = math.nan
+        self._hangs_for_s = 0.0
         self.weights_version = 0
         self.samples = RateMeter()
 
@@ -63,6 +66,23 @@ class Peer:
     def has_place(self, now: float) -> bool:
         """Whether it counts among those for whom there is room."""
         return self.is_connected or now - self.greeted_s < PLACE_S
+
+    def note_ping(self, ping: link.Ping, now: float) -> None:
+        """Takes what it says of itself."""
+        self.round_trip_ms = ping.round_trip_ms
+        self.dropped = ping.dropped
+        self._pinged_s, self._hangs_for_s = now, ping.hangs_for_ms / 1e3
+
+    def forget_pings(self) -> None:
+        """It has just greeted."""
+        self._pinged_s, self._hangs_for_s = math.nan, 0.0
+
+    def hangs_for_s(self, now: float) -> float:
+        """How long it has not stepped although it could: as it says, or since it has fallen silent; 0: it does."""
+        if not self.is_connected:
+            return 0.0
+        silent_s = now - self._pinged_s
+        return self._hangs_for_s + silent_s if self._hangs_for_s or silent_s >= HANGING_S else 0.0
 
     def status(self, now: float, weights_age_s: float) -> WorkerStatus:
         """A row of the table."""
@@ -80,6 +100,7 @@ class Peer:
             weights_version=self.weights_version,
             weights_age_s=weights_age_s,
             connected=self.is_connected,
+            hangs_for_s=self.hangs_for_s(now),
         )
 
 
@@ -120,6 +141,7 @@ class Peers:
             self._peers[hello.worker] = peer
         peer.hello, peer.address = hello, address
         peer.greeted_s = peer.seen_s = now
+        peer.forget_pings()
         return peer
 
     def room(self, peer: Peer | None, door: Door, now: float) -> Refusal | None:

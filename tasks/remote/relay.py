@@ -27,16 +27,16 @@ from tasks.remote.relay_trainer import RelayTrainer
 from tasks.remote.spool import Spool
 from tasks.remote.spool_file import SpoolDamagedError
 from tasks.remote.tokens import TRAINER
+from tasks.stop_signals import stop_signals
 
 _log = logging.getLogger(__name__)
 
 _MEGABYTE = 1024 * 1024
 _PAUSE_S = 1.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(config: RemoteConfig, *, headless: bool = False, stop: threading.Event | None = None) -> int:
-    """Relays until Ctrl-C, SIGTERM or ``stop``.
+    """Relays until Ctrl-C, SIGTERM, the end of its terminal or ``stop``.
 
     Args:
         config: Where it listens, its credentials and its spool.
@@ -155,7 +155,7 @@ def _begin_new_spool(folder: str) -> None:
 
 @contextlib.contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set ``stop`` meanwhile; a second Ctrl-C interrupts."""
+    """The stop signals set ``stop`` meanwhile; a second Ctrl-C interrupts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -164,7 +164,7 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {s: signal.signal(s, end) for s in _SIGNALS}
+    before: dict[signal.Signals, Callable[..., Any] | int | None] = {s: signal.signal(s, end) for s in stop_signals()}
     try:
         yield
     finally:

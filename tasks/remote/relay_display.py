@@ -6,12 +6,12 @@ minute.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 REDRAW_EVERY_S = 0.5
@@ -80,10 +80,11 @@ def _watch_live(relay: ShownRelay, stop: threading.Event) -> None:
     before = {id(sys.stdout), id(sys.stderr)}
     with Live(console=Console(stderr=True, soft_wrap=True), auto_refresh=False) as live, _log_above(before):
         while not stop.is_set() and not relay.wait(REDRAW_EVERY_S):
-            live.update(Text(relay.state().line()), refresh=True)
+            with contextlib.suppress(OSError):  # the terminal is gone
+                live.update(Text(relay.state().line()), refresh=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _log_above(before: set[int]) -> Iterator[None]:
     """Log lines go above the line instead of through it: handlers keep the stream they were made with."""
     moved = [

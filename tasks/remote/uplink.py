@@ -75,6 +75,7 @@ class Uplink:
         compress: Whether images are compressed.
         credentials: For TLS; None: plaintext.
         outbox: What is sent, instead of what is given to ``send``; its owner calls ``wake`` when it has added to it.
+        hangs_for_s: How long the environment has not come back; 0: it does not hang.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Uplink:
         compress: bool = False,
         credentials: ClientCredentials | None = None,
         outbox: Outbox | None = None,
+        hangs_for_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._address = address
         self._authority = None if credentials is None else credentials.authority
@@ -107,6 +109,7 @@ class Uplink:
         self._is_connected = False
         self._trouble = ""
         self._round_trip_ms = math.nan
+        self._hangs_for_s = hangs_for_s
         self._calls: list[Any] = []
         self._threads: list[threading.Thread] = []
         self._channel = dialing.open_channel(address, credentials)
@@ -153,8 +156,10 @@ class Uplink:
             thread = threading.Thread(target=self._keep_up, args=(stream,), name=stream.__name__, daemon=True)
             thread.start()
             self._threads.append(thread)
-        if push:
-            threading.Thread(target=self._ping, name="_ping", daemon=True).start()
+
+    def start_pings(self) -> None:
+        """Begins to say now and then how things are; after the greeting."""
+        threading.Thread(target=self._ping, name="_ping", daemon=True).start()
 
     @property
     def is_connected(self) -> bool:
@@ -393,12 +398,13 @@ class Uplink:
             yield from parts.split(encode())
 
     def _ping(self) -> None:
-        """Says now and then how long the saying takes and what was lost."""
+        """Says now and then how long the saying takes, what was lost, and whether the environment hangs."""
         pause = _FIRST_PING_S
         while not self._stop.wait(pause):
             began = time.monotonic()
             try:
-                message = link.encode_ping(link.Ping(self._round_trip_ms, self.dropped))
+                ping = link.Ping(self._round_trip_ms, self.dropped, round(1e3 * self._hangs_for_s()))
+                message = link.encode_ping(ping)
                 self._method("Ping")(message, **self._call_arguments())
                 self._round_trip_ms = 1e3 * (time.monotonic() - began)
             except (grpc.RpcError, ValueError):  # The streams notice what matters; a closed channel is a ValueError.

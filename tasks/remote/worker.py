@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import platform
-import signal
 import sys
 import threading
 import time
@@ -42,6 +41,8 @@ from tasks.remote.examiner import Examiner
 from tasks.remote.rollout import Policy, Rollout
 from tasks.remote.run_credentials import client_credentials
 from tasks.remote.uplink import RefusedError, Uplink
+from tasks.step_watch import StepWatch
+from tasks.stop_signals import ignore_terminal
 
 _log = logging.getLogger(__name__)
 
@@ -103,9 +104,7 @@ class WorkerConfig:
 
 def main() -> int:
     """Runs the worker that standard input describes; returns the exit code."""
-    # Ctrl-C reaches the whole group; it is the learner that decides what it means.
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_terminal()
     # Here, because the environment opens the controls in a thread of its own.
     exit_release.handle_signals()
     answers = _take_standard_output()
@@ -153,6 +152,7 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
     # In lock step the learner acts, and the policy, if there is one, only evaluates.
     agreed = agreement(description.fingerprint, None if config.role == "lock_step" else config.policy)
     hello = link.Hello(config.worker, config.index, config.role, agreed, _software())
+    watch = StepWatch()
     capacity = config.buffer_segments if description.is_wall_clock else config.window + config.num_envs
     uplink = Uplink(
         config.address,
@@ -164,13 +164,17 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         buffer_segments=capacity,
         compress=config.compress,
         credentials=_credentials(config),
+        hangs_for_s=watch.hangs_for_s,
     )
     stop.on_set(uplink.wake)
     roles = {"worker": _roll_out, "evaluator": _evaluate, "lock_step": _step_on_command}
     with contextlib.ExitStack() as stack:
         stack.callback(uplink.close)
         uplink.connect()
-        envs = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
+        uplink.start_pings()
+        with watch.call():
+            made = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
+        envs = [watch.around(env) for env in made]
         for env in envs:
             _watch(env, stop)
         try:

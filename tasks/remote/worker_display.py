@@ -6,6 +6,7 @@ the loop that drives nothing: a thread of its own writes it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -116,6 +117,10 @@ class WorkerDisplay:
     # --- showing ---
 
     def _keep_showing(self) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            self._show()
+
+    def _show(self) -> None:
         if self._is_live:
             self._redraw()
             return

@@ -21,6 +21,7 @@ from tasks.remote.ray_launch import RayLauncher
 from tasks.remote.relay_link import open_relay_link
 from tasks.remote.run_credentials import make_run_credentials
 from tasks.remote.worker import WorkerConfig
+from tasks.step_watch import HangTeller
 
 
 class Connection(NamedTuple):
@@ -76,6 +77,7 @@ class WorkerPool:
     def __init__(self, config: PoolConfig, make_worker: Callable[[Connection, Place, int], WorkerConfig]) -> None:
         self._make_worker = make_worker
         self._authority: str | None = None
+        self._teller = HangTeller(self._hanging)
         self.launcher = self._make_launcher(config)
         """Keeps the processes."""
         opened: list[LearnerLink] = []
@@ -89,6 +91,7 @@ class WorkerPool:
             if config.entrance is not None and self.gateway.far_address is not None:
                 announce(config.entrance, self.gateway.far_address, config.worker_words)
             self.launcher.start()
+            self._teller.start()
         except BaseException:
             self.launcher.close()
             for link in reversed(opened):
@@ -97,8 +100,12 @@ class WorkerPool:
 
     def close(self) -> None:
         """Ends all processes and connections. Calling it twice is fine."""
+        self._teller.close()
         self.launcher.close()
         self.link.close()
+
+    def _hanging(self) -> dict[str, float]:
+        return {worker.name: worker.hangs_for_s for worker in self.link.workers() if worker.connected}
 
     def _make_launcher(self, config: PoolConfig) -> WorkerLauncher:
         if config.ray is None:

@@ -192,8 +192,7 @@ class WorkerService:
             except link.LinkError as error:
                 self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         with self.lock:
-            peer.round_trip_ms = ping.round_trip_ms
-            peer.dropped = ping.dropped
+            peer.note_ping(ping, time.monotonic())
         return b""
 
     # --- segments ---

@@ -204,7 +204,10 @@ def _in_window(task: TaskConfig, config: DriveConfig, is_over: Callable[[HandDri
             raise ValueError(f"--drive drives TrackMania tasks (TM20...), got task {task.name!r}")
         with PictureWindow(config.width, config.height, f"drive {task.track}") as window:
             drive = HandDrive(interface, clock, task.rtgym)
-            _drive_in(window, drive, clock, is_over)
+            try:
+                _drive_in(window, drive, clock, is_over)
+            except KeyboardInterrupt:  # as if the window were closed: what was recorded is kept
+                is_over(drive, WindowEvents(wants_quit=True))
     finally:
         env.close()
 

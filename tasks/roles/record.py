@@ -7,12 +7,13 @@ scripted driver drives, or you do in the window of ``tasks.roles.drive``. What m
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -97,6 +98,31 @@ def recorded_live(
     recorder = Recorder(config)
     silence = _Silence(clock, patience_s)
     teller = RecordingTeller(recorder, clock, f"press {config.stop_key} and Enter to end it before the finish")
+    with _kept_when_interrupted(recorder):
+        _follow(source, recorder, silence, teller, clock, is_stopped)
+    return recorder.path()
+
+
+@contextlib.contextmanager
+def _kept_when_interrupted(recorder: Recorder) -> Iterator[None]:
+    """A drive that has begun is not lost to Ctrl-C or a closed terminal: that ends it as the stop key does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if recorder.state is RecordingState.waiting:
+            raise
+        recorder.stop()
+
+
+def _follow(
+    source: TelemetrySource,
+    recorder: Recorder,
+    silence: _Silence,
+    teller: RecordingTeller,
+    clock: Clock,
+    is_stopped: Callable[[], bool],
+) -> None:
+    """Feeds a recorder until it is over."""
     while not recorder.state.is_over:
         if is_stopped():
             recorder.stop()
@@ -110,7 +136,6 @@ def recorded_live(
         silence.end()
         recorder.add(Sample.from_telemetry(clock.now() - age_s, telemetry))
         teller.tell()
-    return recorder.path()
 
 
 def recorded_by_script(task: TaskConfig, config: RecordConfig) -> tuple[RecordedPath, float]:

@@ -169,7 +169,11 @@ class DrivingInterface(TaskInterface):
             except GameSetupError:
                 raise
             except GameError as error:
-                wait.after(error)
+                self.is_waiting = True
+                try:
+                    wait.after(error)
+                finally:
+                    self.is_waiting = False
         wait.is_over()
         self.game_error = None
         self._last_info = self._info(telemetry)

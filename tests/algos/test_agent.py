@@ -20,6 +20,7 @@ import torch
 from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, IsaacAlgoObserver
 
 from algos.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from algos.write_trouble import NotSavedError
 from tests.algos.fakes import make_report
 from tests.algos.runs import make_agent, make_params, make_runner, record_losses
 
@@ -265,6 +266,19 @@ def test_resume_without_a_stored_replay_collects_first(tmp_path):
     assert agent.epoch_num == 80 + 40  # 80 steps more, 40 of them before training goes on
 
 
+def test_a_full_disk_ends_no_training_and_is_said_at_the_end(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    agent = make_agent(make_params(tmp_path, max_env_steps=60))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NotSavedError, match=r"last\.pth \(No space left on device\); nothing of this training"):
+        agent.train()
+    assert agent.frame == 60
+    assert agent.epoch_num > 0
+    assert agent.storage.left_out > 60
+
+
 def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):
     agent = make_agent(make_params(tmp_path, max_env_steps=60))
     agent.train()
@@ -277,8 +291,9 @@ def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):
 
     monkeypatch.setattr(agent.storage, "position", position)
     agent.save(tmp_path / "copy.pth")
+    assert kept.count(True) == 0
     agent.on_checkpoint(is_periodic=False)
-    assert kept == [False, True]
+    assert kept.count(True) == 1
 
 
 def test_a_replay_that_is_gone_is_said_as_a_fault_of_the_checkpoint(tmp_path):

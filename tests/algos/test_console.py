@@ -57,6 +57,23 @@ def test_plain_lines_come_once_per_interval() -> None:
     assert "\x1b" not in stream.getvalue()
 
 
+class Gone(Terminal):
+    """A terminal that was closed, or a file on a disk that is full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.usefixtures("_terminal_size")
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_nothing_ends_when_nobody_can_read_it(is_plain: bool) -> None:
+    console = Console(10_000, "TM20Lidar", stream=Gone(), is_plain=is_plain)
+    console.update(stats())
+    console.message("an evaluation")
+    console.update(stats())
+    console.close()
+
+
 def test_a_value_stays_until_a_new_one_comes_and_nan_is_none() -> None:
     clock, stream = SteppedClock(), io.StringIO()
     console = Console(0, "run", stream=stream, clock=clock)

@@ -27,6 +27,18 @@ def test_previous_handlers_come_back_when_nothing_happened():
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="SIGHUP")
+def test_a_closed_terminal_is_a_request_to_stop():
+    before = signal.getsignal(signal.SIGHUP)
+    stop = threading.Event()
+    try:
+        with StopOnInterrupt(stop):
+            signal.raise_signal(signal.SIGHUP)
+        assert stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_other_threads_install_nothing():
     before = signal.getsignal(signal.SIGINT)
     seen = []

@@ -8,6 +8,7 @@ import pytest
 
 from algos import players
 from algos.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from algos.write_trouble import NotSavedError
 from tasks import course
 from tests.algos.runs import make_params, make_runner
 
@@ -67,6 +68,20 @@ def test_play_writes_results_video_and_plot_beside_the_run(trained, monkeypatch,
     printed = capsys.readouterr().out
     assert printed.count("lap 0.") >= 3
     assert "finished             3 of 3" in printed
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_is_there(trained, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    checkpoint = tmp_path / "lidar.pth"
+    save_checkpoint(checkpoint, load_checkpoint(trained))
+    monkeypatch.setattr(players, "write_results", full)
+    with pytest.raises(NotSavedError, match=r"^not saved: \S+results\.json \(No space left on device\)$"):
+        play(tmp_path / "runs", checkpoint)
+    (folder,) = (tmp_path / "runs" / "play").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["driven_line.png", "episode.mp4"]
+    assert "mean return" in capsys.readouterr().out
 
 
 def test_checkpoint_from_elsewhere_writes_below_the_train_dir(trained, tmp_path):

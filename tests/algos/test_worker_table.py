@@ -57,6 +57,22 @@ def test_a_worker_that_is_gone_is_marked() -> None:
     assert "gaming-pc.3fa2 gone" in lines([replace(FAR, connected=False)])[0]
 
 
+def test_a_worker_that_hangs_says_for_how_long_also_the_evaluator_and_one_of_this_machine() -> None:
+    hanging = [replace(worker, hangs_for_s=34.2) for worker in (FAR, NEAR, EVALUATOR)]
+    assert all("has not stepped for 34 s" in row for row in drawn(hanging, width=140)[1:])
+    assert len(drawn(hanging)) == 4
+    evaluator, far, near = lines(hanging)
+    assert evaluator == "  evaluator-0.a1b2c3.1 has not stepped for 34 s"
+    assert far.startswith("  gaming-pc.3fa2 from 203.0.113.5 | has not stepped for 34 s | ")
+    assert near == "  worker-0.a1b2c3.1 has not stepped for 34 s"
+
+
+def test_one_that_hangs_is_shown_among_many() -> None:
+    many = [replace(FAR, name=f"pc-{index:03d}") for index in range(3 * MAX_ROWS)]
+    many[-1] = replace(many[-1], hangs_for_s=50.0)
+    assert any("has not stepped for 50 s" in line for line in lines(many))
+
+
 def test_without_workers_there_is_no_table() -> None:
     assert table([]) is None
     assert table([EVALUATOR]) is None

@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from algos.learner import Learner, LearnerSchedule
+from algos.lenient_storage import LenientStorage
 from algos.pace import Pace
 from algos.replay_memory import ReplayMemory
-from algos.replay_storage import ReplayStorage
 from algos.sources import RemoteSource
 from tasks.evaluation import EvaluationReport
 from tasks.remote.config import RemoteConfig
@@ -130,7 +130,7 @@ def main() -> int:
     spec = make_spec(config.picture_bytes)
     memory = ReplayMemory(spec, CAPACITY, n_step=1, gamma=0.99, seed=0)
     with contextlib.ExitStack() as stack:
-        storage = stack.enter_context(ReplayStorage(config.folder, spec, CAPACITY))
+        storage = stack.enter_context(LenientStorage(config.folder, spec, CAPACITY))
         rows = storage.load(memory)
         link = _open_link(config, storage.received)
         stack.callback(link.close)
@@ -181,7 +181,7 @@ def _schedule() -> LearnerSchedule:
     )
 
 
-def _report(config: LearnerConfig, link: Any, storage: ReplayStorage, loaded: int, stop: threading.Event) -> None:
+def _report(config: LearnerConfig, link: Any, storage: LenientStorage, loaded: int, stop: threading.Event) -> None:
     """Says now and then how things stand."""
     while not stop.is_set():
         write_status(
@@ -190,6 +190,7 @@ def _report(config: LearnerConfig, link: Any, storage: ReplayStorage, loaded: in
             address=getattr(link, "far_address", None),
             loaded=loaded,
             rows=storage.total_rows,
+            left_out=storage.left_out,
             workers=sum(worker.connected for worker in link.workers()),
             statistics=link.statistics(),
             at_s=time.monotonic(),

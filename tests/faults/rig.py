@@ -44,6 +44,7 @@ class Process:
         folder: Where its log is.
         prefix: Command that it is started with, such as one that enters a network namespace.
         environment: Variables beside those of the tests.
+        works_in: Its working directory; None: ``folder``.
     """
 
     def __init__(
@@ -53,11 +54,12 @@ class Process:
         folder: Path,
         prefix: Sequence[str] = (),
         environment: dict[str, str] | None = None,
+        works_in: Path | None = None,
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         self._program = list(program)
-        self._folder = folder
+        self._folder = folder if works_in is None else works_in
         self._prefix = list(prefix)
         self._environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,6 +107,12 @@ class Process:
         """Asks it to end, and waits for that; its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def interrupt(self) -> int:
+        """Ctrl-C, for it alone, and waits for its end; its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
         return self.wait()
 
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
@@ -326,10 +334,18 @@ class Rig:
         folder: For everything.
         credentials: Made by the product.
         picture_bytes: Size of the picture in each row.
+        log_folder: For what ``program`` prints; None: ``folder``.
     """
 
-    def __init__(self, folder: Path, credentials: Path, picture_bytes: int = PICTURE_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        credentials: Path,
+        picture_bytes: int = PICTURE_BYTES,
+        log_folder: Path | None = None,
+    ) -> None:
         self.folder = folder
+        self._log_folder = folder if log_folder is None else log_folder
         self.credentials = credentials
         self.picture_bytes = picture_bytes
         self._stack = contextlib.ExitStack()
@@ -387,7 +403,8 @@ class Rig:
 
     def program(self, name: str, *words: str) -> Process:
         """``train.py`` with these words, in a folder of its own; not started."""
-        return self._owned(Process(name, [str(_ROOT / "train.py"), *words], self.folder))
+        program = [str(_ROOT / "train.py"), *words]
+        return self._owned(Process(name, program, self._log_folder, works_in=self.folder))
 
     def _owned(self, process: Any) -> Any:
         self._stack.callback(process.close)

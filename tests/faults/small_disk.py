@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -28,8 +29,14 @@ class SmallDisk:
         """Takes up room."""
         self._ballast.write_bytes(bytes(megabytes * MEGABYTE))
 
+    def fill_up(self) -> None:
+        """Takes up all the room that is left."""
+        with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
     def free(self) -> None:
-        """Gives the room back that ``fill`` took."""
+        """Gives the room back that was taken up."""
         self._ballast.unlink()
 
     def __enter__(self) -> Self:

@@ -32,6 +32,11 @@ FAULTS = {
     "train.py killed (kill -9), resumed from its checkpoint": (
         "The whole program on TM20Lidar, with `train.py --worker`; `checkpoint=` goes on. Counted in segments."
     ),
+    "disk full under train.py": (
+        "The working directory lies on a small tmpfs that is filled and freed while training goes on; "
+        "with `train.py --worker`, counted in segments. Log, checkpoints and stored replay go on when there is room, "
+        "and Ctrl-C ends within 5 s. **Root.**"
+    ),
     "learner slowed to 1 segment/s": "`worker.outbox_policy=pause` with an outbox of seven segments: the worker waits.",
     "relay killed (kill -9)": "Twice; started again with its spool.",
     "relay's disk destroyed": "The relay is killed and its spool deleted while the learner is away.",
@@ -43,8 +48,8 @@ FAULTS = {
         "The same with `worker.outbox_policy=drop_oldest`: what is dropped is counted at both sides. **Root.**"
     ),
     "disk full at the learner": (
-        "The stored replay lies on a small tmpfs: the learner ends with an error, gets room and is started "
-        "again. **Root.**"
+        "The stored replay lies on a small tmpfs: the learner goes on without storing, counts what it leaves out, "
+        "and stores again when there is room. **Root.**"
     ),
     "disk full at the relay": "The spool lies on a small tmpfs while the learner is away: workers wait. **Root.**",
     "16 workers at once": "With four names and four outbox folders between them.",
@@ -169,6 +174,7 @@ are skipped with one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail inste
 - **sent**: rows that the worker had taken into its outbox, or, where it was not killed, rows that it drove.
 - **stored**: different rows in the stored replay, each with the picture and the reward that belong to its number.
 - **lost**: sent, but neither stored nor dropped. **doubled**: stored once too often. Both must be 0.
-- **dropped**: given up by an outbox that was full, as `worker.outbox_policy=drop_oldest` asks for, and counted there.
+- **dropped**: given up by an outbox that was full, as `worker.outbox_policy=drop_oldest` asks for, or left out by a
+  learner whose disk was full; counted there.
 - **seconds**: of the whole test, starting and ending the processes included.
 """

@@ -171,6 +171,13 @@ def test_a_video_that_got_no_picture_leaves_no_file(tmp_path: Path) -> None:
     assert not (tmp_path / "clip.mp4").exists()
 
 
+def test_a_video_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.mkdir()  # FFmpeg cannot open it
+    with pytest.raises(OSError, match=r"clip\.mp4 could not be written: FFmpeg ended with status \d+"):
+        write_video(np.zeros((3, 40, 60, 3), np.uint8), path, 20)
+
+
 def test_a_video_is_written_without_a_forked_copy_of_this_process(tmp_path: Path) -> None:
     """The threads of gRPC abort such a copy now and then; and Ctrl-C must not reach what writes the video."""
     forks: list[str] = []

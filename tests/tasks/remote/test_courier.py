@@ -126,6 +126,19 @@ def test_the_newest_weights_come_back(couriers: Any, learner: FakeLearner) -> No
     wait_until(lambda: courier.status.weights_version == 29)
 
 
+def test_the_learner_hears_that_the_environment_hangs_and_that_it_is_over(couriers: Any, learner: FakeLearner) -> None:
+    courier = couriers()
+    courier.wait_until_joined(NEVER)
+
+    def hangs_for_s() -> float:
+        return max((worker.hangs_for_s for worker in learner.gateway.workers()), default=0.0)
+
+    courier.note_hanging(31.0)
+    wait_until(lambda: hangs_for_s() >= 31.0)
+    courier.note_hanging(0.0)
+    wait_until(lambda: hangs_for_s() == 0.0)
+
+
 def test_a_courier_that_is_killed_loses_and_doubles_nothing(couriers: Any, learner: FakeLearner) -> None:
     courier = couriers()
     courier.wait_until_joined(NEVER)

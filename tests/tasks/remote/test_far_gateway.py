@@ -791,6 +791,22 @@ def test_a_row_for_each_worker_says_what_it_did(gateway: Gateway, folder: Folder
         wait_until(lambda: not gateway.workers()[0].connected)
 
 
+def test_a_row_says_how_long_a_worker_has_not_stepped(gateway: Gateway, folder: Folder) -> None:
+    with RawWorker(gateway, folder.alice) as alice:
+        alice.hello()
+        call, _ = alice.stream("Push")
+        next(call)
+        assert gateway.workers()[0].hangs_for_s == 0.0
+        alice.unary("Ping", link.encode_ping(link.Ping(1.0, 0, 34_000)))
+        assert gateway.workers()[0].hangs_for_s >= 34.0
+        alice.unary("Ping", link.encode_ping(link.Ping(1.0, 0)))
+        assert gateway.workers()[0].hangs_for_s == 0.0
+        alice.unary("Ping", link.encode_ping(link.Ping(1.0, 0, 34_000)))
+        call.cancel()
+        wait_until(lambda: not gateway.workers()[0].connected)
+        assert gateway.workers()[0].hangs_for_s == 0.0  # it is gone, which is said elsewhere
+
+
 def test_a_worker_that_claims_weights_of_the_future_does_not_change_what_is_shown(
     gateway: Gateway, folder: Folder
 ) -> None:

@@ -273,7 +273,10 @@ def start_process(learner: FakeLearner, tmp_path: Path) -> Iterator[Callable[...
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_ctrl_c_ends_it_in_good_order_and_keeps_the_outbox(
     learner: FakeLearner, start_process: Any, tmp_path: Path, number: int
 ) -> None:

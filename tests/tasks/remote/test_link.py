@@ -299,11 +299,18 @@ def _damage(message: bytes, rng: np.random.Generator) -> bytes:
 # --- workers from elsewhere ---
 
 
-@pytest.mark.parametrize("ping", [link.Ping(12.5, 3), link.Ping(0.0, 0)])
+@pytest.mark.parametrize("ping", [link.Ping(12.5, 3), link.Ping(0.0, 0), link.Ping(12.5, 3, 34_000)])
 def test_a_ping_survives(ping: link.Ping) -> None:
     assert link.decode_ping(link.encode_ping(ping)) == ping
     unknown = link.decode_ping(link.encode_ping(link.Ping(float("nan"), 0)))
     assert np.isnan(unknown.round_trip_ms)
+
+
+def test_a_worker_that_says_nothing_of_hanging_does_not_hang() -> None:
+    message = link.pack("ping", {"dropped": 0}, {"round_trip_ms": np.array(1.0, np.float64)})
+    assert link.decode_ping(message).hangs_for_ms == 0
+    with pytest.raises(link.LinkError, match="hangs_for_ms"):
+        link.decode_ping(link.encode_ping(link.Ping(1.0, 0, -1)))
 
 
 @pytest.mark.parametrize("value", [-1.0, float("inf"), -float("inf"), 1e300])

@@ -264,10 +264,11 @@ def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
     wait_until(lambda: not any(is_alive(pid) for pid in pids), timeout_s=4.0)
 
 
-def test_workers_ignore_ctrl_c() -> None:
+def test_workers_leave_ctrl_c_and_a_closed_terminal_to_the_learner() -> None:
     with started() as vecenv:
         receive(vecenv, 2)
-        os.kill(vecenv.process_ids()[Place("worker", 0)], signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            os.kill(vecenv.process_ids()[Place("worker", 0)], number)
         receive(vecenv, 10)
         assert vecenv.statistics()["gateway/restarts"] == 0
 

@@ -167,6 +167,25 @@ def test_the_stop_key_ends_the_recording_also_in_a_menu() -> None:
     assert caught.value.reason is Refusal.no_telemetry
 
 
+def test_a_drive_that_is_interrupted_is_kept_once_it_has_begun() -> None:
+    def interrupted_after(count: int) -> Callable[[], bool]:
+        answers = iter([False] * count)
+
+        def is_stopped() -> bool:
+            for answer in answers:
+                return answer
+            raise KeyboardInterrupt
+
+        return is_stopped
+
+    driven = DriveMaker().stand().drive((100.0, 10.0, 280.0)).samples
+    recorded = recorded_from(driven, is_stopped=interrupted_after(len(driven)))
+    assert not recorded.has_finished
+    assert recorded.length_m > 10.0
+    with pytest.raises(KeyboardInterrupt):
+        recorded_from(driven, is_stopped=interrupted_after(1))
+
+
 def test_a_record_without_a_finish_flag_says_how_to_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     live = LiveConfig(record=TelemetryRecord.floats8, port=1, wait_for_game_s=0.3)
     config = dataclasses.replace(LIVE, live=live)

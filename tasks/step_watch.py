@@ -1,0 +1,140 @@
+"""Notices environments that hang: who has not stepped for how long, said once when it begins and once when it is over.
+
+A ``StepWatch`` knows how long the environments of one thread have been in one call; a worker tells the learner. A
+``HangTeller`` says it. Waiting for the learner, for a request or, on purpose, for a game is not hanging.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import gymnasium
+
+HANGING_S = 30.0
+"""A call that takes longer is told of [s]; longer in an environment whose calls have taken long."""
+LOOK_EVERY_S = 2.0
+"""Between two looks of a ``HangTeller`` [s]."""
+
+_LONGEST_PATIENCE_S = 600.0
+_log = logging.getLogger(__name__)
+
+
+class StepWatch:
+    """Watches environments that are driven by one thread; any thread may ask.
+
+    Args:
+        now: Monotonic clock [s].
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began_s: float | None = None
+        self._longest_s = 0.0
+        self._waits: list[Callable[[], bool]] = []
+
+    def around(self, env: gymnasium.Env) -> gymnasium.Env:
+        """The environment, watched. Its interface may say by ``is_waiting`` that it waits on purpose."""
+        self._waits.append(lambda: bool(getattr(getattr(env.unwrapped, "interface", None), "is_waiting", False)))
+        return _WatchedEnv(env, self)
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Anything else that may hang, such as making an environment."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """A call begins."""
+        self._began_s = self._now()
+
+    def leave(self) -> None:
+        """It is over."""
+        began_s, self._began_s = self._began_s, None
+        if began_s is not None:
+            self._longest_s = max(self._longest_s, self._now() - began_s)
+
+    def hangs_for_s(self) -> float:
+        """How long the present call has been taking; 0 when that is not long, or there is none."""
+        began_s = self._began_s
+        if began_s is None or any(waits() for waits in self._waits):
+            return 0.0
+        spent_s = self._now() - began_s
+        return spent_s if spent_s >= min(max(HANGING_S, 2 * self._longest_s), _LONGEST_PATIENCE_S) else 0.0
+
+
+class HangTeller:
+    """Says in the log which environments hang, from a thread of its own.
+
+    Args:
+        hanging: For each name how long it has not stepped [s]; 0: it does not hang.
+    """
+
+    def __init__(self, hanging: Callable[[], Mapping[str, float]]) -> None:
+        self._hanging = hanging
+        self._told: dict[str, float] = {}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_looking, name="hang-teller", daemon=True)
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends it. Calling it twice is fine."""
+        self._is_over.set()
+
+    def look(self) -> None:
+        """Says what is new."""
+        seconds = self._hanging()
+        for name, hangs_for_s in seconds.items():
+            if hangs_for_s and name not in self._told:
+                _log.warning("%s has not stepped for %.0f s: its environment hangs, or is very slow", name, hangs_for_s)
+            elif not hangs_for_s and name in self._told:
+                _log.warning("%s steps again, after more than %.0f s", name, self._told[name])
+        self._told = {name: hangs_for_s for name, hangs_for_s in seconds.items() if hangs_for_s}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _keep_looking(self) -> None:
+        while not self._is_over.wait(LOOK_EVERY_S):
+            self.look()
+
+
+class _WatchedEnv(gymnasium.Wrapper):
+    """Tells a watch of each call; otherwise as what it wraps."""
+
+    def __init__(self, env: gymnasium.Env, watch: StepWatch) -> None:
+        super().__init__(env)
+        self._watch = watch
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        self._watch.enter()
+        try:
+            return self.env.step(action)
+        finally:
+            self._watch.leave()
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self._watch.enter()
+        try:
+            return self.env.reset(**kwargs)
+        finally:
+            self._watch.leave()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.env, name)

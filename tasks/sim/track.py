@@ -382,11 +382,10 @@ def _refuse_too_large(points: FloatArray, width_m: float, source: str) -> None:
     length = float(np.minimum(gaps, max(3.0, 10.0 * float(np.median(gaps)))).sum()) if len(gaps) else 0.0
     needed, at_most = memory_bytes(length, width_m), MAX_MEMORY_BYTES
     if needed > at_most:
-        unit, factor = ("centimetres", 100) if length < 3e6 else ("millimetres", 1000)
         raise ValueError(
             f"track {source} is {length / 1000:,.1f} km long and {width_m:g} m wide: its road would take "
             f"{needed / 1e6:,.0f} MB, at most {at_most / 1e6:,.0f} MB are allowed. Points and task.track_width_m must "
-            f"be in metres: if the points are in {unit}, divide them by {factor}; else cut the line"
+            "be in metres: divide them by 100 if they are in centimetres, by 1000 if in millimetres; else cut the line"
         )
 
 
@@ -407,7 +406,7 @@ def narrows_note(track: Track) -> str | None:
     as_wide = math.floor(near.gap_m * 10) / 10
     return (
         f"track {track.name}: at {places} its stretches are nearer to each other than the road is wide, at least "
-        f"{near.gap_m:.1f} m between {_where(line, near.first)} and {_where(line, near.second)}: a wall stands between "
+        f"{near.gap_m:.2f} m between {_where(line, near.first)} and {_where(line, near.second)}: a wall stands between "
         f"them, and the road is narrower there; task.track_width_m={as_wide:g} makes it equally wide everywhere"
     )
 

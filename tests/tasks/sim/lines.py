@@ -44,7 +44,7 @@ def into_side(gap: float) -> np.ndarray:
     corner = np.stack([radius * (1 - np.cos(angle)), radius * np.sin(angle)], axis=1)
     points = [np.stack([np.zeros(400), np.arange(400) * 0.5], axis=1)]
     position, heading = np.array([0.0, side]), 0.0
-    for length in (100.0, 60.0, 140.0 - gap):
+    for length in (100.0, 60.0, 120.0 - gap):
         points.append(position + _turned(corner, heading))
         position, heading = position + _turned(np.array([[radius, radius]]), heading)[0], heading + math.pi / 2
         ahead = np.array([math.sin(heading), math.cos(heading)])

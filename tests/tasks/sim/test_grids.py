@@ -45,8 +45,10 @@ def test_field_holds_the_distance_to_the_centre_line() -> None:
 
 def test_far_from_the_road_the_field_says_far_and_the_land_has_its_pattern() -> None:
     grids = load_track("medium").grids
-    assert _distance(grids, 150.0, -40.0) == vehicle.FAR_FROM_ROAD_M
-    assert set(np.unique(grids.texture[len(grids.clearance) :])) <= set(range(32, 64))
+    assert _distance(grids, grids.place[vehicle.FIELD_X], grids.place[vehicle.FIELD_Z]) == vehicle.FAR_FROM_ROAD_M
+    land = grids.texture[len(grids.clearance) :]
+    assert land.min() == 32
+    assert land.max() == 61
 
 
 @pytest.mark.parametrize("shape", [lines.loop, lines.diagonal])
@@ -72,7 +74,7 @@ def test_equal_tracks_of_a_process_share_their_grids(tmp_path: Path) -> None:
     assert first.grids is second.grids
 
 
-@pytest.mark.parametrize("gap", [8.0, 12.0, 23.45])
+@pytest.mark.parametrize("gap", [10.5, 12.0, 23.45])
 def test_wall_stands_between_stretches_nearer_than_the_road_is_wide(tmp_path: Path, gap: float) -> None:
     track = _track(tmp_path, lines.hairpin(gap, 120.0))
     grids = track.grids
@@ -87,16 +89,16 @@ def test_car_cannot_cross_to_the_other_stretch(tmp_path: Path, gap: float) -> No
     track = _track(tmp_path, lines.hairpin(gap, 120.0))
     clock = VirtualClock()
     game = SimulatedGame(clock, track, TaskConfig(track="line.npy", window_width=958, window_height=488))
+    contacts = 0
     for steer in (0.05, 0.1, 0.2, 0.4, 0.7, 1.0):
         game.restart(0)
-        touched = False
         while game.state().z < 90.0 and game.state().time_s < 10.0:
             # Straight on at first, so that the car is fast when it turns to the wall.
             game.apply(np.array([1.0, 0.0, steer if game.state().z > 40.0 else 0.0]))
             clock.sleep_until(clock.now() + 0.05)
             assert game.state().x < gap / 2
-            touched |= game.state().is_touching_wall
-        assert touched
+        contacts += game.episode_facts().wall_contacts
+    assert contacts > 0
 
 
 def test_lidar_sees_the_wall_between_close_stretches_and_equals_the_pixel_walk(tmp_path: Path) -> None:

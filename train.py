@@ -127,6 +127,8 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     from algos.schema import typed
     from algos.stored_config import start_from
     from tasks import registry
+    from tasks.config import TaskConfig
+    from tasks.course import file_notes
     from tasks.plugins import load_plugins
 
     plain: Any = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
@@ -136,6 +138,9 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     config = typed(plain, type(registry.default_config(plain["task"]["name"])))
     check_remote(config, role.name)
     config.task = registry.resolve_game(config.task)
+    if isinstance(config.task, TaskConfig):
+        for note in file_notes(config.task):
+            logging.getLogger(__name__).info("%s (--check draws it)", note)
     return config
 
 

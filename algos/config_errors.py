@@ -14,6 +14,8 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+from tasks.path_words import quote
+
 MAX_OPTIONS = 8
 """Options of a group that a message lists; the most alike."""
 
@@ -31,8 +33,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException):
         return _missing_file(error)
     if isinstance(error, OverrideParseException):
-        word = f"{error.override!r}: " if error.override else ""
-        return f"cannot read the word {word}{_first_line(error.message)}; words are KEY=VALUE"
+        return _unreadable(error.override or "", _first_line(error.message))
     if cause is not None:
         return _where(error) + _bad_key_or_value(cause)
     return _first_line(str(error)) if str(error) else type(error).__name__
@@ -59,6 +60,14 @@ def type_name(hint: Any) -> str:
         return "a group of " + ", ".join(entry.name for entry in fields(hint))
     words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
     return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _unreadable(word: str, reason: str) -> str:
+    key, sign, value = word.partition("=")
+    if not key or not sign:
+        return f"cannot read the word {word!r}: {reason}; words are KEY=VALUE"
+    quoted = f'"{key}={quote(value)}"'
+    return f"cannot read the word {word}: {reason}; a text with such signs takes quotes within quotes: {quoted}"
 
 
 def _missing_file(error: Any) -> str:

@@ -11,9 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from algos.config_errors import UsageError, explain
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
 
 MAPPINGS = (["ray", "resources"], ["task", "kwargs"])
 """Keys below which a user chooses the names."""
@@ -49,7 +52,7 @@ def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
         if call.refused is not None:
             raise call.refused from None
         return int(stop.code or 0)
-    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, AssertionError, ValueError) as error:
         if call.has_started:
             raise
         raise UsageError(explain(error)) from error
@@ -71,6 +74,21 @@ def config_folders(words: Sequence[str]) -> list[Path]:
     given += [after for word, after in itertools.pairwise(words) if word == "--config-dir"]
     paths = _values(words, "hydra.searchpath")
     return [Path(folder) for folder in given + [path.removeprefix("file://") for path in paths]]
+
+
+def parsed(words: Sequence[str], key: str) -> list[Override]:
+    """The words that set a key, as hydra reads them.
+
+    Raises:
+        UsageError: If one cannot be read.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([word for word in words if word.startswith(f"{key}=")])
+    except HydraException as error:
+        raise UsageError(explain(error)) from error
 
 
 def options(group: str) -> list[str]:
@@ -98,14 +116,7 @@ def as_in_the_files(task: str, train: str) -> dict[str, Any]:
 
 def _values(words: Sequence[str], key: str) -> list[str]:
     """The entries of a list that is typed as ``key=[...]``, read without composing anything."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides([word for word in words if word.startswith(f"{key}=")])
-    except HydraException as error:
-        raise UsageError(explain(error)) from error
-    values = [override.value() for override in parsed]
+    values = [override.value() for override in parsed(words, key)]
     return [str(entry) for value in values for entry in (value if isinstance(value, list) else [value])]
 
 

@@ -12,6 +12,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from algos.hydra_entry import parsed
+
 GROUPS = ("task", "train")
 """Config groups: typing one chooses a file."""
 
@@ -84,12 +86,9 @@ def with_stored_choices(words: Sequence[str], is_option: Callable[[str, str], bo
 
     Raises:
         ValueError: If the checkpoint is missing or damaged.
+        UsageError: If the word cannot be read.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parser = OverridesParser.create()
-    checkpoints = [parser.parse_override(word) for word in words if word.startswith("checkpoint=")]
-    paths = [override.value() for override in checkpoints if not override.is_sweep_override()]
+    paths = [override.value() for override in parsed(words, "checkpoint") if not override.is_sweep_override()]
     if not paths or paths[-1] is None:
         return list(words)
     from algos.checkpoint import load_checkpoint

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.path_words import quote
+
 SHARED_KEYS = (
     "task",
     "plugins",
@@ -57,7 +59,7 @@ def _written(value: Any) -> str:
         return "{" + ",".join(f"{key}:{_written(entry)}" for key, entry in value.items()) + "}"
     text = str(value)
     is_plain = bool(_PLAIN.fullmatch(text)) and re.fullmatch(r"null|true|false|[+-]?[\d.].*", text) is None
-    return text if is_plain and ":" not in text else "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+    return text if is_plain and ":" not in text else quote(text)
 
 
 def _is_implied_clock(config: Mapping[str, Any], key: str) -> bool:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tasks.path_words import as_typed
+
 EPILOG = """\
 words for the configuration (hydra):
   task=NAME train=NAME  what is driven and how it is learned: the files of cfg/task and cfg/train
-  KEY=VALUE             any key of the configuration, e.g. task.track=short max_env_steps=30000 seed=1
+  KEY=VALUE             any key of the configuration, e.g. task.track=short max_env_steps=30000 seed=1;
+                        a path is taken as the shell gives it: checkpoint="C:\\My runs\\best.pth"
   plugins=[my_file.py]  your own tasks, networks, algorithms, observers and more, registered by your file
   --cfg job             print the whole configuration instead of running; --resolve fills in references
   --multirun            one run for each combination of comma-separated values, e.g. seed=0,1,2
@@ -108,7 +110,8 @@ def parse(argv: Sequence[str]) -> CommandLine:
         CommandLineError: If two roles are asked for, a flag does not belong to the role, or two checkpoints are given.
     """
     flags, words = build_parser().parse_known_args(list(argv))
-    words = [_without_plus(word) for word in words]
+    is_sweep = "--multirun" in words or "-m" in words
+    words = [as_typed(_without_plus(word), is_sweep=is_sweep) for word in words]
     _check_flags(words)
     role = _role(flags)
     if flags.checkpoint is not None:
@@ -165,13 +168,6 @@ def help_text() -> str:
     return build_parser().format_help() + "\n"
 
 
-def quote(value: str) -> str:
-    """A text as hydra's grammar reads it back unchanged: backslashes count only before a quote."""
-    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{chr(92) * trailing}'"
-
-
 def _role(flags: argparse.Namespace) -> Role:
     chosen = [role for role in (*_ROLE_HELP, Role.make_credentials) if getattr(flags, role.name)]
     if len(chosen) > 1:
@@ -201,8 +197,8 @@ def _with_checkpoint(words: list[str], path: str) -> list[str]:
     if not path:
         raise CommandLineError("--checkpoint needs the path of a checkpoint, e.g. runs/RUN/nn/best.pth")
     typed = [word for word in words if word.startswith("checkpoint=")]
-    word = f"checkpoint={quote(path)}"
-    if any(other.partition("=")[2] not in (path, quote(path)) for other in typed):
+    word = as_typed(f"checkpoint={path}", is_sweep=False)
+    if any(other != word for other in typed):
         raise CommandLineError(f"--checkpoint {path} and {typed[0]} are one key; give it once")
     return [other for other in words if other not in typed] + [word]
 

@@ -139,7 +139,7 @@ class RewardConfig:
     compat: RewardCompat = RewardCompat.ours
     """``ours`` or ``tmrl``."""
     path: str | None = None
-    """Reference path (.npy of points x,y,z [m] or TMRL's reward.pkl); null: the centre line of the track."""
+    """Reference path: a file of points x,y,z [m] (.csv, .npy, TMRL's reward.pkl); null: the middle of the track."""
     END_OF_TRACK: float = 10.0
     """Reward for reaching the finish. TMRL has 100; 10 (100 m of track) learns faster."""
     CONSTANT_PENALTY: float = 0.0
@@ -297,7 +297,8 @@ class TaskConfig(RealTimeTaskConfig):
     control: ControlKind = ControlKind.gamepad
     """gamepad (analog) or keyboard (binary arrows)."""
     track: str = "medium"
-    """Shipped track (short, medium, long, each also with _mirrored) or a .csv/.npy file of x,z or x,y,z [m]."""
+    """Shipped track (short, medium, long, each also with _mirrored) or a file of points x,z or x,y,z [m]: .csv, .npy,
+    TMRL's reward.pkl."""
     track_width_m: float = 25.75
     """Drivable width of a track given as a file [m]."""
     window_width: int = 256

@@ -74,7 +74,8 @@ def plot_driven_line(
     axes.autoscale_view()
     axes.set_xlabel("x [m]")
     axes.set_ylabel("z [m]")
-    axes.set_title(title, wrap=True, fontsize=min(12, 12 * 50 / max(1, len(title))))
+    longest = max(map(len, title.splitlines()), default=0)
+    axes.set_title(title.replace("$", r"\$"), wrap=True, fontsize=min(12, 12 * 50 / max(1, longest)))
     picture = _rasterize(figure)
     if path is not None:
         write_png(picture, path)

@@ -33,7 +33,7 @@ def plugin_paths(paths: Iterable[str]) -> list[str]:
 def _load(path: Path) -> ModuleType:
     file = path.expanduser().resolve()
     if not file.is_file() or file.suffix != ".py":
-        raise ValueError(f"plugins: {str(path)!r} is not a Python file (looked for {file})")
+        raise ValueError(f"plugins: {path} is not a Python file (looked for {file})")
     name = file.stem
     loaded = sys.modules.get(name)
     if loaded is not None:

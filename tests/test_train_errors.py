@@ -8,6 +8,8 @@ import pytest
 
 import train
 
+WINDOWS_PATH = r"\\server\Jürgen Müller\a,b=(1).csv"
+
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +85,22 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["observers=[nobody]"], ["observers: unknown 'nobody'"]),
         (["plugins=[nowhere.py]"], ["nowhere.py", "is not a Python file"]),
         (["task"], ["cannot read the word 'task'", "KEY=VALUE"]),
-        (["task.track=[1"], ["cannot read the word"]),
+        (["seed=[1"], ["cannot read the word seed=[1"]),
+        (["experiment=Jürgen (2)"], ["cannot read the word", "quotes within quotes: \"experiment='Jürgen (2)'\""]),
+        (["--multirun", "--cfg", "job"], ["Only one of --run, --multirun, --cfg"]),
         (["--worker"], ["--worker needs remote.address"]),
         (["--unknown"], ["unknown flag --unknown"]),
         (["--play"], ["--play needs --checkpoint FILE"]),
         (["--play", "--checkpoint", "nowhere/best.pth"], ["nowhere/best.pth does not exist"]),
         (["checkpoint=nowhere.pth"], ["nowhere.pth does not exist"]),
+        ([f"checkpoint={WINDOWS_PATH}"], [f"{WINDOWS_PATH} does not exist"]),
+        ([f"++checkpoint={WINDOWS_PATH}"], [f"{WINDOWS_PATH} does not exist"]),
+        (["--play", "--checkpoint", WINDOWS_PATH], [f"{WINDOWS_PATH} does not exist"]),
+        (["task.game=sim", f"task.track={WINDOWS_PATH}"], [f"{WINDOWS_PATH} does not exist"]),
+        (["task.game=sim", f"task.reward.path={WINDOWS_PATH}"], [f"{WINDOWS_PATH} does not exist"]),
+        (["remote.listen=0.0.0.0:0", f"remote.credentials={WINDOWS_PATH}"], [f"no folder {WINDOWS_PATH};"]),
+        (["--multirun", f"checkpoint='{WINDOWS_PATH}'"], [f"{WINDOWS_PATH} does not exist"]),
+        ([f"plugins={WINDOWS_PATH}"], [f"plugins: {WINDOWS_PATH} is not a Python file"]),
         (["task.game=sim", "task.track=nowhere"], ["nowhere", "short"]),
         (["task.game=sim", "task.track=nowhere.csv"], ["nowhere.csv"]),
         (["task.game=sim", "task.reward.path=nowhere.npy"], ["nowhere.npy"]),

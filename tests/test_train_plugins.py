@@ -144,7 +144,7 @@ def test_an_exception_in_a_plugin_is_the_users_to_see(tmp_path: Path) -> None:
 def test_only_python_files_are_plugins(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "notes.txt").write_text("x = 1\n")
-    with pytest.raises(ValueError, match=f"{name}' is not a Python file"):
+    with pytest.raises(ValueError, match=f"{name} is not a Python file"):
         load_plugins([str(tmp_path / name)])
 
 

@@ -21,9 +21,11 @@ from tasks.roles.config import CheckConfig
 from tasks.roles.findings import Finding
 from tasks.roles.picture_window import PictureWindow
 from tasks.roles.task_check import TaskCheck
+from tasks.roles.track_picture import draw_own_line, own_line
 
 FOLDER = "checks"
-"""What --headless writes lies in this folder below runs."""
+"""What is written lies in this folder below runs."""
+TRACK_PICTURE = "track.png"
 
 
 def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) -> Path | None:
@@ -35,16 +37,19 @@ def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) ->
         headless: Whether pictures are written instead of shown in a window.
         runs: Folder of all runs.
 
+    A track or path of the user's own is drawn first, with a window too.
+
     Returns:
         The folder of the pictures and findings.json; None with a window.
 
     Raises:
-        ValueError: This machine cannot look at the game, or the task is not one of TrackMania.
+        ValueError: The track is refused, this machine cannot look at the game, or the task is not one of TrackMania.
     """
+    folder = None if own_line(task) is None else _drawn_line(task, runs)
     try:
         with TaskCheck(task) as check:
             if headless:
-                return _write(check, config, runs)
+                return _write(check, config, folder or _new_folder(task, runs))
             _show(check)
             _say(check.findings())
             return None
@@ -67,9 +72,20 @@ def _show(check: TaskCheck) -> None:
                 wall.sleep_until(next_at_s)
 
 
-def _write(check: TaskCheck, config: CheckConfig, runs: Path) -> Path:
+def _new_folder(task: TaskConfig, runs: Path) -> Path:
+    return new_answer_folder(runs / FOLDER, task.name, datetime.now())
+
+
+def _drawn_line(task: TaskConfig, runs: Path) -> Path:
+    """Draws the user's own line, before anything may refuse it; returns the folder of the picture."""
+    folder = _new_folder(task, runs)
+    draw_own_line(task, folder / TRACK_PICTURE)
+    sys.stdout.write(f"the track as it was read: {folder / TRACK_PICTURE}\n")
+    return folder
+
+
+def _write(check: TaskCheck, config: CheckConfig, folder: Path) -> Path:
     """Looks for a while and writes pictures, evenly in time, and the findings."""
-    folder = new_answer_folder(runs / FOLDER, check.name, datetime.now())
     started_at_s, taken = check.now(), 0
     while (elapsed_s := check.now() - started_at_s) < config.seconds or taken < config.pictures:
         check.look()

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
-import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -22,11 +20,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.point_files import SUFFIXES, is_point_file, read_points
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
 from tasks.sim.stretches import POINT_SPACING_M, narrows, near_pairs, round_m
-
-logger = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
 
@@ -140,15 +137,15 @@ def load_track(name_or_path: str, width_m: float = 25.75) -> Track:
     """Loads a shipped track by name, or a file of points.
 
     Args:
-        name_or_path: short, medium, long, each also with ``_mirrored``; or a .csv or .npy file whose rows are x,z or
-            x,y,z [m] in driving order. A header line in a .csv is fine.
+        name_or_path: short, medium, long, each also with ``_mirrored``; or a file of points x,z or x,y,z [m] in
+            driving order (``tasks.point_files``), whose heights are ignored.
         width_m: Drivable width of a track given as a file [m].
 
     Raises:
         ValueError: Unknown name, or a line that cannot be driven; the message names the place.
     """
-    if Path(name_or_path).suffix.lower() in (".csv", ".npy"):
-        return _load_file(Path(name_or_path), width_m)
+    if is_point_file(name_or_path):
+        return _load_file(name_or_path, width_m)
     return _load_shipped(name_or_path)
 
 
@@ -204,10 +201,25 @@ def check_line(points: FloatArray, width_m: float, source: str) -> None:
     _refuse_near(points, width_m, source)
 
 
+def narrows_note(track: Track) -> str | None:
+    """What to know of a track whose stretches come nearer to each other than the road is wide; None for any other."""
+    line = track.centre_line[:, [0, 2]]
+    near = narrows(line, track.width_m, track.width_m)
+    if near is None:
+        return None
+    places = "one place" if near.num_places == 1 else f"{near.num_places} places"
+    as_wide = math.floor(near.gap_m * 10) / 10
+    return (
+        f"track {track.name}: at {places} its stretches are nearer to each other than the road is wide, at least "
+        f"{near.gap_m:.2f} m between {_where(line, near.first)} and {_where(line, near.second)}: a wall stands between "
+        f"them, and the road is narrower there; task.track_width_m={as_wide:g} makes it equally wide everywhere"
+    )
+
+
 def _load_shipped(name: str) -> Track:
     if name not in shipped_names():
         raise ValueError(
-            f"task.track must be one of {', '.join(shipped_names())}, or a .csv or .npy file of points, got {name!r}"
+            f"task.track must be one of {', '.join(shipped_names())}, or a file of points ({SUFFIXES}), got {name!r}"
         )
     return _cached_shipped(name)
 
@@ -229,75 +241,30 @@ def track_file(name: str) -> Path:
     return TRACKS_FOLDER / f"{name.removesuffix(MIRRORED_SUFFIX)}.json"
 
 
-def _load_file(path: Path, width_m: float) -> Track:
-    if not path.is_file():
-        raise ValueError(f"task.track file {path} does not exist; shipped tracks are {', '.join(shipped_names())}")
+def _load_file(path: str, width_m: float) -> Track:
     if not width_m > MIN_WIDTH_M:
         raise ValueError(f"task.track_width_m must be > {MIN_WIDTH_M:g} m (borders and car), got {width_m!r}")
-    raw = _read_points(path)
-    _refuse_too_large(raw[:, [0, 2]], float(width_m), str(path))
-    _refuse_bad_points(raw, str(path))
-    height = float(np.median(raw[:, 1]))
-    line = _resample(raw[:, [0, 2]])
-    check_line(line, float(width_m), str(path))
-    track = Track(path.stem, _with_height(line, height), float(width_m))
-    note = narrows_note(track)
-    if note is not None:
-        _say(note)
-    return track
+    file = read_points(path)
+    try:
+        _refuse_too_large(file.ground, width_m, path)
+        _refuse_jump(file.ground, path)
+        line = _resample(file.ground)
+        check_line(line, width_m, path)
+    except ValueError as error:
+        raise ValueError(f"{error}; --check draws the line") from error
+    height = float(np.median(file.points[:, 1])) if file.has_heights else ROAD_HEIGHT_M
+    return Track(Path(path).stem, _with_height(line, height), float(width_m))
 
 
-def _read_points(path: Path) -> FloatArray:
-    """Reads rows of x,z or x,y,z as (N, 3)."""
-    if path.suffix.lower() == ".npy":
-        try:
-            points = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"track {path} is not a readable .npy file of numbers: {error}") from error
-    else:
-        points = _read_csv(path)
-    if points.ndim != 2 or points.shape[1] not in (2, 3) or points.dtype.kind not in "fiu":
-        raise ValueError(
-            f"track {path} must have rows of x,z or x,y,z in metres, got shape {points.shape} of {points.dtype}"
-        )
-    if len(points) < 2:
-        raise ValueError(f"track {path} must have at least 2 points, got {len(points)}")
-    points = points.astype(np.float64)
-    if points.shape[1] == 3:
-        return points
-    return np.stack([points[:, 0], np.full(len(points), ROAD_HEIGHT_M), points[:, 1]], axis=1)
-
-
-def _read_csv(path: Path) -> FloatArray:
-    rows: list[list[float]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        cells = line.replace(";", ",").split(",")
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            rows.append([float(cell) for cell in cells])
-        except ValueError:
-            if rows:
-                raise ValueError(f"track {path} line {number} must be numbers x,z or x,y,z, got {line!r}") from None
-        if rows and len(rows[-1]) != len(rows[0]):
-            raise ValueError(f"track {path} line {number} must have {len(rows[0])} numbers, got {line!r}")
-    if not rows:
-        raise ValueError(f"track {path} must have rows of x,z or x,y,z in metres, got no line of numbers")
-    return np.array(rows, np.float64)
-
-
-def _refuse_bad_points(points: FloatArray, source: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
-    if len(bad):
-        raise ValueError(f"track {source} point {bad[0]} must be finite numbers, got {points[bad[0]].tolist()}")
-    gaps = np.linalg.norm(np.diff(points[:, [0, 2]], axis=0), axis=1)
+def _refuse_jump(points: FloatArray, source: str) -> None:
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
     allowed = min(_MAX_GAP_M, max(3.0, 10.0 * float(np.median(gaps))))
     jumps = np.flatnonzero(gaps > allowed)
     if len(jumps):
         i = int(jumps[0])
         raise ValueError(
             f"track {source} jumps by {gaps[i]:.1f} m between points {i} and {i + 1} "
-            f"({_place_text(points[i, [0, 2]])}); neighbouring points must be at most {allowed:.1f} m apart"
+            f"({_place_text(points[i])}); neighbouring points must be at most {allowed:.1f} m apart"
         )
 
 
@@ -378,8 +345,7 @@ def _refuse_near(points: FloatArray, width_m: float, source: str) -> None:
 def _refuse_too_large(points: FloatArray, width_m: float, source: str) -> None:
     """Looks at the length before anything of that length is made; a jump is not taken for length."""
     gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    gaps = gaps[np.isfinite(gaps)]
-    length = float(np.minimum(gaps, max(3.0, 10.0 * float(np.median(gaps)))).sum()) if len(gaps) else 0.0
+    length = float(np.minimum(gaps, max(3.0, 10.0 * float(np.median(gaps)))).sum())
     needed, at_most = memory_bytes(length, width_m), MAX_MEMORY_BYTES
     if needed > at_most:
         raise ValueError(
@@ -387,28 +353,6 @@ def _refuse_too_large(points: FloatArray, width_m: float, source: str) -> None:
             f"{needed / 1e6:,.0f} MB, at most {at_most / 1e6:,.0f} MB are allowed. Points and task.track_width_m must "
             "be in metres: divide them by 100 if they are in centimetres, by 1000 if in millimetres; else cut the line"
         )
-
-
-@lru_cache(maxsize=64)
-def _say(note: str) -> None:
-    """Warns once; worker processes leave it to the process that started them."""
-    if multiprocessing.parent_process() is None:
-        logger.warning(note)
-
-
-def narrows_note(track: Track) -> str | None:
-    """What to know of a track whose stretches come nearer to each other than the road is wide; None for any other."""
-    line = track.centre_line[:, [0, 2]]
-    near = narrows(line, track.width_m, track.width_m)
-    if near is None:
-        return None
-    places = "one place" if near.num_places == 1 else f"{near.num_places} places"
-    as_wide = math.floor(near.gap_m * 10) / 10
-    return (
-        f"track {track.name}: at {places} its stretches are nearer to each other than the road is wide, at least "
-        f"{near.gap_m:.2f} m between {_where(line, near.first)} and {_where(line, near.second)}: a wall stands between "
-        f"them, and the road is narrower there; task.track_width_m={as_wide:g} makes it equally wide everywhere"
-    )
 
 
 def _where(points: FloatArray, index: int) -> str:

@@ -190,6 +190,33 @@ def test_headless_writes_pictures_and_findings(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == f"nothing looks wrong\n{folder}\n"
 
 
+def own_track(folder: Path, *corners: tuple[float, float]) -> str:
+    file = folder / "own $a_{$.csv"
+    file.write_text("x,z\n" + "".join(f"{x},{z}\n" for x, z in corners))
+    return str(file)
+
+
+def test_a_track_of_ones_own_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = dataclasses.replace(task(), track=own_track(tmp_path, *((0, z) for z in range(0, 150, 5))))
+    folder = check.run(config, CheckConfig(seconds=0.5, pictures=1), headless=True, runs=tmp_path)
+    assert folder is not None
+    assert f"{folder / 'track.png'}\n" in capsys.readouterr().out
+    with Image.open(folder / "track.png") as file:
+        start = (np.asarray(file)[:, :, 1].astype(int) - np.asarray(file)[:, :, 0] > 80).any(axis=1)
+    assert np.flatnonzero(start).max() > 500, "the green start of a road along +z is below"
+
+
+def test_a_track_that_is_refused_is_drawn_too(tmp_path: Path) -> None:
+    corners = [(0, z) for z in range(100)] + [(x, 99) for x in range(1, 100)]
+    config = dataclasses.replace(task(), track=own_track(tmp_path, *corners))
+    with pytest.raises(ValueError, match=r"kink .* --check draws the line: .*track\.png$") as refusal:
+        check.run(config, CheckConfig(seconds=0.5), headless=True, runs=tmp_path)
+    picture = Path(str(refusal.value).rpartition("line: ")[2])
+    assert picture.parent.parent == tmp_path / "checks"
+    with Image.open(picture) as file:
+        assert file.height == 700
+
+
 def test_headless_says_what_looks_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.sim import grids as grids_module
-from tasks.sim import vehicle
+from tasks.sim import stretches, vehicle
 from tasks.sim.grids import BLOCK_TILES, TILE_CELLS, Road, TrackGrids, build_grids
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ def cache_folder() -> Path:
 
 def _key(road: Road) -> str:
     """Hash of everything that the grids follow from, this version of their code included."""
-    digest = hashlib.sha256(Path(grids_module.__file__).read_bytes())
+    digest = hashlib.sha256()
+    for module in (grids_module, stretches, vehicle):
+        digest.update(Path(str(module.__file__)).read_bytes())
     numbers = [road.period_m, road.length_m, road.width_m, *road.finish, float(road.seed)]
     for array in (road.points, road.station, np.array(numbers)):
         digest.update(np.ascontiguousarray(array, np.float64).tobytes())

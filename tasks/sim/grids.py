@@ -47,7 +47,6 @@ TILE_CELLS = 16
 BLOCK_TILES = 64
 """Side of a block [tiles]."""
 _FIELD_CELL_M = 0.5
-_FAR_M = 1000.0
 _MARGIN_M = 24.0
 _REACH_M = 4.0
 _TILE_AREA = TILE_CELLS * TILE_CELLS
@@ -369,7 +368,7 @@ def _rasterise(
 ) -> None:
     """Writes the distance to the nearest piece, and the station of its nearest point, into every cell of a tile."""
     rows, columns = distance.shape
-    distance[:] = np.float32(_FAR_M)
+    distance[:] = np.float32(vehicle.FAR_FROM_ROAD_M)
     for k in chosen:
         ax, az, bx, bz = pieces[k, 0], pieces[k, 1], pieces[k, 2], pieces[k, 3]
         dx, dz = bx - ax, bz - az

@@ -225,7 +225,7 @@ def scripted_lap_time_s(track: Track) -> float:
     return _TUNED[key]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def racing_line(track: Track) -> FloatArray:
     """Line of least squared curvature between the borders, (x, z) [m] about every 2 m, shape (M, 2)."""
     count = max(8, round(track.length_m / _LINE_SPACING_M))

@@ -2,15 +2,19 @@
 
 Kernel: 5 physics ticks and one observation, through ``SimulatedGame``. Whole step: ``env.step()`` of the registered
 task, reward included, on ``long`` at the speed of the scripted driver (its actions are recorded first, then replayed).
-The best of several rounds counts, so that other work on the machine matters little.
+The best of several rounds counts, so that other work on the machine matters little. Last, what a track of
+``LOOP_KM`` costs: the first process that drives it builds its grids, the others map them.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -19,13 +23,15 @@ import tasks
 from tasks.clock import VirtualClock
 from tasks.config import TaskConfig
 from tasks.sim.game import SimulatedGame
+from tasks.sim.grid_files import shared_grids
 from tasks.sim.scripted_driver import ScriptedDriver
-from tasks.sim.track import load_track
+from tasks.sim.track import load_track, road_of
 
 TRACK = "long"
 ROUNDS = 7
 STEPS = 600
 CAR_RACING_STEPS = 60
+LOOP_KM = 21
 TARGETS = {"kernel image": 25_000, "kernel LIDAR": 60_000, "env.step TM20Full": 8_000, "env.step TM20Lidar": 12_000}
 
 
@@ -45,6 +51,24 @@ def main() -> None:
     for name, rate in rates.items():
         ratio = "" if anchor is None else f", {rate / anchor:,.0f} x CarRacing-v3"
         print(f"{name}: {rate:,.0f} steps/s{ratio} (target {TARGETS[name]:,})")
+    built_s, mapped_s, size = loop_cost()
+    print(f"grids of a loop of {LOOP_KM} km: built in {built_s:.2f} s, mapped in {mapped_s:.2f} s, {size / 1e6:.0f} MB")
+
+
+def loop_cost() -> tuple[float, float, int]:
+    """Time to build the grids of a long track and to map them [s], and their size [bytes]."""
+    radius = 1000 * LOOP_KM / (2 * math.pi)
+    angle = np.linspace(0.0, 2 * math.pi, 2000 * LOOP_KM)[:-10]
+    seconds = []
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "loop.npy"
+        np.save(file, radius * np.stack([np.cos(angle), np.sin(angle)], axis=1))
+        road = road_of(load_track(str(file)))
+        for _ in range(2):
+            started = time.perf_counter()
+            grids = shared_grids(road, Path(name))
+            seconds.append(time.perf_counter() - started)
+    return seconds[0], seconds[1], grids.nbytes
 
 
 def kernel_rate(config: TaskConfig, observe: Callable[[SimulatedGame], np.ndarray]) -> float:

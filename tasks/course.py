@@ -7,6 +7,7 @@ read from the user's files; needs no environment.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,9 +71,21 @@ def file_notes(task: TaskConfig) -> list[str]:
                 f"; its heights span {file.height_range_m:.1f} m, and all of that is ignored: the simulator's road is "
                 "flat, without slopes and jumps"
             )
+        if not is_live:
+            notes += _narrows_notes(task)
     if task.reward.path:
         notes.append(_file_note("reference path", task.reward.path, read_points(task.reward.path)))
     return notes
+
+
+def _narrows_notes(task: TaskConfig) -> list[str]:
+    """Where the road is narrower than asked for; what cannot be driven is refused where it is loaded."""
+    from tasks.sim.track import load_track, narrows_note
+
+    with suppress(ValueError):
+        note = narrows_note(load_track(task.track, task.track_width_m))
+        return [note] if note else []
+    return []
 
 
 def _file_note(what: str, name: str, file: PointFile) -> str:

@@ -1,9 +1,9 @@
 """Pictures of the road: the player's front view, what is observed of it, and TMRL's LIDAR on it.
 
 ``tasks.sim.game`` owns one ``FrontCamera`` per game; ``tasks.sim.chase_view`` draws people's view with the same rays.
-Every ray is looked up in the track's texture in the same way; so the observed 64 x 64 picture equals cv2's resize of
-the full frame, and the LIDAR equals TMRL's walk over the full frame, without rendering it. The black border stands
-``WALL_HEIGHT_M`` high: a ray that leaves the road through it is black.
+Every ray is looked up in the tiles of the road (``tasks.sim.grids``) in the same way; so the observed 64 x 64 picture
+equals cv2's resize of the full frame, and the LIDAR equals TMRL's walk over the full frame, without rendering it. The
+black border stands ``WALL_HEIGHT_M`` high: a ray that leaves the road through it is black.
 
 A kernel calls kernels of its own file only, because numba's cache does not see changes in other files.
 """
@@ -19,8 +19,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tasks.sim import track as track_module
-from tasks.sim.track import TEXTURE_CELL_M, TrackGrids
+from tasks.sim import grids as grids_module
+from tasks.sim import vehicle
+from tasks.sim.grids import TEXTURE_CELL_M, TrackGrids
 
 FloatArray = NDArray[np.float64]
 Uint8Array = NDArray[np.uint8]
@@ -36,12 +37,15 @@ LIDAR_MIN_DISTANCE = 20
 """Distance of a beam's first pixel from the road point [px]."""
 NUM_BEAMS = 19
 
-_STRIDE = 16
+_WIDEST_M = 700.0
+"""Rays that meet the ground farther away than this end in haze [m]; less than three blocks of tiles."""
 _SKY_FIRST, _SKY_SHADES = 208, 32
 _HAZE_INDEX = _SKY_FIRST + _SKY_SHADES
-_OFF_ROAD_FAR = np.uint8(track_module.OFF_ROAD_FIRST + track_module.OFF_ROAD_SHADES // 2)
-_ROAD_FIRST = np.uint8(track_module.ROAD_FIRST)
-_BORDER = np.uint8(track_module.BORDER_INDEX)
+_ROAD_FIRST = np.uint8(grids_module.ROAD_FIRST)
+_BORDER = np.uint8(grids_module.BORDER_INDEX)
+_BLOCK_ROWS, _BLOCK_COLUMNS = vehicle.BLOCK_ROWS, vehicle.BLOCK_COLUMNS
+# Rays are cast this many at a time, so that the cells they meet stay in the fastest cache.
+_CHUNK = 2048
 # cv2's fixed-point weights: bilinear taps sum to 2048 per axis; grey is 15 bit.
 _WEIGHT_ONE = 2048
 _GREY_BLUE, _GREY_GREEN, _GREY_RED, _GREY_SHIFT = 3735, 19235, 9798, 15
@@ -122,7 +126,8 @@ class FrontCamera:
     def _render(self, pose: FloatArray, grids: TrackGrids, pixels: Uint8Array) -> None:
         assert self._taps is not None
         (forward, right, fixed), weights = self._taps
-        _render_image(pose, grids.place, grids.texture, forward, right, fixed, weights, self._lanes, self._sky, pixels)
+        look_up = grids.place, grids.index, grids.texture
+        _render_image(pose, *look_up, forward, right, fixed, weights, self._lanes, self._sky, pixels)
 
     def lidar(self, pose: FloatArray, grids: TrackGrids) -> NDArray[np.float32]:
         """TMRL's beams on ``frame``: index of the first black pixel of each beam, float32, shape (19,)."""
@@ -133,13 +138,12 @@ class FrontCamera:
         _measure_beams(
             pose,
             grids.place,
+            grids.index,
             grids.texture,
             grids.clearance,
-            beams.rays.forward,
-            beams.rays.right,
-            beams.length,
-            beams.starts,
-            beams.ground_ends,
+            beams.chain,
+            beams.first_at,
+            beams.spans,
             out,
         )
         return out
@@ -168,28 +172,27 @@ class TapTable(NamedTuple):
 class BeamTable(NamedTuple):
     """The pixels of TMRL's beams, one beam after the other."""
 
-    rays: Rays
-    """Their rays, beam after beam."""
-    length: NDArray[np.float32]
-    """Length over the ground of the chain of pixels up to this one, in texture cells, shape (P,)."""
-    starts: NDArray[np.int64]
-    """First pixel of each beam, and the end of the last, shape (20,)."""
-    ground_ends: NDArray[np.int64]
-    """End of the pixels of each beam that show the ground, shape (19,)."""
+    chain: NDArray[np.float32]
+    """Where each pixel's ray meets the ground, ahead of the camera and to its right, and the length over the ground of
+    the chain of pixels up to this one, all in texture cells, shape (3, P)."""
+    first_at: NDArray[np.int32]
+    """First pixel whose length is at least this whole number of cells, as far as a skip may lead, shape (L,)."""
+    spans: NDArray[np.int64]
+    """Of each beam its first pixel, the end of its pixels that show the ground, and the end of all, shape (19, 3)."""
 
 
 @lru_cache(maxsize=1)
 def palette() -> NDArray[np.int64]:
     """Colours by palette index, shape (256, 3), columns B, G, R."""
     colours = np.full((256, 3), 255.0)
-    colours[: track_module.OFF_ROAD_FIRST] = (18, 18, 18)
-    for i in range(track_module.OFF_ROAD_SHADES):
-        colours[track_module.OFF_ROAD_FIRST + i] = np.array([62, 104, 74]) + i * np.array([0.6, 1.8, 1.1])
-    for i in range(track_module.ROAD_SHADES):
-        colours[track_module.ROAD_FIRST + i] = np.array([134, 128, 124]) + i * np.array([1.0, 1.0, 1.0])
-    colours[track_module.MARK_INDEX] = (236, 240, 240)
-    colours[track_module.FINISH_DARK_INDEX] = (90, 90, 160)
-    colours[track_module.FINISH_LIGHT_INDEX] = (245, 245, 245)
+    colours[: grids_module.OFF_ROAD_FIRST] = (18, 18, 18)
+    for i in range(grids_module.OFF_ROAD_SHADES):
+        colours[grids_module.OFF_ROAD_FIRST + i] = np.array([62, 104, 74]) + i * np.array([0.6, 1.8, 1.1])
+    for i in range(grids_module.ROAD_SHADES):
+        colours[grids_module.ROAD_FIRST + i] = np.array([134, 128, 124]) + i * np.array([1.0, 1.0, 1.0])
+    colours[grids_module.MARK_INDEX] = (236, 240, 240)
+    colours[grids_module.FINISH_DARK_INDEX] = (90, 90, 160)
+    colours[grids_module.FINISH_LIGHT_INDEX] = (245, 245, 245)
     for i in range(_SKY_SHADES):
         blend = i / (_SKY_SHADES - 1)
         colours[_SKY_FIRST + i] = (1 - blend) * np.array([226, 150, 84]) + blend * np.array([240, 222, 196])
@@ -218,7 +221,8 @@ def draw_window(pose: FloatArray, grids: TrackGrids, width: int, height: int, le
     out = np.empty((height, width, 4), np.uint8)
     words = out.view(np.uint32).ravel()
     back, ratio = lens.back_m, np.float32(lens.near_ratio)
-    _render_frame(pose, grids.place, grids.texture, rays.forward, rays.right, rays.fixed, back, ratio, _words(), words)
+    look_up = grids.place, grids.index, grids.texture
+    _render_frame(pose, *look_up, rays.forward, rays.right, rays.fixed, back, ratio, _words(), words)
     return out
 
 
@@ -240,22 +244,22 @@ def tap_table(window: tuple[int, int], image: tuple[int, int]) -> TapTable:
 def beam_table(width: int, height: int) -> BeamTable:
     """TMRL's 19 beams from (44 h // 49, w // 2), 90 to 270 degrees in steps of 10, from the 20th pixel on."""
     start_row, start_column = 44 * height // 49, width // 2
-    pixels: list[tuple[int, int]] = []
-    starts = [0]
-    for angle in range(90, 280, 10):
-        step_row, step_column = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-        beam = _beam_pixels(start_row, start_column, step_row, step_column, width)
-        if not beam:
-            raise ValueError(f"the window must be large enough for the LIDAR (958x488), got {width}x{height}")
-        pixels += beam
-        starts.append(len(pixels))
-    rows, columns = np.array(pixels).T
-    rays = _project(rows, columns, width, height)
-    steps = np.hypot(np.diff(rays.forward, prepend=0.0), np.diff(rays.right, prepend=0.0))
-    length = np.cumsum(np.where(rays.fixed > 0, 0.0, steps)).astype(np.float32)
+    beams = [
+        _beam_pixels(start_row, start_column, math.cos(math.radians(angle)), math.sin(math.radians(angle)), width)
+        for angle in range(90, 280, 10)
+    ]
+    if not all(beams):
+        raise ValueError(f"the window must be large enough for the LIDAR (958x488), got {width}x{height}")
+    rows, columns = np.array(list(itertools.chain(*beams))).T
+    forward, right, fixed = _project(rows, columns, width, height)
+    steps = np.hypot(np.diff(forward, prepend=0.0), np.diff(right, prepend=0.0))
+    length = np.cumsum(np.where(fixed > 0, 0.0, steps)).astype(np.float32)
+    first_at = np.searchsorted(length, np.arange(math.ceil(length[-1]) + 257)).astype(np.int32)
+    ends = np.cumsum([len(beam) for beam in beams])
+    starts = ends - [len(beam) for beam in beams]
     # Beams never point down again: what follows the first pixel of sky is sky.
-    shown = [int(np.count_nonzero(rays.fixed[a:b] == 0)) for a, b in itertools.pairwise(starts)]
-    return BeamTable(rays, length, np.array(starts, np.int64), np.array(starts[:-1], np.int64) + np.array(shown))
+    shown = [np.count_nonzero(fixed[a:b] == 0) for a, b in zip(starts, ends, strict=True)]
+    return BeamTable(np.stack([forward, right, length]), first_at, np.stack([starts, starts + shown, ends], axis=1))
 
 
 def _beam_pixels(row: int, column: int, step_row: float, step_column: float, width: int) -> list[tuple[int, int]]:
@@ -291,6 +295,7 @@ def _project(rows: np.ndarray, columns: np.ndarray, width: int, height: int, len
     falling = math.sin(lens.pitch) + down * math.cos(lens.pitch)
     ahead = math.cos(lens.pitch) - down * math.sin(lens.pitch)
     is_ground = falling * FAR_M > lens.height_m * ahead
+    is_ground &= falling * _WIDEST_M > lens.height_m * np.hypot(ahead, across)
     reach = lens.height_m / np.where(is_ground, falling, 1.0) / TEXTURE_CELL_M
     forward = np.where(is_ground, reach * ahead, 0.0).astype(np.float32)
     right = np.where(is_ground, reach * across, 0.0).astype(np.float32)
@@ -328,40 +333,46 @@ def _eye(pose: np.ndarray, place: np.ndarray, back: float) -> tuple[np.float32, 
     return np.float32(x), np.float32(z), np.float32(sin_yaw), np.float32(cos_yaw)
 
 
-@njit(cache=True, inline="always")
-def _look_up(texture: np.ndarray, x: np.float32, z: np.float32) -> np.uint8:
-    """Palette index of the cell at (x, z)."""
-    column, row = np.int32(x), np.int32(z)
-    if column < 0 or row < 0 or column >= np.int32(texture.shape[1]) or row >= np.int32(texture.shape[0]):
-        return _OFF_ROAD_FAR
-    return texture[np.uint32(row), np.uint32(column)]
+@njit(cache=True)
+def _blocks_around(
+    place: np.ndarray, index: np.ndarray, eye_x: np.float32, eye_z: np.float32
+) -> tuple[np.int32, np.int32, np.ndarray]:
+    """Where 8 x 8 blocks around the camera begin, (column, row) in texture cells, and where their tiles are listed."""
+    rows, columns = int(place[_BLOCK_ROWS]), int(place[_BLOCK_COLUMNS])
+    first_row, first_column = (np.int32(eye_z) >> 10) - 4, (np.int32(eye_x) >> 10) - 4
+    tables = np.empty(64, np.int32)
+    for i in range(8):
+        for j in range(8):
+            row, column = first_row + i, first_column + j
+            tables[8 * i + j] = rows * columns  # the list of the flat land
+            if 0 <= row < rows and 0 <= column < columns:
+                tables[8 * i + j] = index[row * columns + column]
+    return np.int32(first_column << 10), np.int32(first_row << 10), tables
 
 
 @njit(cache=True, inline="always")
-def _pixel(
-    eye_x: np.float32,
-    eye_z: np.float32,
-    sin_yaw: np.float32,
-    cos_yaw: np.float32,
-    texture: np.ndarray,
-    forward: np.float32,
-    right: np.float32,
-) -> np.uint8:
-    """Palette index of the ray that meets the ground at (forward, right)."""
-    across = forward * sin_yaw + right * cos_yaw
-    along = forward * cos_yaw - right * sin_yaw
-    index = _look_up(texture, eye_x + across, eye_z + along)
-    if index < _ROAD_FIRST and index != _BORDER:
-        near = _look_up(texture, eye_x + _NEAR_RATIO * across, eye_z + _NEAR_RATIO * along)
-        if near >= _ROAD_FIRST:
-            return _BORDER
-    return index
+def _spot(x: np.float32, z: np.float32, first_column: np.int32, first_row: np.int32) -> np.uint32:
+    """A point among the blocks around the camera, packed: block 6 bits, tile of it 12 bits, cell of that 8 bits."""
+    column = np.uint32(np.int32(x) - first_column) & np.uint32(8191)
+    row = np.uint32(np.int32(z) - first_row) & np.uint32(8191)
+    block = (row >> np.uint32(10)) << np.uint32(3) | column >> np.uint32(10)
+    tile = ((row >> np.uint32(4)) & np.uint32(63)) << np.uint32(6) | ((column >> np.uint32(4)) & np.uint32(63))
+    cell = (row & np.uint32(15)) << np.uint32(4) | (column & np.uint32(15))
+    return block << np.uint32(20) | tile << np.uint32(8) | cell
+
+
+@njit(cache=True, inline="always")
+def _cell_at(spot: np.uint32, tables: np.ndarray, index: np.ndarray) -> np.uint32:
+    """Where the cell of a spot lies in the texture."""
+    tile = np.uint32(np.uint32(tables[spot >> np.uint32(20)]) + ((spot >> np.uint32(8)) & np.uint32(4095)))
+    return np.uint32(np.uint32(index[tile]) + (spot & np.uint32(255)))
 
 
 @njit(cache=True)
 def _cast_rays(
     pose: np.ndarray,
     place: np.ndarray,
+    index: np.ndarray,
     texture: np.ndarray,
     forward: np.ndarray,
     right: np.ndarray,
@@ -370,32 +381,37 @@ def _cast_rays(
     near_ratio: np.float32,
     out: np.ndarray,
 ) -> None:
-    """``_pixel`` of many rays, written out in one body: only so does the compiler vectorise it, five times faster."""
+    """The palette index that each ray meets; off the road it may have met the top of the border before.
+
+    Where the rays end is worked out apart from the look-ups: only so does the compiler vectorise it.
+    """
     eye_x, eye_z, sin_yaw, cos_yaw = _eye(pose, place, back)
-    rows, columns = np.uint32(texture.shape[0]), np.uint32(texture.shape[1])
-    cells = texture.ravel()
-    for k in range(out.shape[0]):
-        index = fixed[k]
-        if index == 0:
-            across = forward[k] * sin_yaw + right[k] * cos_yaw
-            along = forward[k] * cos_yaw - right[k] * sin_yaw
-            column, row = np.uint32(np.int32(eye_x + across)), np.uint32(np.int32(eye_z + along))
-            index = _OFF_ROAD_FAR
-            if column < columns and row < rows:
-                index = cells[np.uint32(row * columns + column)]
-            if index < _ROAD_FIRST and index != _BORDER:
-                column = np.uint32(np.int32(eye_x + near_ratio * across))
-                row = np.uint32(np.int32(eye_z + near_ratio * along))
-                if column < columns and row < rows:  # noqa: SIM102 - a joined condition is not vectorised
-                    if cells[np.uint32(row * columns + column)] >= _ROAD_FIRST:
-                        index = _BORDER
-        out[k] = index
+    first_column, first_row, tables = _blocks_around(place, index, eye_x, eye_z)
+    far, near = np.empty(_CHUNK, np.uint32), np.empty(_CHUNK, np.uint32)
+    for first in range(0, out.shape[0], _CHUNK):
+        ahead, aside = forward[first : first + _CHUNK], right[first : first + _CHUNK]
+        for k in range(ahead.shape[0]):
+            across = ahead[k] * sin_yaw + aside[k] * cos_yaw
+            along = ahead[k] * cos_yaw - aside[k] * sin_yaw
+            far[k] = _spot(eye_x + across, eye_z + along, first_column, first_row)
+            near[k] = _spot(eye_x + near_ratio * across, eye_z + near_ratio * along, first_column, first_row)
+        colours, known = out[first : first + _CHUNK], fixed[first : first + _CHUNK]
+        for k in range(colours.shape[0]):
+            colour = texture[_cell_at(far[k], tables, index)]
+            is_land = colour < _ROAD_FIRST and colour != _BORDER
+            if is_land and texture[_cell_at(near[k], tables, index)] >= _ROAD_FIRST:
+                colour = _BORDER
+            colours[k] = colour
+        for k in range(colours.shape[0]):
+            if known[k] != 0:
+                colours[k] = known[k]
 
 
 @njit(cache=True)
 def _render_frame(
     pose: np.ndarray,
     place: np.ndarray,
+    index: np.ndarray,
     texture: np.ndarray,
     forward: np.ndarray,
     right: np.ndarray,
@@ -407,7 +423,7 @@ def _render_frame(
 ) -> None:
     """Casts the ray of every pixel and writes its colour as one word."""
     indices = np.empty(out.shape[0], np.uint8)
-    _cast_rays(pose, place, texture, forward, right, fixed, back, near_ratio, indices)
+    _cast_rays(pose, place, index, texture, forward, right, fixed, back, near_ratio, indices)
     for k in range(out.shape[0]):
         out[k] = words[indices[k]]
 
@@ -416,6 +432,7 @@ def _render_frame(
 def _render_image(
     pose: np.ndarray,
     place: np.ndarray,
+    index: np.ndarray,
     texture: np.ndarray,
     forward: np.ndarray,
     right: np.ndarray,
@@ -429,7 +446,7 @@ def _render_image(
     out[: sky.shape[0]] = sky
     below = out[sky.shape[0] :]
     indices = np.empty(4 * below.shape[0], np.uint8)
-    _cast_rays(pose, place, texture, forward, right, fixed, _FRONT_BACK, _NEAR_RATIO, indices)
+    _cast_rays(pose, place, index, texture, forward, right, fixed, _FRONT_BACK, _NEAR_RATIO, indices)
     if weights.shape[0] == 0:
         _mix_evenly(indices, lanes, below)
     else:
@@ -476,33 +493,38 @@ def _store(out: np.ndarray, k: int, blue: int, green: int, red: int) -> None:
 def _measure_beams(
     pose: np.ndarray,
     place: np.ndarray,
+    index: np.ndarray,
     texture: np.ndarray,
     clearance: np.ndarray,
-    forward: np.ndarray,
-    right: np.ndarray,
-    length: np.ndarray,
-    starts: np.ndarray,
-    ground_ends: np.ndarray,
+    chain: np.ndarray,
+    first_at: np.ndarray,
+    spans: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """Walks each beam over the ground; where the road is wide it skips as far as no pixel can be black."""
     eye_x, eye_z, sin_yaw, cos_yaw = _eye(pose, place, _FRONT_BACK)
+    first_column, first_row, tables = _blocks_around(place, index, eye_x, eye_z)
+    forward, right, length = chain[0], chain[1], chain[2]
     for beam in range(out.shape[0]):
-        k, end = starts[beam], ground_ends[beam]
-        last = starts[beam + 1] - 1
+        k, end = spans[beam, 0], spans[beam, 1]
+        last = spans[beam, 2] - 1
         while k < end:
-            column = np.int32(eye_x + (forward[k] * sin_yaw + right[k] * cos_yaw))
-            row = np.int32(eye_z + (forward[k] * cos_yaw - right[k] * sin_yaw))
-            free = np.uint8(0)
-            if 0 <= column < np.int32(texture.shape[1]) and 0 <= row < np.int32(texture.shape[0]):
-                free = clearance[np.uint32(row), np.uint32(column)]
-            if free == 0 and _pixel(eye_x, eye_z, sin_yaw, cos_yaw, texture, forward[k], right[k]) == _BORDER:
+            across = forward[k] * sin_yaw + right[k] * cos_yaw
+            along = forward[k] * cos_yaw - right[k] * sin_yaw
+            cell = _cell_at(_spot(eye_x + across, eye_z + along, first_column, first_row), tables, index)
+            if cell < clearance.shape[0] and clearance[cell] > 0:
+                reach = length[k] + np.float32(clearance[cell])
+                k = max(k + 1, np.int64(first_at[np.int64(reach)]))
+                while k < end and length[k] < reach:
+                    k += 1
+                continue
+            colour = texture[cell]
+            if colour < _ROAD_FIRST and colour != _BORDER:
+                top = _spot(eye_x + _NEAR_RATIO * across, eye_z + _NEAR_RATIO * along, first_column, first_row)
+                if texture[_cell_at(top, tables, index)] >= _ROAD_FIRST:
+                    colour = _BORDER
+            if colour == _BORDER:
                 last = k
                 break
-            reach = length[k] + np.float32(free)
             k += 1
-            while k + _STRIDE < end and length[k + _STRIDE] < reach:
-                k += _STRIDE
-            while k < end and length[k] < reach:
-                k += 1
-        out[beam] = last - starts[beam]
+        out[beam] = last - spans[beam, 0]

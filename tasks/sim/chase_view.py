@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.sim.camera import FAR_M, Lens, draw_window, window_rays
-from tasks.sim.track import TEXTURE_CELL_M, TrackGrids
+from tasks.sim.grids import TEXTURE_CELL_M, TrackGrids
 
 FloatArray = NDArray[np.float64]
 Uint8Array = NDArray[np.uint8]

@@ -91,6 +91,7 @@ class SimulatedGame:
         self._randomization = config.randomization
         self._constants = (constants or VehicleConstants()).vector()
         self._grids = track.grids
+        self._walls = (self._grids.place, self._grids.index, self._grids.field)
         self._camera = FrontCamera(
             (config.window_width, config.window_height), (config.img_width, config.img_height), config.img_grayscale
         )
@@ -129,7 +130,7 @@ class SimulatedGame:
         if not math.isfinite(gas + brake + steer):
             raise ValueError(f"control must be three finite numbers [gas, brake, steer], got {control!r}")
         now = self._clock.now() - self._restarted_at
-        vehicle.send(self._memory, now, gas, brake, steer, self._constants, self._grids.place, self._grids.field)
+        vehicle.send(self._memory, now, gas, brake, steer, self._constants, *self._walls)
 
     def restart(self, seed: int | None = None) -> None:
         """Puts the car back to the start, at race time 0 now.
@@ -193,7 +194,7 @@ class SimulatedGame:
     def _catch_up(self) -> float:
         """Lets the car reach the present; returns the age of the newest frame [s]."""
         now = self._clock.now() - self._restarted_at
-        return vehicle.advance(self._memory, now, self._constants, self._grids.place, self._grids.field)
+        return vehicle.advance(self._memory, now, self._constants, *self._walls)
 
     def _start(self) -> None:
         draw, track = self.draw, self.track

@@ -17,6 +17,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from tasks.clock import VirtualClock
 from tasks.config import TaskConfig
 from tasks.sim.game import CarState, SimulatedGame
+from tasks.sim.grids import BORDER_M
+from tasks.sim.stretches import gaps_to_others, round_m
 from tasks.sim.track import Track, load_track, shipped_names, track_file
 from tasks.sim.vehicle import VehicleConstants, acceleration_at
 
@@ -41,6 +44,8 @@ _LINE_SPACING_M = 2.0
 _KNOT_EVERY = 4
 _CLEARANCE_M = 1.6
 _SEARCH_POINTS = 40
+# Work and memory grow with the square of a piece; every shipped track is one.
+_PIECE_POINTS, _OVERLAP_POINTS = 1500, 200
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,7 @@ def scripted_lap_time_s(track: Track) -> float:
     return _TUNED[key]
 
 
+@lru_cache(maxsize=1)
 def racing_line(track: Track) -> FloatArray:
     """Line of least squared curvature between the borders, (x, z) [m] about every 2 m, shape (M, 2)."""
     count = max(8, round(track.length_m / _LINE_SPACING_M))
@@ -228,11 +234,13 @@ def racing_line(track: Track) -> FloatArray:
     tangent = np.gradient(centre, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     right = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
-    room = max(0.0, track.inner_half_width_m - _CLEARANCE_M)
-    basis = _spline_basis(len(centre))
-    line = centre
-    for _ in range(3):
-        line = centre + right * (basis @ _least_curvature(centre, right, basis, line, room))[:, None]
+    room = _room(track, centre)
+    line = np.empty_like(centre)
+    for first in range(0, len(centre), _PIECE_POINTS):
+        # Beyond its ends each piece looks as far as the line there can matter to it.
+        begin, last = max(0, first - _OVERLAP_POINTS), first + _PIECE_POINTS
+        near = slice(begin, last + _OVERLAP_POINTS)
+        line[first:last] = _piece_of_line(centre[near], right[near], room[near])[first - begin : last - begin]
     return line
 
 
@@ -304,6 +312,25 @@ def _wrapped(angle: float) -> float:
     return (angle + math.pi) % (2 * math.pi) - math.pi
 
 
+def _room(track: Track, centre: FloatArray) -> FloatArray:
+    """How far the line may leave each point of the centre [m]; less where a wall stands before the border."""
+    spacing = track.length_m / (len(centre) - 1)
+    lap_m = round_m(track.centre_line[:, [0, 2]], track.width_m)
+    to_wall = gaps_to_others(centre, spacing, lap_m, track.width_m) / 2
+    return np.maximum(0.0, np.minimum(track.width_m / 2, to_wall) - BORDER_M - _CLEARANCE_M)
+
+
+def _piece_of_line(centre: FloatArray, right: FloatArray, room: FloatArray) -> FloatArray:
+    """Line of least squared curvature within ``room`` of each point, (x, z) [m], shape (M, 2)."""
+    basis = _spline_basis(len(centre))
+    # A coefficient acts on the points around its knot; it keeps to the least room that they have.
+    limit = np.min(np.where(basis > 0.0, room[:, None], np.inf), axis=0)
+    line = centre
+    for _ in range(3):
+        line = centre + right * (basis @ _least_curvature(centre, right, basis, line, limit))[:, None]
+    return line
+
+
 def _curvature(line: FloatArray) -> FloatArray:
     first = np.gradient(line, axis=0)
     second = np.gradient(first, axis=0)
@@ -324,7 +351,7 @@ def _spline_basis(num_points: int) -> FloatArray:
 
 
 def _least_curvature(
-    centre: FloatArray, right: FloatArray, basis: FloatArray, line: FloatArray, room: float
+    centre: FloatArray, right: FloatArray, basis: FloatArray, line: FloatArray, room: FloatArray
 ) -> FloatArray:
     """Spline coefficients of the offset, within +-room, that minimise the squared curvature along ``line``."""
     step = np.linalg.norm(np.gradient(line, axis=0), axis=1)[1:-1, None]
@@ -336,7 +363,7 @@ def _least_curvature(
     return _bounded_minimum(np.asarray(hessian), np.asarray(gradient), room)
 
 
-def _bounded_minimum(hessian: FloatArray, gradient: FloatArray, room: float) -> FloatArray:
+def _bounded_minimum(hessian: FloatArray, gradient: FloatArray, room: FloatArray) -> FloatArray:
     """Minimises x.H.x / 2 + g.x with |x| <= room: Newton steps on the free coordinates, projected, halved if worse."""
 
     def value(x: FloatArray) -> float:

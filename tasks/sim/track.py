@@ -1,7 +1,8 @@
-"""Tracks: centre lines from road blocks or files, and the grids that physics and cameras look things up in.
+"""Tracks: centre lines from road blocks or files, and what is refused of them.
 
-``load_track`` is the way in; games, cameras, the scripted driver and the tasks' reference path read the result. A
-shipped track is a small JSON file of road blocks on a 32 m grid, see ``blocks_to_line`` for the blocks.
+``load_track`` is the way in; games, cameras, the scripted driver and the tasks' reference path read the result. What
+physics and cameras look up is built of a track in ``tasks.sim.grids``. A shipped track is a small JSON file of road
+blocks on a 32 m grid, see ``blocks_to_line`` for the blocks.
 """
 
 from __future__ import annotations
@@ -9,30 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tasks.point_files import SUFFIXES, is_point_file, read_points
-from tasks.sim import vehicle
+from tasks.sim.grid_files import shared_grids
+from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
+from tasks.sim.stretches import POINT_SPACING_M, narrows, near_pairs, round_m
 
 FloatArray = NDArray[np.float64]
 
 TILE_M = 32.0
 """Side of a road block [m]."""
-POINT_SPACING_M = 0.1
-"""Distance between points of a centre line [m]."""
-BORDER_M = 1.25
-"""Width of the black border at each side, inside the road width [m]."""
-WALL_SETBACK_M = 0.45
-"""How far the body may stand over the border before it meets the wall [m]."""
 ROAD_HEIGHT_M = 10.0
 """Height of the road of shipped tracks [m]."""
 TRACKS_FOLDER = Path(__file__).parent / "tracks"
@@ -41,20 +37,15 @@ MIRRORED_SUFFIX = "_mirrored"
 
 MIN_LENGTH_M = 100.0
 MIN_RADIUS_M = 5.0
+MIN_WIDTH_M = 2 * (BORDER_M + 2.5)
+"""A narrower road leaves no room for the car between its borders [m]."""
+MAX_MEMORY_BYTES = 128 * 2**20
+"""What the grids of a track may take, in each process or shared; about 60 km of the usual width."""
+SHARED_FROM_M = 5000.0
+"""The grids of a longer track are built once and shared by all processes; shorter ones are built in a moment [m]."""
 _MAX_GAP_M = 40.0
 _RUN_IN_M = 16.0
 _RUN_OUT_M = 48.0
-_MARGIN_M = 24.0
-_FIELD_CELL_M = 0.5
-_FAR_M = 1000.0
-
-# Palette indices of the texture, in brightness bands that the camera tells apart: border < off-road < road.
-TEXTURE_CELL_M = 0.25
-BORDER_INDEX = 0
-OFF_ROAD_FIRST, OFF_ROAD_SHADES = 32, 32
-ROAD_FIRST, ROAD_SHADES = 128, 64
-MARK_INDEX = ROAD_FIRST + ROAD_SHADES
-FINISH_DARK_INDEX, FINISH_LIGHT_INDEX = MARK_INDEX + 1, MARK_INDEX + 2
 
 
 @dataclass(frozen=True)
@@ -117,8 +108,13 @@ class Track:
 
     @cached_property
     def grids(self) -> TrackGrids:
-        """The look-up grids; built at first use."""
-        return _build_grids(self)
+        """The look-up grids, built at first use; equal tracks, and for long ones all processes, share them."""
+        key = self.hash()
+        grids = _GRIDS.get(key)
+        if grids is None:
+            build = shared_grids if self.length_m >= SHARED_FROM_M else build_grids
+            grids = _GRIDS[key] = build(road_of(self))
+        return grids
 
     def edges(self) -> tuple[FloatArray, FloatArray]:
         """Left and right edge of the road, (x, z) [m], each of shape (N, 2)."""
@@ -134,18 +130,7 @@ class Track:
         return hashlib.sha256(data).hexdigest()[:16]
 
 
-@dataclass(frozen=True, eq=False)
-class TrackGrids:
-    """A track as the kernels see it."""
-
-    place: FloatArray
-    """Origin of the field, edges, finish line; layout in ``tasks.sim.vehicle``."""
-    field: NDArray[np.float32]
-    """Distance to the centre line [m], rows along z, columns along x."""
-    texture: NDArray[np.uint8]
-    """Palette index per cell of 0.25 m, rows along z, columns along x; same origin as the field."""
-    clearance: NDArray[np.uint8]
-    """Whole texture cells around this one that are surely road; 0 off the road."""
+_GRIDS: WeakValueDictionary[str, TrackGrids] = WeakValueDictionary()
 
 
 def load_track(name_or_path: str, width_m: float = 25.75) -> Track:
@@ -197,21 +182,38 @@ def blocks_to_line(blocks: Sequence[Sequence[Any]], start: Sequence[float]) -> F
     return points
 
 
-def check_line(points: FloatArray, source: str) -> None:
+def check_line(points: FloatArray, width_m: float, source: str) -> None:
     """Refuses a centre line that cannot be driven.
 
     Args:
         points: (x, z) every 0.1 m, shape (N, 2).
+        width_m: Of the road.
         source: What the message calls the line.
 
     Raises:
-        ValueError: Too short, a kink, or a crossing; the message names the place.
+        ValueError: Too short, a kink, a crossing, or too near to itself; the message names the place.
     """
     length = (len(points) - 1) * POINT_SPACING_M
     if length < MIN_LENGTH_M:
         raise ValueError(f"track {source} must be at least {MIN_LENGTH_M:g} m long, got {length:.1f} m: add points")
     _refuse_kink(points, source)
     _refuse_crossing(points, source)
+    _refuse_near(points, width_m, source)
+
+
+def narrows_note(track: Track) -> str | None:
+    """What to know of a track whose stretches come nearer to each other than the road is wide; None for any other."""
+    line = track.centre_line[:, [0, 2]]
+    near = narrows(line, track.width_m, track.width_m)
+    if near is None:
+        return None
+    places = "one place" if near.num_places == 1 else f"{near.num_places} places"
+    as_wide = math.floor(near.gap_m * 10) / 10
+    return (
+        f"track {track.name}: at {places} its stretches are nearer to each other than the road is wide, at least "
+        f"{near.gap_m:.2f} m between {_where(line, near.first)} and {_where(line, near.second)}: a wall stands between "
+        f"them, and the road is narrower there; task.track_width_m={as_wide:g} makes it equally wide everywhere"
+    )
 
 
 def _load_shipped(name: str) -> Track:
@@ -240,13 +242,14 @@ def track_file(name: str) -> Path:
 
 
 def _load_file(path: str, width_m: float) -> Track:
-    if not width_m > 2 * (BORDER_M + 2.5):
-        raise ValueError(f"task.track_width_m must be > {2 * (BORDER_M + 2.5):g} m (borders and car), got {width_m!r}")
+    if not width_m > MIN_WIDTH_M:
+        raise ValueError(f"task.track_width_m must be > {MIN_WIDTH_M:g} m (borders and car), got {width_m!r}")
     file = read_points(path)
     try:
+        _refuse_too_large(file.ground, width_m, path)
         _refuse_jump(file.ground, path)
         line = _resample(file.ground)
-        check_line(line, path)
+        check_line(line, width_m, path)
     except ValueError as error:
         raise ValueError(f"{error}; --check draws the line") from error
     height = float(np.median(file.points[:, 1])) if file.has_heights else ROAD_HEIGHT_M
@@ -305,31 +308,51 @@ def _refuse_kink(points: FloatArray, source: str) -> None:
 
 
 def _refuse_crossing(points: FloatArray, source: str) -> None:
-    """Looks for intersections of 1 m segments that are not neighbours, cell by cell."""
+    """Looks for intersections of 1 m segments that are not neighbours."""
     stride = round(1.0 / POINT_SPACING_M)
     nodes = points[::stride]
-    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
-    keys = np.floor(nodes / 4.0).astype(int)
-    for j in range(len(nodes) - 1):
-        column, row = int(keys[j, 0]), int(keys[j, 1])
-        for near in ((column + a, row + b) for a in (-1, 0, 1) for b in (-1, 0, 1)):
-            for i in cells.get(near, ()):
-                if j - i > 2 and _segments_cross(nodes[i], nodes[i + 1], nodes[j], nodes[j + 1]):
-                    first, second = _where(points, i * stride), _where(points, j * stride)
-                    raise ValueError(f"track {source} crosses itself: {first} and {second}; cut the line before that")
-        cells[column, row].append(j)
+    first, second = near_pairs(nodes[:-1], 2.1)
+    is_crossing = second - first > 2
+    is_crossing &= _segments_cross(nodes[first], nodes[first + 1], nodes[second], nodes[second + 1])
+    if is_crossing.any():
+        second, first = min(zip(second[is_crossing], first[is_crossing], strict=True))
+        places = f"{_where(points, int(first) * stride)} and {_where(points, int(second) * stride)}"
+        raise ValueError(f"track {source} crosses itself: {places}; cut the line before that")
 
 
-def _segments_cross(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray) -> bool:
-    """Whether the segments a-b and c-d have a point in common."""
+def _segments_cross(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray) -> NDArray[np.bool_]:
+    """Whether the segments a-b and c-d, each of shape (N, 2), have a point in common, shape (N,)."""
 
-    def side(p: FloatArray, q: FloatArray, r: FloatArray) -> float:
-        return float((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
+    def side(p: FloatArray, q: FloatArray, r: FloatArray) -> FloatArray:
+        return (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
 
-    apart = np.minimum(a, b) > np.maximum(c, d), np.minimum(c, d) > np.maximum(a, b)
-    if np.any(apart):
-        return False
-    return side(a, b, c) * side(a, b, d) <= 0.0 and side(c, d, a) * side(c, d, b) <= 0.0
+    apart = (np.minimum(a, b) > np.maximum(c, d)) | (np.minimum(c, d) > np.maximum(a, b))
+    is_through = (side(a, b, c) * side(a, b, d) <= 0.0) & (side(c, d, a) * side(c, d, b) <= 0.0)
+    return is_through & ~apart.any(axis=1)
+
+
+def _refuse_near(points: FloatArray, width_m: float, source: str) -> None:
+    """Between stretches that are nearer than this no wall fits that leaves a road on both sides."""
+    near = narrows(points, width_m, MIN_WIDTH_M)
+    if near is not None:
+        raise ValueError(
+            f"track {source} comes within {near.gap_m:.1f} m of itself: {_where(points, near.first)} and "
+            f"{_where(points, near.second)}; different stretches must be at least {MIN_WIDTH_M:g} m apart: cut the "
+            "line so that it passes there once"
+        )
+
+
+def _refuse_too_large(points: FloatArray, width_m: float, source: str) -> None:
+    """Looks at the length before anything of that length is made; a jump is not taken for length."""
+    gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    length = float(np.minimum(gaps, max(3.0, 10.0 * float(np.median(gaps)))).sum())
+    needed, at_most = memory_bytes(length, width_m), MAX_MEMORY_BYTES
+    if needed > at_most:
+        raise ValueError(
+            f"track {source} is {length / 1000:,.1f} km long and {width_m:g} m wide: its road would take "
+            f"{needed / 1e6:,.0f} MB, at most {at_most / 1e6:,.0f} MB are allowed. Points and task.track_width_m must "
+            "be in metres: divide them by 100 if they are in centimetres, by 1000 if in millimetres; else cut the line"
+        )
 
 
 def _where(points: FloatArray, index: int) -> str:
@@ -390,125 +413,37 @@ def _along_piece(x: float, z: float, yaw: float, curvature: float, s: NDArray[np
     return np.stack([x + (math.cos(yaw) - np.cos(end)) / curvature, z + (np.sin(end) - math.sin(yaw)) / curvature], 1)
 
 
-def _build_grids(track: Track) -> TrackGrids:
-    """Rasterises the road, a run-in behind the start and a run-out behind the finish."""
-    line, station = _extended_line(track)
-    low = np.floor(line.min(axis=0) - track.width_m - _MARGIN_M)
-    span = line.max(axis=0) + track.width_m + _MARGIN_M - low
-    columns, rows = (math.ceil(extent / _FIELD_CELL_M) + 1 for extent in span)
-    field = np.full((rows, columns), np.float32(_FAR_M), np.float32)
-    reach = track.width_m / 2 + 4.0
-    along = np.full((2 * rows, 2 * columns), np.float32(0.0))
-    distance = np.full((2 * rows, 2 * columns), np.float32(_FAR_M))
-    _rasterise(line, station, low[0], low[1], _FIELD_CELL_M, reach, field, np.empty((0, 0), np.float32))
-    # Texture cells are looked up at their centres, hence the half cell.
-    half = TEXTURE_CELL_M / 2
-    _rasterise(line, station, low[0] + half, low[1] + half, TEXTURE_CELL_M, reach, distance, along)
-    shades = np.random.default_rng(int(track.hash()[:8], 16)).integers(0, 256, (512, 512), dtype=np.uint8)
-    texture, clearance = _paint(distance, along, shades, track.inner_half_width_m, track.width_m / 2, track.length_m)
-    return TrackGrids(_place_vector(track, low), field, texture, clearance)
+def road_of(track: Track) -> Road:
+    """The road as it is painted."""
+    lap_m = round_m(track.centre_line[:, [0, 2]], track.width_m)
+    points, station = _extended_line(track, lap_m)
+    finish = (*track.finish_position, track.finish_yaw)
+    return Road(points, station, lap_m, track.length_m, track.width_m, finish, int(track.hash()[:8], 16))
 
 
-def _place_vector(track: Track, low: FloatArray) -> FloatArray:
-    place = np.zeros(vehicle.PLACE_SIZE)
-    place[vehicle.FIELD_X], place[vehicle.FIELD_Z], place[vehicle.FIELD_CELL] = low[0], low[1], _FIELD_CELL_M
-    place[vehicle.BORDER_AT] = track.inner_half_width_m
-    place[vehicle.WALL_AT] = track.inner_half_width_m + WALL_SETBACK_M
-    place[vehicle.FINISH_X], place[vehicle.FINISH_Z] = track.finish_position
-    place[vehicle.FINISH_DX], place[vehicle.FINISH_DZ] = math.sin(track.finish_yaw), math.cos(track.finish_yaw)
-    place[vehicle.GATE_HALF] = track.width_m / 2
-    place[vehicle.MIN_DISTANCE] = 0.4 * track.length_m
-    return place
+def _extended_line(track: Track, lap_m: float) -> tuple[FloatArray, FloatArray]:
+    """(x, z) about every metre, and the station of each point (0 at the start).
 
-
-def _extended_line(track: Track) -> tuple[FloatArray, FloatArray]:
-    """(x, z) about every metre from the run-in to the run-out, and the station of each point (0 at the start)."""
+    A closed road goes on to its start; any other has a run-in before the start and a run-out behind the finish.
+    """
     count = max(2, round(track.length_m))
     index = np.round(np.linspace(0, len(track.centre_line) - 1, count + 1)).astype(int)
-    points = track.centre_line[index][:, [0, 2]]
-    tail, head = np.arange(-_RUN_IN_M, 0.0), np.arange(1.0, _RUN_OUT_M + 1.0)
+    points, station = track.centre_line[index][:, [0, 2]], index * POINT_SPACING_M
+    if math.isfinite(lap_m):
+        is_open = lap_m - track.length_m > POINT_SPACING_M
+        return (np.vstack([points, points[:1]]), np.append(station, lap_m)) if is_open else (points, station)
+    tail, head = -np.arange(1.0, _RUN_IN_M + 1.0), np.arange(1.0, _RUN_OUT_M + 1.0)
     behind = points[0] + tail[:, None] * np.array([math.sin(track.start_yaw), math.cos(track.start_yaw)])
     ahead = points[-1] + head[:, None] * np.array([math.sin(track.finish_yaw), math.cos(track.finish_yaw)])
-    ahead = ahead[: _free_run_out(ahead, points[:-40], track.width_m)]
-    station = np.concatenate([tail, index * POINT_SPACING_M, track.length_m + head[: len(ahead)]])
-    return np.vstack([behind, points, ahead]), station
+    tail = tail[: _free_part(behind, points[40:], track.width_m)]
+    head = head[: _free_part(ahead, points[:-40], track.width_m)]
+    station = np.concatenate([tail[::-1], station, track.length_m + head])
+    return np.vstack([behind[: len(tail)][::-1], points, ahead[: len(head)]]), station
 
 
-def _free_run_out(ahead: FloatArray, others: FloatArray, width_m: float) -> int:
-    """How many metres of run-out fit before another stretch of road; at least 12, so that the car gets across."""
-    for i, point in enumerate(ahead):
+def _free_part(points: FloatArray, others: FloatArray, width_m: float) -> int:
+    """How many metres beyond an end of the road fit before another stretch of it."""
+    for i, point in enumerate(points):
         if len(others) and np.min(np.linalg.norm(others - point, axis=1)) < width_m + TILE_M / 4:
-            return max(12, i)
-    return len(ahead)
-
-
-@njit(cache=True)
-def _rasterise(
-    line: np.ndarray,
-    station: np.ndarray,
-    origin_x: float,
-    origin_z: float,
-    cell: float,
-    reach: float,
-    distance: np.ndarray,
-    along: np.ndarray,
-) -> None:
-    """Writes the distance to the line, and the station of the nearest point, into every cell within ``reach``."""
-    rows, columns = distance.shape
-    for k in range(len(line) - 1):
-        ax, az, bx, bz = line[k, 0], line[k, 1], line[k + 1, 0], line[k + 1, 1]
-        dx, dz = bx - ax, bz - az
-        square = dx * dx + dz * dz
-        first_column = max(0, int((min(ax, bx) - reach - origin_x) / cell))
-        last_column = min(columns - 1, int((max(ax, bx) + reach - origin_x) / cell) + 1)
-        first_row = max(0, int((min(az, bz) - reach - origin_z) / cell))
-        last_row = min(rows - 1, int((max(az, bz) + reach - origin_z) / cell) + 1)
-        for i in range(first_row, last_row + 1):
-            z = origin_z + i * cell
-            for j in range(first_column, last_column + 1):
-                x = origin_x + j * cell
-                t = min(max(((x - ax) * dx + (z - az) * dz) / square, 0.0), 1.0)
-                gap_x, gap_z = x - ax - t * dx, z - az - t * dz
-                gap = np.float32(np.sqrt(gap_x * gap_x + gap_z * gap_z))
-                if gap < distance[i, j]:
-                    distance[i, j] = gap
-                    if along.size > 0:
-                        along[i, j] = station[k] + t * (station[k + 1] - station[k])
-
-
-@njit(cache=True)
-def _paint(
-    distance: np.ndarray, along: np.ndarray, shades: np.ndarray, inner: float, outer: float, length: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses each cell's palette index, and counts the cells around it that are surely road."""
-    rows, columns = distance.shape
-    texture = np.empty((rows, columns), np.uint8)
-    clearance = np.zeros((rows, columns), np.uint8)
-    for i in range(rows):
-        for j in range(columns):
-            gap, s = distance[i, j], along[i, j]
-            fine = shades[i & 511, j & 511]
-            patch = shades[(i >> 4) & 511, (j >> 4) & 511]
-            if gap < inner:
-                texture[i, j] = _road_index(gap, s, fine, patch, inner, length)
-                clearance[i, j] = min(255, max(0, int((inner - gap) / TEXTURE_CELL_M) - 2))
-            elif gap < outer:
-                texture[i, j] = BORDER_INDEX
-            else:
-                texture[i, j] = OFF_ROAD_FIRST + ((patch >> 4) + (fine >> 5)) * OFF_ROAD_SHADES // 24
-    return texture, clearance
-
-
-@njit(cache=True)
-def _road_index(gap: float, s: float, fine: int, patch: int, inner: float, length: float) -> int:
-    """Road: patches, a seam at each 32 m block, dashes along the middle, a chequered finish line."""
-    if 0.0 <= s - length < 2.0:
-        return FINISH_LIGHT_INDEX if (int(gap) + int(s - length)) % 2 == 0 else FINISH_DARK_INDEX
-    if gap < 0.3 and s % 16.0 < 5.0:
-        return MARK_INDEX
-    shade = (patch >> 3) + (fine >> 4)
-    if int(s / TILE_M + 64.0) % 2 == 0:
-        shade += 10
-    if s % TILE_M < 1.0:
-        shade = 0
-    return ROAD_FIRST + min(shade, ROAD_SHADES - 1)
+            return i
+    return len(points)

@@ -151,7 +151,11 @@ MEMORY_SIZE = PENDING + 4 * MAX_PENDING
 FIELD_X, FIELD_Z, FIELD_CELL, BORDER_AT, WALL_AT, FINISH_X, FINISH_Z, FINISH_DX, FINISH_DZ, GATE_HALF, MIN_DISTANCE = (
     range(11)
 )
-PLACE_SIZE = 11
+FIELD_ROWS, FIELD_COLUMNS, BLOCK_ROWS, BLOCK_COLUMNS = range(11, 15)
+PLACE_SIZE = 15
+
+FAR_FROM_ROAD_M = 1000.0
+"""What the field holds where no road is near [m]."""
 
 _NUM_GEARS = 5
 _NODE_SPEED = 100.0 / 3.6
@@ -195,7 +199,9 @@ def reset_memory(
 
 
 @njit(cache=True)
-def advance(memory: FloatArray, now_s: float, constants: FloatArray, place: FloatArray, field: np.ndarray) -> float:
+def advance(
+    memory: FloatArray, now_s: float, constants: FloatArray, place: FloatArray, index: np.ndarray, field: np.ndarray
+) -> float:
     """Runs all ticks and frames up to ``now_s`` (since the restart) and returns the age of the newest frame [s].
 
     Calling it often or once gives the same car: ticks lie on a fixed grid, frames on theirs, and each frame shows the
@@ -211,7 +217,7 @@ def advance(memory: FloatArray, now_s: float, constants: FloatArray, place: Floa
             _take_frame(memory)
         elif memory[TICK] < last_tick:
             _take_pending(memory)
-            tick(memory, constants, place, field)
+            tick(memory, constants, place, index, field)
         else:
             break
     return max(0.0, now_s - (memory[FRAME_PHASE] + (memory[NEXT_FRAME] - 1.0) * FRAME_S))
@@ -226,10 +232,11 @@ def send(
     steer: float,
     constants: FloatArray,
     place: FloatArray,
+    index: np.ndarray,
     field: np.ndarray,
 ) -> None:
     """Advances to ``now_s`` and sends controls; they act from the current tick on, plus the input delay."""
-    advance(memory, now_s, constants, place, field)
+    advance(memory, now_s, constants, place, index, field)
     due = math.floor(now_s / TICK_S + _TIME_TOLERANCE) + memory[INPUT_DELAY]
     count = int(memory[NUM_PENDING])
     if count > 0 and memory[PENDING + 4 * (count - 1)] == due:
@@ -243,7 +250,7 @@ def send(
 
 
 @njit(cache=True)
-def tick(memory: FloatArray, constants: FloatArray, place: FloatArray, field: np.ndarray) -> None:
+def tick(memory: FloatArray, constants: FloatArray, place: FloatArray, index: np.ndarray, field: np.ndarray) -> None:
     """Advances the car by one tick with the controls that act now."""
     _move_steering(memory, constants)
     _shift_gears(memory, constants)
@@ -252,7 +259,7 @@ def tick(memory: FloatArray, constants: FloatArray, place: FloatArray, field: np
     sin_yaw, cos_yaw = math.sin(memory[YAW]), math.cos(memory[YAW])
     memory[X] += (memory[SPEED_LONG] * sin_yaw + memory[SPEED_LAT] * cos_yaw) * TICK_S
     memory[Z] += (memory[SPEED_LONG] * cos_yaw - memory[SPEED_LAT] * sin_yaw) * TICK_S
-    _touch_walls(memory, constants, place, field)
+    _touch_walls(memory, constants, place, index, field)
     step_x, step_z = memory[X] - x_before, memory[Z] - z_before
     memory[DISTANCE] += math.sqrt(step_x * step_x + step_z * step_z)
     _cross_finish(memory, place, x_before, z_before)
@@ -260,17 +267,27 @@ def tick(memory: FloatArray, constants: FloatArray, place: FloatArray, field: np
 
 
 @njit(cache=True)
-def sample_field(field: np.ndarray, place: FloatArray, x: float, z: float) -> tuple[float, float, float]:
-    """Distance to the centre line [m] at a point, and its gradient (d/dx, d/dz), bilinear."""
+def sample_field(
+    index: np.ndarray, field: np.ndarray, place: FloatArray, x: float, z: float
+) -> tuple[float, float, float]:
+    """Distance to the centre line [m] at a point, and its gradient (d/dx, d/dz), bilinear.
+
+    Tiles of 8 x 8 cells, with the points at all their corners, are found as ``tasks.sim.grids`` describes.
+    """
     cell = place[FIELD_CELL]
     column = (x - place[FIELD_X]) / cell
     row = (z - place[FIELD_Z]) / cell
-    column = min(max(column, 0.0), field.shape[1] - 1.001)
-    row = min(max(row, 0.0), field.shape[0] - 1.001)
+    column = min(max(column, 0.0), place[FIELD_COLUMNS] - 1.001)
+    row = min(max(row, 0.0), place[FIELD_ROWS] - 1.001)
     j, i = int(column), int(row)
     b, a = column - j, row - i
-    d00, d01 = float(field[i, j]), float(field[i, j + 1])
-    d10, d11 = float(field[i + 1, j]), float(field[i + 1, j + 1])
+    tiles = index[(i >> 9) * int(place[BLOCK_COLUMNS]) + (j >> 9)]
+    tile = index[tiles + ((i >> 3) & 63) * 64 + ((j >> 3) & 63)] >> 8
+    if tile >= len(field):
+        return FAR_FROM_ROAD_M, 0.0, 0.0
+    low_i, low_j = i & 7, j & 7
+    d00, d01 = float(field[tile, low_i, low_j]), float(field[tile, low_i, low_j + 1])
+    d10, d11 = float(field[tile, low_i + 1, low_j]), float(field[tile, low_i + 1, low_j + 1])
     low, high = d00 + b * (d01 - d00), d10 + b * (d11 - d10)
     slope_x = ((1.0 - a) * (d01 - d00) + a * (d11 - d10)) / cell
     return low + a * (high - low), slope_x, (high - low) / cell
@@ -387,9 +404,11 @@ def _move_body(memory: FloatArray, constants: FloatArray) -> None:
 
 
 @njit(cache=True)
-def _touch_walls(memory: FloatArray, constants: FloatArray, place: FloatArray, field: np.ndarray) -> None:
+def _touch_walls(
+    memory: FloatArray, constants: FloatArray, place: FloatArray, index: np.ndarray, field: np.ndarray
+) -> None:
     """Keeps the body inside the walls: they take speed, and turn a nose-in car along themselves."""
-    distance, normal_x, normal_z = sample_field(field, place, memory[X], memory[Z])
+    distance, normal_x, normal_z = sample_field(index, field, place, memory[X], memory[Z])
     memory[SINCE_CONTACT] += TICK_S
     memory[OFF_ROAD] = 0.0
     if distance + constants[_HALF_LENGTH] + constants[_HALF_WIDTH] <= place[BORDER_AT]:

@@ -9,6 +9,7 @@ import numpy as np
 from tasks.config import GameKind, RewardConfig, TaskConfig, config_to_dict
 from tasks.course import course, file_notes
 from tasks.sim.track import load_track
+from tests.tasks.sim import lines
 
 
 def test_the_simulators_course_is_its_track() -> None:
@@ -64,3 +65,12 @@ def test_only_files_that_are_read_are_noted(tmp_path: Path) -> None:
     assert file_notes(TaskConfig(game=GameKind.sim, track="short")) == []
     live = TaskConfig(game=GameKind.live, track="nowhere.csv", reward=RewardConfig(path=file))
     assert [note.partition(":")[0] for note in file_notes(live)] == [f"reference path {file}"]
+
+
+def test_narrow_places_of_a_track_are_noted_for_the_simulator_only(tmp_path: Path) -> None:
+    file = tmp_path / "hairpin.npy"
+    np.save(file, lines.hairpin(20.0, 100.0))
+    notes = file_notes(TaskConfig(game=GameKind.sim, track=str(file)))
+    assert "a wall stands between them" in notes[1]
+    assert len(file_notes(TaskConfig(game=GameKind.sim, track=str(file), track_width_m=19.9))) == 1
+    assert len(file_notes(TaskConfig(game=GameKind.live, track=str(file)))) == 1

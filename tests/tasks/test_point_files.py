@@ -166,7 +166,7 @@ def test_a_pickle_of_an_older_numpy_is_read(tmp_path: Path) -> None:
         np.zeros(3, [("x", "f8"), ("z", "f8")]),
         np.datetime64("2020"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_only_arrays_of_plain_numbers_are_read_and_nothing_is_run(
     tmp_path: Path, stored: object, protocol: int, monkeypatch: pytest.MonkeyPatch

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tasks.sim.track import blocks_to_line, check_line, load_track, shipped_names
+from tasks.sim.track import blocks_to_line, check_line, load_track, narrows_note, shipped_names
+from tests.tasks.sim import lines
 
 WIDTH = 25.75
 
@@ -54,7 +56,7 @@ def test_shipped_tracks_have_the_documented_length_and_corners(
 @pytest.mark.parametrize("name", shipped_names())
 def test_shipped_tracks_are_drivable_and_do_not_overlap(name: str) -> None:
     points = load_track(name).centre_line[:, [0, 2]]
-    check_line(points, name)
+    check_line(points, WIDTH, name)
     coarse = points[::10]
     gap = np.linalg.norm(coarse[:, None] - coarse[None], axis=2)
     apart = np.abs(np.arange(len(coarse))[:, None] - np.arange(len(coarse))[None]) > 80
@@ -93,22 +95,6 @@ def test_corner_block_has_its_radius() -> None:
     middle = points[len(points) // 2]
     # The centre of the arc lies one radius beside the end of the 18 m lead.
     assert math.dist(middle, (30.0, 18.0)) == pytest.approx(30.0, abs=1e-6)
-
-
-def test_field_holds_the_distance_to_the_centre_line() -> None:
-    track = load_track("medium")
-    grids = track.grids
-    points = track.centre_line[:, [0, 2]]
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        row, column = (int(rng.integers(n)) for n in grids.field.shape)
-        cell = grids.place[2]
-        here = grids.place[:2] + cell * np.array([column, row])
-        exact = np.linalg.norm(points - here, axis=1).min()
-        if exact > 30 or points[0] @ [0, 1] > here[1] or np.linalg.norm(points[-1] - here) < 80:
-            continue
-        if exact < 12:
-            assert grids.field[row, column] == pytest.approx(exact, abs=0.06)
 
 
 def test_start_and_finish_lie_on_the_line() -> None:
@@ -177,6 +163,33 @@ def test_crossing_line_is_refused_with_both_places(tmp_path: Path) -> None:
 def test_line_over_its_own_beginning_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="crosses itself"):
         load_track(_save(tmp_path, _arc(40.0, 400, 0.5)))
+
+
+def test_line_too_near_to_itself_for_a_wall_is_refused_with_both_places(tmp_path: Path) -> None:
+    places = r"within 6\.\d m of itself: \d+\.\d m \(x .*\) and \d+\.\d m \(x .*at least 7\.5 m apart: cut the line"
+    with pytest.raises(ValueError, match=places):
+        load_track(_save(tmp_path, lines.spiral(6.0, 1.5)))
+
+
+def test_narrow_places_are_named_with_a_width_that_fits(tmp_path: Path) -> None:
+    name = _save(tmp_path, lines.hairpin(23.45, 150.0))
+    note = r"one place .* at least 23\.4\d m between \d+\.\d m \(x .* task\.track_width_m=23\.4 makes it equally wide"
+    assert re.search(note, str(narrows_note(load_track(name))))
+    assert narrows_note(load_track(name, 23.4)) is None
+    assert all(narrows_note(load_track(shipped)) is None for shipped in shipped_names())
+
+
+@pytest.mark.parametrize(("scale", "length"), [(100.0, r"92\.6 km"), (1000.0, r"926\.\d km")])
+def test_line_in_another_unit_is_refused_with_length_and_memory(tmp_path: Path, scale: float, length: str) -> None:
+    medium = load_track("medium").centre_line[::5, [0, 2]]
+    expected = length + r" long and 25\.75 m wide: .* [\d,]+ MB, at most 134 MB .* by 100 if they are in centimetres"
+    with pytest.raises(ValueError, match=expected):
+        load_track(_save(tmp_path, medium * scale))
+
+
+def test_wide_road_is_counted_too(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"2\.0 km long and 2575 m wide"):
+        load_track(_save(tmp_path, lines.diagonal(2000.0)), 2575.0)
 
 
 def test_kink_is_refused_with_its_place(tmp_path: Path) -> None:

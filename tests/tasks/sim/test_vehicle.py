@@ -29,16 +29,29 @@ class Rig:
         if wall_x < NO_WALLS:
             # distance = x: the field's columns lie 1 m apart, its rows 1e6 m would be too coarse for that.
             self.place[vehicle.FIELD_X], self.place[vehicle.FIELD_Z], self.place[vehicle.FIELD_CELL] = 0.0, -500.0, 1.0
-            self.field = np.tile(np.arange(40, dtype=np.float32), (1000, 1))
+            self._lay(np.tile(np.arange(40, dtype=np.float32), (1000, 1)))
         else:
-            self.field = np.zeros((3, 3), np.float32)
+            self._lay(np.zeros((3, 3), np.float32))
+        self.world = self.constants, self.place, self.index, self.field
         vehicle.reset_memory(self.memory, 0.0, 0.0, 0.0, 0.0, 0.0, 0, self.constants)
+
+    def _lay(self, distances: np.ndarray) -> None:
+        """Makes one column of blocks of tiles of these distances; tiles share the points at their edges."""
+        rows, columns = distances.shape
+        num_blocks = math.ceil(rows / 512)
+        size = vehicle.FIELD_ROWS, vehicle.FIELD_COLUMNS, vehicle.BLOCK_ROWS, vehicle.BLOCK_COLUMNS
+        self.place[list(size)] = rows, columns, num_blocks, 1
+        padded = np.pad(distances, ((0, 512 * num_blocks + 1 - rows), (0, 513 - columns)), mode="edge")
+        tiles = np.lib.stride_tricks.sliding_window_view(padded, (9, 9))[::8, ::8]
+        self.field = tiles.reshape(-1, 9, 9).copy()
+        starts = num_blocks + 4096 * np.arange(num_blocks)
+        self.index = np.concatenate([starts, 256 * np.arange(len(self.field))]).astype(np.int32)
 
     def drive(self, gas: float, brake: float, steer: float, ticks: int = 1) -> None:
         self.memory[vehicle.GAS_IN], self.memory[vehicle.BRAKE_IN] = gas, brake
         self.memory[vehicle.STEER_IN] = steer
         for _ in range(ticks):
-            vehicle.tick(self.memory, self.constants, self.place, self.field)
+            vehicle.tick(self.memory, *self.world)
 
     def __getitem__(self, index: int) -> float:
         return float(self.memory[index])
@@ -248,8 +261,8 @@ def test_advance_in_one_go_equals_advance_in_small_pieces() -> None:
         vehicle.reset_memory(rig.memory, 5.0, 0.0, 0.0, 0.1, 0.004, 2, rig.constants)
         for step, (gas, brake, steer) in enumerate(controls):
             start = step * 0.05
-            vehicle.send(rig.memory, start, gas, brake, steer, rig.constants, rig.place, rig.field)
+            vehicle.send(rig.memory, start, gas, brake, steer, *rig.world)
             for piece in range(1, pieces + 1):
-                vehicle.advance(rig.memory, start + 0.05 * piece / pieces, rig.constants, rig.place, rig.field)
+                vehicle.advance(rig.memory, start + 0.05 * piece / pieces, *rig.world)
         memories.append(rig.memory.copy())
     np.testing.assert_array_equal(memories[0], memories[1])

@@ -7,6 +7,7 @@ are imported at use; matplotlib only through its object interface, so no display
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -200,7 +201,7 @@ class VideoFile:
         if encoder.returncode:
             with contextlib.suppress(OSError):
                 self._path.unlink()
-            raise OSError(f"{self._path} could not be written: FFmpeg ended with status {encoder.returncode}")
+            raise OSError(errno.EIO, f"FFmpeg ended with status {encoder.returncode}", str(self._path))
 
     def _started_encoder(self) -> subprocess.Popen[bytes]:
         """FFmpeg out of the reach of Ctrl-C, so that it finishes the file.

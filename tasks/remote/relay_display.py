@@ -78,9 +78,11 @@ def _watch_live(relay: ShownRelay, stop: threading.Event) -> None:
     from rich.text import Text
 
     before = {id(sys.stdout), id(sys.stderr)}
-    with Live(console=Console(stderr=True, soft_wrap=True), auto_refresh=False) as live, _log_above(before):
+    console = Console(stderr=True, soft_wrap=True)
+    # A terminal that is gone ends neither the relay nor its good order.
+    with contextlib.suppress(OSError), Live(console=console, auto_refresh=False) as live, _log_above(before):
         while not stop.is_set() and not relay.wait(REDRAW_EVERY_S):
-            with contextlib.suppress(OSError):  # the terminal is gone
+            with contextlib.suppress(OSError):
                 live.update(Text(relay.state().line()), refresh=True)
 
 

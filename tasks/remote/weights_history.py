@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
+from tasks.atomic_file import write_file
 from tasks.remote.link import Weights
 
 _log = logging.getLogger(__name__)
@@ -36,12 +36,8 @@ class WeightsHistory:
         import safetensors.numpy
 
         content = safetensors.numpy.save(weights.arrays, {"version": str(weights.version)})
-        path = self._folder / f"{weights.version:09d}.safetensors"
-        temporary = path.with_suffix(".part")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
+            write_file(self._folder / f"{weights.version:09d}.safetensors", content)
         except OSError as error:
             _log.warning("version %d of the weights could not be kept: %s", weights.version, error)
             return

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tasks import registry
+from tasks.atomic_file import write_file
 from tasks.clock import Clock, WallClock
 from tasks.config import AnyTaskConfig, ClockKind, RealTimeTaskConfig, TaskConfig
 from tasks.game_io.errors import GameSetupError
@@ -107,7 +108,7 @@ def run(task: RealTimeTaskConfig, config: BenchmarkConfig, policy: ActingPolicy,
         raise ValueError(str(error)) from error
     results = _results(task, benchmark, precedence)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_file(folder / "benchmark.json", (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
     draw(benchmark.values, task.rtgym.time_step_duration, _title(results), folder / "benchmark.png")
     sys.stdout.write(table(results) + f"\nwritten to {folder}\n")
     sys.stdout.flush()

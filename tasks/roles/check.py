@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from tasks.atomic_file import write_file
 from tasks.clock import WallClock
 from tasks.config import TaskConfig
 from tasks.game_io.errors import GameSetupError
@@ -96,7 +97,7 @@ def _write(check: TaskCheck, config: CheckConfig, folder: Path) -> Path:
             taken += 1
             write_png(check.picture(), folder / f"check_{taken}.png")
     found = check.findings()
-    (folder / "findings.json").write_text(_as_json(check, found), encoding="utf-8")
+    write_file(folder / "findings.json", _as_json(check, found).encode())
     _say(found)
     sys.stdout.write(f"{folder}\n")
     if not check.looks or any(finding.problem is Problem.game_lost for finding in found):

@@ -8,6 +8,7 @@ scripted driver drives, or you do in the window of ``tasks.roles.drive``. What m
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import logging
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.atomic_file import write_file
 from tasks.clock import Clock, VirtualClock, WallClock
 from tasks.config import GameKind, RandomizationConfig, TaskConfig
 from tasks.game_io.errors import GameError, TelemetryError, TelemetryState
@@ -204,7 +206,9 @@ def write_recording(
     now = datetime.now().astimezone()
     folder = new_answer_folder(runs / FOLDER, config.name, now)
     file = folder / "path.npy"
-    np.save(file, recorded.points)
+    packed = io.BytesIO()
+    np.save(packed, recorded.points)
+    write_file(file, packed.getbuffer())
     if math.isnan(lap_time_s):
         lap_time_s = recorded.duration_s
     is_live = task.game is GameKind.live
@@ -221,7 +225,7 @@ def write_recording(
         "lap_time_s": round(lap_time_s, 3) if recorded.has_finished else None,
         "is_simulator_track": obstacle is None,
     }
-    (folder / "path.json").write_text(json.dumps(description, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_file(folder / "path.json", (json.dumps(description, indent=2, allow_nan=False) + "\n").encode())
     draw_map(recorded, task, folder / "map.png", title=_title(description))
     sys.stdout.write(_summary(description, file, obstacle) + "\n")
     return file

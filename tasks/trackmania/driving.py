@@ -159,6 +159,16 @@ class DrivingInterface(TaskInterface):
             GameSetupError: The live car is far from where the reference path begins.
         """
         is_anywhere = bool(options and options.get(ANYWHERE_OPTION))
+        try:
+            telemetry = self._begin(seed, is_anywhere)
+        finally:
+            self.is_waiting = False
+        self.game_error = None
+        self._last_info = self._info(telemetry)
+        return self._last_observation, dict(self._last_info)
+
+    def _begin(self, seed: int | None, is_anywhere: bool) -> Telemetry:
+        """Begins an episode, however often that has to be tried; returns its first record."""
         wait = GameWait(self._config.live.wait_for_game_s, self._stop)
         while True:
             try:
@@ -170,14 +180,9 @@ class DrivingInterface(TaskInterface):
                 raise
             except GameError as error:
                 self.is_waiting = True
-                try:
-                    wait.after(error)
-                finally:
-                    self.is_waiting = False
+                wait.after(error)
         wait.is_over()
-        self.game_error = None
-        self._last_info = self._info(telemetry)
-        return self._last_observation, dict(self._last_info)
+        return telemetry
 
     def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
         """Captures the newest telemetry and picture."""

@@ -98,3 +98,14 @@ def test_what_rl_games_prints_goes_to_the_log(caplog, capsys):
         vars(torch_runner)["print"]("seq_length:", 4)
     assert caplog.messages == ["seq_length: 4"]
     assert capsys.readouterr().out == ""
+
+
+def test_rl_games_own_agents_log_as_ours_do() -> None:
+    from rl_games.algos_torch import sac_agent
+    from rl_games.common import a2c_common
+
+    from algos.summaries import open_summaries
+
+    registration.register_summaries()
+    assert vars(a2c_common)["SummaryWriter"] is open_summaries
+    assert vars(sac_agent)["SummaryWriter"] is open_summaries

@@ -101,6 +101,22 @@ def test_a_game_lost_in_mid_episode_truncates_it(faulty: str) -> None:
     assert info["episode_statistics"]["finished"] == 0.0
 
 
+def test_waiting_for_the_game_is_known_to_be_no_hanging() -> None:
+    env, game = build()
+    seen: list[bool] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            seen.append(env.interface.is_waiting)
+            return False
+
+    env.interface._stop = Stop()  # type: ignore[attr-defined]
+    game.fault, game.times, game.faulty = CLOSED, 2, ("restart",)
+    env.reset(seed=1)
+    assert seen == [True, True]
+    assert env.interface.is_waiting is False
+
+
 def test_a_lost_game_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
     env, game = build()
     env.reset(seed=1)

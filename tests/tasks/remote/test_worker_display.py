@@ -136,3 +136,21 @@ def test_headless_means_plain_lines_on_a_terminal_too(monkeypatch: pytest.Monkey
     with display_of(Fake(), stream=stream, is_plain=True):
         wait_for(stream, "dropped 7\n")
     assert "\x1b[2K" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_nothing_breaks_when_nobody_can_read_it(is_plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, _: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("tasks.remote.worker_display.LINE_EVERY_S", 0.0)
+    with display_of(Fake(), is_plain=is_plain, stream=Gone()) as display:
+        display._thread.join(5.0)
+        assert not display._thread.is_alive()

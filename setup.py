@@ -69,7 +69,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["tasks", "tasks.*", "algos", "algos.*"]),
-    package_data={"tasks.sim": ["tracks/*.json"], "tasks.game_io": ["plugin/*/*"]},
+    package_data={"tasks.sim": ["tracks/*.json"], "tasks.live": ["plugin/*/*"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     zip_safe=False,

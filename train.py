@@ -24,12 +24,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from algos.config_errors import UsageError
-from algos.observers import make_observer
-from algos.write_trouble import NotSavedError
-from tasks.command_line import ROLES_WITHOUT_CONFIGURATION, RUNNER_ROLES, Role, help_text, parse
-from tasks.game_io.errors import GameError
-from tasks.stop_signals import as_interrupt
+from algos.config.errors import UsageError
+from algos.run.observers import make_observer
+from tasks.game.errors import GameError
+from tasks.process.stop_signals import as_interrupt
+from tasks.process.write_trouble import NotSavedError
+from tasks.words.command_line import ROLES_WITHOUT_CONFIGURATION, RUNNER_ROLES, Role, help_text, parse
 
 CONFIG_DIR = Path(__file__).resolve().parent / "cfg"
 
@@ -93,11 +93,11 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: If the configuration does not fit.
     """
-    from algos.hydra_entry import options
-    from algos.run_folder import newest_checkpoints, run_folder
-    from algos.runner_params import check, resolve, runner_params
+    from algos.config.hydra_entry import options
+    from algos.faces.runner_params import check, resolve, runner_params
+    from algos.run.folder import newest_checkpoints, run_folder
     from tasks import registry
-    from tasks.remote.invitation import check_credentials
+    from tasks.remote.access.invitation import check_credentials
 
     if role is Role.play and composed.checkpoint is None:
         found = ", ".join(newest_checkpoints()) or "none yet"
@@ -127,11 +127,11 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     """
     from omegaconf import OmegaConf
 
-    from algos.remote_keys import check_remote
-    from algos.role_keys import check_roles
-    from algos.schema import typed
-    from algos.stored_config import start_from
-    from algos.typed_only import refuse_names_of_code
+    from algos.config.remote_keys import check_remote
+    from algos.config.role_keys import check_roles
+    from algos.config.schema import typed
+    from algos.config.typed_only import refuse_names_of_code
+    from algos.run.stored_config import start_from
     from tasks import registry
     from tasks.plugins import load_plugins
 
@@ -152,7 +152,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
 def _note_track_files(task: Any) -> None:
     """Says how the user's own track and path were read."""
     from tasks.config import TaskConfig
-    from tasks.course import file_notes
+    from tasks.trackmania.course import file_notes
 
     if isinstance(task, TaskConfig):
         for note in file_notes(task):
@@ -165,7 +165,7 @@ def register_options(folders: Sequence[Path]) -> None:
     Args:
         folders: The folders of configuration files.
     """
-    from algos.train_entries import TaskOption, register_entries
+    from algos.config.train_entries import TaskOption, register_entries
     from tasks import registry
 
     tasks = {name: TaskOption(registry.traits(name), registry.default_config(name)) for name in registry.names()}
@@ -183,9 +183,9 @@ def _worker_words(config: Any) -> list[str]:
     """What a worker elsewhere types to have this configuration, where workers may join."""
     if config.remote.listen is None and config.remote.relay is None:
         return []
-    from algos.hydra_entry import as_in_the_files
-    from algos.schema import to_plain
-    from algos.worker_words import worker_words
+    from algos.config.hydra_entry import as_in_the_files
+    from algos.config.schema import to_plain
+    from algos.config.worker_words import worker_words
 
     return worker_words(to_plain(config), as_in_the_files(config.choices.task, config.choices.train))
 
@@ -193,27 +193,27 @@ def _worker_words(config: Any) -> list[str]:
 def _check_machine(task: Any) -> None:
     """Refuses a live game for which this machine lacks a package, a driver or a permission."""
     if task.is_live:
-        from tasks.game_io.live_game import check_setup
+        from tasks.live.live_game import check_setup
 
         check_setup(task)
 
 
 def _without_runner(config: Any, role: Role) -> int:
     """Every role that rl_games' Runner has no part in; returns the exit code."""
-    from algos.run_folder import RUNS, new_run_folder
+    from algos.run.folder import RUNS, new_run_folder
     from tasks import registry
 
     if role is Role.benchmark:
-        from algos.acting import acting_policy
-        from tasks.roles import benchmark
+        from algos.faces.configured_policy import acting_policy
+        from tasks.roles.benchmark import benchmark
 
         benchmark.require_clock(config.task)
         policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
         benchmark.run(config.task, config.benchmark, policy, new_run_folder("benchmark", datetime.now()))
         return 0
     if role is Role.worker:
-        from algos.acting import expert_weights, far_policy
-        from tasks.remote import far_worker
+        from algos.faces.configured_policy import expert_weights, far_policy
+        from tasks.remote.worker import far_worker
 
         _check_machine(config.task)
         spec = registry.observation_spec(config.task.name, config.task)
@@ -228,9 +228,9 @@ def _without_runner(config: Any, role: Role) -> int:
 
 
 def _command(argv: Sequence[str]) -> int:
-    from algos.hydra_entry import compose_and_call, config_folders, plugin_words
-    from algos.stored_config import with_stored_choices
-    from algos.train_entries import is_option
+    from algos.config.hydra_entry import compose_and_call, config_folders, plugin_words
+    from algos.config.train_entries import is_option
+    from algos.run.stored_config import with_stored_choices
     from tasks.plugins import load_plugins
 
     with _refusals():
@@ -256,19 +256,19 @@ def _start(params: dict[str, Any], role: Role) -> None:
     """Hands over to rl_games' Runner."""
     from rl_games.torch_runner import Runner
 
-    import algos.registration
+    import algos.faces.registration
     import tasks.registration
-    from algos.checkpoint import CheckpointError
-    from tasks.foreign import WrongValueError
-    from tasks.remote.launch import WorkerRefused
-    from tasks.remote.listener import ListenError
-    from tasks.remote.uplink import RefusedError
+    from algos.run.checkpoint import CheckpointError
+    from tasks.envs.foreign import WrongValueError
+    from tasks.remote.access.listener import ListenError
+    from tasks.remote.launch.launch import WorkerRefused
+    from tasks.remote.worker.uplink import RefusedError
 
     full_config = params["config"]["full_config"]
     tasks.registration.register_tasks()
-    algos.registration.log_prints()
+    algos.faces.registration.log_prints()
     runner = Runner(make_observer(full_config["observers"]))
-    algos.registration.register(runner)
+    algos.faces.registration.register(runner)
     runner.load({"params": params})
     try:
         runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
@@ -283,7 +283,7 @@ def _set_up_torch(params: dict[str, Any]) -> None:
     import numpy as np
     import torch
 
-    from algos.runner_params import num_torch_threads
+    from algos.faces.runner_params import num_torch_threads
 
     num_threads = num_torch_threads(params)
     if num_threads is not None:
@@ -296,7 +296,7 @@ def _set_up_torch(params: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _no_unused_folder(params: dict[str, Any], role: Role) -> Iterator[None]:
     """Takes a new run folder away when a training is interrupted or refused before it saved anything."""
-    from algos.run_folder import remove_unused
+    from algos.run.folder import remove_unused
 
     config = params["config"]
     try:

@@ -8,8 +8,8 @@ takes 25 MB/s, so that every step of the nine seconds counts; 0 is as fast as it
 step should begin to when it does; a hand-over is the call that gives a segment away.
 
 Rows: the loop alone; with the courier process and the live line, as ``--worker`` drives; and with outbox and connection
-in the loop's own process. Each is measured with the precedence that driving has (``tasks.punctuality``, where the
-system permits it) and without, in a process of its own; they take turns.
+in the loop's own process. Each is measured with the precedence that driving has (``tasks.acting.punctuality``, where
+the system permits it) and without, in a process of its own; they take turns.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.observation import Field, ObservationSpec
-from tasks.punctuality import punctual
-from tasks.remote import link
+from tasks.acting.punctuality import punctual
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.samples import Segment
+from tasks.remote.access.credentials import load_client, load_server, make_credentials
+from tasks.remote.access.listener import FarListener
 from tasks.remote.config import OutboxPolicy
-from tasks.remote.courier import Courier
-from tasks.remote.courier_pipe import CourierConfig
-from tasks.remote.credentials import load_client, load_server, make_credentials
-from tasks.remote.gateway import Gateway
-from tasks.remote.listener import FarListener
-from tasks.remote.outbox import DiskOutbox, open_outbox
-from tasks.remote.uplink import Uplink
-from tasks.remote.worker_display import WorkerDisplay
-from tasks.samples import Segment
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.station.outbox import DiskOutbox, open_outbox
+from tasks.remote.wire import link
+from tasks.remote.worker.courier import Courier
+from tasks.remote.worker.courier_pipe import CourierConfig
+from tasks.remote.worker.uplink import Uplink
+from tasks.remote.worker.worker_display import WorkerDisplay
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = ObservationSpec((Field("images", (4, 64, 64), "uint8", 0, 255, history=4, scale=255.0),))

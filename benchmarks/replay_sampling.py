@@ -21,10 +21,10 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 
-from algos.replay_memory import ReplayMemory
-from algos.replay_storage import ReplayStorage
-from tasks.observation import Field, ObservationSpec
-from tasks.samples import Segment
+from algos.replay.memory import ReplayMemory
+from algos.replay.storage import ReplayStorage
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.samples import Segment
 
 EPISODE_ROWS = 320
 SEGMENT_ROWS = 32

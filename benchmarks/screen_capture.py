@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tasks.game_io.screen import ScreenCapture, observed_image
-from tasks.game_io.window import open_window
+from tasks.live.screen import ScreenCapture, observed_image
+from tasks.live.window.window import open_window
 
 SIZES = ((958, 488), (256, 128))
 RATE_HZ = 200.0
@@ -68,7 +68,7 @@ def report(name: str, work: Callable[[], object], count: int) -> None:
 @contextlib.contextmanager
 def stand_in(display: str, size: tuple[int, int]) -> Iterator[None]:
     """A running stand-in game; ends with its standard input."""
-    command = [sys.executable, "-m", "tasks.game_io.stand_in", "--end-with-stdin", "--display", display]
+    command = [sys.executable, "-m", "tasks.stand_in", "--end-with-stdin", "--display", display]
     command += ["--size", f"{size[0]}x{size[1]}", "--port", "0", "--ghost-port", "0", "--pad-port", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

@@ -20,8 +20,8 @@ import gymnasium
 import numpy as np
 
 import tasks
-from tasks.clock import VirtualClock
 from tasks.config import TaskConfig
+from tasks.game.clock import VirtualClock
 from tasks.sim.game import SimulatedGame
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.scripted_driver import ScriptedDriver

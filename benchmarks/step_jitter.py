@@ -5,9 +5,9 @@
 The error of a step is the time between its action and the one before, less the nominal duration. The interface does
 nothing, so what is measured is the clock alone. Every program runs in a process of its own, and all take turns, so that
 a busy machine disturbs them alike: as the machine is, with one learner in parallel (a process that makes SAC updates
-of the compact network), and with a learner for each core. "ours" drives as a worker does (``tasks.punctuality``);
-"without precedence" shows what is left where the system does not permit that. The ratio is to the p99 of the better of
-rtgym's two implementations while no learner runs.
+of the compact network), and with a learner for each core. "ours" drives as a worker does
+(``tasks.acting.punctuality``); "without precedence" shows what is left where the system does not permit that. The ratio
+is to the p99 of the better of rtgym's two implementations while no learner runs.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 
-from tasks.clock import Clock
+from tasks.acting.punctuality import punctual
 from tasks.config import RtgymConfig
-from tasks.interface import TaskInterface
-from tasks.observation import Field, ObservationSpec
-from tasks.punctuality import punctual
-from tasks.realtime import make_wall_env
+from tasks.envs.interface import TaskInterface
+from tasks.envs.realtime import make_wall_env
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.game.clock import Clock
 
 ROOT = Path(__file__).resolve().parents[1]
 TURNS = 4

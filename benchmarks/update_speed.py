@@ -26,12 +26,12 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from algos.acting.policy import ActingPolicy, WarmUp
+from algos.algorithms.sac import SAC
 from algos.config import EncoderKind, NetworkConfig, SACConfig
-from algos.policy import ActingPolicy, WarmUp
-from algos.replay_memory import ReplayMemory
-from algos.sac import SAC
-from tasks.observation import Field, ObservationSpec
-from tasks.samples import Segment
+from algos.replay.memory import ReplayMemory
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.samples import Segment
 
 ROWS = 4000
 EPISODE_ROWS = 320

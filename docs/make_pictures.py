@@ -17,14 +17,14 @@ import numpy as np
 
 import tasks
 from tasks.config import GameKind
-from tasks.course import course
+from tasks.game.lidar_sensor import beam_pixels
 from tasks.pictures import plot_driven_line, write_png
 from tasks.registry import default_config
+from tasks.roles.check.task_check import TaskCheck
 from tasks.roles.config import RecordConfig
 from tasks.roles.overlay import below
-from tasks.roles.record import draw_map, recorded_by_script
-from tasks.roles.task_check import TaskCheck
-from tasks.trackmania.lidar_sensor import beam_pixels
+from tasks.roles.record.record import draw_map, recorded_by_script
+from tasks.trackmania.course import course
 
 IMAGES = Path(__file__).resolve().parent / "images"
 TRACK = "medium"
@@ -108,8 +108,8 @@ def _scripted() -> Act:
 
 
 def _trained(checkpoint_file: str) -> tuple[str, Act]:
-    from algos.checkpoint import load_checkpoint
-    from algos.policy import make_acting_policy
+    from algos.acting.policy import make_acting_policy
+    from algos.run.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(checkpoint_file)
     policy = make_acting_policy(**checkpoint.policy["kwargs"], seed=SEED)

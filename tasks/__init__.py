@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.realtime import TaskEnv
-    from tasks.views import TaskView
+    from tasks.envs.realtime import TaskEnv
+    from tasks.envs.views import TaskView
 
 __all__ = ["make"]
 

@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from tasks.habits import key_here
+from tasks.words.habits import key_here
 
 Config = TypeVar("Config")
 
@@ -198,7 +198,7 @@ class RandomizationConfig:
 
 
 class TelemetryRecord(Enum):
-    """Which plugin's record arrives: its number of float32 (``tasks.game_io.telemetry_layouts`` has their fields)."""
+    """Which plugin's record arrives: its number of float32 (``tasks.live.telemetry.layouts`` has their fields)."""
 
     floats8 = "floats8"
     """The first public script: no finish flag, gear or rpm."""

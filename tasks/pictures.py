@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasks.atomic_file import write_file
+from tasks.process.atomic_file import write_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

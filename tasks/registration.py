@@ -11,7 +11,7 @@ from functools import partial
 from rl_games.common import env_configurations, vecenv
 
 from tasks import registry
-from tasks.remote.vecenv import env_creator, make_vecenv
+from tasks.remote.learner.vecenv import env_creator, make_vecenv
 
 VECENV_TYPE = "REMOTE"
 

@@ -18,8 +18,6 @@ from typing import Any, TypeVar, cast
 
 from gymnasium import spaces
 
-from tasks import rtgym_interface
-from tasks.clock import VirtualClock, WallClock
 from tasks.config import (
     AnyTaskConfig,
     ClockKind,
@@ -31,9 +29,11 @@ from tasks.config import (
     config_from_dict,
     config_to_dict,
 )
-from tasks.observation import ObservationSpec
-from tasks.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
-from tasks.views import OBSERVATIONS, TaskView, view
+from tasks.envs import rtgym_interface
+from tasks.envs.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
+from tasks.envs.views import OBSERVATIONS, TaskView, view
+from tasks.experience.observation import ObservationSpec
+from tasks.game.clock import VirtualClock, WallClock
 
 PROBE_TIMEOUT_S = 1.0
 """How long ``game=auto`` waits for plausible telemetry [s]."""
@@ -58,7 +58,7 @@ class TaskEntry:
     defaults: Mapping[str, Any]
     """What differs from the defaults of ``config_type``."""
     batch: str | None = None
-    """``module:Class`` of a ``tasks.batch.BatchSimulator`` of the same task."""
+    """``module:Class`` of a ``tasks.envs.batch.BatchSimulator`` of the same task."""
     traits: tuple[str, ...] | None = None
     """What ``traits`` says, so that it need not import the class; None: the class is asked."""
 
@@ -104,7 +104,8 @@ def register(
         config_type: Its configuration: ``TaskConfig`` (TrackMania's), a subclass, or one of your own, derived from
             ``RealTimeTaskConfig`` or, for a ``TaskEnv``, from ``AnyTaskConfig``.
         defaults: What differs from the defaults of ``config_type``, as plain data.
-        batch: ``module:Class`` of a ``tasks.batch.BatchSimulator`` that steps many at once in the learner's process,
+        batch: ``module:Class`` of a ``tasks.envs.batch.BatchSimulator`` that steps many at once in the learner's
+        process,
             for algorithms in lock step (PPO); None: environments in worker processes.
     """
     for what, place in (("interface", interface), ("batch", batch)):
@@ -210,8 +211,8 @@ _TASKS: dict[str, TaskEntry] = {
     "TM20LidarProgress": TaskEntry(
         "tasks.trackmania.lidar_progress:LidarProgressInterface", TaskConfig, _LIDAR_WINDOW, traits=("driving",)
     ),
-    "RCDrone": TaskEntry("tasks.rc_drone:RCDroneInterface", RCDroneConfig, {}, traits=()),
-    "Gym": TaskEntry("tasks.gym_task:GymTaskEnv", GymConfig, {}, traits=()),
+    "RCDrone": TaskEntry("tasks.envs.rc_drone:RCDroneInterface", RCDroneConfig, {}, traits=()),
+    "Gym": TaskEntry("tasks.envs.gym_task:GymTaskEnv", GymConfig, {}, traits=()),
 }
 
 
@@ -278,9 +279,9 @@ def _choose_game(config: TaskConfig, timeout_s: float) -> tuple[GameKind, str]:
     """The game for ``game=auto``, and why."""
     if config.clock is ClockKind.virtual:
         return GameKind.sim, "task.clock=virtual: the live game runs in real time"
-    from tasks.game_io.errors import GameError
-    from tasks.game_io.openplanet import telemetry_arrives
-    from tasks.game_io.window import open_window
+    from tasks.game.errors import GameError
+    from tasks.live.telemetry.openplanet import telemetry_arrives
+    from tasks.live.window.window import open_window
 
     live = config.live
     place = f"127.0.0.1:{live.port}"

@@ -24,7 +24,7 @@ def pytest_configure() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One line for all tests that lack a system package, with the command that installs it."""
-    from tests.tasks.game_io.displays import APT_COMMAND
+    from tests.tasks.live.displays import APT_COMMAND
 
     count = sum(APT_COMMAND in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
     if count:

@@ -13,33 +13,28 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RL_GAMES_FILES = {
     "train.py",
-    "tasks/batch_vecenv.py",
+    "tasks/remote/learner/batch_vecenv.py",
     "tasks/registration.py",
-    "tasks/remote/vecenv.py",
-    "algos/registration.py",
-    "algos/agent.py",
-    "algos/family.py",
-    "algos/players.py",
-    "algos/ppo.py",
+    "tasks/remote/learner/vecenv.py",
+    "algos/faces/registration.py",
+    "algos/faces/agent.py",
+    "algos/faces/family.py",
+    "algos/faces/players.py",
+    "algos/faces/ppo.py",
 }
 ALGOS_MAY_IMPORT = {
-    "tasks.atomic_file",
-    "tasks.observation",
-    "tasks.samples",
-    "tasks.command_line",
+    "tasks.process",
+    "tasks.words",
+    "tasks.experience.observation",
+    "tasks.experience.samples",
     "tasks.config",
-    "tasks.course",
-    "tasks.evaluation",
-    "tasks.habits",
-    "tasks.key_roles",
-    "tasks.path_words",
+    "tasks.trackmania.course",
+    "tasks.acting.evaluation",
     "tasks.pictures",
     "tasks.remote.config",
     "tasks.roles.config",
-    "tasks.step_watch",
-    "tasks.stop_signals",
 }
-SYNCHRONOUS_FILES = {"algos/agent.py", "algos/players.py"}
+SYNCHRONOUS_FILES = {"algos/faces/agent.py", "algos/faces/players.py"}
 """They act in the learner's own process, so they build what a worker process builds."""
 OPERATING_SYSTEM = {"mss", "vgamepad", "libevdev", "Xlib", "win32api", "win32gui", "ctypes"}
 
@@ -96,7 +91,7 @@ def test_algos_know_of_tasks_only_the_data_that_is_passed(path: Path) -> None:
     if name_of(path).startswith("algos/"):
         in_process = name_of(path) in SYNCHRONOUS_FILES
         imported = [name for name in imports_of(path) if is_under(name, "tasks")]
-        may_import = ALGOS_MAY_IMPORT | ({"tasks.make", "tasks.remote.rollout"} if in_process else set())
+        may_import = ALGOS_MAY_IMPORT | ({"tasks.make", "tasks.acting.rollout"} if in_process else set())
         wrong = [name for name in imported if not any(is_under(name, allowed) for allowed in may_import)]
         assert not wrong
 
@@ -109,7 +104,7 @@ def test_rl_games_stays_at_the_rim(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sources(), ids=name_of)
 def test_the_operating_system_is_touched_only_by_the_live_game(path: Path) -> None:
-    if not name_of(path).startswith("tasks/game_io/"):
+    if not name_of(path).startswith(("tasks/live/", "tasks/stand_in/")):
         assert not [name for name in imports_of(path) if name.split(".")[0] in OPERATING_SYSTEM]
 
 

@@ -14,10 +14,10 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from algos.config import EncoderKind, WarmUp
-from algos.hydra_entry import options
-from algos.schema import RunConfig, register_schemas, typed
-from algos.train_entries import entry_name
-from algos.train_schema import TRAIN_SCHEMAS
+from algos.config.hydra_entry import options
+from algos.config.schema import RunConfig, register_schemas, typed
+from algos.config.train_entries import entry_name
+from algos.config.train_schema import TRAIN_SCHEMAS
 from tasks import registry
 from train import register_options
 

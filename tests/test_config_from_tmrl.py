@@ -12,9 +12,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from algos.config import OptimizerKind
-from algos.runner_params import check
-from algos.tmrl_config import DIFFERENCES, KEYS, KINDS, REDQ_KEYS, TASKS, convert, main
-from algos.train_entries import entry_name
+from algos.config.from_tmrl import DIFFERENCES, KEYS, KINDS, REDQ_KEYS, TASKS, convert, main
+from algos.config.train_entries import entry_name
+from algos.faces.runner_params import check
 from tasks import registry
 from tests.test_config_files import composed, run_config
 

@@ -14,10 +14,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from algos.hydra_entry import MAPPINGS, _with_new_entries
-from algos.train_entries import entry_name
-from algos.train_schema import TRAIN_SCHEMAS
-from tasks.command_line import Role, parse
+from algos.config.hydra_entry import MAPPINGS, _with_new_entries
+from algos.config.train_entries import entry_name
+from algos.config.train_schema import TRAIN_SCHEMAS
+from tasks.words.command_line import Role, parse
 from tests.test_config_files import composed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +79,7 @@ def test_every_command_can_be_given(command: str) -> None:
     if any(word.startswith("plugins=") for word in line.words):
         return  # tests/test_user_code.py gives them with their files
     if "--config-dir" in words:
-        return  # tests/algos/test_stock_params.py gives those of rl_games with their folder
+        return  # tests/algos/config/test_stock_params.py gives those of rl_games with their folder
     composed(*[_with_new_entries(word) for word in line.words if "=" in word and not word.startswith("-")])
 
 

@@ -23,9 +23,9 @@ import pytest
 import tasks
 import train
 from tasks import registry
-from tasks.clock import VirtualClock, WallClock
 from tasks.config import RtgymConfig
-from tasks.realtime import RealTimeEnv, VirtualTimeEnv
+from tasks.envs.realtime import RealTimeEnv, VirtualTimeEnv
+from tasks.game.clock import VirtualClock, WallClock
 from tests.test_config_files import CFG
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,7 +144,7 @@ def test_the_formula_for_the_action_buffer_counts_what_is_still_unseen(
 def test_the_drone_can_be_chosen_for_training(drone: Any) -> None:
     from hydra import compose, initialize_config_dir
 
-    from algos.schema import register_schemas
+    from algos.config.schema import register_schemas
 
     register_schemas()
     train.register_options([CFG, EXAMPLES / "cfg"])

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from tasks import registry
-from tasks.remote import link
-from tasks.remote.credentials import load_client, load_server, make_credentials
-from tasks.remote.gateway import Gateway
-from tasks.remote.link_group import LinkGroup
-from tasks.remote.listener import FarListener
-from tasks.remote.networking import LearnerLink, WorkerLink
-from tasks.remote.rollout import Rollout
-from tasks.remote.uplink import Uplink
-from tasks.samples import Segment
+from tasks.acting.rollout import Rollout
+from tasks.experience.networking import LearnerLink, WorkerLink
+from tasks.experience.samples import Segment
+from tasks.remote.access.credentials import load_client, load_server, make_credentials
+from tasks.remote.access.listener import FarListener
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.learner.link_group import LinkGroup
+from tasks.remote.wire import link
+from tasks.remote.worker.uplink import Uplink
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 from tests.test_examples import EXAMPLES, run_example
 

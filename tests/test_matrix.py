@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import train
-from algos.checkpoint import load_checkpoint
 from algos.config.off_policy import OffPolicyConfig
-from algos.train_entries import entry_name
-from algos.train_schema import TRAIN_SCHEMAS, section_types
+from algos.config.train_entries import entry_name
+from algos.config.train_schema import TRAIN_SCHEMAS, section_types
+from algos.run.checkpoint import load_checkpoint
 from tasks import registry
 from tasks.config import TaskConfig
 from tests.test_config_files import TASKS

@@ -9,8 +9,10 @@ from enum import Enum
 
 import pytest
 
-from tasks.remote import calls, listener, uplink
+from tasks.remote.access import listener
 from tasks.remote.config import FarWorkerConfig, RemoteConfig
+from tasks.remote.station import calls
+from tasks.remote.worker import uplink
 from tests.test_docs import ROOT, said_by_the_program, text_of
 
 PAGE = ROOT / "docs" / "remote.md"

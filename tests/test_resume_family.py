@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import train
-from algos.checkpoint import load_checkpoint
-from algos.train_entries import entry_name
-from algos.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig
+from algos.config.train_entries import entry_name
+from algos.config.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig
+from algos.run.checkpoint import load_checkpoint
 
 KINDS = [kind for kind, schema in TRAIN_SCHEMAS.items() if issubclass(schema, OffPolicyTrainConfig)]
 SMALL = [

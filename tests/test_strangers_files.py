@@ -16,14 +16,14 @@ import torch
 from omegaconf import OmegaConf
 
 import train
-from algos.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from algos.config_errors import UsageError
-from algos.policy import build_policy
-from algos.ppo import ppo_policy
-from algos.stored_config import with_stored_choices
-from algos.typed_only import SECTIONS
-from tasks.command_line import Role
+from algos.acting.policy import build_policy
+from algos.config.errors import UsageError
+from algos.config.typed_only import SECTIONS
+from algos.faces.ppo import ppo_policy
+from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from algos.run.stored_config import with_stored_choices
 from tasks.registry import observation_spec
+from tasks.words.command_line import Role
 from tests.test_train_checkpoint import refused
 
 pytestmark = pytest.mark.timeout(300)
@@ -110,7 +110,7 @@ def test_no_text_of_a_checkpoint_runs_code_when_it_is_played(
     content["config"] |= {"observers": ["LapFile"], "plugins": ["stranger.py"]}
     content["software"] = {"python": "3.11"}
     results: list[Any] = []
-    monkeypatch.setattr("algos.players.write_results", lambda file, result: results.append(result["episodes"]))
+    monkeypatch.setattr("algos.faces.players.write_results", lambda file, result: results.append(result["episodes"]))
 
     def play(composed: Any, words: list[str], changed: dict[str, Any]) -> Any:
         torch.save(changed, path)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import train
-from algos.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from algos.registration import register
-from algos.runner_params import worker_policy
-from algos.stored_config import refuse_shape_changes
-from tasks.command_line import Role
-from tasks.observation import ObservationSpec
+from algos.faces.registration import register
+from algos.faces.runner_params import worker_policy
+from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from algos.run.stored_config import refuse_shape_changes
+from tasks.experience.observation import ObservationSpec
 from tasks.registration import register_tasks
 from tasks.trackmania.road_state import ROAD_FIELDS
+from tasks.words.command_line import Role
 
 pytestmark = pytest.mark.timeout(120)
 LIDAR = ["task=TM20Lidar", "train=TM20LidarSAC", "task.game=sim", "task.track=short", "seed=0"]
@@ -122,8 +122,8 @@ def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, 
 
 
 def test_ppo_does_not_see_them(start: Start) -> None:
-    from algos.agent import observation_spec
-    from tasks.remote.vecenv import make_vecenv
+    from algos.faces.agent import observation_spec
+    from tasks.remote.learner.vecenv import make_vecenv
 
     params = start("task=TM20Lidar", "train=TM20LidarPPO", "task.game=sim", "task.track=short", "task.privileged=true")
     config = params["config"]
@@ -169,7 +169,7 @@ def test_a_file_that_is_older_than_the_keys_had_neither(is_playing: bool) -> Non
 
 
 def test_what_makes_the_policy_of_a_worker_is_the_same_with_them() -> None:
-    from algos.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig
+    from algos.config.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig
     from tasks import registry
 
     specs = [registry.observation_spec("TM20Full", registry.default_config("TM20Full"))]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import train
-from algos.checkpoint import Checkpoint, save_checkpoint
-from algos.players import play_directory
-from algos.stored_config import merge_stored, refuse_shape_changes
-from tasks.command_line import Role
+from algos.faces.players import play_directory
+from algos.run.checkpoint import Checkpoint, save_checkpoint
+from algos.run.stored_config import merge_stored, refuse_shape_changes
+from tasks.words.command_line import Role
 
 Start = Callable[..., dict[str, Any]]
 

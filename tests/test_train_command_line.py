@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.command_line import CommandLineError, Role, parse
+from tasks.words.command_line import CommandLineError, Role, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -16,8 +16,8 @@ PLUGIN = """
 import torch
 
 from algos.networks import add_encoder
-from algos.observers import add_observer
-from algos.registration import add_algorithm
+from algos.run.observers import add_observer
+from algos.faces.registration import add_algorithm
 from tasks import registry
 from tasks.trackmania.lidar import LidarInterface
 
@@ -46,7 +46,7 @@ class Watcher:
 
 registry.register("{task}", "{module}:WideInterface", defaults={{"window_width": 958, "window_height": 488}})
 add_observer("{task}Watcher", "{module}:Watcher")
-add_algorithm("{task}_sac", "{module}:Agent", "algos.players:RemoteSACPlayer")
+add_algorithm("{task}_sac", "{module}:Agent", "algos.faces.players:RemoteSACPlayer")
 add_encoder("{task}_encoder", Encoder, reads_images=False)
 """
 

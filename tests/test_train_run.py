@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import train
-from algos.checkpoint import CheckpointError
-from algos.run_folder import remove_unused
+from algos.run.checkpoint import CheckpointError
+from algos.run.folder import remove_unused
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_does_not_fit_once_it_is_opened_is_refused(
 
 def interrupt_when_built(monkeypatch: pytest.MonkeyPatch, saved: str | None = None) -> None:
     """Ctrl-C when the run folder has its parts, and perhaps a checkpoint."""
-    from algos.agent import run_files
+    from algos.faces.agent import run_files
 
     class Interrupted:
         def __init__(self, base_name: str, params: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def interrupt_when_built(monkeypatch: pytest.MonkeyPatch, saved: str | None = No
                 (files.nn / saved).write_text("")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("algos.agent.RemoteSACAgent", Interrupted)
+    monkeypatch.setattr("algos.faces.agent.RemoteSACAgent", Interrupted)
 
 
 def test_an_interrupt_at_the_start_leaves_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_only_a_folder_of_this_command_is_removed(tmp_path: Path) -> None:
 PLUGIN = """
 from pathlib import Path
 
-from algos.observers import add_observer
+from algos.run.observers import add_observer
 from tasks import registry
 from tasks.trackmania.lidar import LidarInterface
 

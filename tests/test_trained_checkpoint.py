@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import tasks
-from algos.checkpoint import load_checkpoint
-from algos.policy import make_acting_policy
-from tasks.evaluation import evaluate
-from tasks.observation import ObservationSpec
+from algos.acting.policy import make_acting_policy
+from algos.run.checkpoint import load_checkpoint
+from tasks.acting.evaluation import evaluate
+from tasks.experience.observation import ObservationSpec
 from tasks.sim.scripted_driver import scripted_lap_time_s
 from tasks.sim.track import load_track
 

@@ -17,15 +17,18 @@ import pytest
 import torch
 
 import train
-from algos import observers, registration, replay_transforms
-from algos.checkpoint import load_checkpoint
+from algos.acting.policy import build_policy
+from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, RSACConfig, SACConfig
-from algos.policy import build_policy
-from algos.sac import SAC
-from algos.train_schema import TRAIN_SCHEMAS
-from tasks import batch_vecenv, registry
-from tasks.observation import Field, ObservationSpec
-from tests.algos.sac_batches import LIDAR, random_batch
+from algos.config.train_schema import TRAIN_SCHEMAS
+from algos.faces import registration
+from algos.replay import transforms as replay_transforms
+from algos.run import observers
+from algos.run.checkpoint import load_checkpoint
+from tasks import registry
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.remote.learner import batch_vecenv
+from tests.algos.algorithms.sac_batches import LIDAR, random_batch
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "docs" / "examples"

@@ -1,6 +1,7 @@
 """Which keys of the network go with which algorithm, and with each other: one rule, one reason.
 
-Called by ``algos.sac.SAC`` and, before anything is started, by ``algos.runner_params``. What is not refused here
+Called by ``algos.algorithms.sac.SAC`` and, before anything is started, by ``algos.faces.runner_params``. What is not
+refused here
 combines: LayerNorm, dropout and SimBa with every algorithm but CrossQ, and everything else with all of them.
 """
 

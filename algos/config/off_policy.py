@@ -9,9 +9,9 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from algos.config.checks import require
-from tasks.command_line import Role
 from tasks.config import config_from_dict
-from tasks.key_roles import acts_in
+from tasks.words.command_line import Role
+from tasks.words.key_roles import acts_in
 
 
 class OptimizerKind(Enum):
@@ -118,7 +118,7 @@ class OffPolicyConfig:
     save_replay: bool = True
     """Whether the replay memory is stored beside the checkpoints."""
     replay_transforms: list[str] = field(default_factory=list)
-    """What plugins registered by ``algos.replay_transforms.add_replay_transform``; each changes the sampled batches, in
+    """What plugins registered by ``algos.replay.transforms.add_replay_transform``; each changes the sampled batches, in
     this order."""
     debug: DebugConfig = field(default_factory=DebugConfig)
     """Checks that cost time."""

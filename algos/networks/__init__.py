@@ -1,7 +1,7 @@
 """Networks: inputs by name, encoders, the squashed-Gaussian actor and the stacked ensemble of critics.
 
-Called by ``algos.sac`` (and what derives from it) for training and by ``algos.policy`` for acting. Pure functions of
-their inputs: no optimiser, no random draw after construction except where a generator is given.
+Called by ``algos.algorithms.sac`` (and what derives from it) for training and by ``algos.acting.policy`` for acting.
+Pure functions of their inputs: no optimiser, no random draw after construction except where a generator is given.
 """
 
 from algos.networks.actor import LOG_STD_MAX, LOG_STD_MIN, ActingNetwork, ActorNetwork, ResidualActor, copy_weights

@@ -14,7 +14,7 @@ from algos.networks.batch_renorm import BatchRenorm
 from algos.networks.encoders import build_encoder
 from algos.networks.inputs import InputLayer
 from algos.networks.residual import ResidualBody, orthogonal, plain_linear
-from tasks.observation import ObservationSpec
+from tasks.experience.observation import ObservationSpec
 
 LOG_STD_MIN = -20.0
 LOG_STD_MAX = 2.0

@@ -13,7 +13,7 @@ from algos.networks.actor import ActingNetwork
 from algos.networks.encoders import build_encoder
 from algos.networks.ensemble import build_ensemble
 from algos.networks.inputs import Inputs, PrivilegedLayer
-from tasks.observation import ObservationSpec
+from tasks.experience.observation import ObservationSpec
 
 
 class Networks(NamedTuple):

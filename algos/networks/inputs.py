@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from algos.config import ENCODERS, EncoderKind, NetworkConfig, Normalization
 from algos.networks.images import to_blocks
-from tasks.observation import Field, ObservationSpec
+from tasks.experience.observation import Field, ObservationSpec
 
 RUNNING_CLIP = 10.0
 """Running normalisation clips to this many standard deviations."""

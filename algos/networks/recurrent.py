@@ -1,7 +1,7 @@
 """Memory: a GRU behind an encoder, over the rows of a sequence when learning and over one row when acting.
 
-Built by ``build_encoder`` for a ``RecurrentNetworkConfig``. Nothing outside of ``algos.rsac`` and
-``algos.recurrent_policy`` knows that features remember: actor and critics see them as any others.
+Built by ``build_encoder`` for a ``RecurrentNetworkConfig``. Nothing outside of ``algos.algorithms.rsac`` and
+``algos.acting.recurrent_policy`` knows that features remember: actor and critics see them as any others.
 """
 
 from __future__ import annotations

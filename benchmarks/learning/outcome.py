@@ -38,7 +38,7 @@ def read(training: Training, study: Study, folder: Path) -> Outcome:
     """Reads a run folder; drives the ten episodes when nobody has."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from algos.checkpoint import load_checkpoint
+    from algos.run.checkpoint import load_checkpoint
 
     events = EventAccumulator(str(folder / "summaries"), size_guidance={"scalars": 0})
     events.Reload()

@@ -89,7 +89,7 @@ def play(folder: Path, words: Sequence[str] = ()) -> None:
 
 
 def _is_finished(folder: Path) -> bool:
-    from algos.checkpoint import load_checkpoint
+    from algos.run.checkpoint import load_checkpoint
 
     path = folder / "nn" / "last.pth"
     if not path.is_file():

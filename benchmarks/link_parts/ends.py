@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks.link_parts.traffic import FINGERPRINT, SPEC, bytes_per_row, segment_of, size_of, weights_of
-from tasks.remote import link
-from tasks.remote.certificates import make_authority, make_server_certificate
-from tasks.remote.credentials import load_client, load_server, make_credentials
-from tasks.remote.gateway import Gateway
-from tasks.remote.listener import FarListener
-from tasks.remote.uplink import Uplink
-from tasks.samples import Segment
+from tasks.experience.samples import Segment
+from tasks.remote.access.certificates import make_authority, make_server_certificate
+from tasks.remote.access.credentials import load_client, load_server, make_credentials
+from tasks.remote.access.listener import FarListener
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.wire import link
+from tasks.remote.worker.uplink import Uplink
 
 SEGMENT_BYTES = 3_300_000
 WEIGHTS_BYTES = 10_000_000

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.link_parts import pairs
 from benchmarks.link_parts.ends import Setting, open_gateway, open_uplink
 from benchmarks.link_parts.traffic import weights_of
-from tasks.remote import link
+from tasks.remote.wire import link
 
 PAUSE_S = 0.1
 WARM_UP = 5

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from algos.replay_memory import ReplayMemory
-from algos.replay_storage import ReplayStorage
+from algos.replay.memory import ReplayMemory
+from algos.replay.storage import ReplayStorage
 from benchmarks.link_parts import pairs
 from benchmarks.link_parts.ends import Setting, open_gateway, open_uplink
 from benchmarks.link_parts.traffic import SPEC, bytes_per_row, segment_of, weights_of
-from tasks.samples import Segment
+from tasks.experience.samples import Segment
 
 STEPS_PER_S = 20.0
 ROWS = 32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.observation import Field, ObservationSpec
-from tasks.samples import Segment
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.samples import Segment
 
 FINGERPRINT = "benchmark"
 SPEC = ObservationSpec(

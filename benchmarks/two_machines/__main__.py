@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from algos.run_folder import new_run_folder
+from algos.run.folder import new_run_folder
 from benchmarks.two_machines.network import ROOT
 from benchmarks.two_machines.program import ProgramError
 from benchmarks.two_machines.training import Outcome, Setting, Way, train

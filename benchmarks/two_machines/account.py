@@ -9,10 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algos.replay_storage import ReplayStorage
-from tasks.observation import ObservationSpec
-from tasks.remote.outbox import FILE_NAME
-from tasks.samples import Segment
+from algos.replay.storage import ReplayStorage
+from tasks.experience.observation import ObservationSpec
+from tasks.experience.samples import Segment
+from tasks.remote.station.outbox import FILE_NAME
 
 
 class Account(NamedTuple):

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from algos.checkpoint import load_checkpoint
+from algos.run.checkpoint import load_checkpoint
 from benchmarks.two_machines.account import Account, account
 from benchmarks.two_machines.network import Network
 from benchmarks.two_machines.program import Program, ProgramError
 from tasks import registry
-from tasks.remote.credentials import make_credentials
+from tasks.remote.access.credentials import make_credentials
 
 TASK = "TM20Lidar"
 PORT = 55555

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 from library import SPEC, act, learn
 
-from tasks.evaluation import EvaluationReport
-from tasks.observation import ObservationSpec
-from tasks.remote.gateway_statistics import WorkerStatus
-from tasks.remote.link import decode_segment, encode_segment, encode_weights
-from tasks.samples import Segment
+from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.observation import ObservationSpec
+from tasks.experience.samples import Segment
+from tasks.experience.worker_status import WorkerStatus
+from tasks.remote.wire.link import decode_segment, encode_segment, encode_weights
 
 _POLL_S = 0.01
 

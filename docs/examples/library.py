@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from own_interface import virtual_env
 
+from algos.acting.policy import ActingPolicy
+from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, SACConfig, WarmUp
-from algos.policy import ActingPolicy
-from algos.replay_memory import ReplayMemory
-from algos.sac import SAC
-from tasks.remote.gateway import Gateway
-from tasks.remote.link import Hello, decode_weights
-from tasks.remote.networking import LearnerLink, WorkerLink
-from tasks.remote.rollout import Rollout
-from tasks.remote.uplink import Uplink
-from tasks.views import DictView
+from algos.replay.memory import ReplayMemory
+from tasks.acting.rollout import Rollout
+from tasks.envs.views import DictView
+from tasks.experience.networking import LearnerLink, WorkerLink
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.wire.link import Hello, decode_weights
+from tasks.remote.worker.uplink import Uplink
 
 SPEC = virtual_env().observation_spec
 NETWORK = NetworkConfig(hidden=[64, 64])

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from algos.algorithms.sac import SAC, Metrics
 from algos.config import SACConfig
-from algos.observers import add_observer
-from algos.registration import add_off_policy
-from algos.replay_memory import Batch
-from algos.replay_transforms import add_replay_transform
-from algos.sac import SAC, Metrics
+from algos.faces.registration import add_off_policy
+from algos.replay.memory import Batch
+from algos.replay.transforms import add_replay_transform
+from algos.run.observers import add_observer
 
 STEER = 2
 """Place of the steering in an action."""

@@ -16,13 +16,13 @@ import numpy as np
 
 import tasks
 from tasks import registry
-from tasks.clock import Clock, VirtualClock, WallClock
 from tasks.config import RtgymConfig, TaskConfig
-from tasks.interface import TaskInterface
-from tasks.observation import Field, ObservationSpec
-from tasks.rc_drone import DummyRCDrone
-from tasks.realtime import RealTimeEnv, TaskEnv, VirtualTimeEnv, make_wall_env
-from tasks.views import TaskView
+from tasks.envs.interface import TaskInterface
+from tasks.envs.rc_drone import DummyRCDrone
+from tasks.envs.realtime import RealTimeEnv, TaskEnv, VirtualTimeEnv, make_wall_env
+from tasks.envs.views import TaskView
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.game.clock import Clock, VirtualClock, WallClock
 
 Policy = Callable[[tuple[np.ndarray, ...]], np.ndarray]
 MAX_SPEED_MPS = 2.0

@@ -13,12 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from algos.acting.policy import ActingPolicy, make_acting_policy
+from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, SACConfig
+from algos.faces.registration import add_off_policy
 from algos.networks import LOG_STD_MAX, LOG_STD_MIN, ActingNetwork, Networks
-from algos.policy import ActingPolicy, make_acting_policy
-from algos.registration import add_off_policy
-from algos.sac import SAC
-from tasks.observation import ObservationSpec
+from tasks.experience.observation import ObservationSpec
 
 
 @dataclass

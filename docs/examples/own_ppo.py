@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from algos.ppo_config import PPOConfig, PPONetworkConfig
-from algos.registration import add_algorithm, add_network
-from algos.train_schema import make_train_schema
+from algos.config.ppo import PPOConfig, PPONetworkConfig
+from algos.config.train_schema import make_train_schema
+from algos.faces.registration import add_algorithm, add_network
 
 
 @dataclass
@@ -30,7 +30,7 @@ add_algorithm(
     "calming_ppo",
     agent="own_ppo_agent:CalmingPPOAgent",
     player="own_ppo_agent:CalmingPPOPlayer",
-    policy="algos.ppo:make_ppo_policy",
+    policy="algos.faces.ppo:make_ppo_policy",
     schema=make_train_schema("calming_ppo", "CalmingPPO", CalmingPPOConfig, PPONetworkConfig),
 )
 add_network("skip_net", "own_ppo_agent:SkipBuilder")

@@ -9,8 +9,8 @@ import torch
 from rl_games.algos_torch.network_builder import A2CBuilder
 from torch import Tensor, nn
 
-from algos.players import RemotePPOPlayer
-from algos.ppo import RemotePPOAgent
+from algos.faces.players import RemotePPOPlayer
+from algos.faces.ppo import RemotePPOAgent
 
 
 class CalmingPPOAgent(RemotePPOAgent):

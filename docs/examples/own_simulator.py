@@ -15,10 +15,10 @@ from typing import Any, Self
 import numpy as np
 
 from tasks import registry
-from tasks.batch import BatchStep
 from tasks.config import AnyTaskConfig
-from tasks.observation import Field, ObservationSpec
-from tasks.realtime import TaskEnv
+from tasks.envs.batch import BatchStep
+from tasks.envs.realtime import TaskEnv
+from tasks.experience.observation import Field, ObservationSpec
 
 SPEC = ObservationSpec(
     fields=(
@@ -81,7 +81,7 @@ class BoatConfig(AnyTaskConfig):
 
 
 class BoatFleet:
-    """Many boats at once (``tasks.batch.BatchSimulator``). Reward: metres by which the buoy came nearer."""
+    """Many boats at once (``tasks.envs.batch.BatchSimulator``). Reward: metres by which the buoy came nearer."""
 
     observation_spec = SPEC
 

@@ -16,11 +16,11 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from tasks.clock import Clock, WallClock
 from tasks.config import RtgymConfig, TaskConfig
-from tasks.interface import TaskInterface
-from tasks.observation import Field, ObservationSpec
-from tasks.realtime import RealTimeEnv, make_wall_env
+from tasks.envs.interface import TaskInterface
+from tasks.envs.realtime import RealTimeEnv, make_wall_env
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.game.clock import Clock, WallClock
 
 CAPTURE_S = 0.08
 COLUMNS = 128

@@ -16,7 +16,7 @@ from rtgym import DummyRCDrone, RealTimeGymInterface
 
 from tasks import registry
 from tasks.config import RealTimeTaskConfig, RtgymConfig
-from tasks.realtime import make_wall_env
+from tasks.envs.realtime import make_wall_env
 
 TIMING: dict[str, Any] = {
     "start_obs_capture": 0.05,

@@ -1,6 +1,6 @@
 """Configuration of workers elsewhere: the groups ``remote``, ``worker`` and ``ray``, and the key ``launcher``.
 
-Standard library only; ``algos.schema`` puts them into the configuration of a run.
+Standard library only; ``algos.config.schema`` puts them into the configuration of a run.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from tasks.command_line import Role
-from tasks.key_roles import acts_in
+from tasks.words.command_line import Role
+from tasks.words.key_roles import acts_in
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})")
 

@@ -1,6 +1,6 @@
 """Configuration of the roles for people at the game: the groups ``record``, ``drive``, ``check``, ``benchmark``.
 
-Standard library only; ``algos.schema`` puts them into the configuration of a run.
+Standard library only; ``algos.config.schema`` puts them into the configuration of a run.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tasks.command_line import Role
-from tasks.key_roles import acts_in
+from tasks.words.command_line import Role
+from tasks.words.key_roles import acts_in
 
 
 class Driver(Enum):

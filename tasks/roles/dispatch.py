@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from tasks.command_line import Role
 from tasks.config import TaskConfig
 from tasks.remote.config import RemoteConfig
 from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
+from tasks.words.command_line import Role
 
 _DRIVING_ROLES = (Role.record, Role.drive, Role.check)
 
@@ -43,19 +43,19 @@ def run(role: Role, config: RoleConfig, runs: Path) -> int:
     if role in _DRIVING_ROLES and not isinstance(task, TaskConfig):
         raise ValueError(f"--{role.value} is for TrackMania tasks (TM20...), got task {config.task.name!r}")
     if role is Role.record:
-        from tasks.roles import record
+        from tasks.roles.record import record
 
         record.run(task, config.record, config.drive, headless=config.headless, runs=runs)
     elif role is Role.drive:
-        from tasks.roles import drive
+        from tasks.roles.drive import drive
 
         drive.run(task, config.drive, config.record, headless=config.headless, runs=runs)
     elif role is Role.check:
-        from tasks.roles import check
+        from tasks.roles.check import check
 
         check.run(task, config.check, headless=config.headless, runs=runs)
     elif role is Role.server:
-        from tasks.remote import relay
+        from tasks.remote.relay import relay
 
         return relay.run(config.remote, headless=config.headless)
     else:
@@ -76,10 +76,10 @@ def run_without_configuration(role: Role, folder: str | None, hosts: list[str], 
         ValueError: It cannot be done.
     """
     if role is Role.install_plugin:
-        from tasks.game_io.plugin_install import install_plugin
+        from tasks.live.plugin_install import install_plugin
 
         return install_plugin(Path(folder) if folder else None)
-    from tasks.remote.credentials import make_credentials
+    from tasks.remote.access.credentials import make_credentials
 
     if folder is None:
         raise ValueError("--make-credentials needs a folder, such as --make-credentials credentials")

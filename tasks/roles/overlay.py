@@ -1,6 +1,7 @@
 """Pictures of what a network sees, for people: beams over the screenshot, the image history, numbers as text.
 
-``tasks.roles.check`` and ``tasks.roles.drive`` put them together. Arrays in, arrays out: no window, no file.
+``tasks.roles.check.check`` and ``tasks.roles.drive.drive`` put them together. Arrays in, arrays out: no window, no
+file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.trackmania.lidar_sensor import beam_pixels
+from tasks.game.lidar_sensor import beam_pixels
 
 Picture = NDArray[np.uint8]
 """RGB, shape (h, w, 3)."""

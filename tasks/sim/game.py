@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.clock import Clock
 from tasks.config import RandomizationConfig, TaskConfig
-from tasks.game_io.protocols import GameFacts, Telemetry
+from tasks.game.clock import Clock
+from tasks.game.protocols import GameFacts, Telemetry
 from tasks.sim import vehicle
 from tasks.sim.camera import FrontCamera
 from tasks.sim.chase_view import ChaseCar, render_chase
@@ -68,7 +68,7 @@ class EpisodeDraw(NamedTuple):
 
 
 class SimulatedGame:
-    """One car on one track at the time of one clock; implements ``tasks.game_io.protocols.Game``.
+    """One car on one track at the time of one clock; implements ``tasks.game.protocols.Game``.
 
     Telemetry is that of the newest 60 Hz frame boundary. The picture on the screen is one frame older (presentation).
     Controls act from the current 10 ms tick on, later by the episode's input delay. An episode is a pure function of

@@ -1,8 +1,9 @@
 """A driver without learning: the reference that laps are compared with.
 
 Pure pursuit of a minimum-curvature line with a speed profile, through the same 20 Hz interface as a policy: it sees the
-car 40 ms into a step, and what it decides acts from the step after the next one on, as with rtgym. ``tasks.evaluation``
-and the blind-policy tests read ``scripted_lap_time_s``; shipped tracks store the result of ``tune`` in their data file.
+car 40 ms into a step, and what it decides acts from the step after the next one on, as with rtgym.
+``tasks.acting.evaluation`` and the blind-policy tests read ``scripted_lap_time_s``; shipped tracks store the result of
+``tune`` in their data file.
 
     python -m tasks.sim.scripted_driver            tune all shipped tracks again and store the result
     python -m tasks.sim.scripted_driver medium     only this one
@@ -23,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.clock import VirtualClock
 from tasks.config import TaskConfig
+from tasks.game.clock import VirtualClock
 from tasks.sim.game import CarState, SimulatedGame
 from tasks.sim.grids import BORDER_M
 from tasks.sim.stretches import gaps_to_others, round_m

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.point_files import SUFFIXES, is_point_file, read_points
+from tasks.points.files import SUFFIXES, is_point_file, read_points
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
 from tasks.sim.stretches import POINT_SPACING_M, narrows, near_pairs, round_m
@@ -138,7 +138,7 @@ def load_track(name_or_path: str, width_m: float = 25.75) -> Track:
 
     Args:
         name_or_path: short, medium, long, each also with ``_mirrored``; or a file of points x,z or x,y,z [m] in
-            driving order (``tasks.point_files``), whose heights are ignored.
+            driving order (``tasks.points.files``), whose heights are ignored.
         width_m: Drivable width of a track given as a file [m].
 
     Raises:

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from tasks.clock import Clock
 from tasks.config import ControlKind, GameKind, TaskConfig
-from tasks.game_io.errors import GameError, GameSetupError
-from tasks.game_io.protocols import Game, GameFacts, Telemetry
-from tasks.interface import TRUNCATED_KEY, TaskInterface
-from tasks.observation import Field, ObservationSpec
+from tasks.envs.interface import TRUNCATED_KEY, TaskInterface
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.game.clock import Clock
+from tasks.game.errors import GameError, GameSetupError
+from tasks.game.protocols import Game, GameFacts, Telemetry
 from tasks.trackmania.lost_game import GameWait
 from tasks.trackmania.reference_path import load_reference_path, path_length_m, path_of_task, resample
 from tasks.trackmania.reward import ProgressReward
@@ -97,7 +97,7 @@ class DrivingInterface(TaskInterface):
         """Builds the task over the embedded simulator or the live game, as ``task.game`` says; opens no game yet."""
         cls.spec_for(config)
         if config.game is GameKind.live:
-            from tasks.game_io.live_game import make_live_game
+            from tasks.live.live_game import make_live_game
 
             path = path_of_task(config)
             return cls(make_live_game(config, clock, path[0]), path, config, clock)
@@ -229,7 +229,7 @@ class DrivingInterface(TaskInterface):
             return None
 
     def episode_statistics(self) -> dict[str, float]:
-        """What the episode came to; see ``tasks.samples.EPISODE_STATISTICS``."""
+        """What the episode came to; see ``tasks.experience.samples.EPISODE_STATISTICS``."""
         facts, steps = self._facts, max(self._steps, 1)
         return {
             "return": self._return,

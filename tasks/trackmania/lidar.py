@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tasks.clock import Clock
 from tasks.config import TaskConfig
-from tasks.game_io.protocols import Game, Telemetry
-from tasks.observation import Field
+from tasks.experience.observation import Field
+from tasks.game.clock import Clock
+from tasks.game.lidar_sensor import NUM_BEAMS
+from tasks.game.protocols import Game, Telemetry
 from tasks.trackmania.driving import SPEED, DrivingInterface, observed_speed
 from tasks.trackmania.frame_history import FrameHistory
-from tasks.trackmania.lidar_sensor import NUM_BEAMS
 
 WINDOW = (958, 488)
 """Size of the window for which the LIDAR is defined [px]."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.config import TaskConfig
-from tasks.game_io.protocols import Telemetry
-from tasks.observation import Field
+from tasks.experience.observation import Field
+from tasks.game.protocols import Telemetry
 from tasks.trackmania.driving import SPEED
 from tasks.trackmania.lidar import LidarInterface, lidar_field
 

@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from tasks.game_io.errors import GameError
-from tasks.interface import Interrupted
+from tasks.envs.interface import Interrupted
+from tasks.game.errors import GameError
 
 RETRY_S = 0.5
 """Between two attempts to drive [s]."""

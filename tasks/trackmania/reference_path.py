@@ -1,6 +1,6 @@
 """The path along which progress is rewarded: points 0.1 m apart, from a track or from a recorded file.
 
-Files are read by ``tasks.point_files``; here is what a path must be.
+Files are read by ``tasks.points.files``; here is what a path must be.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.config import TaskConfig
-from tasks.point_files import is_point_file, read_points
+from tasks.points.files import is_point_file, read_points
 
 POINT_SPACING_M = 0.1
 """Distance between neighbouring points [m]: one point is 0.01 of reward."""
@@ -22,7 +22,7 @@ def load_reference_path(path: str | Path) -> np.ndarray:
     """Reads a reference path.
 
     Args:
-        path: A file of points x,y,z [m] at any spacing (``tasks.point_files``), such as TMRL's reward.pkl.
+        path: A file of points x,y,z [m] at any spacing (``tasks.points.files``), such as TMRL's reward.pkl.
 
     Returns:
         Points [m] every 0.1 m, float64, shape (N, 3).

@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
-from tasks.game_io.protocols import Telemetry
-from tasks.observation import Field
+from tasks.experience.observation import Field
+from tasks.game.protocols import Telemetry
 from tasks.trackmania.reference_path import POINT_SPACING_M
 
 NUM_PIECES = 20

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, OffPolicyConfig
-from algos.replay_memory import Batch
-from algos.sac import SAC
-from algos.sequence_memory import SequenceBatch
-from tasks.observation import ObservationSpec
-from tests.algos.sac_batches import LIDAR, random_batch, random_observation
-from tests.algos.sac_by_hand import Layers
+from algos.replay.memory import Batch
+from algos.replay.sequences import SequenceBatch
+from tasks.experience.observation import ObservationSpec
+from tests.algos.algorithms.sac_batches import LIDAR, random_batch, random_observation
+from tests.algos.algorithms.sac_by_hand import Layers
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,9 @@ import gymnasium
 import numpy as np
 import torch
 
-from tasks.evaluation import EpisodeResult, EvaluationReport
-from tasks.observation import Field, ObservationSpec
-from tasks.samples import Segment
+from tasks.acting.evaluation import EpisodeResult, EvaluationReport
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.samples import Segment
 from tests.tasks.remote.fakes import OneGame
 
 SPEC = ObservationSpec(

@@ -45,7 +45,7 @@ def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, 
             "env_name": TASK,
             "env_config": {
                 "task": {"name": TASK, "track": "short", "game": "sim"},
-                "policy": {"function": "algos.policy:make_acting_policy", "kwargs": kwargs},
+                "policy": {"function": "algos.acting.policy:make_acting_policy", "kwargs": kwargs},
                 "env": {"function": "tests.algos.fakes:make_toy_env", "kwargs": {}},
                 "seed": 0,
                 **env_keys,
@@ -67,7 +67,7 @@ def make_runner(params: dict[str, Any], observer: Any = None) -> Any:
     """A Runner that knows the toy task and our algorithms."""
     from rl_games.torch_runner import Runner
 
-    from algos.registration import register
+    from algos.faces.registration import register
     from tasks.registration import register_tasks
 
     register_tasks([TASK])

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 
 from algos.config import DebugConfig, OffPolicyConfig
-from algos.learner import episode_metrics
-from tasks.remote.credentials import load_client, make_credentials
-from tasks.remote.gateway import Gateway
-from tasks.remote.link_group import LinkGroup
-from tasks.remote.relay_link import RelayLink
-from tasks.samples import TIMING_STATISTICS
-from tests.algos import test_ppo
+from algos.learning.learner import episode_metrics
+from tasks.experience.samples import TIMING_STATISTICS
+from tasks.remote.access.credentials import load_client, make_credentials
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.learner.link_group import LinkGroup
+from tasks.remote.learner.relay_link import RelayLink
+from tests.algos.algorithms.sac_batches import LIDAR, random_batch
+from tests.algos.algorithms.test_family_invariants import AGENTS, make
+from tests.algos.faces import test_ppo
+from tests.algos.faces.test_agent import read_scalars
 from tests.algos.fakes import SPEC, make_report
 from tests.algos.runs import make_params, make_runner
-from tests.algos.sac_batches import LIDAR, random_batch
-from tests.algos.test_agent import read_scalars
-from tests.algos.test_family_invariants import AGENTS, make
 
 pytestmark = [
     pytest.mark.timeout(120),

@@ -7,8 +7,8 @@ from typing import NamedTuple, Self
 
 import grpc
 
-from tasks.remote import link
-from tasks.remote.credentials import load_client
+from tasks.remote.access.credentials import load_client
+from tasks.remote.wire import link
 from tests.faults.messages import hello
 
 CALL_TIMEOUT_S = 60.0

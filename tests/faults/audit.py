@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from algos.replay_storage import ReplayStorage
-from tasks.samples import Segment
+from algos.replay.storage import ReplayStorage
+from tasks.experience.samples import Segment
 from tests.faults.learner_process import CAPACITY
 from tests.faults.numbered_env import make_spec, numbers_of, picture_of, reward_of
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from tasks.remote.credentials import make_credentials
+from tasks.remote.access.credentials import make_credentials
 from tests.faults import namespaces, table
 from tests.faults.audit import Account
 from tests.faults.rig import Rig

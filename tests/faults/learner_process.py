@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from algos.learner import Learner, LearnerSchedule
-from algos.lenient_storage import LenientStorage
-from algos.pace import Pace
-from algos.replay_memory import ReplayMemory
-from algos.sources import RemoteSource
-from tasks.evaluation import EvaluationReport
+from algos.learning.learner import Learner, LearnerSchedule
+from algos.learning.pace import Pace
+from algos.learning.sources import RemoteSource
+from algos.replay.lenient_storage import LenientStorage
+from algos.replay.memory import ReplayMemory
+from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.samples import Segment
+from tasks.remote.access.invitation import read_entrance
 from tasks.remote.config import RemoteConfig
-from tasks.remote.gateway import Gateway
-from tasks.remote.invitation import read_entrance
-from tasks.remote.link_group import LearnerLink
-from tasks.samples import Segment
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.learner.link_group import LearnerLink
 from tests.faults.numbered_env import fingerprint, make_spec
 from tests.faults.status_file import write_status
 
@@ -162,7 +162,7 @@ def _open_link(config: LearnerConfig, received: Mapping[str, int]) -> Any:
     spec, agreed = make_spec(config.picture_bytes), fingerprint(config.picture_bytes)
     if config.relay is None:
         return Gateway(spec, agreed, far=read_entrance(remote).listener, received=received)
-    from tasks.remote.relay_link import open_relay_link
+    from tasks.remote.learner.relay_link import open_relay_link
 
     return open_relay_link(remote, spec, agreed, received)
 

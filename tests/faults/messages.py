@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tasks.remote import link
-from tasks.samples import Segment
+from tasks.experience.samples import Segment
+from tasks.remote.wire import link
 from tests.faults.numbered_env import ACTION_SIZE, fingerprint, number_bytes, picture_of, reward_of
 
 _LENGTH = struct.Struct("<Q")

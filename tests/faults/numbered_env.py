@@ -16,10 +16,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tasks.observation import Field, ObservationSpec
-from tasks.remote.agreement import agreement
-from tasks.remote.env_source import EnvSource
-from tasks.samples import EPISODE_STATISTICS
+from tasks.acting.env_source import EnvSource
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.samples import EPISODE_STATISTICS
+from tasks.remote.access.agreement import agreement
 
 ACTION_SIZE = 2
 FUNCTION = "tests.faults.numbered_env:make_env"

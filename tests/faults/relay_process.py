@@ -8,8 +8,8 @@ import logging
 import sys
 from dataclasses import dataclass
 
-from tasks.remote import relay
 from tasks.remote.config import RemoteConfig
+from tasks.remote.relay import relay
 
 
 @dataclass(frozen=True)

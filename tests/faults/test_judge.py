@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algos.replay_storage import ReplayStorage
-from tasks.samples import Segment
+from algos.replay.storage import ReplayStorage
+from tasks.experience.samples import Segment
 from tests.faults import messages, table
 from tests.faults.audit import Account, StoredRows, account_of
 from tests.faults.learner_process import CAPACITY

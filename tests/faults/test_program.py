@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from algos.checkpoint import load_checkpoint
-from algos.replay_storage import ReplayStorage
+from algos.replay.storage import ReplayStorage
+from algos.run.checkpoint import load_checkpoint
 from tasks import registry
 from tests.faults.audit import SegmentNumbers, account_of
 from tests.faults.conftest import AddRow

@@ -11,9 +11,9 @@ import logging
 import sys
 from dataclasses import dataclass
 
-from tasks.remote import far_worker
+from tasks.acting.env_source import EnvSource
 from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
-from tasks.remote.env_source import EnvSource
+from tasks.remote.worker import far_worker
 from tests.faults.numbered_env import FUNCTION, POLICY
 
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from tasks.clock import Clock
 from tasks.config import ControlKind, GameKind, RandomizationConfig, RewardConfig, RtgymConfig, TaskConfig
-from tasks.game_io.protocols import GameFacts, Telemetry
+from tasks.game.clock import Clock
+from tasks.game.protocols import GameFacts, Telemetry
 
 TICK_S = 0.01
 LENGTH_M = 200.0

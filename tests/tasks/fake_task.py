@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Self
 
-from tasks.clock import Clock
 from tasks.config import TaskConfig
+from tasks.game.clock import Clock
 from tasks.trackmania.full import FullInterface
 from tasks.trackmania.lidar import LidarInterface
 from tests.tasks.fake_game import FakeGame, straight_path

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tasks.clock import Clock
 from tasks.config import RtgymConfig
-from tasks.interface import TaskInterface
-from tasks.observation import Field, ObservationSpec
+from tasks.envs.interface import TaskInterface
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.game.clock import Clock
 
 
 class Recorder(TaskInterface):

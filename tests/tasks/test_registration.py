@@ -12,10 +12,10 @@ import pytest
 from rl_games.common import env_configurations, vecenv
 from rl_games.torch_runner import Runner
 
-from algos.ppo_config import PPOConfig, PPONetworkConfig, ppo_params
+from algos.config.ppo import PPOConfig, PPONetworkConfig, ppo_params
 from tasks import registry
 from tasks.registration import register_tasks
-from tasks.remote.vecenv import RemoteVecEnv
+from tasks.remote.learner.vecenv import RemoteVecEnv
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -96,7 +96,8 @@ def stock_params(use_vecenv: bool) -> dict[str, Any]:
 def test_workers_and_rollouts_import_neither_torch_nor_rl_games() -> None:
     code = (
         "import sys\n"
-        "import tasks.remote.worker, tasks.remote.gateway, tasks.remote.rollout, tasks.remote.launch\n"
+        "import tasks.remote.worker.worker, tasks.remote.learner.gateway\n"
+        "import tasks.acting.rollout, tasks.remote.launch.launch\n"
         "print([name for name in ('torch', 'rl_games', 'ray') if name in sys.modules])\n"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

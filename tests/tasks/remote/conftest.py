@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.remote import relay_trainer
-from tasks.remote.credentials import ClientCredentials, load_client
+from tasks.remote.access.credentials import ClientCredentials, load_client
+from tasks.remote.relay import relay_trainer
 from tests.tasks.remote.far import Folder
 from tests.tasks.remote.relay_site import Site
 

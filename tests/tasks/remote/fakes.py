@@ -12,10 +12,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tasks.game_io import exit_release
-from tasks.game_io.errors import GameError
-from tasks.observation import Field, ObservationSpec
-from tasks.samples import EPISODE_STATISTICS
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.samples import EPISODE_STATISTICS
+from tasks.game.errors import GameError
+from tasks.live.controls import exit_release
 
 
 class CountingEnv(gymnasium.Env):

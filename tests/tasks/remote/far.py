@@ -14,13 +14,13 @@ from typing import Any
 
 import grpc
 
-from tasks.remote import link
-from tasks.remote.credentials import ClientCredentials, load_client, load_server, make_credentials
-from tasks.remote.gateway import Gateway
-from tasks.remote.listener import FarListener
-from tasks.remote.rollout import Rollout
-from tasks.remote.tokens import TokenEntry, read_tokens, write_tokens
-from tasks.samples import Segment
+from tasks.acting.rollout import Rollout
+from tasks.experience.samples import Segment
+from tasks.remote.access.credentials import ClientCredentials, load_client, load_server, make_credentials
+from tasks.remote.access.listener import FarListener
+from tasks.remote.access.tokens import TokenEntry, read_tokens, write_tokens
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.wire import link
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 
 SPEC = CountingEnv().observation_spec

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from tasks.experience.samples import Segment
+from tasks.remote.access.credentials import load_server, make_credentials
+from tasks.remote.access.listener import FarListener
 from tasks.remote.config import RemoteConfig
-from tasks.remote.credentials import load_server, make_credentials
-from tasks.remote.gateway import Gateway
-from tasks.remote.listener import FarListener
-from tasks.samples import Segment
+from tasks.remote.learner.gateway import Gateway
 from tests.tasks.remote.fakes import CountingEnv, SingleGameEnv
 
 SPEC = CountingEnv().observation_spec

@@ -15,12 +15,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tasks.remote import link, relay
+from tasks.remote.access.credentials import load_client
 from tasks.remote.config import OutboxPolicy, RemoteConfig
-from tasks.remote.credentials import load_client
-from tasks.remote.outbox import open_outbox
-from tasks.remote.relay_link import open_relay_link
-from tasks.remote.uplink import Uplink
+from tasks.remote.learner.relay_link import open_relay_link
+from tasks.remote.relay import relay
+from tasks.remote.station.outbox import open_outbox
+from tasks.remote.wire import link
+from tasks.remote.worker.uplink import Uplink
 from tests.tasks.remote.far import FINGERPRINT, SPEC, make_segment
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import grpc
 
-from tasks.remote import link, relay_messages
+from tasks.remote.access.credentials import ClientCredentials, load_server
+from tasks.remote.access.listener import FarListener
 from tasks.remote.config import OutboxPolicy
-from tasks.remote.credentials import ClientCredentials, load_server
-from tasks.remote.listener import FarListener
-from tasks.remote.outbox import open_outbox
-from tasks.remote.relay import Relay
-from tasks.remote.relay_link import RelayLink
-from tasks.remote.relay_messages import Content, PullRequest
-from tasks.remote.uplink import Uplink
+from tasks.remote.learner.relay_link import RelayLink
+from tasks.remote.relay.relay import Relay
+from tasks.remote.station.outbox import open_outbox
+from tasks.remote.wire import link, relay_messages
+from tasks.remote.wire.relay_messages import Content, PullRequest
+from tasks.remote.worker.uplink import Uplink
 from tests.tasks.remote.far import FINGERPRINT, SPEC, Folder, RawWorker, Reader, make_segment, wait_until
 
 MEGABYTE = 2**20

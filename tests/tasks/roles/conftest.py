@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.tasks.game_io.conftest import display, stand_in
+from tests.tasks.live.conftest import display, stand_in
 
 __all__ = ["display", "no_screen", "stand_in"]
 

@@ -8,8 +8,8 @@ import time
 from typing import Self
 
 from tasks.sim.track import load_track
-from tests.tasks.game_io.live_driving import PursuitDriver
-from tests.tasks.game_io.stand_ins import PadControls, StandIn
+from tests.tasks.live.live_driving import PursuitDriver
+from tests.tasks.live.stand_ins import PadControls, StandIn
 
 _PERIOD_S = 0.05
 _TIMEOUT_S = 20.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tasks.game.lidar_sensor import LidarSensor, beam_pixels
 from tasks.roles import overlay
-from tasks.trackmania.lidar_sensor import LidarSensor, beam_pixels
 
 WIDTH, HEIGHT = 958, 488
 

@@ -17,19 +17,20 @@ import pytest
 
 from tasks import registry
 from tasks.config import GameKind, LiveConfig, TaskConfig
-from tasks.game_io.screen import observed_image
-from tasks.roles import check, record
+from tasks.game.lidar_sensor import LidarSensor
+from tasks.live.screen import observed_image
+from tasks.roles.check import check
+from tasks.roles.check.findings import Problem
+from tasks.roles.check.task_check import TaskCheck
 from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
-from tasks.roles.findings import Problem
-from tasks.roles.task_check import TaskCheck
+from tasks.roles.record import record
 from tasks.sim.track import load_track
-from tasks.trackmania.lidar_sensor import LidarSensor
-from tests.tasks.game_io.stand_ins import StandIn
+from tests.tasks.live.stand_ins import StandIn
 from tests.tasks.roles.people import Person, put_at_start
 
 pytest.importorskip("Xlib", reason="python-xlib is not installed: pip install '.[game]'")
 
-from tests.tasks.game_io.plain_window import PlainWindow
+from tests.tasks.live.plain_window import PlainWindow
 
 TIMEOUT_S = 40.0
 

@@ -13,11 +13,12 @@ import pytest
 
 from tasks import registry
 from tasks.config import GameKind, LiveConfig, TaskConfig
-from tasks.game_io.window import window_exists
-from tasks.roles import check, record
+from tasks.live.window.window import window_exists
+from tasks.roles.check import check
 from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
+from tasks.roles.record import record
 from tasks.trackmania.reference_path import load_reference_path
-from tests.tasks.game_io.stand_ins import StandIn
+from tests.tasks.live.stand_ins import StandIn
 
 pytest.importorskip("Xlib", reason="python-xlib is not installed: pip install '.[game]'")
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.clock import VirtualClock
 from tasks.config import RandomizationConfig, TaskConfig
+from tasks.game.clock import VirtualClock
 from tasks.sim import vehicle
 from tasks.sim.game import SimulatedGame
 from tasks.sim.track import load_track

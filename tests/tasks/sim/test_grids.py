@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.clock import VirtualClock
 from tasks.config import TaskConfig
+from tasks.game.clock import VirtualClock
 from tasks.sim import vehicle
 from tasks.sim.camera import FrontCamera
 from tasks.sim.game import SimulatedGame

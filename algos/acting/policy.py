@@ -1,0 +1,163 @@
+"""Acting: observation in, action out, with weights that arrive as plain arrays. Used by workers and by players.
+
+Holds the actor and, where there is one, its encoder; never a critic, an optimiser or a replay memory. A worker gets
+``make_acting_policy`` as a "module:function" with plain keyword arguments.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from algos.acting.exploration import make_warm_up
+from algos.config import NetworkConfig, WarmUp, network_from_plain
+from algos.networks import ActingNetwork, copy_weights
+from tasks.experience.observation import ObservationSpec
+
+
+def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
+    """Builds an acting policy from ``{"function": "module:function", "kwargs": {...}}``.
+
+    Args:
+        policy: What builds it, and with what.
+        seed: Seed of its exploration.
+    """
+    module, _, function = str(policy["function"]).partition(":")
+    return getattr(importlib.import_module(module), function)(**policy["kwargs"], seed=seed)
+
+
+def make_acting_policy(
+    spec: Mapping[str, Any],
+    network: Mapping[str, Any],
+    seed: int,
+    warm_up: str = "driving",
+    device: str = "cpu",
+    policy_type: type[ActingPolicy] | None = None,
+) -> ActingPolicy:
+    """Builds an ActingPolicy from plain data.
+
+    Args:
+        spec: ``ObservationSpec.to_json()``.
+        network: A NetworkConfig as plain data, enums by member name.
+        seed: Seed of the exploration.
+        warm_up: Name of a WarmUp: what acts until weights are loaded.
+        device: torch device of the forward pass.
+        policy_type: What a plugin derived from ActingPolicy; None: ActingPolicy.
+    """
+    policy_type = ActingPolicy if policy_type is None else policy_type
+    config = network_from_plain(network, policy_type.network_type)
+    return policy_type(ObservationSpec.from_json(spec), config, seed, warm_up_named(warm_up), torch.device(device))
+
+
+def warm_up_named(name: str) -> WarmUp:
+    """The WarmUp of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    names = [kind.name for kind in WarmUp]
+    if name not in names:
+        raise ValueError(f"warm_up must be one of {names}, got {name!r}")
+    return WarmUp[name]
+
+
+class ActingPolicy:
+    """Acts with the warm-up policy until weights are loaded, then with the squashed Gaussian actor.
+
+    Args:
+        spec: Fields of the observation; privileged ones are left out.
+        config: Shape of the networks; must be the learner's.
+        seed: Seed of the exploration; the same seed and weights give the same actions.
+        warm_up: What acts until weights are loaded.
+        device: Where the forward pass runs.
+    """
+
+    network_type: type[NetworkConfig] = NetworkConfig
+
+    def __init__(
+        self, spec: ObservationSpec, config: NetworkConfig, seed: int, warm_up: WarmUp, device: torch.device
+    ) -> None:
+        self.version = 0
+        """Version of the weights that act; 0: the warm-up policy."""
+        self._device = device
+        self._action_size = spec.action_size
+        self._names = spec.visible.names
+        self._rng = np.random.default_rng(seed)
+        self._warm_up = make_warm_up(warm_up, spec.action_size, seed)
+        with torch.random.fork_rng(devices=[]):
+            self._network = self.make_network(spec, config).to(device).eval().requires_grad_(False)
+        self._has_weights = False
+
+    def make_network(self, spec: ObservationSpec, config: NetworkConfig) -> nn.Module:
+        """What acts: ``Networks.acting`` of the learner, from a batch of observations to mean and log-std."""
+        return ActingNetwork(spec, config)
+
+    def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
+        """Chooses an action for one observation.
+
+        Args:
+            obs: The named fields, unbatched and unscaled.
+            deterministic: tanh of the mean instead of a sample; without weights still the warm-up policy.
+
+        Returns:
+            The action in [-1, 1], shape (A,), float32.
+        """
+        if not self._has_weights:
+            return self._warm_up.act()
+        mean, log_std = self._forward(obs)
+        if not deterministic:
+            noise = self._rng.standard_normal(self._action_size, dtype=np.float32)
+            mean = mean + np.exp(log_std) * noise
+        return np.tanh(mean)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """A copy of the weights, as ``load_weights`` takes them; random ones before it was called."""
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self._network.state_dict().items()}
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> None:
+        """Copies the weights in, all or none.
+
+        Args:
+            weights: ``SAC.acting_weights()``.
+            version: What ``version`` shows from now on; must be at least 1.
+        """
+        if version < 1:
+            raise ValueError(f"version must be >= 1 (0 is the warm-up policy), got {version}")
+        copy_weights(self._network, weights)
+        self._has_weights = True
+        self.version = version
+
+    def begin_episode(self) -> None:
+        """Called after every reset of the environment."""
+        self._warm_up.begin_episode()
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that decides the next actions, as plain data."""
+        return {"rng": self._rng.bit_generator.state, "warm_up": self._warm_up.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``state`` gave."""
+        self._rng.bit_generator.state = state["rng"]
+        self._warm_up.load_state(state["warm_up"])
+
+    @torch.inference_mode()
+    def _forward(self, obs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        batch = {name: _tensor(obs[name]).to(self._device).unsqueeze(0) for name in self._names}
+        mean, log_std = self._distribution(batch)
+        return mean[0].cpu().numpy(), log_std[0].cpu().numpy()
+
+    def _distribution(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log-std of a batch of one observation, (1, A) each."""
+        return self._network(batch)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the array, or over a copy where torch cannot look at it as it is."""
+    array = np.asarray(array)
+    is_plain = array.flags.writeable and array.flags.c_contiguous
+    return torch.from_numpy(array if is_plain else np.array(array, order="C"))

@@ -1,0 +1,86 @@
+"""Acting with a memory: the policy of recurrent SAC, used by workers and by players.
+
+A worker gets ``make_recurrent_policy`` as a "module:function" with the keyword arguments of
+``algos.acting.policy.make_acting_policy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algos.acting.policy import ActingPolicy, warm_up_named
+from algos.config import RecurrentNetworkConfig, WarmUp, network_from_plain
+from algos.networks import ActingNetwork, RecurrentEncoder
+from tasks.experience.observation import ObservationSpec
+
+
+def make_recurrent_policy(
+    spec: Mapping[str, Any], network: Mapping[str, Any], seed: int, warm_up: str = "driving", device: str = "cpu"
+) -> RecurrentPolicy:
+    """Builds a RecurrentPolicy from plain data.
+
+    Args:
+        spec: ``ObservationSpec.to_json()``.
+        network: A RecurrentNetworkConfig as plain data, enums by member name.
+        seed: Seed of the exploration.
+        warm_up: Name of a WarmUp: what acts until weights are loaded.
+        device: torch device of the forward pass.
+    """
+    config = network_from_plain(network, RecurrentNetworkConfig)
+    return RecurrentPolicy(ObservationSpec.from_json(spec), config, seed, warm_up_named(warm_up), torch.device(device))
+
+
+class RecurrentPolicy(ActingPolicy):
+    """Acts with the squashed Gaussian actor on what it sees and what it remembers of the episode.
+
+    The state is zeros at the start of an episode and while the warm-up policy acts. New weights do not change it:
+    what the learner does about states of older weights is its burn-in.
+
+    Args:
+        spec: Fields of the observation.
+        config: Shape of the networks; must be the learner's.
+        seed: Seed of the exploration; the same seed and weights give the same actions.
+        warm_up: What acts until weights are loaded.
+        device: Where the forward pass runs.
+    """
+
+    _network: ActingNetwork
+
+    def __init__(
+        self, spec: ObservationSpec, config: RecurrentNetworkConfig, seed: int, warm_up: WarmUp, device: torch.device
+    ) -> None:
+        super().__init__(spec, config, seed, warm_up, device)
+        assert isinstance(self._network.encoder, RecurrentEncoder)
+        self._encoder = self._network.encoder
+        self._memory = self._remembered(np.zeros(config.gru_size, np.float32))
+
+    @property
+    def recurrent_state(self) -> np.ndarray:
+        """What is remembered now, before the next observation is seen: shape (S,), float32."""
+        return self._memory[0].cpu().numpy()
+
+    def begin_episode(self) -> None:
+        """Called after every reset of the environment: forgets."""
+        super().begin_episode()
+        self._memory = torch.zeros_like(self._memory)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that decides the next actions, as plain data."""
+        return {**super().state(), "recurrent_state": self.recurrent_state.tolist()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``state`` gave."""
+        super().load_state(state)
+        self._memory = self._remembered(np.array(state["recurrent_state"], np.float32))
+
+    def _remembered(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values)[None].to(self._device)  # (S,) -> (1, S)
+
+    def _distribution(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        features, self._memory = self._encoder.step(self._network.inputs(batch), self._memory)
+        return self._network.actor(features)

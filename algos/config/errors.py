@@ -1,0 +1,123 @@
+"""What a user is told when a configuration does not fit: one message with the full key, what was expected, what exists.
+
+Turns the exceptions of hydra and OmegaConf into such a message. Called by ``train.py``, which exits with code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from tasks.words.habits import key_here
+from tasks.words.path_words import quote
+
+MAX_OPTIONS = 8
+"""Options of a group that a message lists; the most alike."""
+
+
+class UsageError(Exception):
+    """Raised when what the user asked for cannot be done; its text is the whole message, shown without a traceback."""
+
+
+def explain(error: BaseException) -> str:
+    """One message for an exception of hydra, OmegaConf or YAML raised while composing a configuration."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    cause = next((link for link in _chain(error) if isinstance(link, OmegaConfBaseException)), None)
+    if isinstance(error, MissingConfigException):
+        return _missing_file(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override or "", _first_line(error.message))
+    if cause is not None:
+        return _where(error) + _bad_key_or_value(cause)
+    return _first_line(str(error)) if str(error) else type(error).__name__
+
+
+def unknown_key(key: str, known: Iterable[str]) -> str:
+    """The message for a key that does not exist: our word for another project's, else what is near and beside it."""
+    here = key_here(key)
+    if here is not None:
+        return f"unknown key {key}; here: {here}"
+    parent, _, name = key.rpartition(".")
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f" (did you mean {'.'.join(filter(None, [parent, close[0]]))}?)" if close else ""
+    return f"unknown key {key}{hint}; {parent or 'the configuration'} has: {', '.join(known)}"
+
+
+def type_name(hint: Any) -> str:
+    """A type annotation in words; an Enum by its members."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(type_name(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return f"a list of {type_name((*typing.get_args(hint), Any)[0])}"
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "one of " + ", ".join(hint.__members__)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return "a group of " + ", ".join(entry.name for entry in fields(hint))
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _unreadable(word: str, reason: str) -> str:
+    key, sign, value = word.partition("=")
+    if not key or not sign:
+        return f"cannot read the word {word!r}: {reason}; words are KEY=VALUE"
+    quoted = f'"{key}={quote(value)}"'
+    return f"cannot read the word {word}: {reason}; a text with such signs takes quotes within quotes: {quoted}"
+
+
+def _missing_file(error: Any) -> str:
+    name = str(getattr(error, "missing_cfg_file", None) or "")
+    group, _, option = name.rpartition("/")
+    if not option or error.options is None:
+        return _first_line(str(error))
+    close = _alike(option, error.options, count=1, cutoff=0.6)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    shown = _alike(option, error.options, count=MAX_OPTIONS, cutoff=0.0)
+    rest = len(error.options) - len(shown)
+    more = f" and {rest} more, see python train.py --help" if rest else ""
+    return f"unknown {group}={option}{hint}; there are {', '.join(sorted(shown))}{more}"
+
+
+def _alike(name: str, options: Iterable[str], count: int, cutoff: float) -> list[str]:
+    """The options that are most like a name, whatever their capitals."""
+    spelt = {option.lower(): option for option in options}
+    return [spelt[match] for match in difflib.get_close_matches(name.lower(), spelt, count, cutoff)]
+
+
+def _bad_key_or_value(cause: Any) -> str:
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+
+    key = str(cause.full_key or "")
+    owner = cause.object_type if isinstance(cause.object_type, type) and is_dataclass(cause.object_type) else None
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and owner is not None:
+        return unknown_key(key, [entry.name for entry in fields(owner)])
+    message = _first_line(str(cause))
+    if isinstance(cause, ValidationError) and owner is not None and key:
+        hint = typing.get_type_hints(owner).get(key.rpartition(".")[2])
+        return f"{key} must be {type_name(hint)}: {message}"
+    return f"{key}: {message}" if key else message
+
+
+def _where(error: BaseException) -> str:
+    """Names the YAML file when the fault is in one and not in what was typed."""
+    found = re.match(r"In '([^']+)'", str(error))
+    return f"in cfg/{found[1]}.yaml: " if found else ""
+
+
+def _chain(error: BaseException | None) -> Iterable[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else text

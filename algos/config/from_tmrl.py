@@ -1,0 +1,323 @@
+"""From TMRL's ``config.json`` to the words of our command line, so that an existing setup can be carried over.
+
+    python -m algos.config.from_tmrl ~/TmrlData/config/config.json
+    python train.py $(python -m algos.config.from_tmrl config.json)
+
+Standard error has the rest: what was left out, what needs a word of your own, and what stays different from TMRL.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from algos.config.train_entries import entry_name
+from tasks.config import RewardConfig, RtgymConfig
+
+TASKS = {
+    "TM20FULL": "TM20Full",
+    "TM20IMAGES": "TM20Full",
+    "TM20LIDAR": "TM20Lidar",
+    "TM20LIDARPROGRESS": "TM20LidarProgress",
+}
+"""Our tasks by ENV.RTGYM_INTERFACE."""
+
+KINDS = {"SAC": "sac", "REDQSAC": "redq"}
+"""Our algorithms by ALG.ALGORITHM."""
+
+_PARAMS = "train.params.config"
+_NETWORK = "train.params.network"
+_WORD = re.compile(r"[\w./@:+-]+")
+"""A text that a shell passes on from $(...) as it is."""
+_UNLIMITED_STEPS = 1_000_000_000
+_ALL_WORKERS = 4096
+"""The most that remote.max_workers takes, for TMRL's -1."""
+_STEPS_PER_UPDATE = 100
+"""TMRL ends by updates alone; so many steps for each leave even a slow learner time to make them all."""
+
+
+class Difference(NamedTuple):
+    """What our training does in another way than TMRL's, whatever the file says."""
+
+    word: str
+    """Has TMRL's way, or what is nearest to it."""
+    what: str
+    tasks: tuple[str, ...] = tuple(TASKS.values())
+    """Where it is so."""
+    kinds: tuple[str, ...] = tuple(KINDS.values())
+    """Where it is so."""
+
+
+DIFFERENCES = (
+    Difference(
+        "task.reward.compat=tmrl", "progress counts beyond the furthest point so far, and creeping ends an episode"
+    ),
+    Difference(f"{_PARAMS}.n_step=1", "returns sum three rewards before the bootstrap", kinds=("sac",)),
+    Difference(
+        f"{_PARAMS}.lr_decay_updates=0", "learning rates fall over 100,000 updates", tasks=("TM20Full",), kinds=("sac",)
+    ),
+    Difference(f"{_NETWORK}.encoder=tmrl_cnn", "a smaller network reads the images", tasks=("TM20Full",)),
+    Difference(f"{_NETWORK}.observation_normalization=tmrl", "observations are scaled in another way"),
+    Difference(
+        f"{_PARAMS}.warm_up=uniform", "before training a random driver drives off; in TMRL the untrained network does"
+    ),
+    Difference(f"{_PARAMS}.evaluation_interval=0", "now and then the policy is evaluated, for best.pth"),
+)
+"""Each is documented where its key is, with the reason."""
+
+
+@dataclass
+class Conversion:
+    """What becomes of a ``config.json``."""
+
+    words: list[str] = field(default_factory=list)
+    """For ``train.py``."""
+    left_out: list[str] = field(default_factory=list)
+    """Names of the entries without a word."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be typed besides, and why."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _lower(value: Any) -> str:
+    return str(value).lower()
+
+
+def _device(is_cuda: Any) -> str:
+    return "auto" if is_cuda else "cpu"
+
+
+def _control(is_gamepad: Any) -> str:
+    return "gamepad" if is_gamepad else "keyboard"
+
+
+def _count(value: Any) -> int:
+    return int(value)
+
+
+def _folder_name(name: Any) -> str:
+    return re.sub(r"[^\w.+-]+", "_", str(name))
+
+
+REDQ_KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "ALG.REDQ_N": (f"{_PARAMS}.redq_n", _count),
+    "ALG.REDQ_M": (f"{_PARAMS}.redq_m", _count),
+    "ALG.REDQ_Q_UPDATES_PER_POLICY_UPDATE": (f"{_PARAMS}.redq_q_updates_per_policy_update", _count),
+}
+"""As ``KEYS``, for REDQ only: TMRL's files may have them with SAC, which reads none of them."""
+
+UNBOUNDED_TEMPERATURE = [f"{_PARAMS}.alpha_min=1e-08", f"{_PARAMS}.alpha_max=1000.0"]
+"""TMRL holds a learned temperature in no bounds; ours would refuse its start values."""
+
+KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "RUN_NAME": ("experiment", _folder_name),
+    "CUDA_TRAINING": ("device", _device),
+    "CUDA_INFERENCE": ("inference_device", _device),
+    "VIRTUAL_GAMEPAD": ("task.control", _control),
+    "WANDB_PROJECT": ("wandb.project", _same),
+    "WANDB_ENTITY": ("wandb.entity", _same),
+    "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP": (f"{_PARAMS}.max_updates_per_env_step", _same),
+    "ENVIRONMENT_STEPS_BEFORE_TRAINING": (f"{_PARAMS}.env_steps_before_training", _count),
+    "UPDATE_MODEL_INTERVAL": (f"{_PARAMS}.update_model_interval", _count),
+    "MEMORY_SIZE": (f"{_PARAMS}.memory_size", _count),
+    "BATCH_SIZE": (f"{_PARAMS}.batch_size", _count),
+    "DEBUG_MODE": ("debug.extra_metrics", _same),
+    "ALG.LEARN_ENTROPY_COEF": (f"{_PARAMS}.learn_entropy_coef", _same),
+    "ALG.ALPHA": (f"{_PARAMS}.alpha", _same),
+    "ALG.TARGET_ENTROPY": (f"{_PARAMS}.target_entropy", _same),
+    "ALG.LR_ACTOR": (f"{_PARAMS}.lr_actor", _same),
+    "ALG.LR_CRITIC": (f"{_PARAMS}.lr_critic", _same),
+    "ALG.LR_ENTROPY": (f"{_PARAMS}.lr_entropy", _same),
+    "ALG.GAMMA": (f"{_PARAMS}.gamma", _same),
+    "ALG.POLYAK": (f"{_PARAMS}.polyak", _same),
+    "ALG.OPTIMIZER_ACTOR": (f"{_PARAMS}.optimizer_actor", _lower),
+    "ALG.OPTIMIZER_CRITIC": (f"{_PARAMS}.optimizer_critic", _lower),
+    "ALG.BETAS_ACTOR": (f"{_PARAMS}.betas_actor", _same),
+    "ALG.BETAS_CRITIC": (f"{_PARAMS}.betas_critic", _same),
+    "ALG.L2_ACTOR": (f"{_PARAMS}.l2_actor", _same),
+    "ALG.L2_CRITIC": (f"{_PARAMS}.l2_critic", _same),
+    "ENV.WINDOW_WIDTH": ("task.window_width", _same),
+    "ENV.WINDOW_HEIGHT": ("task.window_height", _same),
+    "ENV.IMG_WIDTH": ("task.img_width", _same),
+    "ENV.IMG_HEIGHT": ("task.img_height", _same),
+    "ENV.IMG_GRAYSCALE": ("task.img_grayscale", _same),
+    "ENV.IMG_HIST_LEN": ("task.img_hist_len", _same),
+    "ENV.SLEEP_TIME_AT_RESET": ("task.sleep_time_at_reset", _same),
+}
+"""Our key and the conversion of the value, by TMRL's entry."""
+
+
+def convert(config: Mapping[str, Any]) -> Conversion:
+    """Translates a ``config.json``.
+
+    Args:
+        config: Its content.
+
+    Raises:
+        ValueError: If the interface or the algorithm is not known, or a number is none.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError(f"expected a config.json of TMRL, got a {type(config).__name__}")
+    entries, made = dict(_entries(config)), Conversion()
+    kind = _choice(entries, "ALG.ALGORITHM", "SAC", KINDS)
+    task = _choice(entries, "ENV.RTGYM_INTERFACE", "TM20FULL", TASKS)
+    made.words += [f"task={task}", f"train={entry_name(task, kind)}"]
+    for take in (_take_episode_length, _take_updates, _take_optimizers, _take_ratio, _take_notes):
+        take(entries, made)
+    for name, value in entries.items():
+        target = _target(name, kind)
+        if target is None:
+            made.left_out.append(name)
+        else:
+            _add(made, name, target[0], _converted(name, value, target[1]))
+    made.notes += _differences(task, kind)
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the words for one file."""
+    if len(argv) != 1:
+        sys.stderr.write("usage: python -m algos.config.from_tmrl CONFIG.JSON\n")
+        return 2
+    try:
+        made = convert(json.loads(Path(argv[0]).expanduser().read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"tmrl_config: {argv[0]}: {error}\n")
+        return 2
+    sys.stdout.write("\n".join(made.words) + "\n")
+    left_out = [f"left out: {', '.join(made.left_out)}"] if made.left_out else []
+    sys.stderr.write("".join(f"{line}\n" for line in [*left_out, *made.notes]))
+    return 0
+
+
+def _entries(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Entries by dotted name, without comments and secrets' values."""
+    found: list[tuple[str, Any]] = []
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found += [(f"{name}.{inner}", entry) for inner, entry in _entries(value)]
+        elif not name.startswith("__"):
+            found.append((name, value))
+    return found
+
+
+def _choice(entries: dict[str, Any], name: str, default: str, known: Mapping[str, str]) -> str:
+    """Our name for one of TMRL's."""
+    said = str(entries.pop(name, default)).upper()
+    if said not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, got {said!r}")
+    return known[said]
+
+
+def _take_episode_length(entries: dict[str, Any], made: Conversion) -> None:
+    """Two limits there, one here: the lower."""
+    names = ("RW_MAX_SAMPLES_PER_EPISODE", "ENV.RTGYM_CONFIG.ep_max_length")
+    limits = [_converted(name, entries.pop(name), float) for name in names if entries.get(name) is not None]
+    if limits:
+        made.words.append(f"task.rtgym.ep_max_length={int(min(*limits, _UNLIMITED_STEPS))}")
+
+
+def _take_updates(entries: dict[str, Any], made: Conversion) -> None:
+    """TMRL's end is a number of updates, in three factors."""
+    names = ("MAX_EPOCHS", "ROUNDS_PER_EPOCH", "TRAINING_STEPS_PER_ROUND")
+    if all(name in entries for name in names):
+        updates = math.prod(_converted(name, entries.pop(name), int) for name in names)
+        steps = math.ceil(updates * max(_STEPS_PER_UPDATE, 1 / _ratio(entries)))
+        made.words += [f"max_updates={updates}", f"max_env_steps={steps}"]
+
+
+def _take_optimizers(entries: dict[str, Any], made: Conversion) -> None:
+    """TMRL reads betas for adam and adamw only."""
+    for network in ("ACTOR", "CRITIC"):
+        optimizer, betas = str(entries.get(f"ALG.OPTIMIZER_{network}", "adam")).lower(), f"ALG.BETAS_{network}"
+        if optimizer not in ("adam", "adamw") and betas in entries:
+            del entries[betas]
+            made.left_out.append(f"{betas} ({optimizer} has none)")
+    if entries.get("ALG.LEARN_ENTROPY_COEF", False):
+        made.words += UNBOUNDED_TEMPERATURE
+
+
+def _take_ratio(entries: dict[str, Any], made: Conversion) -> None:
+    """TMRL has no lower bound on updates per step; ours must not be above the upper one."""
+    if _ratio(entries) < 1.0:
+        made.words.append(f"{_PARAMS}.min_updates_per_env_step=0")
+
+
+def _ratio(entries: Mapping[str, Any]) -> float:
+    name = "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP"
+    ratio = _converted(name, entries.get(name, 1.0), float)
+    if not ratio > 0:
+        raise ValueError(f"{name} must be > 0, got {ratio}")
+    return ratio
+
+
+def _take_notes(entries: dict[str, Any], made: Conversion) -> None:
+    """What means something only beside a word that the file has not."""
+    if entries.pop("RESET_TRAINING", False):
+        made.notes.append(
+            "RESET_TRAINING: for a new agent on the samples of an old run add --checkpoint RUN/nn/last.pth "
+            "checkpoint_mode=replay"
+        )
+    if "NB_WORKERS" in entries:
+        limit = _converted("NB_WORKERS", entries.pop("NB_WORKERS"), int)
+        made.notes.append(
+            "NB_WORKERS: where workers join from elsewhere, by remote.listen, add remote.max_workers="
+            f"{limit if limit > 0 else _ALL_WORKERS}"
+        )
+    if "WANDB_PROJECT" in entries:
+        made.notes.append("WANDB_PROJECT: add wandb.enabled=true to send metrics there")
+
+
+def _differences(task: str, kind: str) -> Iterator[str]:
+    yield "stays different from TMRL's training, on purpose; the word beside each goes back:"
+    for difference in DIFFERENCES:
+        if task in difference.tasks and kind in difference.kinds:
+            yield f"  {difference.what}: {difference.word}"
+
+
+def _target(name: str, kind: str) -> tuple[str, Callable[[Any], Any]] | None:
+    for group, key, section in (
+        ("ENV.RTGYM_CONFIG.", "task.rtgym", RtgymConfig),
+        ("ENV.REWARD_CONFIG.", "task.reward", RewardConfig),
+    ):
+        if name.startswith(group) and name.removeprefix(group) in section.__dataclass_fields__:
+            return f"{key}.{name.removeprefix(group)}", _same
+    if name.endswith("interface_kwargs.save_replays"):
+        return "task.save_replays", _same
+    if kind == "redq" and name in REDQ_KEYS:
+        return REDQ_KEYS[name]
+    return KEYS.get(name)
+
+
+def _converted(name: str, value: Any, conversion: Callable[[Any], Any]) -> Any:
+    try:
+        return conversion(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} must be a number, got {value!r}") from error
+
+
+def _add(made: Conversion, name: str, key: str, value: Any) -> None:
+    """Adds a word; what a shell would take apart, as it takes $(...) apart, is a note."""
+    if isinstance(value, str) and not _WORD.fullmatch(value):
+        made.notes.append(f"{name}: type {key}={json.dumps(value, ensure_ascii=False)!r} yourself")
+    else:
+        made.words.append(f"{key}={_written(value)}")
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float) and math.isinf(value):
+        return "inf"
+    return json.dumps(value).replace(" ", "") if not isinstance(value, str) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,210 @@
+"""Configuration of rl_games' PPO: the keys that are offered, and their translation into rl_games' ``params``.
+
+Names are rl_games' own. Standard library only; ``algos.faces.ppo`` is the agent. Keys of the run (device, number of
+steps, task) come from the top of the configuration and are not repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from algos.config import ENCODERS, EncoderKind
+
+FLAT_NETWORK = "actor_critic"
+"""rl_games' own network, for flat observations."""
+DICT_NETWORK = "tm_encoder"
+"""Ours, for observations with images; registered by ``algos.faces.registration``."""
+
+
+class LearningRateSchedule(Enum):
+    """How the learning rate changes."""
+
+    adaptive = "adaptive"
+    """Holds the KL divergence of an update near kl_threshold."""
+    linear = "linear"
+    """Falls to zero at the end of training."""
+    constant = "constant"
+
+
+@dataclass
+class PPONetworkConfig:
+    """Shape of the network (``params.network``)."""
+
+    name: str | None = None
+    """An rl_games network builder that a plugin registered with ``add_network``; null: the encoder's."""
+    encoder: str = "mlp"
+    """mlp: flat observations and rl_games' network; compact_cnn, shared_cnn, or a name that a plugin gave to
+    ``algos.networks.add_encoder``: dict observations and ours."""
+    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    """Widths of the hidden layers, shared by policy and value."""
+    activation: str = "elu"
+    """Of the hidden layers: elu, relu, tanh, selu, swish or gelu."""
+    feature_size: int = 64
+    """Width of the trunk behind the convolutions."""
+    initial_log_std: float = -0.5
+    """Logarithm of the standard deviation of a new policy; learned, the same in every state."""
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
+            "network.hidden",
+            self.hidden,
+            "a list of at least one width >= 1",
+        )
+        known = ["elu", "relu", "tanh", "selu", "swish", "gelu"]
+        _require(self.activation in known, "network.activation", self.activation, f"one of {known}")
+        _require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
+        names = [name for name in ENCODERS if name != EncoderKind.tmrl_cnn]
+        _require(self.encoder in names, "network.encoder", str(self.encoder), f"one of {names} for PPO")
+
+
+@dataclass
+class PPOConfig:
+    """rl_games' PPO and the loop around it (``params.config``)."""
+
+    num_actors: int = 16
+    """Environments that step together, spread over num_workers processes."""
+    horizon_length: int = 64
+    """Steps of each environment per epoch."""
+    minibatch_size: int = 256
+    """Samples per gradient step; must divide num_actors x horizon_length."""
+    mini_epochs: int = 5
+    """Passes over the samples of an epoch."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    learning_rate: float = 3e-4
+    """Start value of the learning rate."""
+    lr_schedule: LearningRateSchedule = LearningRateSchedule.adaptive
+    """adaptive, linear or constant."""
+    kl_threshold: float = 0.016
+    """What the adaptive schedule holds."""
+    e_clip: float = 0.2
+    """Clip range of the probability ratio."""
+    clip_value: bool = True
+    """Whether the value loss is clipped too."""
+    critic_coef: float = 2.0
+    """Weight of the value loss."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    bounds_loss_coef: float = 1e-4
+    """Weight of the penalty on means beyond +-1.1."""
+    truncate_grads: bool = True
+    """Whether the gradient's norm is clipped."""
+    grad_norm: float = 1.0
+    """The largest norm."""
+    normalize_advantage: bool = True
+    """Whether advantages have mean 0 and deviation 1."""
+    normalize_input: bool = True
+    """Running normalisation of flat observations; images are scaled by the network instead."""
+    normalize_value: bool = True
+    """Running normalisation of returns."""
+    value_bootstrap: bool = True
+    """Whether a truncated episode is bootstrapped."""
+    weight_decay: float = 0.0
+    """Of Adam."""
+    games_to_track: int = 100
+    """Episodes in rl_games' own averages."""
+    log_interval: int = 1
+    """Epochs between two records of our metrics."""
+    evaluation_interval: int = 50_000
+    """Environment steps between two evaluations; 0: none."""
+    evaluation_episodes: int = 10
+    """Episodes of an evaluation."""
+    checkpoint_interval: int = 200_000
+    """Environment steps between two periodic checkpoints; 0: only last and best."""
+
+    def __post_init__(self) -> None:
+        at_least_one = ("num_actors", "horizon_length", "minibatch_size", "mini_epochs", "games_to_track")
+        for name in (*at_least_one, "log_interval", "evaluation_episodes"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in ("learning_rate", "kl_threshold", "e_clip", "grad_norm"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+        for name in ("entropy_coef", "bounds_loss_coef", "critic_coef", "weight_decay"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        for name in ("evaluation_interval", "checkpoint_interval"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        for name in ("gamma", "tau"):
+            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
+        samples = self.num_actors * self.horizon_length
+        _require(
+            samples % self.minibatch_size == 0,
+            "minibatch_size",
+            self.minibatch_size,
+            f"a divisor of num_actors x horizon_length = {samples}",
+        )
+
+
+def ppo_params(config: PPOConfig, network: PPONetworkConfig) -> dict[str, Any]:
+    """rl_games' ``params`` for its PPO: ``model``, ``network`` and what belongs into ``config``.
+
+    The caller adds the keys of the run to ``config`` (see ``algos.faces.agent``). ``config["observation"]`` says which
+    observations the lock-step vecenv must give: ``flat`` or ``dict``.
+    """
+    is_flat = network.encoder == EncoderKind.mlp
+    values = {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}
+    return {
+        "model": {"name": "continuous_a2c_logstd"},
+        "network": _network_params(network),
+        "config": {
+            **values,
+            "normalize_input": config.normalize_input and is_flat,
+            "observation": "flat" if is_flat else "dict",
+            "ppo": True,
+            "mixed_precision": False,
+            "torch_compile": False,
+            "max_epochs": -1,
+            "save_frequency": 0,
+            "save_best_after": 2**62,
+            "print_stats": False,
+            "reward_shaper": {},
+        },
+    }
+
+
+def _network_params(network: PPONetworkConfig) -> dict[str, Any]:
+    is_flat = network.encoder == EncoderKind.mlp
+    params: dict[str, Any] = {
+        "name": network.name or (FLAT_NETWORK if is_flat else DICT_NETWORK),
+        "separate": False,
+        "space": {
+            "continuous": {
+                "mu_activation": "None",
+                "sigma_activation": "None",
+                "mu_init": {"name": "default"},
+                "sigma_init": {"name": "const_initializer", "val": network.initial_log_std},
+                "fixed_sigma": True,
+            }
+        },
+        "mlp": {
+            "units": list(network.hidden),
+            "activation": network.activation,
+            "d2rl": False,
+            "initializer": {"name": "default"},
+            "regularizer": {"name": "None"},
+        },
+    }
+    if not is_flat:
+        params |= {"encoder": str(network.encoder), "feature_size": network.feature_size}
+    return params
+
+
+def ppo_from_plain(data: Mapping[str, Any]) -> PPOConfig:
+    """Builds a PPOConfig from plain data (enums by member name)."""
+    values = dict(data)
+    if isinstance(values.get("lr_schedule"), str):
+        values["lr_schedule"] = LearningRateSchedule[values["lr_schedule"]]
+    return PPOConfig(**values)
+
+
+def _plain(value: object) -> object:
+    return value.name if isinstance(value, Enum) else value
+
+
+def _require(condition: bool, key: str, got: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {expected}, got {got!r}")

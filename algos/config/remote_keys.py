@@ -1,0 +1,128 @@
+"""What the keys of ``remote``, ``worker``, ``ray`` and ``launcher`` allow, and which of them need each other.
+
+Which role takes which key is said beside its field (``tasks.words.key_roles``). Called by ``train.py`` and
+``runner_params`` before anything is started.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+from algos.config.schema import RunConfig
+from algos.config.stock_params import is_ppo
+from tasks.remote.config import Launcher
+
+_TRAIN, _WORKER, _SERVER = "train", "worker", "server"
+_LISTENING = ("remote.listen", "remote.max_workers", "remote.max_message_mb")
+
+
+def check_remote(config: RunConfig, role: str) -> None:
+    """Refuses keys of remote training that miss or contradict each other in this role.
+
+    Args:
+        config: The configuration; its game may still be ``auto``.
+        role: train, play, worker, server, ...: the name of ``tasks.words.command_line.Role``.
+
+    Raises:
+        ValueError: Naming the key, its value and what to do.
+    """
+    if role == _TRAIN:
+        _check_training(config)
+    elif role == _WORKER and config.remote.address is None:
+        raise ValueError("--worker needs remote.address, the host:port of the learner or relay to join, got null")
+    elif role == _SERVER and config.remote.listen is None:
+        raise ValueError("--server needs remote.listen, such as remote.listen=0.0.0.0:55555, got null")
+
+
+def _check_training(config: RunConfig) -> None:
+    remote = config.remote
+    is_far = remote.listen is not None or remote.relay is not None
+    for key, value in _changed_keys(config):
+        group, _, name = key.partition(".")
+        if group == "remote" and not is_far:
+            raise ValueError(
+                f"{key}={value} does nothing without remote.listen or remote.relay; give one or leave it out"
+            )
+        if key in _LISTENING and remote.listen is None:
+            raise ValueError(f"{key}={value} does nothing without remote.listen; give it or leave {name} out")
+        if group == "ray" and config.launcher is not Launcher.ray:
+            raise ValueError(f"{key}={value} does nothing without launcher=ray; give it or leave it out")
+    if is_far:
+        _check_far(config)
+    elif not config.num_workers:
+        raise ValueError(
+            "num_workers must be >= 1 without remote.listen and remote.relay, from which others join, got 0"
+        )
+    _check_envs(config)
+    if config.launcher is Launcher.ray:
+        _check_ray(config)
+
+
+def _check_far(config: RunConfig) -> None:
+    """What workers from elsewhere need of the learner."""
+    key = "remote.listen" if config.remote.listen is not None else "remote.relay"
+    if config.synchronous:
+        raise ValueError(
+            f"synchronous must be false with {key}, got true: a synchronous run acts in its own process only"
+        )
+    if is_ppo(config.train):
+        raise ValueError(
+            f"{key} does not fit train={config.choices.train}: PPO steps its environments in lock step, so that every "
+            "step would wait for the network; take a SAC file of cfg/train, or leave it out"
+        )
+    if not config.num_workers and config.task.is_undecided:
+        raise ValueError(
+            "task.game must be sim or live with num_workers=0, got auto: no game is driven on this machine, so name "
+            "the one that the workers drive"
+        )
+
+
+def _check_envs(config: RunConfig) -> None:
+    """Where each worker process shall hold several environments."""
+    count = config.worker.envs_per_worker
+    if count == 1:
+        return
+    reason = None
+    if is_ppo(config.train):
+        reason = "PPO spreads train.params.config.num_actors over num_workers processes"
+    elif config.synchronous:
+        reason = "a synchronous run has one environment"
+    elif not config.num_workers:
+        reason = "num_workers is 0, and --worker has a key of its own"
+    elif config.task.is_live:
+        reason = "there is one live game on this machine"
+    if reason is not None:
+        raise ValueError(f"worker.envs_per_worker must be 1 here, got {count}: {reason}")
+
+
+def _check_ray(config: RunConfig) -> None:
+    if config.synchronous:
+        raise ValueError("synchronous must be false with launcher=ray, got true: a synchronous run has no workers")
+    if not config.num_workers:
+        raise ValueError("num_workers must be >= 1 with launcher=ray, which starts them, got 0")
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("launcher=ray needs the package ray: pip install -e '.[cluster]'")
+
+
+def _changed_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Full names and values of the keys that differ from their defaults."""
+    if config.launcher is not Launcher.local:
+        yield "launcher", config.launcher.name
+    for group in ("remote", "worker", "ray"):
+        section = getattr(config, group)
+        default = type(section)()
+        for entry in fields(section):
+            value = getattr(section, entry.name)
+            if value != getattr(default, entry.name):
+                yield f"{group}.{entry.name}", _text(value)
+
+
+def _text(value: Any) -> str:
+    """As a person types it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value.name if isinstance(value, Enum) else value)

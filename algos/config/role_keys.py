@@ -1,0 +1,76 @@
+"""Refuses a typed key that does nothing in the role that was asked for; ``tasks.words.key_roles`` has them.
+
+Only words that were typed are judged: a file of cfg and a checkpoint are for every role, and each takes its part of
+them. Choosing a file, ``task=NAME`` or ``train=NAME``, is allowed everywhere. Called by ``train.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from algos.config.schema import RunConfig
+from tasks.words.command_line import Role
+from tasks.words.key_roles import KeyRoles, key_roles
+
+
+def check_roles(config: RunConfig, role: Role, words: Sequence[str]) -> None:
+    """Refuses every typed key that would do nothing.
+
+    Args:
+        config: What the words make.
+        role: What this process does.
+        words: The words typed, as hydra reports them.
+
+    Raises:
+        ValueError: Naming each such key, and what to type instead or which roles it belongs to.
+    """
+    known = {key: key_roles(config, key) for key in _typed_keys(words)}
+    wrong = [_refusal(key, said, role) for key, said in known.items() if not said.roles & _roles_of(config, role)]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _roles_of(config: RunConfig, role: Role) -> set[Role]:
+    """The role; with an algorithm that is not ours also training: its player is given all that training is given."""
+    is_foreign = role is Role.play and isinstance(config.train, Mapping)
+    return {role, Role.train} if is_foreign else {role}
+
+
+def _refusal(key: str, said: KeyRoles, role: Role) -> str:
+    begin = f"{key} does nothing {_where(role)}"
+    if role in said.instead:
+        return f"{begin}: use {said.instead[role]}"
+    if not said.roles:
+        return f"{begin}: the program writes it, leave it out"
+    return f"{begin}: it belongs to {' and '.join(_name(other) for other in Role if other in said.roles)}, leave it out"
+
+
+def _where(role: Role) -> str:
+    return "in training" if role is Role.train else f"with {_name(role)}"
+
+
+def _name(role: Role) -> str:
+    return "training" if role is Role.train else f"--{role.value}"
+
+
+def _typed_keys(words: Sequence[str]) -> Iterator[str]:
+    """Full names of the keys that words set; none for a choice of a file and for what is taken away."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        key, value = override.key_or_group, override.value()
+        if override.is_delete():
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(key, value)
+        elif key not in ("task", "train"):
+            yield key
+
+
+def _leaves(key: str, value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and value:
+        for name, entry in value.items():
+            yield from _leaves(f"{key}.{name}", entry)
+    else:
+        yield key

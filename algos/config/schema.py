@@ -1,0 +1,313 @@
+"""The configuration of a run as typed dataclasses, and their registration as hydra schemas.
+
+``cfg/config.yaml`` and every ``cfg/task/*.yaml`` and ``cfg/train/*.yaml`` name one of these schemas in their defaults,
+so that a misspelt key or a wrong type fails by its full name. ``typed`` turns composed plain data into the dataclasses,
+which is when ranges are checked. Standard library only, but for hydra's ConfigStore at use.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from algos.config import DebugConfig
+from algos.config.errors import unknown_key
+from algos.config.train_schema import REQUIRED, TRAIN_SCHEMAS, section_types
+from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
+from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
+from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
+from tasks.words.command_line import Role
+from tasks.words.key_roles import CONFIGURED, DRIVING, acts_in
+
+_ACTING = (Role.play, Role.worker, Role.benchmark)
+"""Roles in which a policy acts and nothing learns."""
+
+
+class CheckpointMode(Enum):
+    """What is taken from a checkpoint."""
+
+    resume = "resume"
+    """Everything: the run goes on."""
+    weights = "weights"
+    """The networks only: fine-tuning."""
+    replay = "replay"
+    """The stored replay only, with a new agent (TMRL's RESET_TRAINING)."""
+
+
+class Rules(Enum):
+    """How --play scores the episodes."""
+
+    normal = "normal"
+    league = "league"
+    """The TrackMania Roborace League: 10 runs, +10 s per crash, out after three."""
+
+
+@dataclass
+class PlayConfig:
+    """What --play does (``play``)."""
+
+    episodes: int = 10
+    """Episodes to drive; the league's rules always take 10."""
+    seed: int = 1_000_000
+    """Seed of the first episode; the others follow it. Far from the seeds of training's evaluations."""
+    rules: Rules = Rules.normal
+    """normal or league."""
+    video: bool = True
+    """Whether an mp4 of the first episode is written."""
+    plot: bool = True
+    """Whether the driven line is plotted."""
+    deterministic: bool = True
+    """The mean action, or samples of the policy."""
+
+    def __post_init__(self) -> None:
+        _require(self.episodes >= 1, "play.episodes", self.episodes, ">= 1")
+        _require(self.seed >= 0, "play.seed", self.seed, ">= 0")
+        is_league = self.rules is Rules.league
+        _require(not is_league or self.episodes == 10, "play.episodes", self.episodes, "10 with play.rules=league")
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases (``wandb``), the extra ``wandb`` of setup.py; log in with ``wandb login``."""
+
+    enabled: bool = False
+    """Whether metrics go there too."""
+    project: str = "trackmania-rl"
+    """Project in your account."""
+    entity: str | None = None
+    """User or team; null: yours."""
+    run_name: str | None = None
+    """Name of the run; null: the run folder's."""
+
+
+@dataclass
+class LinkConfig:
+    """The link between workers and learner (``link``)."""
+
+    segment_rows: int = field(default=32, metadata=acts_in(Role.train, Role.worker))
+    """Rows that a worker sends at once."""
+    window: int = 4
+    """Unacknowledged segments beyond which a simulator worker waits."""
+    buffer_segments: int = field(default=512, metadata=acts_in(Role.train, instead={Role.worker: "worker.outbox_mb"}))
+    """Unacknowledged segments that a worker in real time keeps; beyond them the oldest go (TMRL's BUFFERS_MAXLEN)."""
+    compress: bool = field(default=False, metadata=acts_in(Role.train, instead={Role.worker: "worker.compress"}))
+    """Whether images are compressed on the way."""
+
+    def __post_init__(self) -> None:
+        for name in ("segment_rows", "window", "buffer_segments"):
+            _require(getattr(self, name) >= 1, f"link.{name}", getattr(self, name), ">= 1")
+
+
+@dataclass
+class ChoicesConfig:
+    """Which files were chosen (``choices``): recorded in every checkpoint, set by task= and train=."""
+
+    task: str = "${hydra:runtime.choices.task}"
+    """File of cfg/task."""
+    train: str = "${hydra:runtime.choices.train}"
+    """File of cfg/train."""
+
+
+@dataclass
+class RunConfig:
+    """The whole configuration: the keys of ``cfg/config.yaml``."""
+
+    task: Any = field(default=REQUIRED, metadata=acts_in(*DRIVING))
+    """What is driven: a file of cfg/task."""
+    train: Any = field(default=REQUIRED, metadata=acts_in(Role.train))
+    """How it is learned: a file of cfg/train."""
+    seed: int = field(default=0, metadata=acts_in(Role.train, Role.benchmark, instead={Role.play: "play.seed"}))
+    """Seed of everything that draws."""
+    device: str = field(
+        default="auto", metadata=acts_in(Role.train, instead=dict.fromkeys(_ACTING, "inference_device"))
+    )
+    """Where the learner computes: auto (cuda when there is one), cpu or cuda:N."""
+    inference_device: str = field(default="cpu", metadata=acts_in(Role.train, *_ACTING))
+    """Where workers and players compute: auto, cpu or cuda:N."""
+    torch_threads: int | str = field(default="auto", metadata=acts_in(Role.train, Role.play))
+    """Threads of the learner's torch; auto: 1 on the CPU (workers need the cores), torch's own number with cuda."""
+    experiment: str = field(
+        default="${choices.train}", metadata=acts_in(Role.train, instead={Role.record: "record.name"})
+    )
+    """Name of the run folder, runs/<experiment>_<date>; default: the name of the train YAML."""
+    checkpoint: str | None = field(default=None, metadata=acts_in(*DRIVING))
+    """File to start from; the same as --checkpoint."""
+    checkpoint_mode: CheckpointMode = field(default=CheckpointMode.resume, metadata=acts_in(Role.train))
+    """resume, weights or replay."""
+    max_env_steps: int | str = field(
+        default="auto",
+        metadata=acts_in(Role.train, instead={Role.worker: "worker.episodes", Role.benchmark: "benchmark.steps"}),
+    )
+    """Environment steps at which training ends by itself; auto: the train YAML's."""
+    max_updates: int | None = field(default=None, metadata=acts_in(Role.train))
+    """Updates at which training ends by itself, where that comes first; null: no such limit. Not for PPO."""
+    num_workers: int = field(default=1, metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"}))
+    """Worker processes that the learner starts; 0: none, all join from elsewhere (remote.listen or remote.relay)."""
+    launcher: Launcher = field(default=Launcher.local, metadata=acts_in(Role.train))
+    """What starts them: local (this machine) or ray (a cluster)."""
+    synchronous: bool = field(default=False, metadata=acts_in(Role.train))
+    """Act and learn in turn in one process: exact ratio, bit-reproducible."""
+    headless: bool = field(default=False, metadata=acts_in(*CONFIGURED))
+    """No window and no live display; the same as --headless."""
+    plugins: list[str] = field(default_factory=list, metadata=acts_in(*CONFIGURED))
+    """Your own Python files, loaded before names are looked up."""
+    observers: list[str] = field(default_factory=list, metadata=acts_in(Role.train))
+    """Registered names or "module:Class" of rl_games AlgoObservers."""
+    wandb: WandbConfig = field(default_factory=WandbConfig, metadata=acts_in(Role.train))
+    """Weights & Biases."""
+    play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
+    """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
+    record: RecordConfig = field(default_factory=RecordConfig, metadata=acts_in(Role.record, Role.drive))
+    """What --record does."""
+    drive: DriveConfig = field(default_factory=DriveConfig, metadata=acts_in(Role.drive))
+    """What --drive does."""
+    check: CheckConfig = field(default_factory=CheckConfig, metadata=acts_in(Role.check))
+    """What --check does."""
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig, metadata=acts_in(Role.benchmark))
+    """What --benchmark does."""
+    link: LinkConfig = field(default_factory=LinkConfig, metadata=acts_in(Role.train))
+    """Between workers and learner."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig, metadata=acts_in(Role.train, Role.worker, Role.server))
+    """The link beyond this machine."""
+    worker: FarWorkerConfig = field(default_factory=FarWorkerConfig, metadata=acts_in(Role.worker))
+    """What --worker does, and what every worker process holds."""
+    ray: RayConfig = field(default_factory=RayConfig, metadata=acts_in(Role.train))
+    """Where Ray places workers, with launcher=ray."""
+    debug: DebugConfig = field(default_factory=DebugConfig, metadata=acts_in(Role.train))
+    """Checks that cost time."""
+    choices: ChoicesConfig = field(default_factory=ChoicesConfig, metadata=acts_in())
+    """Which files were chosen; recorded, not to be set."""
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", self.seed, ">= 0 (none stands for a random one: a run shall be repeatable)")
+        is_limit = self.max_updates is None or self.max_updates >= 1
+        _require(is_limit, "max_updates", self.max_updates, "null or >= 1")
+        _require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")
+        for name in ("device", "inference_device"):
+            value = getattr(self, name)
+            _require(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None, name, value, "auto, cpu or cuda:N")
+        for name in ("torch_threads", "max_env_steps"):
+            value = getattr(self, name)
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            _require(value == "auto" or is_count, name, value, "'auto' or an integer >= 1")
+        _require(bool(re.fullmatch(r"[\w.+-]+", self.experiment)), "experiment", self.experiment, "a folder name")
+
+
+TASK_SCHEMAS: dict[str, type[AnyTaskConfig]] = {
+    "trackmania": TaskConfig,
+    "rc_drone": RCDroneConfig,
+    "gym": GymConfig,
+}
+"""Schema of ``task`` by the name that a file of cfg/task gives in its defaults."""
+
+
+def register_schemas() -> None:
+    """Stores the schemas where the YAML files look for them: /schema, /schema/task and /schema/train."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    groups: dict[str, Mapping[str, Any]] = {
+        "schema": {"run": RunConfig},
+        "schema/task": TASK_SCHEMAS,
+        "schema/train": TRAIN_SCHEMAS,
+    }
+    for group, schemas in groups.items():
+        for name, schema in schemas.items():
+            store.store(group=group, name=name, node=_structured(schema))
+
+
+def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
+    """Checks a whole configuration, types and ranges, and returns it as dataclasses.
+
+    Args:
+        plain: Plain data as composed or as stored in a checkpoint.
+        task_type: The dataclass of the task, as registered.
+
+    Raises:
+        ValueError: With the full name of the key, what was given and what is expected.
+    """
+    task: Any = config_from_dict(task_type, _section(plain, "task"), "task")
+    train = typed_train(_section(plain, "train"))
+    top = {key: value for key, value in plain.items() if key not in ("task", "train")}
+    unknown = sorted(set(top) - set(RunConfig.__dataclass_fields__))
+    if unknown:
+        raise ValueError(unknown_key(unknown[0], RunConfig.__dataclass_fields__))
+    config = config_from_dict(RunConfig, {**top, "task": None, "train": None}, "config")
+    config.task, config.train = task, train
+    return config
+
+
+def to_plain(config: RunConfig) -> dict[str, Any]:
+    """The inverse of ``typed``: what is dumped, stored in checkpoints and sent."""
+    return config_to_dict(config)
+
+
+def typed_train(plain: Mapping[str, Any]) -> Any:
+    """The ``train`` section as the dataclass of its kind; plain data when it has none."""
+    algorithm_name(plain)
+    kind = plain.get("kind")
+    if kind is None:
+        return dict(plain)
+    schema = TRAIN_SCHEMAS.get(str(kind))
+    if schema is None:
+        raise ValueError(
+            f"train.kind must be one of {', '.join(TRAIN_SCHEMAS)}, or left out, got {kind!r}; "
+            "one of your own needs plugins=[FILE.py]"
+        )
+    params = _section(plain, "params", "train.")
+    for name, section_type in section_types(schema).items():
+        _checked_section(section_type, params.get(name, {}), f"train.params.{name}")
+    return config_from_dict(schema, plain, "train")
+
+
+def algorithm_name(train: Mapping[str, Any]) -> str:
+    """``params.algo.name`` of a train section.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    params = train.get("params")
+    algo = params.get("algo") if isinstance(params, Mapping) else None
+    name = algo.get("name") if isinstance(algo, Mapping) else None
+    if not isinstance(name, str):
+        raise ValueError(
+            "train.params.algo.name must name the algorithm; the train YAML needs a base, "
+            "e.g. defaults: [base/sac@_here_, _self_]"
+        )
+    return name
+
+
+@functools.cache
+def _structured(schema: type) -> Any:
+    """The dataclass as OmegaConf has it. To make it is slow, and hydra copies what it is given."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(schema)
+
+
+def _section(plain: Mapping[str, Any], name: str, prefix: str = "") -> Mapping[str, Any]:
+    section = plain.get(name)
+    if not isinstance(section, Mapping):
+        raise ValueError(f"{prefix}{name} must be a mapping, got {section!r}")
+    return section
+
+
+def _checked_section(section_type: type, plain: Any, key: str) -> None:
+    """Checks one section on its own, so that a message of its dataclass gets the full name of the key."""
+    try:
+        config_from_dict(section_type, plain, key)
+    except ValueError as error:
+        message = str(error)
+        if "train.params" in message:
+            raise
+        short = key.rpartition(".")[2] + "."
+        raise ValueError(f"{key}.{message.removeprefix(short)}") from error
+
+
+def _require(condition: bool, key: str, got: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{key} must be {expected}, got {got!r}")

@@ -1,0 +1,1 @@
+"""The faces that rl_games sees: agents, players, and their registration."""

@@ -1,0 +1,118 @@
+"""The policy that a configuration or a checkpoint acts with, outside of the learner.
+
+Called by ``train.py`` for ``--benchmark`` and ``--worker``, and by the players.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from algos.acting.policy import build_policy
+from algos.config.schema import RunConfig
+from algos.config.train_schema import OffPolicyTrainConfig
+from algos.faces.registration import policy_function
+from algos.faces.runner_params import resolve_device, worker_policy
+from algos.run.checkpoint import Checkpoint, finite_weights, fits, load_checkpoint
+from tasks.experience import observation
+
+ADVICE = "the file is damaged, or was trained with plugins=[FILE.py] that must be typed here too"
+
+
+def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
+    """Builds the trained policy of ``checkpoint``, or without one an untrained network of the same shape.
+
+    Args:
+        config: The configuration; its ``checkpoint`` may be None.
+        spec: What the task observes.
+
+    Returns:
+        A policy with ``act``, ``begin_episode`` and ``version``.
+
+    Raises:
+        ValueError: Without a checkpoint for an algorithm whose workers do not act alone.
+        CheckpointError: The checkpoint cannot be read.
+    """
+    device = resolve_device("inference_device", config.inference_device)
+    if config.checkpoint is not None:
+        path = str(config.checkpoint)
+        return trained_policy(load_checkpoint(path), path, spec, device, config.seed)
+    if not isinstance(config.train, OffPolicyTrainConfig):
+        raise ValueError(f"--benchmark with train={config.choices.train} needs --checkpoint FILE, got none")
+    policy = build_policy(worker_policy(config.train, spec, device), config.seed)
+    policy.load_weights(policy.weights(), 1)
+    return policy
+
+
+def far_policy(config: RunConfig, spec: observation.ObservationSpec) -> dict[str, Any]:
+    """What makes the policy of a worker elsewhere: {function, kwargs}, the same as the learner's own workers have.
+
+    Raises:
+        ValueError: For an algorithm whose workers do not act by themselves.
+    """
+    if not isinstance(config.train, OffPolicyTrainConfig):
+        raise ValueError(
+            f"--worker needs an algorithm whose workers act alone, such as SAC, got train={config.choices.train}"
+        )
+    return worker_policy(config.train, spec, resolve_device("inference_device", config.inference_device))
+
+
+def expert_weights(config: RunConfig, spec: observation.ObservationSpec) -> Mapping[str, np.ndarray] | None:
+    """The weights of ``checkpoint`` with worker.expert=true; None for a worker that takes the learner's.
+
+    Raises:
+        ValueError: An expert without a checkpoint.
+        CheckpointError: The checkpoint cannot be read, or holds weights of another policy.
+    """
+    if not config.worker.expert:
+        return None
+    if config.checkpoint is None:
+        raise ValueError("worker.expert=true needs --checkpoint FILE, the weights it drives with, got none")
+    path = str(config.checkpoint)
+    weights = finite_weights(load_checkpoint(path), path)
+    with fits(path, "the policy of this worker", ADVICE):
+        build_policy(far_policy(config, spec), config.seed).load_weights(weights, 1)
+    return weights
+
+
+def trained_policy(checkpoint: Checkpoint, path: str, spec: observation.ObservationSpec, device: str, seed: int) -> Any:
+    """Builds the policy that a checkpoint holds, and sees that it acts.
+
+    Code comes from what is registered here under the name of the algorithm; the file has arguments and weights only.
+
+    Args:
+        checkpoint: What was read.
+        path: From where.
+        spec: What the task observes.
+        device: Where it computes; a policy of a plugin may have no such argument.
+        seed: Of its exploration.
+
+    Raises:
+        CheckpointError: Arguments or weights are not those of the policy.
+    """
+    weights = finite_weights(checkpoint, path)
+    with fits(path, f"the policy of {checkpoint.algorithm}", ADVICE):
+        kwargs = dict(checkpoint.policy["kwargs"])
+        if "device" in kwargs:
+            kwargs["device"] = device
+        policy = build_policy({"function": policy_function(checkpoint.algorithm), "kwargs": kwargs}, seed)
+        policy.load_weights(weights, int(checkpoint.policy["version"]))
+        _require_actions(policy, spec)
+    return policy
+
+
+def _require_actions(policy: Any, spec: observation.ObservationSpec) -> None:
+    """Has it act once, on drawn numbers: on a constant observation, one of its own might rightly find no scale.
+
+    Raises:
+        ValueError: It gives something else than finite actions.
+    """
+    rng = np.random.default_rng(0)
+    seen = {field.name: rng.random(field.shape).astype(field.dtype) for field in spec.visible.all_fields()}
+    policy.begin_episode()
+    action = np.asarray(policy.act(seen, deterministic=True))
+    policy.begin_episode()
+    if action.shape != (spec.action_size,) or not np.isfinite(action).all():
+        raise ValueError(f"it must choose {spec.action_size} finite actions, got {action.tolist()}")

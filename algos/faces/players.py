@@ -1,0 +1,277 @@
+"""The rl_games face of playing back: drives seeded episodes with a checkpoint and writes what came of them.
+
+Built by the Runner for ``--play`` under the algorithm's name. The checkpoint holds the arguments and weights of the
+policy, the player names the function that builds it; no critic, no link and no other process is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rl_games.common.player import BasePlayer
+
+from algos.faces.agent import env_info, make_env, observation_spec, require_playable
+from algos.faces.configured_policy import trained_policy
+from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
+from algos.run.interrupt import StopOnInterrupt
+from algos.run.log import driven_line
+from tasks import pictures
+from tasks.acting.evaluation import (
+    LEAGUE_RUNS,
+    ClipRecorder,
+    EpisodeResult,
+    EvaluationReport,
+    evaluate,
+    league_score,
+    play_results,
+    write_results,
+)
+from tasks.process.step_watch import HangTeller, StepWatch
+from tasks.process.write_trouble import NotSavedError, reason
+from tasks.trackmania import course
+
+logger = logging.getLogger(__name__)
+
+VIDEO_EVERY = 2
+VIDEO_MAX_FRAMES = 1200
+VIDEO_MAX_WIDTH = 400
+
+
+class RemotePlayer(BasePlayer):
+    """Drives ``play.episodes`` episodes; prints each lap, writes results.json, a video and a plot.
+
+    Args:
+        params: As described in ``algos.faces.agent``.
+    """
+
+    algorithm_name = ""
+    """Name of the algorithm whose checkpoints are played; what acts is registered under it."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        config = dict(params["config"])
+        env_config = dict(config["env_config"])
+        self.task = dict(env_config["task"])
+        self._watch = StepWatch()
+        env = self._watch.around(make_env(str(config["env_name"]), env_config))
+        # With an env_info at hand BasePlayer makes no environment of its own.
+        config |= {"env_info": env_info(env), "vec_env": env, "env_config": env_config}
+        super().__init__({**params, "config": config})
+        self.spec = observation_spec(self.env_info)
+        self.play_config: Mapping[str, Any] = config.get("play") or {}
+        self.checkpoint_path: str | None = None
+        self.checkpoint: Checkpoint | None = None
+        self.policy: Any = None
+        self._stop = threading.Event()
+
+    def load_networks(self, params: Mapping[str, Any]) -> None:
+        """Nothing: the checkpoint says how its policy is built."""
+
+    def restore(self, fn: str) -> None:
+        """Builds the policy that a checkpoint holds.
+
+        Raises:
+            CheckpointError: The file cannot be read or does not fit this task.
+        """
+        checkpoint = load_checkpoint(fn)
+        require_playable(checkpoint, fn, self.spec, self.algorithm_name or None)
+        device, seed = str(self.config.get("inference_device", "cpu")), int(self.play_config.get("seed", 0))
+        self.policy = trained_policy(checkpoint, str(fn), self.spec, device, seed)
+        self.checkpoint, self.checkpoint_path = checkpoint, str(fn)
+
+    def run(self) -> dict[str, Any]:
+        """Drives, prints and writes.
+
+        Returns:
+            The content of results.json.
+
+        Raises:
+            NotSavedError: A file could not be written; the others are.
+        """
+        if self.checkpoint_path is None:
+            raise ValueError("--play needs a checkpoint: add --checkpoint runs/<run>/nn/best.pth")
+        _say(f"{_what(self.task)} with {self.checkpoint_path}")
+        clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self._wants("video") else None
+        policy = self.policy if self._wants("deterministic") else _Sampling(self.policy)
+        try:
+            with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
+                report = evaluate(
+                    self.env, policy, self._seeds(), clip=clip, on_episode=self._print_episode, stop=self._stop.is_set
+                )
+        finally:
+            self.env.close()
+        directory = play_directory(self.checkpoint_path, Path(self.config.get("train_dir", "runs")))
+        return self._write(report, directory)
+
+    def get_action(self, obs: Mapping[str, np.ndarray], is_deterministic: bool = False) -> np.ndarray:
+        """The action of the loaded policy for one dict observation."""
+        return self.policy.act(obs, deterministic=is_deterministic)
+
+    def reset(self) -> None:
+        """Begins an episode."""
+        self.policy.begin_episode()
+
+    def _seeds(self) -> list[int]:
+        first = int(self.play_config.get("seed", 1_000_000))
+        is_league = self.play_config.get("rules") == "league"
+        episodes = LEAGUE_RUNS if is_league else int(self.play_config.get("episodes", 10))
+        return list(range(first, first + episodes))
+
+    def _wants(self, key: str) -> bool:
+        return bool(self.play_config.get(key, True))
+
+    def _write(self, report: EvaluationReport, directory: Path) -> dict[str, Any]:
+        results = play_results(
+            report,
+            place=_place(self.task),
+            checkpoint=str(self.checkpoint_path),
+            scripted_lap_time_s=self._scripted_lap_time_s(),
+        )
+        _say(results_table(report, results))
+        if self.play_config.get("rules") == "league" and len(report.episodes) == LEAGUE_RUNS:
+            _say(_league_line(report))
+        missing = [_failure(path, write) for path, write in self._files(report, results, directory).items()]
+        if any(missing):
+            raise NotSavedError(f"not saved: {', '.join(filter(None, missing))}")
+        _say(f"written to {directory}")
+        return results
+
+    def _files(
+        self, report: EvaluationReport, results: Mapping[str, Any], directory: Path
+    ) -> dict[Path, Callable[[Path], object]]:
+        """What is left behind, and what writes each."""
+        files: dict[Path, Callable[[Path], object]] = {}
+        files[directory / "results.json"] = lambda path: write_results(path, results)
+        clip, task = report.clip, self.task
+        if clip is not None and len(clip):
+            files[directory / "episode.mp4"] = lambda path: pictures.write_video(clip, path, report.clip_fps or 10.0)
+        if self._wants("plot") and report.episodes and course.has_course(task):
+            files[directory / "driven_line.png"] = lambda path: driven_line(
+                course.course(task), report, str(task["track"]), path
+            )
+        return files
+
+    def _print_episode(self, episode: EpisodeResult) -> None:
+        outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
+        _say(f"  seed {episode.seed:<9} {outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
+
+    def _scripted_lap_time_s(self) -> float | None:
+        drives_there = course.has_course(self.task) and self.task["game"] == "sim"
+        return course.scripted_lap_time_s(self.task) if drives_there else None
+
+
+class RemoteSACPlayer(RemotePlayer):
+    """Plays what ``RemoteSACAgent`` trained."""
+
+    algorithm_name = "remote_sac"
+
+
+class RemotePPOPlayer(RemotePlayer):
+    """Plays what ``RemotePPOAgent`` trained."""
+
+    algorithm_name = "remote_ppo"
+
+
+class _Sampling:
+    """A policy that samples where it is asked for the deterministic action."""
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+        self.version = policy.version
+
+    def begin_episode(self) -> None:
+        self._policy.begin_episode()
+
+    def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
+        return self._policy.act(obs, deterministic=False)
+
+
+def play_directory(checkpoint: str, train_dir: Path) -> Path:
+    """Where results go: ``<run>/play/<time>``, or ``<train_dir>/play/<time>`` for a checkpoint from elsewhere."""
+    time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    run = run_directory(checkpoint)
+    is_inside = run is not None and run.resolve().is_relative_to(train_dir.resolve())
+    directory = (run if run is not None and is_inside else train_dir) / "play"
+    path = directory / time
+    number = 1
+    while path.exists():
+        number += 1
+        path = directory / f"{time}_{number}"
+    return path
+
+
+def results_table(report: EvaluationReport, results: Mapping[str, Any]) -> str:
+    """The summary that ends the printout."""
+    rows = []
+    if report.mean_return is not None:
+        rows.append(("mean return", f"{report.mean_return:.2f} (std {report.std_return:.2f})"))
+    if not report.has_finish:
+        return _lines(rows)
+    lap, std = results["mean_lap_time_s"], results["std_lap_time_s"]
+    rows.append(("finished", f"{sum(bool(e.finished) for e in report.episodes)} of {len(report.episodes)}"))
+    if lap is not None:
+        time = "lap" if "track" in results else "time"
+        rows.append((f"mean {time}", f"{lap:.3f} s (std {std:.3f} s)"))
+        rows.append((f"best {time}", f"{min(report.lap_times_s):.3f} s"))
+    if results.get("scripted_lap_time_s") is not None:
+        rows.append(("scripted driver", f"{results['scripted_lap_time_s']:.3f} s"))
+    if results.get("lap_ratio") is not None:
+        rows.append(("mean lap / scripted", f"{results['lap_ratio']:.3f}"))
+    return _lines(rows)
+
+
+def _failure(path: Path, write: Callable[[Path], object]) -> str:
+    """Writes a file; why that failed, empty when it did not."""
+    try:
+        write(path)
+    except OSError as error:
+        return f"{path} ({reason(error)})"
+    return ""
+
+
+def _lines(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"  {name:<20} {value}" for name, value in rows)
+
+
+def _place(task: Mapping[str, Any]) -> dict[str, str]:
+    """What was driven, for results.json: the keys of the task that say so, where it has them."""
+    names = {"task": "name", "id": "id", "track": "track", "game": "game"}
+    return {key: str(task[name]) for key, name in names.items() if name in task}
+
+
+def _what(task: Mapping[str, Any]) -> str:
+    """The same in words."""
+    place = _place(task)
+    if "track" in place:
+        return f"{place['task']} on {place['track']}"
+    return place.get("id", place["task"])
+
+
+def _outcome(episode: EpisodeResult, time: str) -> str:
+    """A lap, or how far it came; nothing where there is no finish."""
+    if episode.finished is None:
+        return ""
+    took = episode.lap_time_s
+    return f"{f'{time} {took:.3f} s' if took is not None else f'progress {episode.progress:.1%}':<16} "
+
+
+def _league_line(report: EvaluationReport) -> str:
+    score = league_score(report)
+    if score.eliminated:
+        return f"  league               out after {score.crashes} crashes"
+    mean = f"{score.mean_s:.3f} s (std {score.std_s:.3f} s)" if score.mean_s is not None else "no run completed"
+    return f"  league               {mean}, {score.crashes} crashes"
+
+
+def _say(line: str) -> None:
+    """Prints: this is the command's answer. What is written to files does not depend on somebody reading it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()

@@ -1,0 +1,354 @@
+"""From a checked configuration to the plain ``params`` that rl_games' Runner takes (layout: ``algos.faces.agent``).
+
+Called by ``train.py`` once everything ``auto`` is resolved. Also says whether a train YAML fits a task.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from algos.config import ENCODERS, EncoderKind, check_combination
+from algos.config.ppo import ppo_params
+from algos.config.remote_keys import check_remote
+from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_plain
+from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
+from algos.config.train_entries import made_for
+from algos.config.train_schema import OffPolicyTrainConfig, PPOTrainConfig
+from algos.config.worker_words import leaves
+from algos.faces.registration import RL_GAMES_ALGORITHMS, algorithm_names, network_names, policy_function
+from algos.run.observers import observer_classes
+from tasks.config import GymConfig, TaskConfig, config_to_dict
+from tasks.experience.observation import ObservationSpec
+
+_OF_THE_COMMAND = re.compile(r"\.env_config\.(plugins|remote|launcher|ray)(?:\.|$)")
+"""What a train YAML without a kind could tell the vecenv past the keys of the command."""
+
+
+def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, is_playing: bool = False) -> None:
+    """Refuses what cannot work together or on this machine, before anything is started.
+
+    Args:
+        config: The configuration.
+        spec: What the task observes.
+        train_files: All options of train=, to name those that fit.
+        is_playing: Whether nothing is learned.
+
+    Raises:
+        ValueError: Naming the keys and the alternatives.
+    """
+    _check_algorithm(config)
+    check_remote(config, "play" if is_playing else "train")
+    if not is_playing:
+        _check_clock(config)
+        _check_single_game(config)
+        _check_max_updates(config)
+    _check_fit(config, spec, train_files)
+    _check_network_name(config)
+    if isinstance(config.train, Mapping):
+        check_stock(config, resolve_device("device", config.device))
+    _check_replay(config)
+    if is_playing and config.play.rules is Rules.league and not isinstance(config.task, TaskConfig):
+        raise ValueError(f"play.rules=league scores laps of TrackMania, got task {config.task.name!r}: leave it out")
+    observer_classes(config.observers)
+    if config.wandb.enabled and importlib.util.find_spec("wandb") is None:
+        raise ValueError("wandb.enabled=true needs the package wandb: pip install wandb, then wandb login")
+    for key in ("device", "inference_device"):
+        resolve_device(key, getattr(config, key))
+    if isinstance(config.train, OffPolicyTrainConfig):
+        from algos.acting.policy import build_policy
+        from algos.replay.transforms import replay_transforms
+
+        _check_combination(config.train)
+        if not is_playing:
+            _check_privileged(config, spec)
+            replay_transforms(config.train.params.config.replay_transforms)
+        # Builds the network once, so that an image too small for it is refused here.
+        build_policy(worker_policy(config.train, spec, "cpu"), config.seed)
+
+
+def resolve_device(key: str, value: str) -> str:
+    """Turns ``auto`` into cuda:0 when there is one, else cpu.
+
+    Args:
+        key: Name of the key, for the message.
+        value: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ValueError: If this machine has no such device.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if value != "cpu" and torch.cuda.is_available() else 0
+    if value == "auto":
+        return "cuda:0" if count else "cpu"
+    if value == "cpu":
+        return "cpu"
+    index = int(value.partition(":")[2] or 0)
+    if index >= count:
+        raise ValueError(f"{key}={value}: this machine has {count} CUDA devices that torch can use; take cpu or auto")
+    return f"cuda:{index}"
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """A copy whose ``max_env_steps`` is a number: the train YAML's where it says auto."""
+    if config.max_env_steps != "auto":
+        return config
+    train = config.train if isinstance(config.train, Mapping) else config_to_dict(config.train)
+    steps = max_env_steps(train)
+    assert steps is not None  # checked
+    return replace(config, max_env_steps=steps)
+
+
+def runner_params(
+    config: RunConfig, spec: ObservationSpec, run_folder: Path, worker_words: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The ``params`` for ``Runner.load({"params": ...})``: plain data, fresh, nobody else's.
+
+    Args:
+        config: The checked configuration, game and steps resolved; it is stored in every checkpoint as it is.
+        spec: What the task observes.
+        run_folder: Folder of the run.
+        worker_words: Words of the configuration for the command of a worker elsewhere (``algos.config.worker_words``).
+    """
+    run = _run_keys(config, run_folder)
+    run["env_config"]["worker_words"] = list(worker_words)
+    if isinstance(config.train, OffPolicyTrainConfig):
+        num_envs = max(config.num_workers * config.worker.envs_per_worker, 1)
+        parts = _off_policy_parts(config.train, spec, run["inference_device"], num_envs)
+    elif isinstance(config.train, PPOTrainConfig):
+        parts = _ppo_parts(config.train)
+    else:
+        parts = stock_parts(config.train, int(config.max_env_steps))
+    env_config = {**run.pop("env_config"), **parts["config"].pop("env_config", {})}
+    return {
+        "seed": config.seed,
+        "torch_threads": 0,  # set by train.py; 0 keeps rl_games from changing it
+        "algo": parts["algo"],
+        "model": parts["model"],
+        "network": parts["network"],
+        "config": {"name": config.experiment, **parts["config"], **run, "env_config": env_config},
+    }
+
+
+def num_torch_threads(params: Mapping[str, Any]) -> int | None:
+    """Threads for torch in the learner; None: torch's own number.
+
+    On the CPU one thread is the default: the small networks gain little from more, and workers need the cores.
+    """
+    asked = params["config"]["full_config"]["torch_threads"]
+    if asked != "auto":
+        return int(asked)
+    return 1 if params["config"]["device"] == "cpu" else None
+
+
+def _check_algorithm(config: RunConfig) -> None:
+    train = config.train if isinstance(config.train, Mapping) else config_to_dict(config.train)
+    name, known = algorithm_name(train), (*algorithm_names(), *RL_GAMES_ALGORITHMS)
+    if name not in known:
+        raise ValueError(f"train.params.algo.name must be one of {', '.join(known)}, got {name!r}")
+    for key, _ in leaves(train, "train."):
+        found = _OF_THE_COMMAND.search(key)
+        if found is not None:
+            raise ValueError(f"{key} is taken from no file: take it out and type {found[1]}=...")
+    if config.max_env_steps == "auto" and max_env_steps(train) is None:
+        raise ValueError(f"max_env_steps must be given: train={config.choices.train} has no train.max_env_steps")
+
+
+def _check_clock(config: RunConfig) -> None:
+    """Refuses to learn between two steps of real time."""
+    if config.synchronous and config.task.is_real_time:
+        key, other = "task.clock=wall", " or task.clock=virtual"
+        if isinstance(config.task, GymConfig):
+            key, other = "task.real_time=true", ""
+        raise ValueError(
+            f"synchronous must be false with {key}, got true: acting and learning in one process would stall the "
+            f"real-time loop; set synchronous=false{other}"
+        )
+
+
+def _check_single_game(config: RunConfig) -> None:
+    """Refuses more than one environment on the live game."""
+    if not config.task.is_live:
+        return
+    if config.num_workers > 1:
+        raise ValueError(
+            f"num_workers must be 1 with the live game (task.game=live), got {config.num_workers}: there is one game "
+            "on this machine; set num_workers=1, or drive several simulators with task.game=sim"
+        )
+    num_actors = _num_actors(config.train)
+    if num_actors > 1:
+        raise ValueError(
+            f"train.params.config.num_actors must be 1 with the live game (task.game=live), got {num_actors}: there is "
+            "one game on this machine; set train.params.config.num_actors=1 and give horizon_length the steps that the "
+            "actors made together, or drive several simulators with task.game=sim"
+        )
+
+
+def _check_max_updates(config: RunConfig) -> None:
+    """Refuses a limit in updates that nobody counts, or that a new run cannot reach."""
+    if config.max_updates is None:
+        return
+    if not isinstance(config.train, OffPolicyTrainConfig):
+        raise ValueError(
+            f"max_updates must be null with train={config.choices.train}, got {config.max_updates}: only SAC and its "
+            "siblings count updates; max_env_steps ends the training"
+        )
+    sac, steps = config.train.params.config, resolve(config).max_env_steps
+    is_exact = config.synchronous and sac.min_updates_per_env_step > 0
+    ratio = sac.min_updates_per_env_step if is_exact else sac.max_updates_per_env_step
+    if config.checkpoint is None and config.max_updates > ratio * int(steps):
+        raise ValueError(
+            f"max_updates={config.max_updates} would never be reached: max_env_steps={steps} ends the training after "
+            f"{ratio * int(steps):.0f} updates or fewer, {ratio:g} for each step; raise max_env_steps to at least "
+            f"{math.ceil(config.max_updates / ratio)}, or leave max_updates out"
+        )
+
+
+def _num_actors(train: OffPolicyTrainConfig | PPOTrainConfig | Mapping[str, Any]) -> int:
+    if isinstance(train, PPOTrainConfig):
+        return train.params.config.num_actors
+    if isinstance(train, OffPolicyTrainConfig):
+        return 1
+    return int(train["params"].get("config", {}).get("num_actors", 1))
+
+
+def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str]) -> None:
+    """Refuses a train YAML whose encoder cannot read what the task observes."""
+    if not isinstance(config.train, OffPolicyTrainConfig | PPOTrainConfig):
+        return
+    encoder = config.train.params.network.encoder
+    images = [field.name for field in spec.visible.fields if field.dtype == "uint8" and len(field.shape) >= 2]
+    reads_images = ENCODERS[encoder].reads_images
+    if reads_images == bool(images):
+        return
+    what = f"has images ({', '.join(images)})" if images else "has no images"
+    reads = "needs one" if reads_images else "reads none"
+    suits = EncoderKind.compact_cnn if images else EncoderKind.mlp
+    advice = f"set train.params.network.encoder={suits.name}"
+    fitting = [f"train={name}" for name in train_files if name in made_for(config.choices.task)]
+    if fitting and config.choices.train not in made_for(config.choices.task):
+        advice += f", or take what is made for it: {', '.join(fitting)}"
+    raise ValueError(
+        f"train={config.choices.train} does not fit task={config.choices.task}: the observation of {config.task.name} "
+        f"{what}, but train.params.network.encoder is {encoder}, which {reads}; {advice}"
+    )
+
+
+def _check_network_name(config: RunConfig) -> None:
+    """Refuses a network builder for PPO that no plugin has registered."""
+    if not isinstance(config.train, PPOTrainConfig):
+        return
+    name, known = config.train.params.network.name, network_names()
+    if name is not None and name not in known:
+        raise ValueError(
+            f"train.params.network.name must be null or one of {', '.join(known)}, got {name!r}; "
+            "a file of plugins=[FILE.py] registers more by algos.faces.registration.add_network"
+        )
+
+
+def _check_combination(train: OffPolicyTrainConfig) -> None:
+    """Refuses keys of the network that do not go with the algorithm, or with each other."""
+    try:
+        check_combination(train.params.network, train.params.config)
+    except ValueError as error:
+        raise ValueError(f"train.params.{error}") from error
+
+
+def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
+    """Refuses an asymmetric critic where nothing is captured for it."""
+    assert isinstance(config.train, OffPolicyTrainConfig)
+    if not config.train.params.network.asymmetric_critic or spec.privileged_fields:
+        return
+    if hasattr(config.task, "privileged"):
+        advice = "set task.privileged=true"
+    else:
+        advice = f"mark fields of the observation of {config.task.name} as privileged (docs/algorithms/asymmetric.md)"
+    raise ValueError(
+        "train.params.network.asymmetric_critic must be false when the observation has no privileged fields, got true; "
+        + advice
+    )
+
+
+def _check_replay(config: RunConfig) -> None:
+    """Refuses to start from what is not there: a checkpoint, or the stored replay of one."""
+    if config.checkpoint is None and config.checkpoint_mode is not CheckpointMode.resume:
+        raise ValueError(
+            f"checkpoint_mode={config.checkpoint_mode.name} does nothing without a checkpoint: add --checkpoint FILE, "
+            "or leave it out"
+        )
+    if config.checkpoint_mode is not CheckpointMode.replay:
+        return
+    if is_ppo(config.train):
+        raise ValueError("checkpoint_mode must be resume or weights with PPO, which has no replay, got 'replay'")
+    if isinstance(config.train, OffPolicyTrainConfig) and not config.train.params.config.save_replay:
+        raise ValueError("train.params.config.save_replay must be true with checkpoint_mode=replay, got false")
+
+
+def worker_policy(train: OffPolicyTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:
+    """What makes the policy of a worker, here or elsewhere: {function, kwargs}. It knows of no privileged field."""
+    network, warm_up = config_to_dict(train.params.network), train.params.config.warm_up.name
+    kwargs = {"spec": spec.visible.to_json(), "network": network, "warm_up": warm_up, "device": inference_device}
+    return {"function": policy_function(train.params.algo.name), "kwargs": kwargs}
+
+
+def _off_policy_parts(
+    train: OffPolicyTrainConfig, spec: ObservationSpec, inference_device: str, num_envs: int
+) -> dict[str, Any]:
+    network, sac = config_to_dict(train.params.network), config_to_dict(train.params.config)
+    return {
+        "algo": config_to_dict(train.params.algo),
+        "model": config_to_dict(train.params.model),
+        "network": {"name": train.params.algo.name, **network},
+        "config": {
+            "num_actors": num_envs,
+            "reward_shaper": {},
+            "torch_compile": False,
+            "sac": sac,
+            "env_config": {
+                "policy": worker_policy(train, spec, inference_device),
+                "check_samples": train.params.config.debug.check_samples,
+            },
+        },
+    }
+
+
+def _ppo_parts(train: PPOTrainConfig) -> dict[str, Any]:
+    params = ppo_params(train.params.config, train.params.network)
+    params["config"]["env_config"] = {"policy": None, "observation": params["config"]["observation"]}
+    return {"algo": config_to_dict(train.params.algo), **params}
+
+
+def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
+    device = resolve_device("device", config.device)
+    return {
+        "full_experiment_name": run_folder.name,
+        "train_dir": str(run_folder.parent),
+        "env_name": config.task.name,
+        "env_config": {
+            "task": config_to_dict(config.task),
+            "num_workers": config.num_workers,
+            "seed": config.seed,
+            "plugins": list(config.plugins),
+            "remote": config_to_dict(config.remote),
+            "launcher": config.launcher.name,
+            "ray": config_to_dict(config.ray),
+            **config_to_dict(config.link),
+        },
+        "device": device,
+        "device_name": device,
+        "inference_device": resolve_device("inference_device", config.inference_device),
+        "max_env_steps": config.max_env_steps,
+        "max_updates": config.max_updates,
+        "synchronous": config.synchronous,
+        "headless": config.headless,
+        "checkpoint_mode": config.checkpoint_mode.name,
+        "play": config_to_dict(config.play),
+        "wandb": config_to_dict(config.wandb),
+        "full_config": to_plain(config),
+    }

@@ -1,0 +1,1 @@
+"""The learning loop: where samples come from, and how often it updates."""

@@ -1,0 +1,1 @@
+"""The replay memory, its copy on disk, and what is drawn from it."""

@@ -1,0 +1,67 @@
+"""Where a run lives: ``runs/<experiment>_<date>``, or the folder of the run that goes on."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from algos.config.schema import CheckpointMode, RunConfig
+
+RUNS = Path("runs")
+"""Folder of all runs, in the folder where the command is given."""
+
+
+def run_folder(config: RunConfig, *, is_playing: bool, is_renamed: bool = False) -> Path:
+    """The folder of a command: the checkpoint's when its run goes on or is played, else a new one, created.
+
+    Args:
+        config: The configuration.
+        is_playing: Whether the checkpoint is only played.
+        is_renamed: Whether ``experiment`` was typed: then a resumed run goes on in a new folder, as does one whose
+            checkpoint lies outside a run folder.
+    """
+    own = run_folder_of(config.checkpoint) if config.checkpoint else None
+    if is_playing:
+        is_ours = own is not None and own.is_relative_to(RUNS.resolve())
+        return own if own is not None and is_ours else RUNS / "play"
+    if own is not None and not is_renamed and config.checkpoint_mode is CheckpointMode.resume:
+        return own
+    return new_run_folder(config.experiment, datetime.now())
+
+
+def run_folder_of(checkpoint: str) -> Path | None:
+    """The run folder that a checkpoint lies in (``<run>/nn/<file>``); None for a file elsewhere."""
+    folder = Path(checkpoint).resolve().parent
+    return folder.parent if folder.name == "nn" else None
+
+
+def new_run_folder(experiment: str, now: datetime, runs: Path = RUNS) -> Path:
+    """Creates ``runs/<experiment>_<YYYY-MM-DD_HH-MM-SS>``; a number is added when two runs start in one second."""
+    stem = f"{experiment}_{now:%Y-%m-%d_%H-%M-%S}"
+    for number in range(1, 1000):
+        folder = runs / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise OSError(f"1000 runs are called {stem} in {runs}")
+
+
+def remove_unused(folder: Path, checkpoint: str | None) -> None:
+    """Removes the folder of a training that ended before it saved anything.
+
+    Args:
+        folder: Run folder of the command.
+        checkpoint: What the command started from; the folder of a run that goes on was there before and stays.
+    """
+    is_new = checkpoint is None or folder.resolve() != run_folder_of(checkpoint)
+    if is_new and folder.is_dir() and not any(folder.glob("nn/*")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def newest_checkpoints(count: int = 3, runs: Path = RUNS) -> list[str]:
+    """Paths of the best checkpoints of the newest runs, newest first."""
+    files = sorted(runs.glob("*/nn/best.pth"), key=lambda file: file.stat().st_mtime, reverse=True)
+    return [str(file) for file in files[:count]]

@@ -1,0 +1,165 @@
+"""What a run tells people: TensorBoard (and W&B) scalars and pictures, and the live console.
+
+The agents give it metrics and evaluation reports. Pictures are drawn in a thread of their own, so that learning does
+not wait for matplotlib; a picture that would queue up behind two others is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from algos.run.console import Console
+from algos.run.wandb_log import WandbLog
+from algos.run.worker_table import ShownWorker
+from tasks.acting.evaluation import EvaluationReport
+from tasks.trackmania.course import Course, course, has_course
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUED_PICTURES = 2
+CLOSE_TIMEOUT_S = 3.0
+
+
+class RunLog:
+    """Owns the writer, the console and the thread that draws.
+
+    Args:
+        writer: From ``algos.run.summaries.open_summaries``; closed here.
+        directory: Run folder.
+        title: Name of the run.
+        max_env_steps: Steps at which training ends.
+        task: The task's configuration as plain data; its track, if it has one, is drawn. None: no such pictures.
+        wandb: ``enabled``, ``project``, ``entity``, ``run_name``; empty: off.
+        full_config: What is recorded with the run.
+        is_headless: True shows plain lines instead of the live panel.
+        max_updates: Updates at which training ends too; None: no such limit.
+    """
+
+    def __init__(
+        self,
+        writer: Any,
+        directory: Path,
+        title: str,
+        max_env_steps: int,
+        task: Mapping[str, Any] | None,
+        wandb: Mapping[str, Any],
+        full_config: Mapping[str, Any],
+        is_headless: bool = False,
+        max_updates: int | None = None,
+    ) -> None:
+        self.writer = writer
+        self._is_headless = is_headless
+        self._title = title
+        self._task = task
+        self._course: Course | None = None
+        self._console: Console | None = None
+        self._max_env_steps = max_env_steps
+        self._max_updates = max_updates
+        self._wandb = WandbLog(directory, title, wandb, full_config) if wandb.get("enabled") else None
+        self._drawer = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._pictures: list[Future[None]] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def scalars(
+        self, metrics: Mapping[str, float], env_steps: int, workers: Sequence[ShownWorker] | None = None
+    ) -> None:
+        """Records scalars over environment steps and shows them, with the workers if they are given."""
+        with self._lock:
+            for name, value in metrics.items():
+                self.writer.add_scalar(name, value, env_steps)
+        if self._wandb is not None:
+            self._wandb.scalars(metrics, env_steps)
+        if self._console is None:
+            self._console = Console(
+                self._max_env_steps, self._title, total_updates=self._max_updates or 0, is_plain=self._is_headless
+            )
+            self._console.update({"time/env_steps": float(env_steps)})
+        if workers is not None:
+            self._console.workers(workers)
+        self._console.update(metrics)
+
+    def evaluation(self, report: EvaluationReport, env_steps: int) -> dict[str, float]:
+        """Records an evaluation: scalars now, the driven line and the clip soon.
+
+        Returns:
+            The scalars.
+        """
+        metrics = {f"evaluation/{name}": value for name, value in report.statistics().items()}
+        self.scalars(metrics, env_steps)
+        self._pictures = [future for future in self._pictures if not future.done()]
+        if len(self._pictures) < MAX_QUEUED_PICTURES and not self._is_closed:
+            self._pictures.append(self._drawer.submit(self._draw, report, env_steps))
+        return metrics
+
+    def close(self) -> None:
+        """Writes what is pending. Calling it twice is fine."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._console is not None:
+            self._console.close()
+        if wait(self._pictures, CLOSE_TIMEOUT_S).not_done:
+            logger.warning("the pictures of the last evaluation took too long and are left out")
+        self._drawer.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self.writer.close()
+        if self._wandb is not None:
+            self._wandb.close()
+
+    def _draw(self, report: EvaluationReport, env_steps: int) -> None:
+        from tasks import pictures
+
+        try:
+            line = self._driven_line(report, env_steps)
+            with self._lock:
+                if line is not None:
+                    self.writer.add_image("evaluation/driven_line", line, env_steps, dataformats="HWC")
+                if report.clip is not None and len(report.clip):
+                    fps = report.clip_fps or 10.0
+                    pictures.add_gif(self.writer, "evaluation/clip", report.clip, fps, env_steps)
+        except Exception:  # a picture must not end a training
+            logger.warning("the pictures of the evaluation at %d steps failed", env_steps, exc_info=True)
+
+    def _driven_line(self, report: EvaluationReport, env_steps: int) -> np.ndarray | None:
+        trajectories = [episode.trajectory for episode in report.episodes]
+        has_places = any(len(trajectory) and np.isfinite(trajectory[:, :2]).any() for trajectory in trajectories)
+        if self._task is None or not has_course(self._task) or not has_places:
+            return None
+        if self._course is None:
+            self._course = course(self._task)
+        return driven_line(self._course, report, f"{self._title}, {env_steps:,} steps")
+
+
+def driven_line(course: Course, report: EvaluationReport, title: str, path: Path | None = None) -> np.ndarray:
+    """The evaluated episodes over the track, coloured by speed, uint8 RGB, shape (h, w, 3)."""
+    from tasks import pictures
+
+    return pictures.plot_driven_line(
+        course.centre_line,
+        course.width_m,
+        [episode.trajectory for episode in report.episodes],
+        path,
+        finished=[bool(episode.finished) for episode in report.episodes],
+        title=f"{title}: {summary(report)}",
+    )
+
+
+def summary(report: EvaluationReport) -> str:
+    """One line: finished episodes, mean lap or progress; where there is no finish the mean return."""
+    if not report.has_finish:
+        return f"return {report.mean_return or 0.0:.1f} (std {report.std_return or 0.0:.1f})"
+    finished = sum(bool(episode.finished) for episode in report.episodes)
+    line = f"{finished}/{len(report.episodes)} finished"
+    if report.mean_lap_time_s is not None:
+        return f"{line}, lap {report.mean_lap_time_s:.2f} s"
+    progress = [episode.progress for episode in report.episodes if not math.isnan(episode.progress)]
+    return f"{line}, progress {100 * float(np.mean(progress)):.0f} %" if progress else line

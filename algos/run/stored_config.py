@@ -1,0 +1,281 @@
+"""Starting from a checkpoint: its stored configuration, changed only by what was typed on this command line.
+
+Works on plain data. ``train.py`` gives it the composed configuration (for the values of what was typed), the typed
+overrides, and the stored configuration; it refuses what would change the shapes that the checkpoint was made for, or
+how its histories begin.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from algos.config.hydra_entry import parsed
+
+GROUPS = ("task", "train")
+"""Config groups: typing one chooses a file."""
+
+THIS_COMMAND = (
+    "device",
+    "inference_device",
+    "torch_threads",
+    "checkpoint",
+    "checkpoint_mode",
+    "headless",
+    "plugins",
+    "launcher",
+    "remote",
+    "worker",
+    "ray",
+    "wandb",
+)
+"""Keys that belong to a command, its machine and who types it, never taken from the file."""
+
+LEARNING_ONLY = ("observers",)
+"""Keys taken from the file only when it learns on: nothing is observed when it is played."""
+
+OBSERVATION_KEYS = (
+    "task.name",
+    "task.img_width",
+    "task.img_height",
+    "task.img_grayscale",
+    "task.img_hist_len",
+    "task.rtgym.act_buf_len",
+    "task.rtgym.act_in_obs",
+    "task.rtgym.reset_act_buf",
+)
+"""Keys that decide shapes of observation and action, and how histories begin."""
+
+CRITIC_KEYS = ("task.privileged",)
+"""Keys that decide what only critics see; what acts does without."""
+
+HISTORY_KEYS = ("task.rtgym.reset_act_buf",)
+"""Those of them that change no shape, only how histories begin."""
+
+NETWORK_KEYS = ("train.params.algo", "train.params.model", "train.params.network")
+"""Keys, with all below them, that decide the networks."""
+
+HARMLESS_NETWORK_KEYS = (
+    "train.params.network.random_shift",
+    "train.params.network.dropout",
+    "train.params.network.batch_renorm_warm_up",
+)
+"""Keys of the network that change no shape."""
+
+ENSEMBLE_KEYS = (
+    "train.params.config.num_critics",
+    "train.params.config.redq_n",
+    "train.params.config.num_quantiles",
+)
+"""Keys of the algorithms that decide how many critics there are and what each puts out."""
+
+_OPTION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*")
+"""The name of an option of a group."""
+
+_logger = logging.getLogger(__name__)
+
+OLD_VALUES = {
+    "task.privileged": False,
+    "train.params.network.asymmetric_critic": False,
+    "train.params.network.actor": "mlp",
+    "train.params.network.critic": "mlp",
+    "train.params.network.batch_renorm": False,
+}
+"""What keys stood for in files that are older than they are, where that is not null."""
+
+
+def with_stored_choices(words: Sequence[str], is_option: Callable[[str, str], bool]) -> list[str]:
+    """Adds ``task=`` and ``train=`` as stored in the checkpoint, so that keys are checked against the right schemas.
+
+    Args:
+        words: What was typed.
+        is_option: Whether a group has an option; a choice that it has not is left to the defaults.
+
+    Raises:
+        ValueError: If the checkpoint is missing or damaged.
+        UsageError: If the word cannot be read.
+    """
+    paths = [override.value() for override in parsed(words, "checkpoint") if not override.is_sweep_override()]
+    if not paths or paths[-1] is None:
+        return list(words)
+    from algos.run.checkpoint import load_checkpoint
+
+    stored = load_checkpoint(str(paths[-1])).config
+    typed = {word.partition("=")[0] for word in words}
+    choices = {group: stored_choice(stored, group) for group in GROUPS if group not in typed}
+    known = {group: choice for group, choice in choices.items() if choice is not None and is_option(group, choice)}
+    return [*(f"{group}={choice}" for group, choice in known.items()), *words]
+
+
+def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_playing: bool) -> dict[str, Any]:
+    """The configuration of a command with a checkpoint: what is stored in the file, changed by what was typed.
+
+    Args:
+        composed: Plain data composed from the files of cfg; ``checkpoint`` names the file.
+        overrides: The words typed.
+        is_playing: Whether the checkpoint is only played.
+
+    Raises:
+        ValueError: If the file is missing, damaged or does not fit what was typed.
+    """
+    from algos.run.checkpoint import load_checkpoint
+
+    path = str(composed["checkpoint"])
+    stored = load_checkpoint(path).config
+    config = merge_stored(stored, composed, overrides)
+    if is_playing:
+        config |= {key: copy.deepcopy(composed[key]) for key in LEARNING_ONLY}
+    elif _get(stored, "wandb.enabled") and not config["wandb"]["enabled"]:
+        _logger.warning(
+            "the run of %s was recorded at W&B; to record it in your account, type wandb.enabled=true", path
+        )
+    is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
+    refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent, is_playing=is_playing)
+    return config
+
+
+def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The stored configuration with what was typed.
+
+    Args:
+        stored: Plain data from the checkpoint.
+        composed: Plain data composed from the files of cfg and the same overrides; where typed values are read from.
+        overrides: The words typed, as hydra reports them (``HydraConfig.overrides.task``).
+
+    Raises:
+        ValueError: If a word takes a key away, or the stored configuration has another form.
+    """
+    config = copy.deepcopy(dict(stored))
+    for key in THIS_COMMAND:
+        if key in composed:
+            config[key] = copy.deepcopy(composed[key])
+    for key, value in composed.items():
+        # A key that this program has and the one that wrote the file had not is this program's.
+        given = config.setdefault(key, copy.deepcopy(value))
+        if isinstance(value, Mapping) and not isinstance(given, Mapping):
+            raise ValueError(f"{key} in the checkpoint must be a mapping, got {given!r}: the file is damaged")
+    for group in GROUPS:
+        if stored_choice(stored, group) != _get(config, f"choices.{group}"):
+            _set(config, f"choices.{group}", _get(composed, f"choices.{group}"))
+    typed = list(typed_keys(overrides, stored))
+    if "task.game" in typed and "task.clock" not in typed:
+        _set(config, "task.clock", "auto")  # the stored clock was resolved for the stored game
+    for key in typed:
+        key = _up_to_list(composed, key)
+        _set(config, key, copy.deepcopy(_get(composed, key)))
+        if key in GROUPS:
+            _set(config, f"choices.{key}", _get(composed, f"choices.{key}"))
+    return config
+
+
+def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[str]:
+    """Full names of the keys that the words set, groups first; a group typed as it was stored sets nothing."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_delete():
+            raise ValueError(f"{override.input_line} takes a key away, which is not possible with a checkpoint")
+    for override in sorted(parsed, key=lambda entry: entry.key_or_group not in GROUPS):
+        key, value = override.key_or_group, override.value()
+        if key in GROUPS and not isinstance(value, Mapping):
+            if str(value) != stored_choice(stored, key):
+                yield key
+        elif isinstance(value, Mapping):
+            yield from (f"{key}.{name}" for name in _leaves(value))
+        else:
+            yield key
+
+
+def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
+    """Which file of a group the stored configuration was made from; a name and no path to a file elsewhere."""
+    choice = _get(stored, f"choices.{group}")
+    return choice if isinstance(choice, str) and _OPTION.fullmatch(choice) else None
+
+
+def refuse_shape_changes(
+    stored: Mapping[str, Any],
+    config: Mapping[str, Any],
+    checkpoint: str,
+    *,
+    is_new_agent: bool,
+    is_playing: bool = False,
+) -> None:
+    """Refuses a configuration whose observation, action or networks differ from those of the checkpoint.
+
+    Args:
+        stored: Plain data from the checkpoint.
+        config: What is about to run.
+        checkpoint: Path of the file, for the message.
+        is_new_agent: Whether only the replay is taken, so that the networks may differ.
+        is_playing: Whether the checkpoint only acts, so that what critics see may differ.
+
+    Raises:
+        ValueError: Naming the key, its stored and its new value.
+    """
+    histories, shape = "how histories begin", "the shape of the observation"
+    kinds = [(key, histories if key in HISTORY_KEYS else shape) for key in OBSERVATION_KEYS]
+    if not is_playing:
+        kinds += [(key, "what the critics see") for key in CRITIC_KEYS]
+    if not is_new_agent:
+        leaves = [f"{key}{leaf}" for key in NETWORK_KEYS for leaf in _leaves_below(key, stored, config)]
+        if not is_playing:
+            leaves += ENSEMBLE_KEYS
+        kinds += [(leaf, "the shape of the networks") for leaf in leaves]
+    for key, what in kinds:
+        old, new = (_get_or_old(plain, key) for plain in (stored, config))
+        if old != new and key not in HARMLESS_NETWORK_KEYS:
+            raise ValueError(
+                f"{key}={_shown(new)} would change {what}: {checkpoint} was trained with "
+                f"{_shown(old)}; leave it at that, or train anew without a checkpoint"
+            )
+
+
+def _leaves_below(key: str, *configs: Mapping[str, Any]) -> list[str]:
+    found: dict[str, None] = {}
+    for config in configs:
+        section = _get(config, key)
+        names = [f".{name}" for name in _leaves(section)] if isinstance(section, Mapping) else [""]
+        found.update(dict.fromkeys(names))
+    return list(found)
+
+
+def _leaves(section: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{name}.{rest}" for rest in _leaves(value))
+        else:
+            yield str(name)
+
+
+def _up_to_list(config: Mapping[str, Any], key: str) -> str:
+    """The key of the whole list when ``key`` names an entry of one (hidden.0)."""
+    names = key.split(".")
+    prefixes = [".".join(names[: count + 1]) for count in range(len(names))]
+    return next((prefix for prefix in prefixes if isinstance(_get(config, prefix), list)), key)
+
+
+def _get(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def _get_or_old(config: Any, key: str) -> Any:
+    value = _get(config, key)
+    return OLD_VALUES.get(key) if value is None else value
+
+
+def _set(config: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        config = config[name] if isinstance(config.get(name), dict) else config.setdefault(name, {})
+    config[last] = value
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,89 @@
+"""Weights & Biases beside TensorBoard: metrics handed over in a thread of its own, which nothing waits for.
+
+``algos.run.log`` owns one where ``wandb.enabled``. Whatever goes wrong there ends no training.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.process.write_trouble import WriteTrouble
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUED = 100
+"""Records that wait for W&B; beyond them records are dropped."""
+FINISH_S = 60.0
+"""How long W&B may take at the end for what it has [s]."""
+TROUBLED_FINISH_S = 1.0
+"""The same when it has not taken what came last [s]."""
+
+
+class WandbLog:
+    """One run of W&B.
+
+    Args:
+        directory: Run folder.
+        title: Name of the run, unless the settings have one.
+        settings: ``project``, ``entity``, ``run_name``.
+        config: What is recorded with the run.
+
+    Raises:
+        ValueError: The package is missing.
+    """
+
+    def __init__(self, directory: Path, title: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        self._trouble = WriteTrouble("the log at W&B", "training goes on, what comes meanwhile is dropped")
+        self._records: queue.Queue[tuple[dict[str, float], int] | None] = queue.Queue(MAX_QUEUED)
+        self._run = _begin(directory, title, settings, config)
+        self._thread = threading.Thread(target=self._hand_over, name="wandb", daemon=True)
+        self._thread.start()
+
+    def scalars(self, metrics: Mapping[str, float], env_steps: int) -> None:
+        """Hands over metrics; never waits."""
+        try:
+            self._records.put_nowait((dict(metrics), env_steps))
+        except queue.Full:
+            self._trouble.failed(TimeoutError("it takes nothing more"))
+
+    def close(self) -> None:
+        """Hands over the rest, and waits a while for W&B to have it."""
+        try:
+            self._records.put(None, timeout=TROUBLED_FINISH_S)
+        except queue.Full:
+            return
+        self._thread.join(TROUBLED_FINISH_S if self._trouble.reason else FINISH_S)
+        if self._thread.is_alive():
+            logger.warning("W&B has not finished in time; what it has not got may be missing there")
+
+    def _hand_over(self) -> None:
+        while (record := self._records.get()) is not None:
+            self._attempt(lambda: self._run.log(record[0], step=record[1]))
+        self._attempt(self._run.finish)
+
+    def _attempt(self, call: Any) -> None:
+        try:
+            call()
+        except Exception as error:  # of whatever kind: it must not end a training
+            self._trouble.failed(error)
+        else:
+            self._trouble.worked()
+
+
+def _begin(directory: Path, title: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError("wandb.enabled=true needs the package wandb: pip install '.[wandb]'") from error
+    return wandb.init(
+        project=settings.get("project"),
+        entity=settings.get("entity"),
+        name=settings.get("run_name") or title,
+        dir=str(directory),
+        config=dict(config),
+    )

@@ -1,0 +1,477 @@
+"""Evaluation: deterministic, seeded episodes of one policy, and what is said about them.
+
+The evaluator process, the choice of ``best.pth``, ``--play`` and ``results.json`` all go through ``evaluate``, so that
+their figures mean the same. Numpy only; nothing here draws pictures (``tasks.pictures``) or touches networks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+
+from tasks.acting.punctuality import punctual
+from tasks.envs.interface import Interrupted
+from tasks.process.atomic_file import write_file
+
+TRAJECTORY_COLUMNS = ("x", "z", "speed_mps", "reward")
+"""Columns of ``EpisodeResult.trajectory``."""
+
+LEAGUE_RUNS = 10
+LEAGUE_PENALTY_S = 10.0
+LEAGUE_MAX_CRASHES = 3
+
+_MAX_ATTEMPTS = 3
+"""How often a seed is driven when the game is lost in mid-episode."""
+
+_logger = logging.getLogger(__name__)
+
+
+class EvaluatedPolicy(Protocol):
+    """What ``evaluate`` needs of a policy; ``algos.acting.policy.ActingPolicy`` is one."""
+
+    def begin_episode(self) -> None:
+        """Forgets what belongs to the previous episode."""
+        ...
+
+    def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
+        """Action for a dict observation, float32, shape (A,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One evaluated episode."""
+
+    seed: int
+    finished: bool | None
+    """None where the task has no finish; its episodes are judged by their return."""
+    lap_time_s: float | None
+    """Time of the finish crossing; None unless finished."""
+    episode_return: float
+    progress: float
+    """Fraction of the path covered, 0 to 1."""
+    steps: int
+    wall_contacts: float = 0.0
+    mean_speed_mps: float = math.nan
+    max_speed_mps: float = math.nan
+    trajectory: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """x [m], z [m], speed [m/s] and reward after each step, float32, shape (T, 4); NaN where the task has none."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data without the trajectory; NaN becomes null."""
+        return {
+            "seed": self.seed,
+            "finished": self.finished,
+            "lap_time_s": self.lap_time_s,
+            "return": _number(self.episode_return),
+            "progress": _number(self.progress),
+            "steps": self.steps,
+            "wall_contacts": _number(self.wall_contacts),
+            "mean_speed_mps": _number(self.mean_speed_mps),
+            "max_speed_mps": _number(self.max_speed_mps),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any], trajectory: np.ndarray) -> EpisodeResult:
+        """The inverse of ``to_json``."""
+        return EpisodeResult(
+            seed=int(data["seed"]),
+            finished=None if data["finished"] is None else bool(data["finished"]),
+            lap_time_s=None if data["lap_time_s"] is None else float(data["lap_time_s"]),
+            episode_return=_from_number(data["return"]),
+            progress=_from_number(data["progress"]),
+            steps=int(data["steps"]),
+            wall_contacts=_from_number(data["wall_contacts"]),
+            mean_speed_mps=_from_number(data["mean_speed_mps"]),
+            max_speed_mps=_from_number(data["max_speed_mps"]),
+            trajectory=trajectory,
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """All episodes of one evaluation and their summary. Averages are over the episodes that the name says."""
+
+    episodes: tuple[EpisodeResult, ...]
+    weights_version: int = 0
+    clip: np.ndarray | None = None
+    """Pictures of the first episode, uint8 RGB, shape (n, h, w, 3), or None."""
+    clip_fps: float = 0.0
+    """Rate at which the clip plays in the time of the episode [1/s]."""
+
+    @property
+    def has_finish(self) -> bool:
+        """Whether the task has a finish that an episode may reach; taken for granted while nothing was driven."""
+        return not self.episodes or any(e.finished is not None for e in self.episodes)
+
+    @property
+    def finish_rate(self) -> float:
+        """Share of the episodes that reached the finish; 0 when there are none."""
+        return _mean([float(bool(e.finished)) for e in self.episodes], empty=0.0)
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean return of the episodes, None when there are none."""
+        return _number(_mean([e.episode_return for e in self.episodes]))
+
+    @property
+    def std_return(self) -> float | None:
+        """Population standard deviation of the returns, None when there are none."""
+        returns = [e.episode_return for e in self.episodes if not math.isnan(e.episode_return)]
+        return float(np.std(returns)) if returns else None
+
+    @property
+    def mean_lap_time_s(self) -> float | None:
+        """Mean lap of the finished episodes [s], None when none finished."""
+        laps = self.lap_times_s
+        return float(np.mean(laps)) if laps else None
+
+    @property
+    def std_lap_time_s(self) -> float | None:
+        """Population standard deviation of the finished laps [s], None when none finished."""
+        laps = self.lap_times_s
+        return float(np.std(laps)) if laps else None
+
+    @property
+    def lap_times_s(self) -> list[float]:
+        """Laps of the finished episodes [s], in order."""
+        return [e.lap_time_s for e in self.episodes if e.finished and e.lap_time_s is not None]
+
+    def score(self) -> tuple[float, float, float]:
+        """What ``best.pth`` is chosen by, greater is better: finish rate, then lap time, then progress.
+
+        Where the task has no finish: the mean return.
+        """
+        if not self.has_finish:
+            return (-math.inf if self.mean_return is None else self.mean_return, 0.0, 0.0)
+        lap = self.mean_lap_time_s
+        progress = _mean([e.progress for e in self.episodes], empty=0.0)
+        return (self.finish_rate, -math.inf if lap is None else -lap, 0.0 if math.isnan(progress) else progress)
+
+    def statistics(self) -> dict[str, float]:
+        """Scalars to log, without prefix; a lap time only when at least one episode finished."""
+        scalars = {
+            "return": _mean([e.episode_return for e in self.episodes]),
+            "finish_rate": self.finish_rate if self.has_finish else math.nan,
+            "progress": _mean([e.progress for e in self.episodes]),
+            "episode_length": _mean([float(e.steps) for e in self.episodes]),
+            "wall_contacts": _mean([e.wall_contacts for e in self.episodes]),
+            "mean_speed_mps": _mean([e.mean_speed_mps for e in self.episodes]),
+        }
+        if self.mean_lap_time_s is not None and self.std_lap_time_s is not None:
+            scalars["lap_time_s"] = self.mean_lap_time_s
+            scalars["lap_time_std_s"] = self.std_lap_time_s
+            scalars["best_lap_time_s"] = min(self.lap_times_s)
+        return {name: value for name, value in scalars.items() if not math.isnan(value)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: the episodes without their trajectories, and the summary."""
+        return {
+            "weights_version": self.weights_version,
+            "episodes": [episode.to_json() for episode in self.episodes],
+            "finish_rate": self.finish_rate,
+            "mean_lap_time_s": self.mean_lap_time_s,
+            "std_lap_time_s": self.std_lap_time_s,
+            "clip_fps": self.clip_fps,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What ``to_json`` leaves out: ``trajectory_0`` ... and ``clip``, for the link."""
+        arrays = {f"trajectory_{i}": np.asarray(e.trajectory, np.float32) for i, e in enumerate(self.episodes)}
+        if self.clip is not None:
+            arrays["clip"] = self.clip
+        return arrays
+
+    @staticmethod
+    def from_parts(data: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> EvaluationReport:
+        """Puts together what ``to_json`` and ``arrays`` took apart; raises ValueError on wrong shapes."""
+        episodes = [
+            EpisodeResult.from_json(entry, _checked_trajectory(arrays, i)) for i, entry in enumerate(data["episodes"])
+        ]
+        clip = arrays.get("clip")
+        if clip is not None and (clip.ndim != 4 or clip.shape[-1] != 3 or clip.dtype != np.uint8):
+            raise ValueError(f"clip must be uint8 of shape (n, h, w, 3), got {clip.dtype} {clip.shape}")
+        return EvaluationReport(tuple(episodes), int(data["weights_version"]), clip, float(data["clip_fps"]))
+
+
+class ClipRecorder:
+    """Collects pictures of the first episode.
+
+    The defaults suit a clip that is sent and logged at each evaluation: 5 pictures/s, 30 s, at most 13 MB.
+
+    Args:
+        every: A picture is taken every so many steps.
+        max_frames: No more than so many pictures.
+        max_width: Wider pictures are shrunk to this [px].
+        sink: Takes each picture instead of keeping it, e.g. ``tasks.pictures.VideoFile.add``.
+    """
+
+    def __init__(
+        self,
+        every: int = 4,
+        max_frames: int = 150,
+        max_width: int = 240,
+        sink: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
+        for name, value in (("every", every), ("max_frames", max_frames), ("max_width", max_width)):
+            if value < 1:
+                raise ValueError(f"ClipRecorder: {name} must be >= 1, got {value}")
+        self.every = every
+        self._max_frames = max_frames
+        self._max_width = max_width
+        self._frames: list[np.ndarray] = []
+        self._sink = sink if sink is not None else self._frames.append
+        self._num_frames = 0
+
+    def record(self, env: gymnasium.Env, step: int) -> None:
+        """Takes a picture when it is the turn of this step."""
+        if step % self.every or self._num_frames >= self._max_frames:
+            return
+        picture = env.render()
+        if isinstance(picture, np.ndarray):
+            self._sink(_shrunk(picture, self._max_width))
+            self._num_frames += 1
+
+    def frames(self) -> np.ndarray | None:
+        """The kept pictures, uint8 RGB, shape (n, h, w, 3), or None when there are none."""
+        return np.stack(self._frames) if self._frames else None
+
+
+class LeagueScore(NamedTuple):
+    """Result of ten runs under the rules of the Roborace League."""
+
+    eliminated: bool
+    """Three crashes."""
+    crashes: int
+    mean_s: float | None
+    """Mean of the completed runs, penalties included; None when eliminated or nothing was completed."""
+    std_s: float | None
+    """Their population standard deviation."""
+    times_s: tuple[float, ...]
+    """The completed runs in order, each with 10 s for every crash since the one before."""
+
+
+def evaluate(
+    env: gymnasium.Env | Callable[[], gymnasium.Env],
+    policy: EvaluatedPolicy,
+    seeds: Sequence[int],
+    *,
+    clip: ClipRecorder | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> EvaluationReport:
+    """Drives one deterministic episode per seed.
+
+    Args:
+        env: A dict-observation environment, or what makes one; an environment made here is also closed here.
+        policy: Acts with ``deterministic=True``; its ``version``, where it has one, goes into the report.
+        seeds: Seed of each episode, passed to ``env.reset``.
+        clip: Records the first episode when given.
+        on_episode: Called with each result as soon as it is known.
+        stop: Asked before each step, and while an environment that can ``watch`` it waits for its game; true abandons
+            the running episode and the rest.
+
+    Returns:
+        The report of the episodes that were driven to their end. One in which the game was lost says nothing of the
+        policy and is driven again.
+    """
+    if not isinstance(env, gymnasium.Env):
+        with contextlib.closing(env()) as made:
+            return evaluate(made, policy, seeds, clip=clip, on_episode=on_episode, stop=stop)
+    if stop is not None and hasattr(env, "watch"):
+        env.watch(stop)
+    episodes: list[EpisodeResult] = []
+    with punctual() if getattr(env, "is_real_time", False) else contextlib.nullcontext():
+        for index, seed in enumerate(seeds):
+            result = _drive_undisturbed(env, policy, int(seed), clip if index == 0 else None, stop)
+            if result is None:
+                break
+            episodes.append(result)
+            if on_episode is not None:
+                on_episode(result)
+    frames = clip.frames() if clip is not None else None
+    fps = _steps_per_second(env) / clip.every if clip is not None else 0.0
+    return EvaluationReport(tuple(episodes), int(getattr(policy, "version", 0)), frames, fps)
+
+
+def league_score(report: EvaluationReport) -> LeagueScore:
+    """Scores ten runs as the Roborace League does.
+
+    A run that does not finish is a crash; each crash adds 10 s to the next completed run (to the last one when no other
+    follows), and the third crash eliminates. The score is the mean of the completed runs.
+
+    Raises:
+        ValueError: The report does not hold exactly ten runs.
+    """
+    if len(report.episodes) != LEAGUE_RUNS:
+        raise ValueError(
+            f"play.rules=league scores exactly {LEAGUE_RUNS} runs, got {len(report.episodes)}; set play.episodes=10"
+        )
+    times: list[float] = []
+    crashes = pending = 0
+    for episode in report.episodes:
+        if episode.finished and episode.lap_time_s is not None:
+            times.append(episode.lap_time_s + pending * LEAGUE_PENALTY_S)
+            pending = 0
+            continue
+        crashes, pending = crashes + 1, pending + 1
+        if crashes >= LEAGUE_MAX_CRASHES:
+            return LeagueScore(True, crashes, None, None, tuple(times))
+    if times:
+        times[-1] += pending * LEAGUE_PENALTY_S
+    mean_s, std_s = (float(np.mean(times)), float(np.std(times))) if times else (None, None)
+    return LeagueScore(False, crashes, mean_s, std_s, tuple(times))
+
+
+def play_results(
+    report: EvaluationReport,
+    *,
+    place: Mapping[str, str],
+    checkpoint: str,
+    scripted_lap_time_s: float | None,
+) -> dict[str, Any]:
+    """The content of ``results.json``; ``lap_ratio`` is the mean lap over the scripted driver's.
+
+    Args:
+        report: What was driven. Of a task without a finish nothing is said of laps.
+        place: What was driven on, by key: the task, its track and game.
+        checkpoint: File of the policy.
+        scripted_lap_time_s: Lap of the scripted driver there; None: it does not drive there.
+    """
+    keys = ("seed", *(("finished", "lap_time_s") if report.has_finish else ()), "return")
+    keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")
+    results: dict[str, Any] = {
+        **place,
+        "checkpoint": checkpoint,
+        "episodes": [{key: entry[key] for key in keys} for entry in (e.to_json() for e in report.episodes)],
+        "mean_return": report.mean_return,
+        "std_return": report.std_return,
+    }
+    if not report.has_finish:
+        return results
+    lap = report.mean_lap_time_s
+    results |= {
+        "finish_rate": report.finish_rate,
+        "mean_lap_time_s": lap,
+        "std_lap_time_s": report.std_lap_time_s,
+    }
+    if "track" not in place:
+        return results
+    return {
+        **results,
+        "scripted_lap_time_s": scripted_lap_time_s,
+        "lap_ratio": lap / scripted_lap_time_s if lap is not None and scripted_lap_time_s else None,
+    }
+
+
+def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
+    """Writes ``results.json``; a NaN in it is a bug and raises."""
+    write_file(Path(path), (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _drive_undisturbed(
+    env: gymnasium.Env,
+    policy: EvaluatedPolicy,
+    seed: int,
+    clip: ClipRecorder | None,
+    stop: Callable[[], bool] | None,
+) -> EpisodeResult | None:
+    """One episode to its end, or None when stopped before. A game that keeps getting lost counts at last."""
+    for attempts_left in reversed(range(_MAX_ATTEMPTS)):
+        try:
+            result, info = _drive(env, policy, seed, clip, stop)
+        except Interrupted:
+            return None
+        if "game_lost" not in info or not attempts_left:
+            return result
+        _logger.warning("the evaluation of seed %d is driven again: %s", seed, info["game_lost"])
+    return None
+
+
+def _drive(
+    env: gymnasium.Env,
+    policy: EvaluatedPolicy,
+    seed: int,
+    clip: ClipRecorder | None,
+    stop: Callable[[], bool] | None,
+) -> tuple[EpisodeResult | None, Mapping[str, Any]]:
+    """One episode and the info of its last step; no result when stopped before."""
+    observation, _ = env.reset(seed=seed)
+    policy.begin_episode()
+    rows: list[tuple[float, float, float, float]] = []
+    done = False
+    info: dict[str, Any] = {}
+    while not done:
+        if stop is not None and stop():
+            return None, {}
+        if clip is not None:
+            clip.record(env, len(rows))
+        action = policy.act(observation, deterministic=True)
+        observation, reward, terminated, truncated, info = env.step(action)
+        rows.append((info.get("x", math.nan), info.get("z", math.nan), info.get("speed_mps", math.nan), float(reward)))
+        done = bool(terminated or truncated)
+    return _result(seed, np.asarray(rows, np.float32).reshape(-1, 4), info), info
+
+
+def _result(seed: int, trajectory: np.ndarray, info: Mapping[str, Any]) -> EpisodeResult:
+    """Result from the task's own statistics; what a task does not say follows from the trajectory."""
+    statistics = info.get("episode_statistics", {})
+    finished = bool(statistics["finished"]) if "finished" in statistics else None
+    lap_time_s = float(statistics.get("lap_time_s", math.nan))
+    return EpisodeResult(
+        seed=seed,
+        finished=finished,
+        lap_time_s=lap_time_s if finished and not math.isnan(lap_time_s) else None,
+        episode_return=float(statistics.get("return", trajectory[:, 3].sum(dtype=np.float64))),
+        progress=float(statistics.get("progress", math.nan)),
+        steps=int(statistics.get("length", len(trajectory))),
+        wall_contacts=float(statistics.get("wall_contacts", math.nan)),
+        mean_speed_mps=float(statistics.get("mean_speed_mps", trajectory[:, 2].mean())),
+        max_speed_mps=float(statistics.get("max_speed_mps", trajectory[:, 2].max())),
+        trajectory=trajectory,
+    )
+
+
+def _steps_per_second(env: gymnasium.Env) -> float:
+    return float(env.metadata.get("render_fps") or 20.0)
+
+
+def _shrunk(picture: np.ndarray, max_width: int) -> np.ndarray:
+    """The picture as contiguous uint8 RGB, at most ``max_width`` wide."""
+    if picture.shape[1] > max_width:
+        import cv2
+
+        height = max(1, round(picture.shape[0] * max_width / picture.shape[1]))
+        picture = cv2.resize(picture, (max_width, height), interpolation=cv2.INTER_AREA)
+    return np.array(picture[..., :3], np.uint8)
+
+
+def _checked_trajectory(arrays: Mapping[str, np.ndarray], index: int) -> np.ndarray:
+    trajectory = arrays.get(f"trajectory_{index}")
+    if trajectory is None or trajectory.ndim != 2 or trajectory.shape[1] != len(TRAJECTORY_COLUMNS):
+        shape = None if trajectory is None else trajectory.shape
+        raise ValueError(f"trajectory_{index} must have shape (T, {len(TRAJECTORY_COLUMNS)}), got {shape}")
+    return np.asarray(trajectory, np.float32)
+
+
+def _mean(values: Iterable[float], empty: float = math.nan) -> float:
+    """Mean of the values that are not NaN."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else empty
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _from_number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,1 @@
+"""What a task knows of a game, whichever it is: protocols, errors, time."""

@@ -1,0 +1,1 @@
+"""The game's controls: virtual gamepad, keyboard, and letting go of them at exit."""

@@ -1,0 +1,1 @@
+"""The game's window on X11 and Windows."""

@@ -1,0 +1,1 @@
+"""Lines of points from files: tables, arrays, and nothing that could run."""

@@ -1,0 +1,1 @@
+"""Who may join: certificates, tokens, and the port that checks them."""

@@ -1,0 +1,185 @@
+"""Who is let in: checks the token of every call before anything of it is read, and refuses with a reason.
+
+Gateway and relay ask a ``Door`` at each call and again while a stream is open. Each refusal is told to the caller and
+is one line in the log; a flood of them is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
+
+import grpc
+
+from tasks.remote.access.handshakes import HandshakeWatch
+from tasks.remote.access.tokens import NAME_PATTERN, Tokens, Verdict
+from tasks.remote.wire import link
+
+_log = logging.getLogger(__name__)
+
+MAX_REFUSAL_LINES = 20
+"""Lines about refusals in a row; afterwards one for each ``LINE_EVERY_S``."""
+LINE_EVERY_S = 5.0
+_HANGING_UP_S = 0.2
+
+_IDENTITY = re.compile(rf"{NAME_PATTERN}(\.[A-Za-z0-9_-]{{1,64}}){{0,2}}")
+
+
+class Caller(NamedTuple):
+    """Who calls."""
+
+    identity: str
+    """What sequence numbers belong to: NAME, or NAME.SUFFIX for each outbox of this name."""
+    name: str
+    """Under which the token was made."""
+    token: str
+
+    def __repr__(self) -> str:
+        return f"Caller({self.identity})"
+
+
+class Refusal(NamedTuple):
+    """Why somebody is turned away."""
+
+    code: grpc.StatusCode
+    message: str
+
+
+class Refusals:
+    """Ends calls that are not wanted, and says so: to the caller always, in the log unless there are too many.
+
+    Args:
+        now: Seconds of a clock that never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._count = 0
+        self._lines_left = float(MAX_REFUSAL_LINES)
+        self._counted_s = now()
+        self._hidden = 0
+
+    @property
+    def count(self) -> int:
+        """Refusals so far."""
+        return self._count
+
+    def refuse(self, context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
+        """Ends the call of this thread."""
+        self.note(context.peer(), refusal.message)
+        context.set_trailing_metadata(((link.ANSWERED, "1"),))
+        context.abort(*refusal)
+        raise AssertionError("abort raises")
+
+    def note(self, peer: str, message: str, count: int = 1) -> None:
+        """Counts a refusal, or several at once, and writes their line."""
+        with self._lock:
+            self._count += count
+            now = self._now()
+            self._lines_left = min(self._lines_left + (now - self._counted_s) / LINE_EVERY_S, MAX_REFUSAL_LINES)
+            self._counted_s = now
+            if self._lines_left < 1.0:
+                self._hidden += 1
+                return
+            self._lines_left -= 1.0
+            hidden, self._hidden = self._hidden, 0
+        _log.warning("refused %s: %s%s", peer, message, f" ({hidden} more were not shown)" if hidden else "")
+
+
+class Door:
+    """Lets callers with a token in.
+
+    Args:
+        tokens: Who may join.
+        role: That tokens must have: ``tokens.WORKER`` or ``tokens.TRAINER``.
+        refusals: Where refusals are counted.
+        stranger: What is said of an unknown token.
+        is_far: Whether this is the door to other machines.
+        handshakes: Told who calls; ``note_lost`` says which connections came to nothing.
+        max_message_bytes: Of one who came in: larger messages are refused.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        role: str,
+        refusals: Refusals,
+        *,
+        stranger: str = "the token is not known here: it is wrong, another learner's, or was revoked",
+        is_far: bool = True,
+        handshakes: HandshakeWatch | None = None,
+        max_message_bytes: int = link.MAX_MESSAGE_BYTES,
+    ) -> None:
+        self._tokens = tokens
+        self._role = role
+        self._refusals = refusals
+        self._stranger = stranger
+        self._handshakes = handshakes
+        self.is_far = is_far
+        self.max_message_bytes = max_message_bytes
+
+    def admit(self, context: grpc.ServicerContext) -> Caller:
+        """Who calls; ends the call if it may not come in."""
+        if self._handshakes is not None:
+            self._handshakes.called(context.peer())
+        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        identity = metadata.get("worker", "")
+        caller = Caller(identity, identity.partition(".")[0], token if scheme == "Bearer" else "")
+        objection = self.objection(caller)
+        if objection is not None:
+            self._refusals.refuse(context, objection)
+        if not _IDENTITY.fullmatch(identity):
+            message = f"the worker's name must be letters, digits, _ and -, got {identity[:80]!r}"
+            self._refusals.refuse(context, Refusal(grpc.StatusCode.FAILED_PRECONDITION, message))
+        return caller
+
+    def objection(self, caller: Caller) -> Refusal | None:
+        """Why this caller may not come in, or not stay; None: it may."""
+        verdict = self._tokens.judge(caller.name, caller.token, self._role)
+        if verdict is Verdict.accepted:
+            return None
+        if verdict is Verdict.revoked:
+            return Refusal(grpc.StatusCode.UNAUTHENTICATED, "the token was revoked")
+        if verdict is Verdict.another_name:
+            message = f"the token was made for another name than {caller.name[:80]!r}"
+            return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
+        if verdict is Verdict.another_role:
+            return Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the token was not made for the role {self._role!r}")
+        if verdict is Verdict.unreadable:
+            message = "the list of tokens cannot be read at the moment, so nobody new is let in"
+            return Refusal(grpc.StatusCode.UNAVAILABLE, message)
+        return Refusal(grpc.StatusCode.UNAUTHENTICATED, self._stranger)
+
+    def note_lost(self) -> None:
+        """Notes the connections that have come to nothing since the last time; to be called every few seconds."""
+        lost = 0 if self._handshakes is None else self._handshakes.take_lost()
+        if lost:
+            message = "came to nothing: plaintext, no trust in our certificate (ca.pem of another authority), or a scan"
+            self._refusals.note(f"{lost} connection{'s' if lost > 1 else ''}", message, lost)
+
+
+def read_one(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    """The only message of a call; empty when none was sent.
+
+    A unary method that is served as a stream reads its message after the token was checked, not before. A caller that
+    has hung up meanwhile did nothing wrong: the call ends, and nothing is refused.
+    """
+    try:
+        return next(requests)
+    except Exception:  # StopIteration, or a bare Exception with which gRPC ends the iterator of a call that is over.
+        if not _is_over(context):
+            return b""
+    context.abort(grpc.StatusCode.CANCELLED, "the caller hung up")
+    raise AssertionError("abort raises")
+
+
+def _is_over(context: grpc.ServicerContext) -> bool:
+    """Whether the caller is gone; gRPC may say so a moment after it has said that no message will come."""
+    over = threading.Event()
+    return not context.add_callback(over.set) or over.wait(_HANGING_UP_S)

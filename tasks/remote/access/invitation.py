@@ -1,0 +1,147 @@
+"""How workers from elsewhere are let in, and what is said of it when a learner or a relay starts.
+
+From the configuration (``remote``) to what the gateway opens, and the command that starts a worker. A listener that is
+not encrypted is refused unless it was asked for, and then warned about.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tasks.remote.access.credentials import LOCAL_HOSTS, load_client, load_server
+from tasks.remote.access.listener import FarListener
+from tasks.remote.config import RemoteConfig
+
+_log = logging.getLogger(__name__)
+
+_MEGABYTE = 1024 * 1024
+
+
+class Entrance(NamedTuple):
+    """What is opened, and under which names it is reached."""
+
+    listener: FarListener
+    hosts: tuple[str, ...]
+    """Names and addresses that the certificate is good for; empty: plaintext."""
+
+
+def read_entrance(remote: RemoteConfig) -> Entrance:
+    """Reads the credentials of a process that listens at ``remote.listen``.
+
+    Raises:
+        ValueError: It may not listen like that, or its credentials cannot be read; names the key.
+    """
+    if remote.listen is None:
+        raise ValueError("remote.listen must be given, such as 0.0.0.0:55555, got null")
+    if remote.credentials is None:
+        raise ValueError(
+            f"remote.listen={remote.listen} needs remote.credentials: the folder .../learner (with --server .../relay) "
+            "that 'python train.py --make-credentials DIR --workers NAME,...' makes. Nobody joins without a token"
+        )
+    server = load_server(remote.credentials)
+    listener = FarListener(
+        remote.listen,
+        None if remote.insecure else server.channel,
+        server.tokens,
+        remote.max_workers,
+        remote.max_message_mb * _MEGABYTE,
+        handshakes=None if remote.insecure else server.handshakes,
+    )
+    return Entrance(listener, () if remote.insecure else server.hosts)
+
+
+def check_credentials(remote: RemoteConfig) -> None:
+    """Reads what a learner needs for workers elsewhere, so that a mistake is found before anything starts.
+
+    Raises:
+        ValueError: It is missing or cannot be read; names the key or the file.
+    """
+    if remote.listen is not None:
+        read_entrance(remote)
+    if remote.relay is not None and remote.credentials is None:
+        raise ValueError(
+            f"remote.relay={remote.relay} needs remote.credentials: the folder .../learner that "
+            "'python train.py --make-credentials DIR' makes"
+        )
+    if remote.relay is not None:
+        load_client(str(remote.credentials))
+
+
+def announce(entrance: Entrance, address: str, words: Sequence[str]) -> None:
+    """Says where workers join and what they have to type; warns of what an attacker could do.
+
+    Args:
+        entrance: What was opened.
+        address: host:port that it listens at, with the port that was chosen.
+        words: Words of the configuration that a worker must have, such as task=TM20Lidar; empty: not known here.
+    """
+    host, _, port = address.rpartition(":")
+    is_plaintext = entrance.listener.credentials is None
+    if is_plaintext and not is_loopback(host):
+        _log.warning(
+            "remote.insecure=true: %s is NOT encrypted. Whoever sees this network can read samples, weights and the "
+            "tokens of workers, and join with them. Leave remote.insecure out to encrypt",
+            address,
+        )
+    names = [name for name in entrance.hosts if name not in LOCAL_HOSTS]
+    if not is_plaintext and not names and not is_loopback(host):
+        _log.warning(
+            "the certificate is good for %s only, so no other machine will trust it: run --make-credentials again "
+            "with --hosts and the name or address of this machine",
+            ", ".join(entrance.hosts),
+        )
+    reached = _reached_at(host, names)
+    command = worker_command(words, f"{reached}:{port}", "FOLDER", is_insecure=is_plaintext)
+    _log.info(
+        "workers join at %s (%s); on each machine, with its copy of .../workers/NAME as FOLDER:\n    %s",
+        address,
+        "plaintext" if is_plaintext else "TLS",
+        command,
+    )
+
+
+def announce_relay(remote: RemoteConfig, words: Sequence[str]) -> None:
+    """Says what workers have to type that join at the relay of a learner.
+
+    Args:
+        remote: Its configuration.
+        words: Words of the configuration that a worker must have.
+    """
+    command = worker_command(words, str(remote.relay), "FOLDER", is_insecure=remote.insecure)
+    _log.info("workers join at the relay %s; on each machine:\n    %s", remote.relay, command)
+
+
+def worker_command(words: Sequence[str], address: str, credentials: str, *, is_insecure: bool = False) -> str:
+    """What starts a worker elsewhere.
+
+    Args:
+        words: Words of the configuration; empty: placeholders.
+        address: host:port of learner or relay.
+        credentials: Folder of the worker.
+        is_insecure: Whether the other side speaks plaintext.
+    """
+    last = ["remote.insecure=true"] if is_insecure else []
+    own = [f"remote.address={address}", f"remote.credentials={credentials}", *last]
+    return " ".join(["python train.py", *(words or ("task=NAME", "train=NAME")), "--worker", *own])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine reach ``host``."""
+    bare = host.removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return bare.lower() == "localhost"
+
+
+def _reached_at(host: str, names: Sequence[str]) -> str:
+    """Under which name a worker dials: one that the certificate has, where it listens everywhere."""
+    bare = host.removeprefix("[").removesuffix("]")
+    if bare not in ("0.0.0.0", "::"):
+        return host
+    name = names[0] if names else socket.gethostname()
+    return f"[{name}]" if ":" in name else name

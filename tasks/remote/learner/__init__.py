@@ -1,0 +1,1 @@
+"""The learner's end: workers near and far behind one vectorised environment."""

@@ -1,0 +1,302 @@
+"""The learner's end of the link: takes segments from workers and hands out weights, evaluations and commands.
+
+It owns what was received of whom, the queue and the newest weights, and serves them on a port of this machine for the
+workers that the learner starts and, with a ``FarListener``, on one for workers from elsewhere. It knows neither
+processes (``launch``) nor rl_games (``vecenv``). All public methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import grpc
+import numpy as np
+
+from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.observation import ObservationSpec
+from tasks.experience.samples import Segment
+from tasks.experience.worker_status import RateMeter, WorkerStatus
+from tasks.remote.access.admission import Refusal
+from tasks.remote.access.listener import FarListener
+from tasks.remote.access.stream_limit import StreamLimit
+from tasks.remote.learner.evaluations import Evaluations
+from tasks.remote.station.calls import Call
+from tasks.remote.station.evaluation_desk import EvaluationDesk
+from tasks.remote.station.lock_step_channel import LockStepChannel
+from tasks.remote.station.mailbox import Mailbox
+from tasks.remote.station.peers import Peer
+from tasks.remote.station.segment_queue import SegmentQueue
+from tasks.remote.station.worker_service import WorkerService
+from tasks.remote.wire import link
+
+MAX_QUEUE_BYTES = 1024 * 1024 * 1024
+"""Beyond this workers wait, however few segments it is."""
+
+_MAX_VERSIONS = 1024
+
+
+class Gateway:
+    """Serves the link.
+
+    Args:
+        spec: The observation that workers must send.
+        fingerprint: What workers must agree on; another one is refused.
+        host: Address of this machine to listen on for its own workers.
+        credentials: TLS for them, where they run on other machines; None: plaintext.
+        max_workers: Connections of these for which there is room at a time.
+        queue_segments: Segments that wait for ``receive`` at most; beyond them workers wait.
+        token: The secret that these workers must know; None: a random one.
+        far: How workers from elsewhere are let in; None: not at all.
+        received: Sequence numbers up to which the stored replay has the segments of earlier workers.
+
+    Raises:
+        OSError: An address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        spec: ObservationSpec,
+        fingerprint: str,
+        *,
+        host: str = "127.0.0.1",
+        credentials: grpc.ServerCredentials | None = None,
+        max_workers: int = 8,
+        queue_segments: int = 256,
+        token: str | None = None,
+        far: FarListener | None = None,
+        received: Mapping[str, int] | None = None,
+    ) -> None:
+        self._spec = spec
+        self._fingerprint = fingerprint
+        self.token = token if token is not None else secrets.token_urlsafe(32)
+        self.weights = Mailbox()
+        """What the service hands out."""
+        self.desk = EvaluationDesk()
+        """Whom the service asks for evaluations."""
+        self._service = WorkerService(self, 0 if far is None else far.max_workers, received)
+        self._lock = self._service.lock
+        self._queue = SegmentQueue(self._lock, queue_segments, MAX_QUEUE_BYTES)
+        self._peers = self._service.peers
+        self._far_streams = StreamLimit()
+        self._evaluations = Evaluations()
+        self._lock_steps: dict[int, LockStepChannel] = {}
+        self._failure: BaseException | None = None
+        self._is_closed = threading.Event()
+        self._counters = dict.fromkeys(("segments", "bytes", "duplicates"), 0)
+        self._samples = RateMeter()
+        self._published_s: dict[int, float] = {}
+        self._newest_version = 0
+        self._seen_version = 0
+        try:
+            self.address = self._service.listen_near(f"{host}:0", self.token, max_workers, credentials)
+            self.far_address = None if far is None else self._service.listen_far(far)
+            """host:port for workers from elsewhere, or None."""
+        except BaseException:
+            self.close()
+            raise
+
+    # --- samples ---
+
+    def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
+        """Segments that have come in, in the order of each worker; waits for the first one.
+
+        Args:
+            timeout_s: After this time the list is empty.
+            max_segments: No more than so many; the rest stays in the queue.
+
+        Raises:
+            BaseException: What ``fail`` was called with.
+        """
+        with self._lock:
+            self._queue.wait(timeout_s, lambda: self._failure is not None or self._is_closed.is_set())
+            self._raise_failure()
+            return self._queue.take(max_segments)
+
+    def acknowledge(self, durable: Mapping[str, int]) -> None:
+        """Tells workers that their segments up to this number are stored; they may forget them and go on."""
+        with self._lock:
+            peers = [(self._peers.get(worker), seq) for worker, seq in durable.items()]
+            for peer, seq in peers:
+                if peer is not None and seq > peer.durable:
+                    peer.durable = min(seq, peer.received)
+                    peer.changed.notify_all()
+
+    def fail(self, failure: BaseException) -> None:
+        """Makes every waiting and later call raise ``failure``."""
+        with self._lock:
+            self._failure = self._failure or failure
+            self._queue.wake()
+        for channel in list(self._lock_steps.values()):
+            channel.wake()
+
+    # --- weights and evaluation ---
+
+    def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
+        """Offers new weights to all workers; a worker that is slow skips to the newest ones."""
+        message = link.encode_weights(weights, version)
+        with self._lock:
+            self._newest_version = version
+            self._published_s[version] = time.monotonic()
+            while len(self._published_s) > _MAX_VERSIONS:
+                self._published_s.pop(next(iter(self._published_s)))
+        self.weights.put(message)
+
+    def request_evaluation(
+        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
+    ) -> None:
+        """Asks whoever evaluates for one episode per seed; replaces a request that was not begun."""
+        with self._lock:
+            request = self._evaluations.request(weights, version, seeds, clip)
+        self.desk.put(link.encode_evaluation_request(request))
+
+    def poll_evaluation(self) -> EvaluationReport | None:
+        """The next report that has come in, or None."""
+        with self._lock:
+            self._raise_failure()
+            return self._evaluations.next_report()
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether the newest request has not been answered yet."""
+        with self._lock:
+            return self._evaluations.is_open
+
+    # --- lock step ---
+
+    def lock_step_channel(self, index: int) -> LockStepChannel:
+        """The channel to the lock-step worker at this place, which may join later."""
+        with self._lock:
+            return self._lock_steps.setdefault(index, LockStepChannel(index))
+
+    def raise_failure(self) -> None:
+        """Raises what ``fail`` was called with, if it was."""
+        with self._lock:
+            self._raise_failure()
+
+    # --- state ---
+
+    def received(self) -> dict[str, int]:
+        """Sequence number up to which segments of each worker have come in."""
+        with self._lock:
+            return {peer.hello.worker: peer.received for peer in self._peers if peer.hello.role == "worker"}
+
+    def num_connected(self, role: str = "worker") -> int:
+        """Workers of this role that are connected now."""
+        with self._lock:
+            return sum(peer.is_connected for peer in self._peers if peer.hello.role == role)
+
+    def workers(self) -> list[WorkerStatus]:
+        """A row for each worker that is connected, and for those from elsewhere that have not been gone for long."""
+        now = time.monotonic()
+        with self._lock:
+            return [peer.status(now, self._age_s(peer.weights_version, now)) for peer in self._peers.shown(now)]
+
+    def statistics(self) -> dict[str, float]:
+        """Metrics under ``gateway/``."""
+        now = time.monotonic()
+        with self._lock:
+            peers = list(self._peers)
+            connected = [peer for peer in peers if peer.is_connected and peer.hello.role != "evaluator"]
+            round_trips_ms = [peer.round_trip_ms for peer in connected if not math.isnan(peer.round_trip_ms)]
+            age_s = self._age_s(self._seen_version, now)
+            return {
+                "gateway/workers": float(len(connected)),
+                "gateway/far_workers": float(sum(peer.is_far for peer in connected)),
+                "gateway/samples_per_s": self._samples.per_second(now),
+                "gateway/segments": float(self._counters["segments"]),
+                "gateway/megabytes": self._counters["bytes"] / 1e6,
+                "gateway/duplicates": float(self._counters["duplicates"]),
+                "gateway/refused": float(self._service.refusals.count),
+                "gateway/dropped": float(sum(peer.dropped for peer in peers)),
+                "gateway/queue_depth": float(len(self._queue)),
+                "gateway/queue_megabytes": self._queue.num_bytes / 1e6,
+                "gateway/unacknowledged": float(sum(peer.received - peer.durable for peer in peers)),
+                "gateway/round_trip_ms": max(round_trips_ms, default=0.0),
+                "gateway/weights_age_s": 0.0 if math.isnan(age_s) else age_s,
+                "gateway/weights_lag": float(self._newest_version - self._seen_version),
+            }
+
+    def close(self) -> None:
+        """Ends all connections. Calling it twice is fine."""
+        if self._is_closed.is_set():
+            return
+        self._is_closed.set()
+        with self._lock:
+            self._queue.wake()
+        for channel in list(self._lock_steps.values()):
+            channel.close()
+        self._service.close()
+
+    def __enter__(self) -> Gateway:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- what the service asks ---
+
+    def objection(self, hello: link.Hello) -> Refusal | None:
+        """Refuses a worker with another task or another network."""
+        if hello.fingerprint == self._fingerprint:
+            return None
+        message = f"worker {hello.worker} {link.explain_mismatch(hello.fingerprint, self._fingerprint)}"
+        return Refusal(grpc.StatusCode.FAILED_PRECONDITION, message)
+
+    def greeted(self, peer: Peer) -> None:
+        """What is stored of a worker was known from the start."""
+
+    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
+        """Queues a segment once; waits while the queue is full. False: the call has ended."""
+        segment, dropped = link.decode_segment(message, self._spec)
+        if segment.worker != peer.hello.worker:
+            raise link.LinkError(f"{peer.hello.worker} sent a segment of {segment.worker!r}")
+        with self._lock:
+            if not self._queue.wait_for_room(segment.worker, self._service.num_senders, lambda: call.is_open):
+                return False
+            self._counters["bytes"] += len(message)
+            peer.bytes += len(message)
+            peer.dropped = max(peer.dropped, dropped)
+            if segment.seq <= peer.received:
+                peer.duplicates += 1
+                self._counters["duplicates"] += 1
+                return True
+            if peer.is_far:
+                self._far_streams.check(segment.worker, segment.stream)
+            peer.received = segment.seq
+            self._queue.put(segment)
+            self._count(peer, segment)
+            peer.changed.notify_all()
+        return True
+
+    def take_report(self, message: bytes) -> None:
+        """Takes the report of an evaluation, unless the request was answered before."""
+        report, number = link.decode_evaluation_report(message)
+        with self._lock:
+            if self._evaluations.take(report, number):
+                # A worker that is restarted shall not do it again.
+                self.desk.clear()
+
+    # --- inside ---
+
+    def _count(self, peer: Peer, segment: Segment) -> None:
+        now = time.monotonic()
+        # What a worker claims of itself must not go beyond what there is.
+        version = min(segment.weights_version, self._newest_version)
+        self._counters["segments"] += 1
+        self._samples.add(segment.num_env_steps, now)
+        self._seen_version = max(self._seen_version, version)
+        peer.segments += 1
+        peer.samples.add(segment.num_env_steps, now)
+        peer.weights_version = version
+
+    def _age_s(self, version: int, now: float) -> float:
+        """Since these weights were published; NaN: never, or too long ago."""
+        return now - self._published_s.get(version, math.nan)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure

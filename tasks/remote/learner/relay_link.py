@@ -1,0 +1,433 @@
+"""The learner's end of a relay: dials out, takes segments of far workers and gives weights, as the gateway does.
+
+``vecenv`` uses it where ``remote.relay`` is given. A relay that goes away is dialled again and told what the learner
+has; it sends the rest. What comes twice is dropped here, so each segment comes out of ``receive`` once. All public
+methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+
+from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.observation import ObservationSpec
+from tasks.experience.samples import Segment
+from tasks.experience.worker_status import WorkerStatus
+from tasks.remote.access import dialing
+from tasks.remote.access.credentials import ClientCredentials, load_client
+from tasks.remote.access.stream_limit import StreamLimit
+from tasks.remote.config import RemoteConfig
+from tasks.remote.learner.evaluations import Evaluations
+from tasks.remote.learner.relay_publisher import Kind, RelayPublisher
+from tasks.remote.learner.relay_tally import RelayTally
+from tasks.remote.station.segment_queue import SegmentQueue
+from tasks.remote.wire import link, parts, relay_messages
+from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest
+from tasks.remote.worker.uplink import RefusedError
+
+_log = logging.getLogger(__name__)
+
+SIGN_OF_LIFE_S = 2.0
+"""How often the relay hears of the learner at least [s]; silence makes room for another one."""
+
+_QUEUE_SEGMENTS = 256
+_MAX_QUEUE_BYTES = 512 * 1024 * 1024
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+GHOST_PATIENCE_S = 45.0
+"""For how long another trainer at the relay may be this one's own predecessor, whose end it has not noticed yet."""
+_CLOSE_GRACE_S = 1.0
+
+
+def open_relay_link(
+    remote: RemoteConfig, spec: ObservationSpec, fingerprint: str, received: Mapping[str, int] | None = None
+) -> RelayLink:
+    """The link to ``remote.relay``.
+
+    Args:
+        remote: Where it is, and the folder with the learner's token.
+        spec: The observation that workers must send.
+        fingerprint: What workers must agree on.
+        received: Sequence numbers up to which the stored replay has the segments of each worker.
+
+    Raises:
+        ValueError: The credentials are missing or damaged; names the key or the file.
+    """
+    if remote.relay is None:
+        raise ValueError("remote.relay must be host:port of a relay, got null")
+    if remote.credentials is None:
+        raise ValueError(
+            f"remote.relay={remote.relay} needs remote.credentials: the folder .../learner that "
+            "'python train.py --make-credentials DIR' makes"
+        )
+    if remote.insecure:
+        _log.warning(
+            "remote.insecure=true: what goes to and from the relay at %s, the learner's token too, is NOT encrypted. "
+            "Leave remote.insecure out to encrypt", remote.relay,
+        )  # fmt: skip
+    credentials = load_client(remote.credentials)
+    return RelayLink(remote.relay, credentials, spec, fingerprint, is_plaintext=remote.insecure, received=received)
+
+
+class RelayLink:
+    """The connection of one learner to one relay; dials from the moment it is made.
+
+    Args:
+        address: host:port of the relay.
+        credentials: Of the learner: its name, its token, and whom it trusts.
+        spec: The observation that workers must send.
+        fingerprint: What workers must agree on; the relay refuses others.
+        is_plaintext: Whether to do without TLS.
+        received: Sequence numbers up to which the stored replay has the segments of each worker.
+        queue_segments: Segments that wait for ``receive`` at most; beyond them the relay waits.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        credentials: ClientCredentials,
+        spec: ObservationSpec,
+        fingerprint: str,
+        *,
+        is_plaintext: bool = False,
+        received: Mapping[str, int] | None = None,
+        queue_segments: int = _QUEUE_SEGMENTS,
+    ) -> None:
+        self._address = address
+        self._authority = None if is_plaintext else credentials.authority
+        self._spec = spec
+        self._fingerprint = fingerprint
+        self._session = secrets.token_hex(16)
+        self._metadata = (
+            ("authorization", f"Bearer {credentials.token}"),
+            ("worker", credentials.name),
+            ("session", self._session),
+        )
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._queue = SegmentQueue(self._lock, queue_segments, _MAX_QUEUE_BYTES)
+        self._received = dict(received or {})
+        self._durable = dict(received or {})
+        self._unsent_marks: dict[str, int] = {}
+        self._refused: dict[str, tuple[int, str]] = {}
+        self._barred: dict[str, int] = {}
+        self._evaluations = Evaluations()
+        self._streams = StreamLimit()
+        self._tally = RelayTally()
+        self._failure: BaseException | None = None
+        self._has_joined = False
+        self._is_connected = False
+        self._trouble = ""
+        self._call: Any = None
+        self._stop = threading.Event()
+        self._channel = dialing.open_channel(address, None if is_plaintext else credentials)
+        self._publisher = RelayPublisher(address, self._channel, self._metadata, self.fail)
+        self._thread = threading.Thread(target=self._keep_pulling, name="relay-pull", daemon=True)
+        self._thread.start()
+
+    # --- samples ---
+
+    def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
+        """Segments that have come in, in the order of each worker; waits for the first one.
+
+        Args:
+            timeout_s: After this time the list is empty.
+            max_segments: No more than so many; the rest stays in the queue.
+
+        Raises:
+            RefusedError: The relay does not want this learner.
+        """
+        with self._lock:
+            self._queue.wait(timeout_s, lambda: self._failure is not None or self._stop.is_set())
+            self._raise_failure()
+            return self._queue.take(max_segments)
+
+    def acknowledge(self, durable: Mapping[str, int]) -> None:
+        """Says up to which number the segments of each worker are stored; only this lets workers forget them."""
+        with self._lock:
+            for worker, seq in durable.items():
+                if worker in self._received and seq > self._durable.get(worker, 0):
+                    self._durable[worker] = self._unsent_marks[worker] = seq
+            if self._unsent_marks:
+                self._changed.notify_all()
+
+    def received(self) -> dict[str, int]:
+        """Sequence number up to which segments of each worker have come in."""
+        with self._lock:
+            return dict(self._received)
+
+    def fail(self, failure: BaseException) -> None:
+        """Makes every waiting and later call raise ``failure``."""
+        with self._lock:
+            self._failure = self._failure or failure
+            self._queue.wake()
+            self._changed.notify_all()
+
+    def raise_failure(self) -> None:
+        """Raises what ended the link, if anything did."""
+        with self._lock:
+            self._raise_failure()
+
+    # --- weights and evaluation ---
+
+    def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
+        """Offers new weights to the workers behind the relay; only the newest go there."""
+        message = link.encode_weights(weights, version)
+        with self._lock:
+            self._tally.published(version)
+        self._publisher.put(Kind.weights, message)
+
+    def request_evaluation(
+        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
+    ) -> None:
+        """Asks a worker behind the relay for one episode per seed; replaces a request that was not begun."""
+        with self._lock:
+            request = self._evaluations.request(weights, version, seeds, clip)
+        self._publisher.put(Kind.request, link.encode_evaluation_request(request))
+
+    def poll_evaluation(self) -> EvaluationReport | None:
+        """The next report that has come in, or None."""
+        with self._lock:
+            self._raise_failure()
+            return self._evaluations.next_report()
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether the newest request has not been answered yet."""
+        with self._lock:
+            return self._evaluations.is_open
+
+    # --- state ---
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the relay is there now."""
+        return self._is_connected
+
+    def workers(self) -> list[WorkerStatus]:
+        """A row for each worker behind the relay, as the relay saw it last."""
+        with self._lock:
+            return self._tally.workers(self._is_connected)
+
+    def statistics(self) -> dict[str, float]:
+        """Metrics under ``gateway/``."""
+        with self._lock:
+            unacknowledged = sum(seq - self._durable.get(worker, 0) for worker, seq in self._received.items())
+            return self._tally.statistics(self._is_connected) | {
+                "gateway/queue_depth": float(len(self._queue)),
+                "gateway/queue_megabytes": self._queue.num_bytes / 1e6,
+                "gateway/unacknowledged": float(max(unacknowledged, 0)),
+            }
+
+    def close(self) -> None:
+        """Hangs up; what was acknowledged is told to the relay first, if it listens. Calling it twice is fine."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        with self._lock:
+            self._queue.wake()
+            self._changed.notify_all()
+        # The relay hangs up when it has heard everything.
+        self._thread.join(_CLOSE_GRACE_S)
+        with self._lock:
+            call = self._call
+        if call is not None:
+            call.cancel()
+        self._channel.close()
+        self._publisher.close(_CLOSE_GRACE_S)
+        self._thread.join(_CLOSE_GRACE_S)
+
+    def __enter__(self) -> RelayLink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- pulling ---
+
+    def _keep_pulling(self) -> None:
+        """Dials again and again until the end."""
+        pause = _FIRST_PAUSE_S
+        crowded_since_s: float | None = None
+        try:
+            while not self._stop.is_set():
+                try:
+                    self._pull()
+                except grpc.RpcError as error:
+                    if self._stop.is_set():
+                        return
+                    if self._is_connected:
+                        pause, crowded_since_s = _FIRST_PAUSE_S, None
+                    crowded_since_s = self._judge(error, crowded_since_s)
+                    self._note_trouble(_describe(error), pause)
+                self._set_connected(False)
+                self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+        except Exception as error:
+            # gRPC answers calls on a closed channel with a ValueError.
+            if not self._stop.is_set():
+                self.fail(error)
+        finally:
+            self._set_connected(False)
+
+    def _judge(self, error: grpc.RpcError, crowded_since_s: float | None) -> float | None:
+        """Raises what is of no use to try again; since when another trainer is in the way."""
+        reason = dialing.refusal(error)
+        if reason is None and not self._has_joined and dialing.is_unreached(error):
+            reason = dialing.diagnose(self._address, self._authority)
+        if reason is not None:
+            raise RefusedError(f"the relay at {self._address} refused this learner: {reason}") from error
+        if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+            return None
+        now = time.monotonic()
+        since_s = now if crowded_since_s is None else crowded_since_s
+        if now - since_s > GHOST_PATIENCE_S:
+            raise RefusedError(f"the relay at {self._address} refused this learner: {error.details()}") from error
+        return since_s
+
+    def _pull(self) -> None:
+        """One connection, until it breaks."""
+        with self._lock:
+            request = PullRequest(self._session, self._fingerprint, self._spec, self._received, self._durable)
+            first = relay_messages.encode_pull_request(request)
+            # All of it is in the request.
+            self._unsent_marks = {}
+            self._refused = {}
+            self._barred = {}
+        is_over = threading.Event()
+        call = self._channel.stream_stream(f"/{link.SERVICE}/Pull")(
+            self._marks(first, is_over), metadata=self._metadata
+        )
+        with self._lock:
+            self._call = call
+        try:
+            incoming = parts.joined(call)
+            for message in incoming:
+                if not self._is_connected:
+                    self._set_connected(True)
+                self._take(relay_messages.decode_item(message), incoming)
+        except link.LinkError as error:
+            # Between learner and relay; they are not of the same version.
+            raise RefusedError(f"the relay at {self._address} cannot be understood: {error}") from error
+        finally:
+            is_over.set()
+            call.cancel()
+            with self._lock:
+                self._call = None
+                self._changed.notify_all()
+
+    def _marks(self, first: bytes, is_over: threading.Event) -> Iterator[bytes]:
+        """What the relay is told: what the learner has, then what it has stored, as it comes."""
+        yield first
+        is_last = False
+        while not is_over.is_set() and not is_last:
+            with self._lock:
+                self._changed.wait_for(
+                    lambda: self._unsent_marks or self._refused or is_over.is_set() or self._stop.is_set(),
+                    SIGN_OF_LIFE_S,
+                )
+                durable = dict(list(self._unsent_marks.items())[: relay_messages.MAX_MARKS])
+                for worker in durable:
+                    del self._unsent_marks[worker]
+                refused, self._refused = self._refused, {}
+                is_last = self._stop.is_set() and not self._unsent_marks
+            yield relay_messages.encode_marks(Marks(durable, refused))
+
+    def _take(self, item: Item, incoming: Iterator[bytes | bytearray]) -> None:
+        if item.status is not None:
+            with self._lock:
+                self._tally.status = item.status
+            return
+        message = next(incoming, None)
+        if message is None:
+            return
+        if item.content is Content.report:
+            self._take_report(message)
+        else:
+            self._take_segment(item, message)
+
+    def _take_segment(self, item: Item, message: bytes | bytearray) -> None:
+        with self._lock:
+            is_barred = self._barred.get(item.worker) == item.epoch
+        if is_barred:
+            return
+        try:
+            received = link.decode_segment(message, self._spec)
+            if (received.segment.worker, received.segment.seq) != (item.worker, item.seq):
+                raise link.LinkError(f"segment {item.seq} of {item.worker} is another one")
+            self._streams.check(item.worker, received.segment.stream)
+        except link.LinkError as error:
+            self._refuse(item, str(error))
+            return
+        with self._lock:
+            if not self._queue.wait_for_room(item.worker, lambda: 1, lambda: not self._stop.is_set()):
+                return
+            if item.seq <= self._received.get(item.worker, 0):
+                self._tally.duplicates += 1
+                self._repeat_mark(item.worker)
+                return
+            self._received[item.worker] = item.seq
+            self._queue.put(received.segment)
+            self._tally.count(received.segment, len(message))
+
+    def _repeat_mark(self, worker: str) -> None:
+        """A segment that comes again may be one of which the relay has forgotten that it is stored."""
+        if self._durable.get(worker, 0):
+            self._unsent_marks[worker] = self._durable[worker]
+            self._changed.notify_all()
+
+    def _refuse(self, item: Item, reason: str) -> None:
+        """Tells the relay to turn the worker away; what follows of it until then is ignored."""
+        _log.warning("segment %d of %s was refused: %s", item.seq, item.worker, reason)
+        with self._lock:
+            self._tally.refused += 1
+            self._barred[item.worker] = item.epoch
+            self._refused[item.worker] = (item.epoch, reason)
+            self._changed.notify_all()
+
+    def _take_report(self, message: bytes | bytearray) -> None:
+        try:
+            report, number = link.decode_evaluation_report(message)
+        except link.LinkError as error:
+            _log.warning("the report of an evaluation was refused: %s", error)
+            return
+        with self._lock:
+            is_newest = self._evaluations.take(report, number)
+        if is_newest:
+            self._publisher.withdraw(Kind.request)
+
+    # --- inside ---
+
+    def _set_connected(self, is_connected: bool) -> None:
+        with self._lock:
+            was_connected, self._is_connected = self._is_connected, is_connected
+            if is_connected:
+                self._has_joined = True
+            self._changed.notify_all()
+        self._publisher.set_connected(is_connected)
+        if is_connected and not was_connected:
+            self._trouble = ""
+            _log.info("connected to the relay at %s", self._address)
+
+    def _note_trouble(self, trouble: str, pause_s: float) -> None:
+        """Logs what has changed, once."""
+        if trouble != self._trouble:
+            _log.warning("the relay at %s: %s; next try in %.1f s", self._address, trouble, pause_s)
+        self._trouble = trouble
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def _describe(error: grpc.RpcError) -> str:
+    details = (error.details() or "").rpartition(": ")[2]
+    return f"{error.code().name}: {details}" if details else str(error.code().name)

@@ -1,0 +1,1 @@
+"""``--server``: a relay between a learner and workers that cannot reach each other."""

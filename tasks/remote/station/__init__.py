@@ -1,0 +1,1 @@
+"""Taking segments in and keeping them until they are stored."""

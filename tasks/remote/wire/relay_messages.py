@@ -1,0 +1,268 @@
+"""What trainer and relay say to each other, to bytes and back: the messages of ``Pull`` and ``Publish``.
+
+``Pull`` is one stream each way. The trainer begins with a ``PullRequest`` and goes on with ``Marks``; the relay answers
+with ``Item``, each followed by one message with its content: a segment as the worker sent it, or the report of an
+evaluation; a status has its content inside. ``Publish`` takes weights and evaluation requests in the form of ``link``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from enum import Enum
+from typing import Any, NamedTuple
+
+from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.worker_status import WorkerStatus
+from tasks.remote.wire import link
+
+MAX_MARKS = 8_000
+"""Workers about which a message speaks at most, so that it stays below the cap of a header."""
+MAX_ROWS = 1_000
+"""Workers in a status at most."""
+
+_MAX_NAME = 200
+_MAX_REASON = 500
+_MAX_COUNT = 2**62
+_MAX_FIELDS = 256
+_MAX_SPEC = 200_000
+_LARGEST_FIELD = link.MAX_MESSAGE_BYTES
+
+
+class PullRequest(NamedTuple):
+    """The trainer's first message."""
+
+    session: str
+    """Names one process of the trainer: it takes over from its own dead connections, and from nobody else's."""
+    fingerprint: str
+    """What workers must agree on."""
+    spec: ObservationSpec
+    """What workers must send."""
+    received: Mapping[str, int]
+    """Sequence number up to which the trainer has the segments of each worker; what is missing here comes again."""
+    durable: Mapping[str, int]
+    """The same for what is in the stored replay."""
+
+
+class Marks(NamedTuple):
+    """What the trainer says of the segments that it got; also sign of life."""
+
+    durable: Mapping[str, int]
+    """What has changed: sequence number up to which a worker's segments are stored."""
+    refused: Mapping[str, tuple[int, str]]
+    """Workers whose segments cannot be used: ``Item.epoch`` of the segment, and why."""
+
+
+class Content(Enum):
+    """What an item is."""
+
+    segment = "segment"
+    report = "report"
+    status = "status"
+
+
+class Item(NamedTuple):
+    """What the relay sends; a segment or a report follows in a message of its own."""
+
+    content: Content
+    worker: str = ""
+    seq: int = 0
+    epoch: int = 0
+    """Grows when the relay begins anew with a worker, so that refusals of before do not count any more."""
+    status: RelayStatus | None = None
+
+
+class RelayStatus(NamedTuple):
+    """How the relay is."""
+
+    workers: tuple[WorkerStatus, ...]
+    spooled_segments: int
+    """Segments that are not stored at the trainer yet."""
+    spooled_bytes: int
+    refused: int
+    """Calls that were refused so far."""
+
+
+def encode_pull_request(request: PullRequest) -> bytes:
+    """To bytes; of many workers, those that were seen last."""
+    data = {
+        "session": request.session,
+        "fingerprint": request.fingerprint,
+        "spec": encode_spec(request.spec),
+        "received": _newest(request.received),
+        "durable": _newest(request.durable),
+    }
+    return link.pack("pull_request", data)
+
+
+def decode_pull_request(message: bytes) -> PullRequest:
+    """From bytes."""
+    data, arrays = link.unpack(message, "pull_request")
+    _require(not arrays, "a pull request has no arrays")
+    return PullRequest(
+        _text(data, "session", _MAX_NAME),
+        _text(data, "fingerprint", 4 * _MAX_NAME),
+        decode_spec(_text(data, "spec", _MAX_SPEC)),
+        _counts(data, "received"),
+        _counts(data, "durable"),
+    )
+
+
+def encode_marks(marks: Marks) -> bytes:
+    """To bytes."""
+    refused = {worker: [epoch, reason[:_MAX_REASON]] for worker, (epoch, reason) in marks.refused.items()}
+    return link.pack("marks", {"durable": dict(marks.durable), "refused": refused})
+
+
+def decode_marks(message: bytes) -> Marks:
+    """From bytes."""
+    data, arrays = link.unpack(message, "marks")
+    _require(not arrays, "marks have no arrays")
+    refused = data.get("refused")
+    if not isinstance(refused, dict) or len(refused) > MAX_MARKS:
+        raise link.LinkError("refused must be workers and reasons")
+    for entry in refused.values():
+        is_pair = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
+        _require(is_pair and _is_count(entry[0]), "refused must be workers and reasons")
+    reasons = {worker: (epoch, reason[:_MAX_REASON]) for worker, (epoch, reason) in refused.items()}
+    return Marks(_counts(data, "durable"), reasons)
+
+
+def encode_item(item: Item) -> bytes:
+    """To bytes."""
+    data: dict[str, Any] = {"content": item.content.value}
+    if item.content is Content.segment:
+        data |= {"worker": item.worker, "seq": item.seq, "epoch": item.epoch}
+    if item.status is not None:
+        rows = [_status_row(worker) for worker in item.status.workers[:MAX_ROWS]]
+        data |= item.status._asdict() | {"workers": rows}
+    return link.pack("relay_item", data)
+
+
+def decode_item(message: bytes | bytearray) -> Item:
+    """From bytes."""
+    data, arrays = link.unpack(message, "relay_item")
+    _require(not arrays, "an item has no arrays")
+    try:
+        content = Content(data.get("content"))
+    except ValueError as error:
+        raise link.LinkError("an item of unknown content") from error
+    if content is Content.segment:
+        return Item(content, _text(data, "worker", _MAX_NAME), _count(data, "seq"), _count(data, "epoch"))
+    if content is Content.report:
+        return Item(content)
+    rows = data.get("workers")
+    if not isinstance(rows, list) or len(rows) > MAX_ROWS:
+        raise link.LinkError(f"a status speaks of at most {MAX_ROWS} workers")
+    counts = [_count(data, name) for name in ("spooled_segments", "spooled_bytes", "refused")]
+    return Item(content, status=RelayStatus(tuple(_worker_status(row) for row in rows), *counts))
+
+
+def encode_spec(spec: ObservationSpec) -> str:
+    """To text. JSON as Python writes it: bounds may be infinite."""
+    return json.dumps(spec.to_json())
+
+
+def decode_spec(text: str) -> ObservationSpec:
+    """From text.
+
+    Raises:
+        LinkError: If it is not the specification of an observation.
+    """
+    try:
+        spec = ObservationSpec.from_json(json.loads(text))
+        _check_spec(spec)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise link.LinkError(f"not an observation spec: {str(error)[:_MAX_REASON]}") from error
+    return spec
+
+
+def _check_spec(spec: ObservationSpec) -> None:
+    _require(1 <= len(spec.fields) <= _MAX_FIELDS, "number of fields")
+    _require(_is_count(spec.action_size) and 1 <= spec.action_size <= 4096, "action_size")
+    _require(_is_count(spec.act_buf_len) and spec.act_buf_len <= 4096, "act_buf_len")
+    for field in spec.fields:
+        _check_field(field)
+
+
+def _check_field(field: Field) -> None:
+    _require(isinstance(field.name, str) and 1 <= len(field.name) <= _MAX_NAME, "name of a field")
+    _require(field.dtype in ("float32", "uint8"), "dtype of a field")
+    _require(len(field.shape) <= 8 and all(_is_count(n) and n >= 1 for n in field.shape), "shape of a field")
+    _require(math.prod(field.shape) <= _LARGEST_FIELD, "size of a field")
+    _require(_is_count(field.history) and (not field.history or len(field.shape) >= 1), "history of a field")
+
+
+def _status_row(worker: WorkerStatus) -> list[Any]:
+    """Its values in order; JSON has no NaN."""
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in asdict(worker).values()]
+
+
+def _worker_status(row: object) -> WorkerStatus:
+    kinds = [_STATUS_KINDS[field.type] for field in fields(WorkerStatus)]  # type: ignore[index]
+    if not isinstance(row, list) or len(row) != len(kinds):
+        raise link.LinkError("a malformed row of a status")
+    return WorkerStatus(*(convert(value) for convert, value in zip(kinds, row, strict=True)))
+
+
+def _as_text(value: object) -> str:
+    _require(isinstance(value, str) and len(value) <= _MAX_NAME, "a malformed text in a status")
+    return str(value)
+
+
+def _as_number(value: object) -> float:
+    _require(value is None or (type(value) in (int, float) and abs(value) <= _MAX_COUNT), "a malformed number")  # type: ignore[arg-type, operator]
+    return math.nan if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _as_count(value: object) -> int:
+    _require(_is_count(value), "a malformed count in a status")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def _as_truth(value: object) -> bool:
+    _require(isinstance(value, bool), "a malformed truth value in a status")
+    return bool(value)
+
+
+_STATUS_KINDS: dict[str, Callable[[object], Any]] = {
+    "str": _as_text,
+    "float": _as_number,
+    "int": _as_count,
+    "bool": _as_truth,
+}
+
+
+def _newest(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(list(counts.items())[-MAX_MARKS:])
+
+
+def _counts(data: Mapping[str, Any], key: str) -> dict[str, int]:
+    value = data.get(key)
+    if not isinstance(value, dict) or len(value) > MAX_MARKS:
+        raise link.LinkError(f"{key} must be at most {MAX_MARKS} workers and numbers")
+    _require(all(len(name) <= _MAX_NAME and _is_count(count) for name, count in value.items()), f"malformed {key}")
+    return value
+
+
+def _text(data: Mapping[str, Any], key: str, longest: int) -> str:
+    value = data.get(key)
+    _require(isinstance(value, str) and len(value) <= longest, f"{key} must be a text of at most {longest} characters")
+    return str(value)
+
+
+def _count(data: Mapping[str, Any], key: str) -> int:
+    value = data.get(key)
+    _require(_is_count(value), f"{key} must be an integer from 0 to {_MAX_COUNT}")
+    return int(value)  # type: ignore[arg-type]
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise link.LinkError(message)

@@ -1,0 +1,1 @@
+"""The worker's end: acting and delivering, beside the learner or far from it."""

@@ -1,0 +1,474 @@
+"""A worker's end of the link: dials the learner, keeps what is not stored there yet, holds the newest weights.
+
+It only dials out. A connection that breaks is dialled again with growing pauses and goes on where the learner says; a
+refusal (token, version, task) is final. What is sent comes from an outbox: of this process (``MemoryOutbox``), or on
+the disk (``outbox.DiskOutbox``) for a worker that is far away. Knows neither environments nor policies.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+
+from tasks.experience.samples import Segment
+from tasks.remote.access import dialing
+from tasks.remote.station.memory_outbox import MemoryOutbox
+from tasks.remote.wire import link, parts
+from tasks.remote.wire.call_queues import IncomingMessages, OutgoingMessages
+
+if TYPE_CHECKING:
+    from tasks.remote.access.credentials import ClientCredentials
+
+_log = logging.getLogger(__name__)
+
+_CALL_TIMEOUT_S = 10.0
+_REPORT_TIMEOUT_S = 25.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_CROWDED_PAUSE_S = 15.0
+_FIRST_PING_S = 1.0
+_PING_S = 5.0
+
+
+class RefusedError(ConnectionError):
+    """Raised when the learner refuses this worker; trying again is of no use."""
+
+
+class Outbox(Protocol):
+    """What an uplink sends from: segments that the learner has not stored yet, in the order of their numbers."""
+
+    dropped: int
+    """Segments lost so far because there was no room."""
+
+    def __len__(self) -> int:
+        """Segments that are kept."""
+        ...
+
+    def after(self, seq: int) -> tuple[int, Callable[[], bytes]] | None:
+        """Number of the first segment behind ``seq`` and what makes its message, if there is one."""
+        ...
+
+    def resume(self, received: int) -> None:
+        """Notes what the learner has at the beginning of a stream; less than before after a crash of the learner."""
+        ...
+
+    def acknowledge(self, received: int, durable: int) -> bool:
+        """Notes what the learner has received and forgets what it has stored; whether that was anything."""
+        ...
+
+
+class Uplink:
+    """The connection of one worker.
+
+    Args:
+        address: host:port of the learner.
+        token: The secret of the run, or of this worker.
+        hello: Who this worker is.
+        stop: Ends every wait once it is set; ``wake`` makes the waits notice at once.
+        window: Unacknowledged segments at which ``wait_for_room`` waits.
+        buffer_segments: Unacknowledged segments kept at most; beyond them the oldest are dropped.
+        compress: Whether images are compressed.
+        credentials: For TLS; None: plaintext.
+        outbox: What is sent, instead of what is given to ``send``; its owner calls ``wake`` when it has added to it.
+        hangs_for_s: How long the environment has not come back; 0: it does not hang.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        hello: link.Hello,
+        stop: threading.Event,
+        *,
+        window: int = 4,
+        buffer_segments: int = 512,
+        compress: bool = False,
+        credentials: ClientCredentials | None = None,
+        outbox: Outbox | None = None,
+        hangs_for_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._address = address
+        self._authority = None if credentials is None else credentials.authority
+        self._hello_message = link.encode_hello(hello)
+        self._metadata = (("authorization", f"Bearer {token}"), ("worker", hello.worker))
+        self._stop = stop
+        self._window = window
+        self._memory = MemoryOutbox(buffer_segments, compress)
+        self._outbox: Outbox = self._memory if outbox is None else outbox
+        self._changed = threading.Condition()
+        self._newest: bytes | bytearray | None = None
+        self._request: bytes | bytearray | None = None
+        self._last_request: bytes | bytearray = b""
+        self._failure: BaseException | None = None
+        self._has_joined = False
+        self._is_connected = False
+        self._trouble = ""
+        self._round_trip_ms = math.nan
+        self._hangs_for_s = hangs_for_s
+        self._calls: list[Any] = []
+        self._threads: list[threading.Thread] = []
+        self._channel = dialing.open_channel(address, credentials)
+
+    # --- connection ---
+
+    def connect(self) -> None:
+        """Greets the learner; tries until it answers or ``stop`` is set.
+
+        Raises:
+            RefusedError: If the learner does not want this worker.
+        """
+        pause = _FIRST_PAUSE_S
+        while not self._stop.is_set():
+            try:
+                link.decode_hello_reply(self._method("Hello")(self._hello_message, **self._call_arguments()))
+            except grpc.RpcError as error:
+                self._raise_refusal(error)
+                self._raise_diagnosis(error)
+                if dialing.is_crowded(error):
+                    pause = max(pause, _CROWDED_PAUSE_S)
+                self._note_trouble(f"cannot be reached ({_describe(error)})", pause)
+                self._stop.wait(pause)
+                pause = max(pause, min(2 * pause, _LONGEST_PAUSE_S))
+            else:
+                self._has_joined = True
+                self._note_trouble("", 0.0)
+                return
+
+    def start(self, push: bool, requests: bool = False, weights: bool = True) -> None:
+        """Begins to receive what belongs to the worker's role.
+
+        Args:
+            push: Whether segments are sent, too.
+            requests: Whether evaluation requests are received, too, for ``take_request``.
+            weights: Whether what the role receives is wanted.
+        """
+        streams: list[Callable[[], None]] = [self._receive_weights] if weights else []
+        if push:
+            streams.append(self._push)
+        if requests:
+            streams.append(self._receive_requests)
+        for stream in streams:
+            thread = threading.Thread(target=self._keep_up, args=(stream,), name=stream.__name__, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def start_pings(self) -> None:
+        """Begins to say now and then how things are; after the greeting."""
+        threading.Thread(target=self._ping, name="_ping", daemon=True).start()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether segments can be sent now."""
+        return self._is_connected
+
+    @property
+    def round_trip_ms(self) -> float:
+        """What the last ping took; NaN: not known."""
+        return self._round_trip_ms
+
+    @property
+    def trouble(self) -> str:
+        """What keeps the learner from being reached; empty when nothing does."""
+        return self._trouble
+
+    def wake(self) -> None:
+        """Makes all waits look again: at ``stop``, and at the outbox."""
+        with self._changed:
+            self._changed.notify_all()
+            calls = list(self._calls)
+        if self._stop.is_set():
+            for call in calls:
+                call.cancel()
+
+    def wait_change(self, timeout_s: float) -> None:
+        """Waits until something has happened on the link."""
+        with self._changed:
+            self._changed.wait(timeout_s)
+        self.raise_failure()
+
+    def close(self) -> None:
+        """Hangs up; ``stop`` must be set."""
+        self.wake()
+        self._channel.close()
+        for thread in list(self._threads):
+            thread.join(0.5)
+
+    # --- segments ---
+
+    def wait_for_room(self, poll_s: float = 1.0) -> bool:
+        """Waits while ``window`` segments are unacknowledged.
+
+        Returns:
+            False when ``stop`` was set instead.
+        """
+        with self._changed:
+            while len(self._outbox) >= self._window and not self._stop.is_set() and self._failure is None:
+                self._changed.wait(poll_s)
+        self.raise_failure()
+        return not self._stop.is_set()
+
+    def send(self, segment: Segment) -> None:
+        """Numbers a segment and sends it when it can; never waits."""
+        with self._changed:
+            self._memory.append(segment)
+            self._changed.notify_all()
+        self.raise_failure()
+
+    def raise_failure(self) -> None:
+        """Raises what ended the streams, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def dropped(self) -> int:
+        """Segments dropped because there was no room."""
+        return self._outbox.dropped
+
+    # --- what the learner says ---
+
+    def take_newest(self) -> bytes | bytearray | None:
+        """The newest message of the Weights stream, once."""
+        with self._changed:
+            newest, self._newest = self._newest, None
+        return newest
+
+    def wait_newest(self, poll_s: float = 1.0) -> bytes | bytearray | None:
+        """Waits for a message of the Weights stream; None when ``stop`` was set instead."""
+        with self._changed:
+            while self._newest is None and not self._stop.is_set() and self._failure is None:
+                self._changed.wait(poll_s)
+        self.raise_failure()
+        return self.take_newest()
+
+    @property
+    def has_request(self) -> bool:
+        """Whether an evaluation request waits."""
+        return self._request is not None
+
+    def take_request(self) -> bytes | bytearray | None:
+        """The newest evaluation request, once."""
+        with self._changed:
+            request, self._request = self._request, None
+        return request
+
+    def report(self, message: bytes) -> None:
+        """Sends the report of an evaluation; tries until the learner has it or ``stop`` is set."""
+        while not self._stop.is_set():
+            try:
+                self._method("Report")(message, **self._call_arguments(_REPORT_TIMEOUT_S))
+            except grpc.RpcError as error:
+                self._raise_refusal(error)
+                self._stop.wait(_FIRST_PAUSE_S)
+                self.connect()
+            else:
+                return
+
+    def serve_lock_step(
+        self, answer: Callable[[bytes], bytes], evaluate: Callable[[bytes | bytearray], None] | None = None
+    ) -> None:
+        """Answers commands until ``stop`` is set or the learner hangs up.
+
+        Args:
+            answer: Makes the reply to a command.
+            evaluate: Called with an evaluation request, between two commands and in the same thread.
+        """
+        replies = OutgoingMessages()
+        call = self._open("LockStep", iter(replies.take, None))
+        try:
+            if evaluate is not None:
+                self._answer_and_evaluate(call, lambda message: replies.put(answer(message)), evaluate)
+            else:
+                for message in call:
+                    replies.put(answer(message))
+        except grpc.RpcError as error:
+            if not self._stop.is_set():
+                self._raise_refusal(error)
+                raise ConnectionError(f"the learner hung up: {error.code().name} {error.details()}") from error
+        finally:
+            replies.put(None)
+            call.cancel()
+
+    def _answer_and_evaluate(
+        self, call: Any, answer: Callable[[bytes], None], evaluate: Callable[[bytes | bytearray], None]
+    ) -> None:
+        """Takes commands and evaluation requests as they come."""
+        incoming = IncomingMessages(call, self._changed)
+        while not self._stop.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: incoming.is_ready or self.has_request or self._stop.is_set(), 1.0)
+                command = incoming.messages.popleft() if incoming.messages else None
+            if command is not None:
+                answer(command)
+            elif (request := self.take_request()) is not None:
+                evaluate(request)
+            elif incoming.is_over:
+                if incoming.error is not None:
+                    raise incoming.error
+                return
+
+    # --- streams ---
+
+    def _keep_up(self, stream: Callable[[], None]) -> None:
+        """Runs a stream again and again until the worker stops."""
+        pause = _FIRST_PAUSE_S
+        try:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                try:
+                    stream()
+                except grpc.RpcError as error:
+                    if self._stop.is_set():
+                        return
+                    self._raise_refusal(error)
+                    self._note_trouble(f"hung up ({_describe(error)})", pause)
+                if time.monotonic() - began > _LONGEST_PAUSE_S:
+                    pause = _FIRST_PAUSE_S
+                self._stop.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                self.connect()
+        except ValueError as error:
+            # gRPC's answer to calls on a closed channel; anything else is a message that cannot be read.
+            if not self._stop.is_set():
+                self._fail(error)
+        except Exception as error:
+            self._fail(error)
+
+    def _receive_weights(self) -> None:
+        for message in self._newest_messages(b""):
+            with self._changed:
+                self._newest = message
+                self._changed.notify_all()
+
+    def _receive_requests(self) -> None:
+        for message in self._newest_messages(link.REQUESTS):
+            with self._changed:
+                if message == self._last_request:
+                    continue  # It comes again with every new connection until it is answered.
+                self._request = self._last_request = message
+                self._changed.notify_all()
+
+    def _newest_messages(self, which: bytes) -> Iterator[bytes | bytearray]:
+        call = self._method("Weights")(which, metadata=self._metadata)
+        with self._changed:
+            self._calls.append(call)
+        try:
+            yield from parts.joined(call)
+        finally:
+            self._forget(call)
+
+    def _push(self) -> None:
+        stream = _PushStream()
+        call = self._open("Push", self._outgoing(stream))
+        try:
+            for message in call:
+                acknowledgement = link.decode_acknowledgement(message)
+                with self._changed:
+                    if stream.resumed_at is None:
+                        # What the learner says in this stream, not what it said before: it may be another process.
+                        self._outbox.resume(acknowledgement.received)
+                        stream.resumed_at = acknowledgement.received
+                        self._is_connected = True
+                        self._changed.notify_all()
+                    if self._outbox.acknowledge(*acknowledgement):
+                        self._changed.notify_all()
+        finally:
+            stream.is_over = True
+            with self._changed:
+                self._is_connected = False
+                self._changed.notify_all()
+            self._forget(call)
+
+    def _outgoing(self, stream: _PushStream) -> Iterator[bytes]:
+        """Everything that the learner has not got, oldest first, as it comes."""
+        sent = None
+        while not stream.is_over and not self._stop.is_set():
+            with self._changed:
+                if sent is None:
+                    sent = stream.resumed_at
+                found = None if sent is None else self._outbox.after(sent)
+                if found is None:
+                    self._changed.wait(1.0)
+                    continue
+            sent, encode = found
+            yield from parts.split(encode())
+
+    def _ping(self) -> None:
+        """Says now and then how long the saying takes, what was lost, and whether the environment hangs."""
+        pause = _FIRST_PING_S
+        while not self._stop.wait(pause):
+            began = time.monotonic()
+            try:
+                ping = link.Ping(self._round_trip_ms, self.dropped, round(1e3 * self._hangs_for_s()))
+                message = link.encode_ping(ping)
+                self._method("Ping")(message, **self._call_arguments())
+                self._round_trip_ms = 1e3 * (time.monotonic() - began)
+            except (grpc.RpcError, ValueError):  # The streams notice what matters; a closed channel is a ValueError.
+                self._round_trip_ms = math.nan
+            pause = _PING_S
+
+    def _open(self, method: str, requests: Iterator[bytes]) -> Any:
+        stub = self._channel.stream_stream(f"/{link.SERVICE}/{method}")
+        call = stub(requests, metadata=self._metadata)
+        with self._changed:
+            self._calls.append(call)
+        return call
+
+    def _forget(self, call: Any) -> None:
+        call.cancel()
+        with self._changed:
+            self._calls.remove(call)
+
+    def _method(self, name: str) -> Any:
+        path = f"/{link.SERVICE}/{name}"
+        return self._channel.unary_stream(path) if name == "Weights" else self._channel.unary_unary(path)
+
+    def _call_arguments(self, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:
+        return {"metadata": self._metadata, "timeout": timeout_s}
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
+
+    def _note_trouble(self, trouble: str, pause_s: float) -> None:
+        """Logs what has changed, once."""
+        with self._changed:
+            before, self._trouble = self._trouble, trouble
+            self._changed.notify_all()
+        if trouble and not before:
+            _log.warning("the learner at %s %s; next try in %.1f s", self._address, trouble, pause_s)
+        elif trouble != before:
+            _log.info("the learner at %s %s", self._address, trouble or "is there again")
+
+    def _raise_refusal(self, error: grpc.RpcError) -> None:
+        reason = dialing.refusal(error)
+        if reason is not None:
+            raise RefusedError(f"the learner refused this worker: {reason}") from error
+
+    def _raise_diagnosis(self, error: grpc.RpcError) -> None:
+        """What was never reached may never be; what was is only away."""
+        if self._has_joined or not dialing.is_unreached(error):
+            return
+        reason = dialing.diagnose(self._address, self._authority)
+        if reason is not None:
+            raise RefusedError(reason) from error
+
+
+def _describe(error: grpc.RpcError) -> str:
+    """What went wrong, short: gRPC's own words begin with which of its parts said so."""
+    details = (error.details() or "").rpartition(": ")[2]
+    return f"{error.code().name}: {details}" if details else str(error.code().name)
+
+
+class _PushStream:
+    """What one Push stream knows of itself; guarded by the uplink's lock."""
+
+    resumed_at: int | None = None
+    """Behind this number it begins to send."""
+    is_over = False

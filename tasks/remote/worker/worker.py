@@ -1,0 +1,339 @@
+"""A worker process: acts with its own policy and streams segments, evaluates, or steps environments on command.
+
+Started by ``launch`` as ``python -m tasks.remote.worker.worker`` with one line of JSON on standard input, which stays
+open: when it closes, the learner is gone and so is the worker. A failure goes to the learner as one line of JSON on
+standard output; everything else that is printed goes to standard error. Imports neither torch nor rl_games by itself:
+that comes with the policy.
+
+A game that is there only once has one worker and nobody beside it: that worker also answers evaluation requests,
+between two episodes on its own environment (``evaluates``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TextIO
+
+import gymnasium
+import numpy as np
+
+from tasks.acting.env_source import EnvDescription, EnvSource, load_function
+from tasks.acting.punctuality import punctual
+from tasks.acting.rollout import Policy, Rollout
+from tasks.envs.foreign import WrongValueError
+from tasks.game.errors import GameError
+from tasks.live.controls import exit_release
+from tasks.plugins import load_plugins
+from tasks.process.step_watch import StepWatch
+from tasks.process.stop_signals import ignore_terminal
+from tasks.remote.access.agreement import agreement
+from tasks.remote.access.credentials import ClientCredentials
+from tasks.remote.access.run_credentials import client_credentials
+from tasks.remote.wire import link
+from tasks.remote.worker.env_group import EnvGroup
+from tasks.remote.worker.examiner import Examiner
+from tasks.remote.worker.uplink import RefusedError, Uplink
+
+_log = logging.getLogger(__name__)
+
+_GRACE_S = 1.0
+_PARENT_CHECK_S = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Everything a worker needs, as plain data."""
+
+    address: str
+    """host:port of the gateway."""
+    token: str
+    """The secret of the run."""
+    worker: str
+    """Name of this process, never used twice."""
+    index: int
+    """Its place; a restarted worker keeps it."""
+    incarnation: int
+    """1, 2, 3, ...: how often a worker has been started at this place."""
+    role: str
+    """worker, evaluator or lock_step."""
+    env: dict[str, Any]
+    """``EnvSource`` as plain data."""
+    policy: dict[str, Any] | None = None
+    """{function, kwargs}: makes the policy; it also gets a ``seed``. In lock_step it only evaluates."""
+    evaluates: bool = False
+    """Whether a worker or lock_step answers evaluation requests, too; needs ``policy`` and one environment."""
+    seed: int = 0
+    num_envs: int = 1
+    """Environments in this process."""
+    segment_rows: int = 32
+    """Rows per segment."""
+    window: int = 4
+    """Unacknowledged segments beyond which a worker on the virtual clock waits."""
+    buffer_segments: int = 512
+    """Unacknowledged segments kept at most on the wall clock."""
+    observation: str = "dict"
+    """lock_step: dict or flat."""
+    check_samples: bool = False
+    """Whether segments carry checksums."""
+    compress: bool = False
+    """Whether images are compressed."""
+    plugins: list[str] = field(default_factory=list)
+    """Python files to import first."""
+    authority: str | None = None
+    """Certificate that the gateway's must be signed by; None: plaintext, on the learner's machine."""
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @staticmethod
+    def from_line(line: str) -> WorkerConfig:
+        """The inverse of ``to_line``."""
+        return WorkerConfig(**json.loads(line))
+
+
+def main() -> int:
+    """Runs the worker that standard input describes; returns the exit code."""
+    ignore_terminal()
+    # Here, because the environment opens the controls in a thread of its own.
+    exit_release.handle_signals()
+    answers = _take_standard_output()
+    config = WorkerConfig.from_line(sys.stdin.readline())
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format=f"{config.worker} %(levelname)s %(name)s: %(message)s"
+    )
+    stop = StopSignal()
+    _watch_parent(stop)
+    try:
+        run(config, stop)
+    except Exception as error:
+        # What is wrong with the game, the link or a returned value is said in the message; a traceback adds nothing.
+        kind = "refused" if isinstance(error, RefusedError | GameError | WrongValueError) else "error"
+        answers.write(json.dumps({"kind": kind, "message": str(error), "traceback": traceback.format_exc()}) + "\n")
+        answers.flush()
+        return 1
+    return 0
+
+
+class StopSignal(threading.Event):
+    """The event that ends the worker; setting it also wakes who waits elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wake: Callable[[], None] = lambda: None
+
+    def on_set(self, wake: Callable[[], None]) -> None:
+        """Has ``wake`` called when the event is set, at once if it already is."""
+        self._wake = wake
+        if self.is_set():
+            wake()
+
+    def set(self) -> None:
+        """Sets the event and wakes."""
+        super().set()
+        self._wake()
+
+
+def run(config: WorkerConfig, stop: StopSignal) -> None:
+    """Connects and does what the role says until ``stop`` is set."""
+    load_plugins(config.plugins)
+    source = EnvSource(**config.env)
+    description = source.describe()
+    # In lock step the learner acts, and the policy, if there is one, only evaluates.
+    agreed = agreement(description.fingerprint, None if config.role == "lock_step" else config.policy)
+    hello = link.Hello(config.worker, config.index, config.role, agreed, _software())
+    watch = StepWatch()
+    capacity = config.buffer_segments if description.is_wall_clock else config.window + config.num_envs
+    uplink = Uplink(
+        config.address,
+        config.token,
+        hello,
+        stop,
+        # Real time waits for nobody: there the buffer drops the oldest instead.
+        window=sys.maxsize if description.is_wall_clock else config.window,
+        buffer_segments=capacity,
+        compress=config.compress,
+        credentials=_credentials(config),
+        hangs_for_s=watch.hangs_for_s,
+    )
+    stop.on_set(uplink.wake)
+    roles = {"worker": _roll_out, "evaluator": _evaluate, "lock_step": _step_on_command}
+    with contextlib.ExitStack() as stack:
+        stack.callback(uplink.close)
+        uplink.connect()
+        uplink.start_pings()
+        with watch.call():
+            made = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
+        envs = [watch.around(env) for env in made]
+        for env in envs:
+            _watch(env, stop)
+        try:
+            roles[config.role](config, uplink, envs, description, stop)
+        except Exception:
+            if not stop.is_set():
+                raise
+            _log.debug("on the way out", exc_info=True)
+        finally:
+            stop.set()
+
+
+def _credentials(config: WorkerConfig) -> ClientCredentials | None:
+    if config.authority is None:
+        return None
+    return client_credentials(config.authority, config.worker, config.token)
+
+
+def _roll_out(
+    config: WorkerConfig,
+    uplink: Uplink,
+    envs: Sequence[gymnasium.Env],
+    description: EnvDescription,
+    stop: StopSignal,
+) -> None:
+    """Acts and streams; new weights are taken between segments."""
+    seeds = _seeds(config)
+    rollouts = [
+        Rollout(env, _make_policy(config, seeds[i]), config.worker, i, seeds[-1 - i], config.check_samples)
+        for i, env in enumerate(envs)
+    ]
+    examiner = _make_examiner(config, uplink, envs[0], stop) if config.evaluates else None
+
+    def should_stop() -> bool:
+        return stop.is_set() or (uplink.has_request and rollout.is_between_episodes)
+
+    uplink.start(push=True, requests=config.evaluates)
+    with punctual() if description.is_wall_clock else contextlib.nullcontext():
+        while not stop.is_set():
+            for rollout in rollouts:
+                if examiner is not None and rollout.is_between_episodes:
+                    examiner.answer_waiting()
+                if not uplink.wait_for_room():
+                    return
+                _load_newest(uplink, rollouts)
+                segment = rollout.run(config.segment_rows, should_stop)
+                if stop.is_set():
+                    return
+                uplink.send(segment)
+
+
+def _load_newest(uplink: Uplink, rollouts: Sequence[Rollout]) -> None:
+    message = uplink.take_newest()
+    if message is None:
+        return
+    weights = link.decode_weights(message)
+    for rollout in rollouts:
+        rollout.policy.load_weights(weights.arrays, weights.version)
+
+
+def _evaluate(
+    config: WorkerConfig, uplink: Uplink, envs: Sequence[gymnasium.Env], _: EnvDescription, stop: StopSignal
+) -> None:
+    """Waits for requests and answers each with a report."""
+    examiner = _make_examiner(config, uplink, envs[0], stop)
+    uplink.start(push=False)
+    while (message := uplink.wait_newest()) is not None:
+        examiner.answer(message)
+
+
+def _step_on_command(
+    config: WorkerConfig,
+    uplink: Uplink,
+    envs: Sequence[gymnasium.Env],
+    description: EnvDescription,
+    stop: StopSignal,
+) -> None:
+    """Steps the environments with the learner's actions."""
+    group = EnvGroup(envs, description, config.observation == "flat", _seeds(config))
+
+    def answer(message: bytes) -> bytes:
+        return link.encode_lock_step_reply(group.answer(link.decode_lock_step_command(message)))
+
+    if not config.evaluates:
+        uplink.serve_lock_step(answer)
+        return
+    examiner = _make_examiner(config, uplink, envs[0], stop)
+
+    def evaluate_in_between(message: bytes | bytearray) -> None:
+        group.abandon_episodes()
+        examiner.answer(message)
+
+    uplink.start(push=False, requests=True)
+    uplink.serve_lock_step(answer, evaluate_in_between)
+
+
+def _make_examiner(config: WorkerConfig, uplink: Uplink, env: gymnasium.Env, stop: StopSignal) -> Examiner:
+    return Examiner(_make_policy(config, _seeds(config)[0]), uplink, env, stop)
+
+
+def _watch(env: gymnasium.Env, stop: StopSignal) -> None:
+    """Has an environment that waits for its game notice the end of the worker."""
+    if env.has_wrapper_attr("watch"):
+        env.get_wrapper_attr("watch")(stop.is_set)
+
+
+def _seeds(config: WorkerConfig) -> list[int]:
+    """Two independent seeds for each environment; another incarnation has others."""
+    sequence = np.random.SeedSequence([config.seed, config.index, config.incarnation, len(config.role)])
+    return [int(seed) for seed in sequence.generate_state(2 * config.num_envs)]
+
+
+def _make_policy(config: WorkerConfig, seed: int) -> Policy:
+    if config.policy is None:
+        raise ValueError(f"a worker in the role {config.role} needs a policy: {{function, kwargs}}")
+    kwargs = dict(config.policy.get("kwargs") or {})
+    return load_function(config.policy["function"], "policy.function")(**{**kwargs, "seed": seed})
+
+
+def _software() -> dict[str, str]:
+    return {"python": platform.python_version(), "numpy": np.__version__, "platform": sys.platform}
+
+
+def _take_standard_output() -> TextIO:
+    """A private handle on standard output, so that nothing an environment prints mixes with answers."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def _watch_parent(stop: StopSignal) -> None:
+    """Ends the process when standard input closes or the parent changes: first gently, then for good."""
+    parent = os.getppid()
+
+    def end() -> None:
+        stop.set()
+        time.sleep(_GRACE_S)
+        # An environment that hangs has not let go of keys, and os._exit skips what else would.
+        exit_release.release_all()
+        os._exit(0)
+
+    def watch_input() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while sys.stdin.readline():
+                pass
+        end()
+
+    def watch_parent() -> None:
+        while not stop.wait(_PARENT_CHECK_S):
+            if os.getppid() != parent:
+                end()
+
+    for watch in (watch_input, watch_parent):
+        threading.Thread(target=watch, name=watch.__name__, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _status = main()
+    sys.stderr.flush()
+    exit_release.release_all()
+    # Without the teardown of what a policy has loaded: the learner waits for this process to end.
+    os._exit(_status)

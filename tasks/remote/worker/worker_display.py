@@ -1,0 +1,150 @@
+"""What a person at a far worker sees: one line about connection, driving, outbox and weights, kept up to date.
+
+On a terminal the line is redrawn in place, below the log; elsewhere it is printed every ten seconds. Reading it costs
+the loop that drives nothing: a thread of its own writes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import sys
+import threading
+import time
+from collections import deque
+from typing import IO, Protocol
+
+from tasks.remote.worker.courier_pipe import CourierStatus
+
+LINE_EVERY_S = 10.0
+"""Between two plain lines [s]."""
+REDRAW_EVERY_S = 0.5
+RATE_SPAN_S = 10.0
+"""Over which the rate of acting is taken [s]."""
+
+
+class StatusSource(Protocol):
+    """What delivers."""
+
+    @property
+    def status(self) -> CourierStatus:
+        """How things are."""
+
+
+class DrivingSource(Protocol):
+    """What drives."""
+
+    num_acts: int
+    num_episodes: int
+    last_return: float
+    is_waiting: bool
+
+
+class WorkerDisplay:
+    """Shows the line while it is entered.
+
+    Args:
+        address: Of the learner or relay.
+        courier: What delivers.
+        driver: What drives.
+        is_plain: Plain lines on a terminal, too.
+        stream: Where to write; default: standard error, where the log goes.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        courier: StatusSource,
+        driver: DrivingSource,
+        is_plain: bool = False,
+        stream: IO[str] | None = None,
+    ) -> None:
+        from rich.console import Console
+
+        self._address = address
+        self._courier = courier
+        self._driver = driver
+        self._console = Console(file=stream if stream is not None else sys.stderr)
+        self._is_live = not is_plain and self._console.is_terminal and not self._console.is_dumb_terminal
+        self._marks: deque[tuple[float, int]] = deque()
+        self._moved: list[tuple[logging.StreamHandler, IO[str]]] = []
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_showing, name="worker-display", daemon=True)
+
+    def __enter__(self) -> WorkerDisplay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join(2.0)
+
+    def line(self, now_s: float) -> str:
+        """The line as plain text.
+
+        Args:
+            now_s: Monotonic time.
+        """
+        status, driver = self._courier.status, self._driver
+        parts = [self._connection(status), f"{self._acts_per_s(now_s):.1f} acts/s"]
+        if driver.num_episodes:
+            parts.append(f"{driver.num_episodes} episodes")
+        if not math.isnan(driver.last_return):
+            parts.append(f"last return {driver.last_return:.1f}")
+        parts.append(f"outbox {status.segments} ({status.num_bytes / 1e6:.1f} MB)")
+        parts.append(f"weights {status.weights_version}" if status.weights_version else "no weights yet")
+        parts.append(f"dropped {status.dropped}")
+        if driver.is_waiting:
+            parts.append(f"waiting: {status.full or 'the learner is behind'}")
+        return " | ".join(parts)
+
+    def _connection(self, status: CourierStatus) -> str:
+        if status.is_connected:
+            trip = "" if status.round_trip_ms is None else f" ({status.round_trip_ms:.0f} ms)"
+            return f"{status.worker} connected to {self._address}{trip}"
+        if status.trouble:
+            return f"{self._address} {status.trouble}"
+        return f"connecting to {self._address}"
+
+    def _acts_per_s(self, now_s: float) -> float:
+        self._marks.append((now_s, self._driver.num_acts))
+        while len(self._marks) > 2 and now_s - self._marks[1][0] >= RATE_SPAN_S:
+            self._marks.popleft()
+        (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
+        return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+
+    # --- showing ---
+
+    def _keep_showing(self) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            self._show()
+
+    def _show(self) -> None:
+        if self._is_live:
+            self._redraw()
+            return
+        self._acts_per_s(time.monotonic())
+        while not self._is_over.wait(LINE_EVERY_S):
+            self._console.print(self.line(time.monotonic()), markup=False, highlight=False, soft_wrap=True)
+
+    def _redraw(self) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        before = {id(sys.stdout), id(sys.stderr)}
+        with Live(console=self._console, auto_refresh=False) as live:
+            self._move_log_handlers(before)
+            try:
+                while not self._is_over.wait(REDRAW_EVERY_S):
+                    live.update(Text(self.line(time.monotonic())), refresh=True)
+            finally:
+                for handler, stream in self._moved:
+                    handler.setStream(stream)
+
+    def _move_log_handlers(self, before: set[int]) -> None:
+        """Log lines go above the line instead of through it: handlers keep the stream they were made with."""
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and id(handler.stream) in before:
+                self._moved.append((handler, handler.stream))
+                handler.setStream(sys.stderr)

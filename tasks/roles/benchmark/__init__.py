@@ -1,0 +1,1 @@
+"""``--benchmark``: what the parts of a step cost."""

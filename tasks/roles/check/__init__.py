@@ -1,0 +1,1 @@
+"""``--check``: shows what the network gets, and what looks wrong about it."""

@@ -1,0 +1,193 @@
+"""A game that remembers what the newest observation was made of, so that people can look at exactly that.
+
+``tasks.roles.check.task_check`` puts one between a task and its game. A live one presses nothing: a person drives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tasks.config import TaskConfig
+from tasks.game.clock import Clock, WallClock
+from tasks.game.errors import GameError, GameSetupError
+from tasks.game.protocols import FrameSource, Game, GameFacts, Telemetry
+from tasks.live.window.window import Geometry
+
+_FRESH_TIMEOUT_S = 0.5
+"""How long a begin of looking waits for a record [s]."""
+
+
+class Seen(NamedTuple):
+    """What an observation was made of."""
+
+    frame: np.ndarray
+    """The screenshot, uint8 BGRA, shape (h, w, 4)."""
+    telemetry: Telemetry
+    age_s: float
+    """Of the record when it was read [s]."""
+    time_s: float
+    """When it was read [s]."""
+
+
+class LiveSurroundings(NamedTuple):
+    """What the live game tells beside observations."""
+
+    covered_fraction: float
+    rate_hz: float
+    """Records per second; NaN when unknown."""
+    window: Geometry
+    """Where its picture is on the screen."""
+
+
+class WatchedGame:
+    """Passes on to a game; implements ``tasks.game.protocols.Game``.
+
+    Args:
+        inner: The game.
+        clock: Its clock.
+        newest_frame: The screenshot that the last ``image`` or ``lidar`` was made of.
+    """
+
+    def __init__(self, inner: Game, clock: Clock, newest_frame: Callable[[], np.ndarray]) -> None:
+        self.inner = inner
+        self._clock = clock
+        self._newest_frame = newest_frame
+        self._record: tuple[Telemetry, float, float] | None = None
+        self.seen: Seen | None = None
+        """What the newest observation was made of; None before the first one."""
+
+    def telemetry(self) -> tuple[Telemetry, float]:
+        """Newest record and its age [s]."""
+        record, age_s = self.inner.telemetry()
+        self._record = (record, age_s, self._clock.now())
+        return record, age_s
+
+    def frame(self) -> np.ndarray:
+        """Newest picture of the window."""
+        return self.inner.frame()
+
+    def image(self) -> np.ndarray:
+        """The observed picture."""
+        image = self.inner.image()
+        self._keep()
+        return image
+
+    def lidar(self) -> np.ndarray:
+        """The LIDAR scan."""
+        scan = self.inner.lidar()
+        self._keep()
+        return scan
+
+    def apply(self, control: np.ndarray | None) -> None:
+        """Drives."""
+        self.inner.apply(control)
+
+    def restart(self, seed: int | None) -> None:
+        """Puts the car back to the start."""
+        self.inner.restart(seed)
+
+    def rest(self, save_replay: bool) -> None:
+        """Between episodes."""
+        self.inner.rest(save_replay)
+
+    def episode_facts(self) -> GameFacts:
+        """What only a simulator can know."""
+        return self.inner.episode_facts()
+
+    def close(self) -> None:
+        """Closes the game."""
+        self.inner.close()
+
+    def _keep(self) -> None:
+        if self._record is not None:
+            record, age_s, read_at_s = self._record
+            self.seen = Seen(self._newest_frame(), record, age_s, read_at_s)
+
+
+class WatchedLiveGame(WatchedGame):
+    """The live game, looked at while a person drives it: nothing is pressed and nothing is restarted.
+
+    Args:
+        task: The task.
+    """
+
+    def __init__(self, task: TaskConfig) -> None:
+        from tasks.live.live_game import LiveGame, LiveParts, open_parts
+
+        self._frames: _WatchedFrames | None = None
+
+        def open_watched() -> LiveParts:
+            parts = open_parts(task, with_controls=False)
+            self._frames = _WatchedFrames(parts.frames)
+            return parts._replace(frames=self._frames)
+
+        clock = WallClock()
+        self._live = LiveGame(clock, task, open_watched)
+        super().__init__(self._live, clock, self._newest)
+
+    def look(self) -> None:
+        """Sees that there is a picture and that telemetry arrives.
+
+        Raises:
+            GameError: Something is missing; the message says everything that is, and what to do.
+        """
+        parts = self._live.open()
+        missing = []
+        for attempt in (parts.frames.grab, lambda: parts.telemetry.wait_newer(_FRESH_TIMEOUT_S)):
+            try:
+                attempt()
+            except GameSetupError:
+                raise
+            except GameError as error:
+                missing.append(str(error))
+        if missing:
+            raise GameError("; ".join(missing))
+
+    def restart(self, seed: int | None) -> None:
+        """Only looks: the person restarts."""
+        del seed
+        self.look()
+
+    def rest(self, save_replay: bool) -> None:
+        """Nothing: the person drives on."""
+        del save_replay
+
+    def describe(self) -> str:
+        """The doctor's line."""
+        from tasks.live.doctor import doctor_line
+
+        return doctor_line(self._live)
+
+    def surroundings(self) -> LiveSurroundings:
+        """What surrounds the observations.
+
+        Raises:
+            GameError: There is no window.
+        """
+        parts = self._live.open()
+        status = getattr(parts.telemetry, "status", None)
+        rate_hz = float(status().rate_hz) if status is not None else float("nan")
+        return LiveSurroundings(parts.window.covered_fraction(), rate_hz, parts.window.geometry())
+
+    def _newest(self) -> np.ndarray:
+        assert self._frames is not None
+        assert self._frames.newest is not None
+        return self._frames.newest
+
+
+class _WatchedFrames:
+    """A ``FrameSource`` that keeps the picture it gave last."""
+
+    def __init__(self, inner: FrameSource) -> None:
+        self._inner = inner
+        self.newest: np.ndarray | None = None
+
+    def grab(self) -> np.ndarray:
+        self.newest = self._inner.grab()
+        return self.newest
+
+    def close(self) -> None:
+        self._inner.close()

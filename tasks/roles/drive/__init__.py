@@ -1,0 +1,1 @@
+"""``--drive``: a person drives the simulator."""

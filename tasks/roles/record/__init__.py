@@ -1,0 +1,1 @@
+"""``--record``: one drive becomes a reference path."""

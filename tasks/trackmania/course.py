@@ -1,0 +1,109 @@
+"""What a drive is compared with: the line and width of the track and the scripted driver's lap.
+
+Used where pictures and results are made (``algos.faces.agent``, ``algos.faces.players``) and by ``train.py``, which
+says what was read from the user's files; needs no environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tasks.config import GameKind, TaskConfig, config_from_dict
+from tasks.points.files import PointFile, is_point_file, read_points
+
+LEAST_HEIGHT_M = 1.0
+"""A track whose heights span less is flat for people [m]."""
+
+
+class Course(NamedTuple):
+    """A track as people look at it."""
+
+    name: str
+    """As given in ``task.track``."""
+    centre_line: np.ndarray
+    """x, y, z [m], shape (N, 3)."""
+    width_m: float
+
+
+def has_course(task: Mapping[str, Any]) -> bool:
+    """Whether a task is driven on a track.
+
+    Args:
+        task: Its configuration as plain data.
+    """
+    return "track" in task
+
+
+def course(task: Mapping[str, Any]) -> Course:
+    """Loads the track of a task; of the live game only the reference path is known.
+
+    Args:
+        task: TaskConfig as plain data.
+    """
+    if task.get("game") == "live":
+        return _live_course(task)
+    from tasks.sim.track import load_track
+
+    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
+    return Course(str(task["track"]), np.asarray(track.centre_line), float(track.width_m))
+
+
+def file_notes(task: TaskConfig) -> list[str]:
+    """What a user should know of each file of points that a task reads: what was taken for what, and what is ignored.
+
+    Args:
+        task: Its configuration; its game is decided.
+
+    Raises:
+        ValueError: A file cannot be read.
+    """
+    is_live = task.game is GameKind.live
+    notes = []
+    if is_point_file(task.track) and not (is_live and task.reward.path):
+        file = read_points(task.track)
+        notes.append(_file_note("track", task.track, file))
+        if not is_live and file.height_range_m >= LEAST_HEIGHT_M:
+            notes[-1] += (
+                f"; its heights span {file.height_range_m:.1f} m, and all of that is ignored: the simulator's road is "
+                "flat, without slopes and jumps"
+            )
+        if not is_live:
+            notes += _narrows_notes(task)
+    if task.reward.path:
+        notes.append(_file_note("reference path", task.reward.path, read_points(task.reward.path)))
+    return notes
+
+
+def _narrows_notes(task: TaskConfig) -> list[str]:
+    """Where the road is narrower than asked for; what cannot be driven is refused where it is loaded."""
+    from tasks.sim.track import load_track, narrows_note
+
+    with suppress(ValueError):
+        note = narrows_note(load_track(task.track, task.track_width_m))
+        return [note] if note else []
+    return []
+
+
+def _file_note(what: str, name: str, file: PointFile) -> str:
+    length_m = float(np.linalg.norm(np.diff(file.ground, axis=0), axis=1).sum())
+    return f"{what} {name}: {length_m:,.0f} m in {len(file.points):,} points, {file.columns}"
+
+
+def _live_course(task: Mapping[str, Any]) -> Course:
+    from tasks.trackmania.reference_path import path_of_task
+
+    keys = ("track", "track_width_m", "reward")
+    config = config_from_dict(TaskConfig, {"name": "live", **{key: task[key] for key in keys if key in task}}, "task")
+    return Course(config.track, path_of_task(config), config.track_width_m)
+
+
+def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
+    """Lap of the shipped scripted driver on the track of a task [s]."""
+    from tasks.sim.scripted_driver import scripted_lap_time_s as lap_time_s
+    from tasks.sim.track import load_track
+
+    return float(lap_time_s(load_track(task["track"], float(task.get("track_width_m", 25.75)))))

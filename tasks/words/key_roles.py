@@ -1,0 +1,58 @@
+"""In which roles a key of the configuration does something: said beside its field, as the field's metadata.
+
+What a group says holds for the fields below it that say nothing themselves. The dataclasses of the configuration use
+``acts_in``; ``algos.config.role_keys`` refuses a typed key that does nothing in the role that was asked for. Standard
+library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from tasks.words.command_line import ROLES_WITHOUT_CONFIGURATION, Role
+
+CONFIGURED = tuple(role for role in Role if role not in ROLES_WITHOUT_CONFIGURATION)
+"""Roles that take words of the configuration."""
+DRIVING = tuple(role for role in CONFIGURED if role is not Role.server)
+"""Those of them that have a task."""
+
+_METADATA = "roles"
+
+
+@dataclass(frozen=True)
+class KeyRoles:
+    """What is said of a key."""
+
+    roles: frozenset[Role] = frozenset()
+    """Where it does something."""
+    instead: Mapping[Role, str] = field(default_factory=dict)
+    """What to type in another role for what was probably meant."""
+
+
+def acts_in(*roles: Role, instead: Mapping[Role, str] | None = None) -> dict[str, KeyRoles]:
+    """Metadata of a dataclass field.
+
+    Args:
+        roles: Where the key, or what is below it, does something.
+        instead: By other roles: the key that does there what was probably meant.
+    """
+    return {_METADATA: KeyRoles(frozenset(roles), instead or {})}
+
+
+def key_roles(config: Any, key: str) -> KeyRoles:
+    """What is said of a key: by its field, or by the nearest group above it.
+
+    Args:
+        config: The whole configuration, a dataclass.
+        key: Full name of the key; a part of it may lie in plain data, such as a mapping.
+    """
+    found = KeyRoles()
+    for name in key.split("."):
+        known = {entry.name: entry for entry in fields(config)} if is_dataclass(config) else {}
+        if name not in known:
+            break
+        found = known[name].metadata.get(_METADATA, found)
+        config = getattr(config, name)
+    return found

@@ -1,0 +1,57 @@
+"""The warm-up policies: their ranges, the held steer, their state."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from algos.acting.exploration import make_warm_up
+from algos.config import WarmUp
+
+
+def test_driving_presses_the_gas_and_holds_the_steer_for_six_steps_on_average() -> None:
+    policy = make_warm_up(WarmUp.driving, 3, 0)
+    policy.begin_episode()
+    actions = np.array([policy.act() for _ in range(12_000)])
+    gas, brake, steer = actions.T
+    assert gas.mean() == pytest.approx(0.4, abs=0.02)
+    assert (gas.min(), gas.max()) == (pytest.approx(-0.2, abs=0.01), pytest.approx(1.0, abs=0.01))
+    assert brake.mean() == pytest.approx(-0.35, abs=0.02)
+    assert (brake.min(), brake.max()) == (pytest.approx(-1.0, abs=0.01), pytest.approx(0.3, abs=0.01))
+    num_holds = 1 + np.count_nonzero(np.diff(steer))
+    assert len(steer) / num_holds == pytest.approx(6.0, rel=0.05)
+    assert (steer.min(), steer.max()) == (pytest.approx(-1.0, abs=0.01), pytest.approx(1.0, abs=0.01))
+
+
+def test_driving_draws_a_new_steer_at_the_start_of_an_episode() -> None:
+    policy = make_warm_up(WarmUp.driving, 3, 0)
+    steers = []
+    for _ in range(20):
+        policy.begin_episode()
+        steers.append(policy.act()[2])
+    assert len(set(steers)) == 20
+
+
+def test_uniform_fills_the_cube_with_any_number_of_actions() -> None:
+    policy = make_warm_up(WarmUp.uniform, 5, 0)
+    actions = np.array([policy.act() for _ in range(5000)])
+    assert actions.shape == (5000, 5)
+    assert actions.dtype == np.float32
+    np.testing.assert_allclose(actions.mean(0), 0, atol=0.04)
+    np.testing.assert_allclose(actions.std(0), 1 / np.sqrt(3), rtol=0.03)
+
+
+@pytest.mark.parametrize("kind", list(WarmUp))
+def test_state_resumes_the_stream_through_json(kind: WarmUp) -> None:
+    one, other = make_warm_up(kind, 3, 0), make_warm_up(kind, 3, 9)
+    for _ in range(5):
+        one.act()
+    other.load_state(json.loads(json.dumps(one.state())))
+    assert all(np.array_equal(one.act(), other.act()) for _ in range(30))
+
+
+def test_driving_refuses_other_actions_than_trackmanias() -> None:
+    with pytest.raises(ValueError, match=r"three actions .* got 2 actions; set warm_up: uniform"):
+        make_warm_up(WarmUp.driving, 2, 0)

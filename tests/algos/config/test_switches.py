@@ -1,0 +1,244 @@
+"""Every key of the networks and of the algorithms does something: it changes updates, or is read outside of them.
+
+The keys are listed from the dataclasses, so that a new one without a case here fails.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import algos
+from algos.algorithms.crossq import CrossQ
+from algos.algorithms.droq import DroQ
+from algos.algorithms.redq import REDQ
+from algos.algorithms.rsac import RSAC
+from algos.algorithms.sac import SAC
+from algos.algorithms.tqc import TQC
+from algos.config import (
+    BodyKind,
+    CrossQConfig,
+    DebugConfig,
+    DroQConfig,
+    EncoderKind,
+    NetworkConfig,
+    Normalization,
+    OffPolicyConfig,
+    OptimizerKind,
+    PolicyValue,
+    RecurrentNetworkConfig,
+    REDQConfig,
+    RSACConfig,
+    SACConfig,
+    TQCConfig,
+    WarmUp,
+)
+from algos.config.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig, section_types
+from algos.run.stored_config import refuse_shape_changes
+from tasks.experience.observation import Field, ObservationSpec
+from tests.algos.agents import CPU, changed, random_sequences, snapshot
+from tests.algos.algorithms.sac_batches import LIDAR, image_spec, random_batch
+
+Keys = dict[str, Any]
+
+PRIVILEGED = ObservationSpec((*LIDAR.fields, Field("progress", (1,), privileged=True)), act_buf_len=2)
+SMALL: Keys = {"hidden": [8, 8], "feature_size": 4}
+ALGORITHMS: dict[type[OffPolicyConfig], tuple[type[SAC], Keys, Keys]] = {
+    SACConfig: (SAC, {}, {}),
+    REDQConfig: (REDQ, {"redq_n": 4, "redq_q_updates_per_policy_update": 1}, {}),
+    DroQConfig: (DroQ, {"policy_delay": 1}, {"dropout": 0.1, "layer_norm": True}),
+    TQCConfig: (TQC, {"num_quantiles": 4, "dropped_quantiles": 1}, {}),
+    CrossQConfig: (CrossQ, {"policy_delay": 1}, {"batch_renorm": True}),
+    RSACConfig: (RSAC, {"burn_in": 2}, {"gru_size": 3}),
+}
+"""Class, keys of the configuration and keys of the network, by the class of the configuration."""
+
+FALLING: Keys = {"learn_entropy_coef": True, "lr_entropy": 0.3, "target_entropy": -50.0, "alpha": 0.02}
+RISING: Keys = FALLING | {"target_entropy": 50.0}
+ALGORITHM_CASES: dict[str, tuple[Keys, Any]] = {
+    "alpha": ({}, 0.04),
+    "learn_entropy_coef": ({}, True),
+    "alpha_min": (FALLING, 0.019),
+    "alpha_max": (RISING, 0.021),
+    "target_entropy": ({"learn_entropy_coef": True}, -50.0),
+    "lr_actor": ({}, 1e-2),
+    "lr_critic": ({}, 1e-2),
+    "lr_entropy": ({"learn_entropy_coef": True}, 1e-2),
+    "lr_decay_updates": ({}, 2),
+    "optimizer_actor": ({"betas_actor": None}, OptimizerKind.sgd),
+    "optimizer_critic": ({"betas_critic": None}, OptimizerKind.sgd),
+    "betas_actor": ({}, [0.8, 0.9]),
+    "betas_critic": ({}, [0.8, 0.9]),
+    "betas_entropy": ({"learn_entropy_coef": True, "lr_entropy": 0.1, "alpha_max": 1.0}, [0.5, 0.6]),
+    "l2_actor": ({}, 0.5),
+    "l2_critic": ({}, 0.5),
+    "num_critics": ({}, 3),
+    "polyak": ({}, 0.5),
+    "policy_delay": ({}, 2),
+    "redq_n": ({}, 5),
+    "redq_m": ({}, 3),
+    "redq_q_updates_per_policy_update": ({}, 2),
+    "policy_value": ({}, PolicyValue.min),
+    "num_quantiles": ({}, 5),
+    "dropped_quantiles": ({}, 2),
+}
+"""Key: what else is set, and the value that must change the updates."""
+
+OUTSIDE: dict[str, Any] = {
+    "batch_size": 3,
+    "memory_size": 100,
+    "gamma": 0.5,
+    "n_step": 1,
+    "env_steps_before_training": 1,
+    "warm_up": WarmUp.uniform,
+    "min_updates_per_env_step": 0.1,
+    "max_updates_per_env_step": 9.0,
+    "update_model_interval": 2,
+    "log_interval": 2,
+    "evaluation_interval": 2,
+    "evaluation_episodes": 2,
+    "checkpoint_interval": 2,
+    "save_replay": False,
+    "replay_transforms": ["mirror"],
+    "debug": DebugConfig(extra_metrics=True),
+    "sequence_length": 2,
+    "burn_in": 0,
+}
+"""Keys of memory, pace and log: they decide which batches come and what is told, not what an update makes of one."""
+
+IMAGES: Keys = {"encoder": EncoderKind.compact_cnn.value}
+NETWORK_CASES: dict[str, tuple[type[OffPolicyConfig], ObservationSpec, Keys, Any]] = {
+    "encoder": (SACConfig, image_spec(), IMAGES, EncoderKind.shared_cnn.value),
+    "hidden": (SACConfig, LIDAR, {"critic_hidden": [8, 8]}, [8, 9]),
+    "actor": (SACConfig, LIDAR, {}, BodyKind.simba),
+    "critic": (SACConfig, LIDAR, {}, BodyKind.simba),
+    "critic_hidden": (SACConfig, LIDAR, {}, [8, 9]),
+    "dropout": (SACConfig, LIDAR, {}, 0.1),
+    "batch_renorm": (CrossQConfig, LIDAR, {"batch_renorm": False}, True),
+    "batch_renorm_warm_up": (CrossQConfig, LIDAR, {}, 0),
+    "layer_norm": (SACConfig, LIDAR, {}, True),
+    "layer_norm_actor": (SACConfig, LIDAR, {}, True),
+    "feature_size": (SACConfig, image_spec(), IMAGES, 5),
+    "shared_encoder": (SACConfig, image_spec(), IMAGES, False),
+    "asymmetric_critic": (SACConfig, PRIVILEGED, {}, True),
+    "target_encoder": (SACConfig, image_spec(), IMAGES, False),
+    "random_shift": (SACConfig, image_spec(), IMAGES, 3),
+    "observation_normalization": (SACConfig, LIDAR, {}, Normalization.running),
+    "gru_size": (RSACConfig, LIDAR, {}, 4),
+}
+"""Key: an algorithm, what it observes, what else is set, and the value that must change the updates."""
+
+
+def train_schemas() -> dict[type, type]:
+    """Network by configuration of every algorithm of ours that learns from a replay memory."""
+    schemas = [schema for schema in TRAIN_SCHEMAS.values() if issubclass(schema, OffPolicyTrainConfig)]
+    ours = [section_types(schema) for schema in schemas if schema.__module__.startswith("algos.")]
+    return {types["config"]: types["network"] for types in ours}
+
+
+def names(config_type: type) -> list[str]:
+    return [field.name for field in fields(config_type)]
+
+
+def make(config_type: type[OffPolicyConfig], spec: ObservationSpec, config: Keys, network: Keys) -> SAC:
+    kind, own_config, own_network = ALGORITHMS[config_type]
+    network_type = RecurrentNetworkConfig if kind is RSAC else NetworkConfig
+    return kind(
+        spec, config_type(**(own_config | config)), network_type(**(SMALL | own_network | network)), CPU, seed=0
+    )
+
+
+def updates(agent: SAC, spec: ObservationSpec) -> list[dict[str, float]]:
+    """What four updates on fixed batches report."""
+    history = []
+    for seed in range(4):
+        network = agent.network
+        if isinstance(network, RecurrentNetworkConfig):
+            batch: Any = random_sequences(spec, network.gru_size, seed)
+        else:
+            batch = random_batch(spec, 6, seed)
+        history.append({name: value.item() for name, value in agent.update(batch).items()})
+    return history
+
+
+def test_every_algorithm_and_every_key_has_a_case() -> None:
+    schemas = train_schemas()
+    assert set(schemas) == set(ALGORITHMS)
+    keys = {name for config_type in schemas for name in names(config_type)}
+    assert keys == set(ALGORITHM_CASES) | set(OUTSIDE)
+    assert not set(ALGORITHM_CASES) & set(OUTSIDE)
+    assert {name for network_type in schemas.values() for name in names(network_type)} == set(NETWORK_CASES)
+
+
+@pytest.mark.parametrize(
+    ("config_type", "key"),
+    [(c, key) for c in ALGORITHMS for key in names(c) if key in ALGORITHM_CASES],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_key_of_an_algorithm_changes_its_updates(config_type: type[OffPolicyConfig], key: str) -> None:
+    others, value = ALGORITHM_CASES[key]
+    without = updates(make(config_type, LIDAR, others, {}), LIDAR)
+    assert without == updates(make(config_type, LIDAR, others, {}), LIDAR)
+    assert without != updates(make(config_type, LIDAR, others | {key: value}, {}), LIDAR)
+
+
+@pytest.mark.parametrize(
+    ("config_type", "key"),
+    [(c, key) for c in ALGORITHMS for key in names(c) if key in ALGORITHM_CASES],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_key_of_an_algorithm_that_changes_shapes_is_refused_with_a_checkpoint(
+    config_type: type[OffPolicyConfig], key: str
+) -> None:
+    others, value = ALGORITHM_CASES[key]
+    agents = [make(config_type, LIDAR, config, {}) for config in (others, others | {key: value})]
+    one, other = ([weight.shape for weight in agent.critic.state_dict().values()] for agent in agents)
+    old, new = ({"train": {"params": {"config": {key: entry}}}} for entry in ("old", "new"))
+    if one == other:
+        refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
+        return
+    with pytest.raises(ValueError, match=rf"train\.params\.config\.{key}=new would change the shape of the networks"):
+        refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
+    refuse_shape_changes(old, new, "a.pth", is_new_agent=True)
+    refuse_shape_changes(old, new, "a.pth", is_new_agent=False, is_playing=True)
+
+
+@pytest.mark.parametrize("key", NETWORK_CASES)
+def test_key_of_the_networks_changes_the_updates(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config_type, spec, others, value = NETWORK_CASES[key]
+    if key == "batch_renorm":  # no algorithm goes with both of its values
+        monkeypatch.setattr("algos.algorithms.sac.check_combination", lambda network, config: None)
+    without = updates(make(config_type, spec, {}, others), spec)
+    assert without == updates(make(config_type, spec, {}, others), spec)
+    assert without != updates(make(config_type, spec, {}, others | {key: value}), spec)
+
+
+@pytest.mark.parametrize("key", OUTSIDE)
+def test_key_outside_of_the_update_leaves_it_alone_and_is_read_elsewhere(key: str) -> None:
+    config_type = RSACConfig if key in ("sequence_length", "burn_in") else SACConfig
+    agents = [make(config_type, LIDAR, config, {}) for config in ({}, {key: OUTSIDE[key]})]
+    assert agents[0].config != agents[1].config
+    for agent in agents:
+        updates(agent, LIDAR)
+    assert not changed(*(snapshot(agent) for agent in agents))
+    assert re.search(rf"\.{key}\b", outside_of_the_configuration()), f"nothing reads {key}"
+
+
+def outside_of_the_configuration() -> str:
+    """The source of everything in algos but the dataclasses."""
+    root = Path(str(algos.__file__)).parent
+    files = [path for path in sorted(root.rglob("*.py")) if path.parent.name != "config"]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
+def test_a_switch_that_is_off_is_as_if_it_were_not_there() -> None:
+    """What is null or zero by default draws nothing and adds nothing."""
+    plain = make(SACConfig, LIDAR, {}, {})
+    written_out: Mapping[str, Any] = {"critic_hidden": [8, 8], "dropout": 0.0, "shared_encoder": None}
+    same = SAC(LIDAR, SACConfig(), replace(plain.network, **written_out), CPU, seed=0)
+    assert updates(plain, LIDAR) == updates(same, LIDAR)

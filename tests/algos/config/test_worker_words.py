@@ -1,0 +1,102 @@
+"""The words that give a worker elsewhere the configuration of its learner: hydra makes the same of them."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from algos.config.hydra_entry import as_in_the_files, compose_and_call
+from algos.config.worker_words import worker_words
+from train import register_options
+
+CONFIG_DIR = Path(__file__).parents[3] / "cfg"
+
+
+def composed(*words: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration that words make, and the same as the files say it."""
+    got: list[dict[str, Any]] = []
+
+    def job(config: Any, _: list[str]) -> None:
+        got.append(OmegaConf.to_container(config, resolve=True, enum_to_str=True))  # type: ignore[arg-type]
+        choices = got[0]["choices"]
+        got.append(as_in_the_files(choices["task"], choices["train"]))
+
+    register_options([CONFIG_DIR])
+    compose_and_call(list(words), CONFIG_DIR, job)
+    return got[0], got[1]
+
+
+def words_of(*words: str, **changes: Any) -> list[str]:
+    config, files = composed(*words)
+    config = copy.deepcopy(config)
+    for key, value in changes.items():
+        config["task"][key] = value
+    return worker_words(config, files)
+
+
+def test_nothing_but_the_files_when_nothing_differs() -> None:
+    assert words_of("task=TM20Lidar") == ["task=TM20Lidar", "train=TM20LidarSAC"]
+
+
+def test_only_what_the_worker_must_have_is_named() -> None:
+    words = words_of(
+        "task=TM20Lidar",
+        "task.track=short",
+        "seed=3",
+        "device=cpu",
+        "max_env_steps=10",
+        "task.live.port=9001",
+        "num_workers=0",
+        "train.params.config.gamma=0.9",
+        "train.params.config.warm_up=uniform",
+        "link.segment_rows=16",
+        "link.window=9",
+    )
+    assert set(words[2:]) == {"task.track=short", "train.params.config.warm_up=uniform", "link.segment_rows=16"}
+
+
+@pytest.mark.parametrize(
+    ("game", "clock", "expected"),
+    [
+        ("sim", "virtual", ["task.game=sim"]),
+        ("live", "wall", ["task.game=live"]),
+        ("sim", "wall", ["task.game=sim", "task.clock=wall"]),
+    ],
+)
+def test_the_game_that_was_decided_is_named_and_the_clock_that_goes_with_it_is_not(
+    game: str, clock: str, expected: list[str]
+) -> None:
+    assert sorted(words_of("task=TM20Lidar", game=game, clock=clock)[2:]) == sorted(expected)
+
+
+def test_hydra_makes_the_same_of_the_words() -> None:
+    typed = [
+        "task=TM20Full",
+        "task.track='/a folder/my track.json'",
+        "task.reward.path=null",
+        "task.img_hist_len=2",
+        "task.rtgym.reset_act_buf=false",
+        "train.params.network.hidden=[64,32]",
+        "plugins=['it\\'s mine.py']",
+    ]
+    config, files = composed(*typed)
+    words = worker_words(config, files)
+    assert len(words) > 4
+    again, _ = composed(*shlex.split(" ".join(words)))
+    for key in ("task", "plugins"):
+        assert again[key] == config[key]
+    assert again["train"]["params"]["network"] == config["train"]["params"]["network"]
+
+
+def test_a_key_and_a_choice_are_one_word_of_a_shell() -> None:
+    config = {
+        "choices": {"task": "A; reboot", "train": "B | reboot"},
+        "task": {"kwargs": {"a; reboot": 1}},
+    }
+    words = shlex.split(" ".join(worker_words(config, {})))
+    assert words == ["task='A; reboot'", "train='B | reboot'", "task.kwargs.a; reboot=1"]

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from algos.faces import players
+from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from tasks.process.write_trouble import NotSavedError
+from tasks.trackmania import course
+from tests.algos.runs import make_params, make_runner
+
+pytestmark = pytest.mark.timeout(120)
+FIELDS = {"task", "track", "game", "checkpoint", "episodes", "finish_rate", "mean_lap_time_s", "std_lap_time_s"}
+FIELDS |= {"scripted_lap_time_s", "lap_ratio", "mean_return", "std_return"}
+
+
+@pytest.fixture(autouse=True)
+def toy_course(monkeypatch):
+    line = np.stack([np.linspace(-5, 5, 101), np.zeros(101), np.zeros(101)], axis=1)
+    monkeypatch.setattr(course, "course", lambda task: course.Course("toy", line, 4.0))
+    monkeypatch.setattr(course, "scripted_lap_time_s", lambda task: 0.5)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    make_runner(make_params(runs, "trained", max_env_steps=60)).run({"train": True})
+    return runs / "trained" / "nn" / "last.pth"
+
+
+def play(train_dir, checkpoint, **settings):
+    values = {"episodes": 3, "seed": 1_000_000, "rules": "normal", "video": True, "plot": True, "deterministic": True}
+    params = make_params(train_dir, "unused", play=values | settings)
+    make_runner(params).run({"train": False, "play": True, "checkpoint": str(checkpoint)})
+
+
+def results_of(folder):
+    (time,) = (folder / "play").iterdir()
+    return time, json.loads((time / "results.json").read_text())
+
+
+def always_full_gas(monkeypatch):
+    """A driver that finishes in 8 to 10 steps, so that laps are known by hand."""
+    monkeypatch.setattr(
+        "algos.acting.policy.ActingPolicy.act", lambda self, obs, deterministic=False: np.ones(3, np.float32)
+    )
+
+
+def test_play_writes_results_video_and_plot_beside_the_run(trained, monkeypatch, capsys):
+    always_full_gas(monkeypatch)
+    play(trained.parents[2], trained)
+    folder, results = results_of(trained.parents[1])
+    assert set(results) == FIELDS
+    assert results["checkpoint"] == str(trained)
+    assert (results["task"], results["track"], results["game"]) == ("Toy", "short", "sim")
+    assert [episode["seed"] for episode in results["episodes"]] == [1_000_000, 1_000_001, 1_000_002]
+    assert set(results["episodes"][0]) == {"seed", "finished", "lap_time_s", "return", "progress", "steps"}
+    # 5 m less U(0, 1) at 0.5 m a step are 9 or 10 steps of 0.05 s
+    laps = [episode["lap_time_s"] for episode in results["episodes"]]
+    assert all(
+        lap == pytest.approx(0.05 * episode["steps"]) for lap, episode in zip(laps, results["episodes"], strict=True)
+    )
+    assert all(episode["steps"] in (9, 10) for episode in results["episodes"])
+    assert results["lap_ratio"] == pytest.approx(np.mean(laps) / 0.5)
+    assert (folder / "episode.mp4").stat().st_size > 0
+    assert (folder / "driven_line.png").stat().st_size > 0
+    printed = capsys.readouterr().out
+    assert printed.count("lap 0.") >= 3
+    assert "finished             3 of 3" in printed
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_is_there(trained, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    checkpoint = tmp_path / "lidar.pth"
+    save_checkpoint(checkpoint, load_checkpoint(trained))
+    monkeypatch.setattr(players, "write_results", full)
+    with pytest.raises(NotSavedError, match=r"^not saved: \S+results\.json \(No space left on device\)$"):
+        play(tmp_path / "runs", checkpoint)
+    (folder,) = (tmp_path / "runs" / "play").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["driven_line.png", "episode.mp4"]
+    assert "mean return" in capsys.readouterr().out
+
+
+def test_checkpoint_from_elsewhere_writes_below_the_train_dir(trained, tmp_path):
+    elsewhere = tmp_path / "shipped" / "lidar.pth"
+    save_checkpoint(elsewhere, load_checkpoint(trained))
+    play(tmp_path / "runs", elsewhere, video=False, plot=False)
+    folder, results = results_of(tmp_path / "runs")
+    assert results["finish_rate"] == 0.0
+    assert results["mean_lap_time_s"] is None
+    assert results["lap_ratio"] is None
+    assert [path.name for path in folder.iterdir()] == ["results.json"]
+    assert not (tmp_path / "runs" / "unused").exists()
+
+
+def test_league_drives_ten_runs_and_adds_penalties(trained, tmp_path, monkeypatch, capsys):
+    always_full_gas(monkeypatch)
+    elsewhere = tmp_path / "lidar.pth"
+    save_checkpoint(elsewhere, load_checkpoint(trained))
+    play(tmp_path / "runs", elsewhere, rules="league", video=False, plot=False)
+    _, results = results_of(tmp_path / "runs")
+    assert len(results["episodes"]) == 10
+    assert "league" in capsys.readouterr().out
+
+
+def test_same_seeds_give_the_same_laps(trained, tmp_path):
+    elsewhere = tmp_path / "lidar.pth"
+    save_checkpoint(elsewhere, load_checkpoint(trained))
+    for name in ("a", "b"):
+        play(tmp_path / name, elsewhere, video=False, plot=False)
+    returns = [[e["return"] for e in results_of(tmp_path / name)[1]["episodes"]] for name in ("a", "b")]
+    assert returns[0] == returns[1]
+    assert not any(math.isnan(value) for value in returns[0])
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match=r"gone\.pth does not exist"):
+        play(tmp_path, tmp_path / "gone.pth")
+
+
+def test_play_without_a_checkpoint_says_what_to_add(tmp_path):
+    with pytest.raises(ValueError, match="add --checkpoint"):
+        make_runner(make_params(tmp_path, "unused", play={"episodes": 1})).run({"train": False, "play": True})
+
+
+def test_two_plays_in_one_second_get_two_folders(tmp_path):
+    checkpoint = tmp_path / "runs" / "r" / "nn" / "best.pth"
+    first = players.play_directory(str(checkpoint), tmp_path / "runs")
+    first.mkdir(parents=True)
+    second = players.play_directory(str(checkpoint), tmp_path / "runs")
+    assert first.parent == second.parent == tmp_path / "runs" / "r" / "play"
+    assert first != second

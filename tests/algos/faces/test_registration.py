@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+
+from algos.faces import registration
+from tests.algos.runs import make_params, make_runner
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    monkeypatch.setattr(registration, "_ALGORITHMS", dict(registration._ALGORITHMS))
+    monkeypatch.setattr(registration, "_NETWORKS", dict(registration._NETWORKS))
+
+
+class FakeFactory:
+    def __init__(self):
+        self.builders = {}
+
+    def register_builder(self, name, builder):
+        self.builders[name] = builder
+
+
+class FakeRunner:
+    def __init__(self):
+        self.algo_factory, self.player_factory = FakeFactory(), FakeFactory()
+
+
+def make_own_agent(base_name, params):
+    return ("agent", base_name, params)
+
+
+def make_own_player(params):
+    return ("player", params)
+
+
+def test_all_algorithms_reach_the_runner_and_builtin_names_stay():
+    runner = FakeRunner()
+    registration.register(runner)
+    names = set(registration.algorithm_names())
+    assert set(runner.algo_factory.builders) == set(runner.player_factory.builders) == names
+
+
+def test_plugin_algorithm_is_built_by_name(fresh):
+    place = "tests.algos.faces.test_registration"
+    registration.add_algorithm("mine", f"{place}:make_own_agent", f"{place}:make_own_player")
+    runner = FakeRunner()
+    registration.register(runner)
+    assert runner.algo_factory.builders["mine"](base_name="run", params=1) == ("agent", "run", 1)
+    assert runner.player_factory.builders["mine"](params=2) == ("player", 2)
+    assert "mine" in registration.algorithm_names()
+
+
+def test_network_is_known_to_rl_games(fresh):
+    from rl_games.algos_torch.model_builder import NETWORK_REGISTRY
+
+    registration.add_network("own_net", "tests.algos.faces.test_registration:FakeFactory")
+    registration.register_networks()
+    assert isinstance(NETWORK_REGISTRY["own_net"](), FakeFactory)
+    assert "tm_encoder" in NETWORK_REGISTRY
+
+
+@pytest.mark.parametrize("name", ["sac", "a2c_continuous", "remote_sac"])
+def test_taken_name_is_refused(fresh, name):
+    with pytest.raises(ValueError, match=f"the algorithm name '{name}' is taken"):
+        registration.add_algorithm(name, "a:B", "c:D")
+
+
+def test_place_must_be_module_and_class(fresh):
+    with pytest.raises(ValueError, match=r"must be given as 'module:Class', got 'a\.B'"):
+        registration.add_algorithm("mine", "a.B", "c:D")
+
+
+def test_variant_overrides_the_algorithm_only(fresh, tmp_path):
+    registration.add_algorithm(
+        "fake_sac", "tests.algos.faces.test_registration:VariantAgent", "algos.faces.players:RemotePlayer"
+    )
+    params = make_params(tmp_path, max_env_steps=60)
+    params["algo"] = {"name": "fake_sac"}
+    make_runner(params).run({"train": True})
+    from algos.run.checkpoint import load_checkpoint
+
+    stored = load_checkpoint(tmp_path / "run" / "nn" / "last.pth")
+    assert stored.algorithm == "fake_sac"
+    assert stored.algorithm_state["num_updates"] == 20
+
+
+def __getattr__(name):
+    if name == "VariantAgent":
+        from algos.faces.agent import RemoteSACAgent
+
+        return type("VariantAgent", (RemoteSACAgent,), {"algorithm_name": "fake_sac"})
+    raise AttributeError(name)
+
+
+def test_what_rl_games_prints_goes_to_the_log(caplog, capsys):
+    from rl_games import torch_runner
+
+    registration.log_prints()
+    with caplog.at_level("DEBUG", "rl_games"):
+        vars(torch_runner)["print"]("seq_length:", 4)
+    assert caplog.messages == ["seq_length: 4"]
+    assert capsys.readouterr().out == ""
+
+
+def test_rl_games_own_agents_log_as_ours_do() -> None:
+    from rl_games.algos_torch import sac_agent
+    from rl_games.common import a2c_common
+
+    from algos.run.summaries import open_summaries
+
+    registration.register_summaries()
+    assert vars(a2c_common)["SummaryWriter"] is open_summaries
+    assert vars(sac_agent)["SummaryWriter"] is open_summaries

@@ -1,0 +1,49 @@
+"""The clock of a stored configuration when another game is typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from algos.run.stored_config import merge_stored
+
+STORED = {"task": {"game": "sim", "clock": "virtual", "track": "medium"}, "seed": 1}
+
+
+def merged(stored: dict[str, Any], *words: str) -> dict[str, Any]:
+    task = {"game": "auto", "clock": "auto", "track": "medium", "live": {"port": 9000}}
+    for word in words:
+        key, _, value = word.removeprefix("task.").partition("=")
+        task[key] = value
+    return merge_stored(stored, {"task": task, "seed": 0}, words)["task"]
+
+
+@pytest.mark.parametrize("game", ["live", "auto", "sim"])
+def test_another_game_brings_its_own_clock(game: str) -> None:
+    task = merged(STORED, f"task.game={game}")
+    assert (task["game"], task["clock"], task["track"]) == (game, "auto", "medium")
+
+
+def test_a_clock_that_is_typed_counts() -> None:
+    assert merged(STORED, "task.game=sim", "task.clock=wall")["clock"] == "wall"
+    assert merged(STORED, "task.clock=wall", "task.game=sim")["clock"] == "wall"
+
+
+def test_the_stored_clock_stays_with_the_stored_game() -> None:
+    live = {"task": {"game": "live", "clock": "wall"}, "seed": 1}
+    assert merged(STORED, "task.track=short")["clock"] == "virtual"
+    assert merged(live, "task.track=short")["clock"] == "wall"
+    assert merged(live, "task.game=sim")["clock"] == "auto"
+
+
+def test_where_workers_join_belongs_to_the_command_and_their_number_to_the_run() -> None:
+    stored = {**STORED, "num_workers": 0, "remote": {"listen": "0.0.0.0:5", "insecure": True}, "launcher": "ray"}
+    stored |= {"ray": {"address": "auto"}, "worker": {"envs_per_worker": 4}}
+    composed = {"task": {"game": "auto", "clock": "auto"}, "seed": 0, "num_workers": 1, "launcher": "local"}
+    composed |= {"remote": {"listen": None, "insecure": False}, "ray": {"address": "local"}}
+    composed |= {"worker": {"envs_per_worker": 1}}
+    config = merge_stored(stored, composed, [])
+    for key in ("remote", "launcher", "ray", "worker"):
+        assert config[key] == composed[key]
+    assert config["num_workers"] == 0

@@ -1,0 +1,295 @@
+"""The relay over real sockets, trainer and workers on both sides: exactly once, and room."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tasks.remote.access.credentials import ClientCredentials, load_server
+from tasks.remote.access.listener import Listener
+from tasks.remote.learner.relay_link import RelayLink
+from tasks.remote.wire import link, relay_messages
+from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest, RelayStatus
+from tests.tasks.remote.far import (
+    FINGERPRINT,
+    SPEC,
+    Folder,
+    Reader,
+    make_segment,
+    wait_until,
+)
+from tests.tasks.remote.relay_site import (
+    DiskWorker,
+    Site,
+    last_acknowledgement,
+    numbers,
+    push_all,
+    raw_trainer,
+    segments_of,
+    take,
+)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+# --- exactly once ---
+
+
+def test_segments_come_through_in_order_and_durable_comes_back(
+    site: Site, folder: Folder, learner: ClientCredentials
+) -> None:
+    with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
+        wait_until(lambda: trainer.is_connected)
+        reader = push_all(alice, range(1, 21), 0)
+        assert take(trainer, 20) == numbers(alice, 1, 20)
+        assert last_acknowledgement(reader) == (20, 0)
+        trainer.acknowledge({alice.identity: 15, "somebody else": 7})
+        wait_until(lambda: last_acknowledgement(reader) == (20, 15))
+        trainer.acknowledge({alice.identity: 20})
+        wait_until(lambda: last_acknowledgement(reader) == (20, 20))
+        assert trainer.received() == {alice.identity: 20}
+        assert trainer.statistics()["gateway/duplicates"] == 0
+
+
+def test_what_comes_while_the_learner_is_away_waits_on_the_disk(
+    site: Site, folder: Folder, learner: ClientCredentials
+) -> None:
+    with site.relay() as relay:
+        with site.link(learner) as trainer:
+            wait_until(lambda: trainer.is_connected)
+        wait_until(lambda: not relay.state().learner)
+        with site.worker(folder.alice) as alice, site.worker(folder.bob) as bob:
+            readers = [push_all(worker, range(1, 16), 0) for worker in (alice, bob)]
+            time.sleep(0.3)
+            assert [last_acknowledgement(reader) for reader in readers] == [(15, 0), (15, 0)]
+            assert relay.state().spooled_segments == 30
+            with site.link(learner) as trainer:
+                taken = take(trainer, 30)
+                for worker in (alice, bob):
+                    assert [entry for entry in taken if entry[0] == worker.identity] == numbers(worker, 1, 15)
+                trainer.acknowledge({alice.identity: 15, bob.identity: 15})
+                wait_until(lambda: [last_acknowledgement(reader) for reader in readers] == [(15, 15), (15, 15)])
+            assert relay.state().spooled_segments == 0
+
+
+def test_what_was_acknowledged_last_is_heard_although_the_learner_leaves(
+    site: Site, folder: Folder, learner: ClientCredentials
+) -> None:
+    with site.relay() as relay, site.worker(folder.alice) as alice:
+        with site.link(learner) as trainer:
+            wait_until(lambda: trainer.is_connected)
+            reader = push_all(alice, range(1, 6), 0)
+            take(trainer, 5)
+            trainer.acknowledge({alice.identity: 5})
+        wait_until(lambda: last_acknowledgement(reader) == (5, 5))
+        assert relay.state().spooled_segments == 0
+
+
+def test_a_learner_that_comes_back_gets_what_its_storage_lacks(
+    site: Site, folder: Folder, learner: ClientCredentials
+) -> None:
+    with site.relay(), site.worker(folder.alice) as alice:
+        with site.link(learner) as trainer:
+            wait_until(lambda: trainer.is_connected)
+            reader = push_all(alice, range(1, 21), 0)
+            take(trainer, 20)
+            trainer.acknowledge({alice.identity: 8})
+            wait_until(lambda: last_acknowledgement(reader) == (20, 8))
+        # It had received 20 and stored 12; the last four were stored when it died, before it could say so.
+        with site.link(learner, received={alice.identity: 12}) as trainer:
+            assert take(trainer, 8) == numbers(alice, 13, 20)
+            wait_until(lambda: last_acknowledgement(reader) == (20, 12))
+            assert trainer.statistics()["gateway/duplicates"] == 0
+
+
+def test_a_relay_that_comes_back_goes_on_with_its_spool(site: Site, folder: Folder, learner: ClientCredentials) -> None:
+    with site.relay(), site.worker(folder.alice) as alice:
+        with site.link(learner) as trainer:
+            wait_until(lambda: trainer.is_connected)
+            push_all(alice, range(1, 6), 0)
+            take(trainer, 5)
+            trainer.acknowledge({alice.identity: 5})
+        push_all(alice, range(6, 11), 5)
+    with site.relay() as relay, site.worker(folder.alice) as alice:
+        # It knows the task although the learner is not there, and how far the worker is.
+        push_all(alice, range(11, 13), 10)
+        assert relay.state().spooled_segments == 7
+        with site.link(learner, received={alice.identity: 5}) as trainer:
+            assert take(trainer, 7) == numbers(alice, 6, 12)
+
+
+def test_a_learner_and_a_worker_outlive_a_relay(
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with site.relay():
+            trainer = stack.enter_context(site.link(learner))
+            worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
+            worker.send(10)
+            taken = take(trainer, 10)
+            trainer.acknowledge({worker.identity: 4})
+            wait_until(lambda: len(worker.outbox) == 6)
+        worker.send(10)
+        wait_until(lambda: not trainer.is_connected)
+        with site.relay():
+            worker.send(10)
+            taken += take(trainer, 20)
+            assert taken == [(worker.identity, seq) for seq in range(1, 31)]
+            trainer.acknowledge({worker.identity: 30})
+            wait_until(lambda: len(worker.outbox) == 0)
+
+
+def test_a_destroyed_spool_loses_nothing_even_when_the_learner_loses_its_memory_next(
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
+) -> None:
+    """The learner has 30 in memory and 10 on its disk; then the relay's disk is lost, then the learner's memory."""
+    with contextlib.ExitStack() as stack:
+        with site.relay():
+            trainer = stack.enter_context(site.link(learner))
+            worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
+            worker.send(30)
+            assert len(take(trainer, 30)) == 30
+            trainer.acknowledge({worker.identity: 10})
+            wait_until(lambda: len(worker.outbox) == 20)
+        shutil.rmtree(site.spool)
+        with site.relay() as relay:
+            # The worker sends again all that is not durable; the learner takes none of it twice.
+            wait_until(lambda: relay.state().spooled_segments == 20)
+            worker.send(5)
+            assert take(trainer, 5) == [(worker.identity, seq) for seq in range(31, 36)]
+            trainer.close()
+            second = stack.enter_context(site.link(learner, received={worker.identity: 10}))
+            assert take(second, 25) == [(worker.identity, seq) for seq in range(11, 36)]
+            second.acknowledge({worker.identity: 35})
+            wait_until(lambda: len(worker.outbox) == 0)
+
+
+def test_a_destroyed_spool_while_the_learner_is_away_asks_the_worker_for_everything(
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        with site.relay(), site.link(learner) as trainer:
+            worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
+            worker.send(12)
+            take(trainer, 12)
+            trainer.acknowledge({worker.identity: 5})
+            wait_until(lambda: len(worker.outbox) == 7)
+        shutil.rmtree(site.spool)
+        with site.relay():
+            worker.send(3)
+            wait_until(lambda: "no learner has been at this relay yet" in worker.uplink.trouble)
+            with site.link(learner, received={worker.identity: 5}) as trainer:
+                assert take(trainer, 10) == [(worker.identity, seq) for seq in range(6, 16)]
+
+
+def test_segments_that_came_another_way_are_known(site: Site, folder: Folder, learner: ClientCredentials) -> None:
+    """A worker that dialled the learner itself meanwhile: its spooled segments are stored already."""
+    with site.relay() as relay, site.worker(folder.alice) as alice:
+        with site.link(learner) as trainer:
+            wait_until(lambda: trainer.is_connected)
+        reader = push_all(alice, range(1, 11), 0)
+        with site.link(learner, received={alice.identity: 25}):
+            wait_until(lambda: last_acknowledgement(reader) == (25, 25))
+            assert relay.state().spooled_segments == 0
+            assert alice.hello() == 25
+
+
+def test_the_relay_leaves_out_what_the_learner_has(site: Site, folder: Folder, learner: ClientCredentials) -> None:
+    with site.relay(), site.worker(folder.alice) as alice:
+        with site.link(learner) as trainer:
+            wait_until(lambda: trainer.is_connected)
+        push_all(alice, range(1, 11), 0)
+        with raw_trainer(site, learner) as raw:
+            request = PullRequest("raw", FINGERPRINT, SPEC, {alice.identity: 7}, {alice.identity: 2})
+            reader = Reader(raw.stream("Pull", [relay_messages.encode_pull_request(request)])[0])
+            wait_until(lambda: len(segments_of(reader)) >= 3)
+            time.sleep(0.3)
+            assert segments_of(reader) == numbers(alice, 8, 10)
+
+
+def test_the_learner_drops_what_comes_twice(learner: ClientCredentials, folder: Folder) -> None:
+    """A relay that sends everything again, in a second connection and within one."""
+    name = "alice.00000001"
+    pulls: list[PullRequest] = []
+    marks: list[Marks] = []
+
+    def pull(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        pulls.append(relay_messages.decode_pull_request(next(requests)))
+        yield relay_messages.encode_item(Item(Content.status, status=RelayStatus((), 0, 0, 0)))
+        for seq in (1, 2, 3, 2, 3, 4):
+            yield relay_messages.encode_item(Item(Content.segment, name, seq, 0))
+            yield link.encode_segment(make_segment(name, seq))
+        if len(pulls) > 1:
+            marks.extend(relay_messages.decode_marks(message) for message in requests)
+
+    server = load_server(folder.path / "relay")
+    handlers = {"Pull": grpc.stream_stream_rpc_method_handler(pull)}
+    listener = Listener("127.0.0.1:0", handlers, 8, credentials=server.channel, is_far=True)
+    with contextlib.closing(listener), RelayLink(listener.address, learner, SPEC, FINGERPRINT) as trainer:
+        assert take(trainer, 4) == [(name, seq) for seq in range(1, 5)]
+        trainer.acknowledge({name: 3})
+        wait_until(lambda: trainer.statistics()["gateway/duplicates"] == 8)
+        assert trainer.receive(0.0) == []
+        # What it has is said at the next greeting, and again when something comes that should not have.
+        assert (pulls[1].received[name], pulls[1].durable.get(name, 0) in (0, 3)) == (4, True)
+        wait_until(lambda: any(mark.durable == {name: 3} for mark in marks))
+
+
+def test_a_gap_in_the_numbers_stays_a_gap(site: Site, folder: Folder, learner: ClientCredentials) -> None:
+    with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
+        wait_until(lambda: trainer.is_connected)
+        assert alice.hello() == 0
+        _, send = alice.push()
+        for seq in (3, 4, 4, 3, 9):
+            send(seq)
+        assert take(trainer, 3) == [(alice.identity, seq) for seq in (3, 4, 9)]
+        wait_until(lambda: sum(worker.duplicates for worker in trainer.workers()) == 2)
+
+
+# --- room ---
+
+
+def test_workers_wait_while_the_spool_is_full_and_go_on_when_segments_are_stored(
+    site: Site, folder: Folder, learner: ClientCredentials
+) -> None:
+    size = len(link.encode_segment(make_segment("alice.00000001", 1)))
+    site.capacity_bytes = 5 * size + 10
+    with site.relay() as relay, site.link(learner) as trainer, site.worker(folder.alice) as alice:
+        wait_until(lambda: trainer.is_connected)
+        assert alice.hello() == 0
+        call, send = alice.push()
+        reader = Reader(call)
+        for seq in range(1, 13):
+            send(seq)
+        wait_until(lambda: relay.state().is_full)
+        time.sleep(0.3)
+        assert last_acknowledgement(reader) == (5, 0)
+        for done in (5, 10, 12):
+            wait_until(lambda done=done: trainer.received().get(alice.identity) == done)  # type: ignore[misc]
+            trainer.acknowledge({alice.identity: done})
+        wait_until(lambda: last_acknowledgement(reader) == (12, 12))
+        assert take(trainer, 12) == numbers(alice, 1, 12)
+        assert not relay.state().is_full
+
+
+def test_a_worker_that_waits_does_not_hold_up_the_end(site: Site, folder: Folder, learner: ClientCredentials) -> None:
+    site.capacity_bytes = 10
+    with site.relay() as relay:
+        with site.link(learner) as trainer:
+            wait_until(lambda: trainer.is_connected)
+        with site.worker(folder.alice) as alice:
+            assert alice.hello() == 0
+            _, send = alice.push()
+            for seq in range(1, 4):
+                send(seq)
+            wait_until(lambda: relay.state().is_full)
+            start = time.monotonic()
+            relay.close()
+            relay.close()
+            assert time.monotonic() - start < 15.0

@@ -1,0 +1,38 @@
+"""What is said of other projects' words names words that exist here."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from algos.config.schema import TASK_SCHEMAS, RunConfig, to_plain
+from algos.config.train_schema import TRAIN_SCHEMAS
+from tasks.words.command_line import HYDRA_FLAGS, build_parser
+from tasks.words.habits import FLAGS, KEYS, flag_here, key_here
+
+NO_KEYS = {"KEY", "NAME", "train.py", "algos.config.from_tmrl"}
+
+
+@pytest.mark.parametrize("answer", sorted({*KEYS.values(), *FLAGS.values()}))
+def test_every_word_of_an_answer_exists(answer: str) -> None:
+    flags = {option for action in build_parser()._actions for option in action.option_strings} | {*HYDRA_FLAGS}
+    assert set(re.findall(r"--[a-z][\w-]*", answer)) <= flags
+    run = to_plain(RunConfig(task=TASK_SCHEMAS["trackmania"](), train=TRAIN_SCHEMAS["ppo"](), experiment="run"))
+    off_policy = to_plain(RunConfig(task=TASK_SCHEMAS["gym"](), train=TRAIN_SCHEMAS["sac"](), experiment="run"))
+    for key in re.findall(r"(?<![-\w.])([a-z_]+(?:\.\w+)+|\w+_\w+|\w+(?==))", answer):
+        assert any(has(plain, key) for plain in (run, off_policy)) or key in NO_KEYS, key
+
+
+def has(plain: object, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(plain, dict) or name not in plain:
+            return False
+        plain = plain[name]
+    return True
+
+
+def test_keys_and_flags_are_found_however_they_are_spelt() -> None:
+    assert flag_here("--wandb-project-name") == key_here("wandb_project_name") == KEYS["wandb_project_name"]
+    assert key_here("train.params.config.max_epochs") == KEYS["max_epochs"]
+    assert flag_here("--hosts") is key_here("seed") is None

@@ -193,7 +193,7 @@ def _worker_words(config: Any) -> list[str]:
 def _check_machine(task: Any) -> None:
     """Refuses a live game for which this machine lacks a package, a driver or a permission."""
     if task.is_live:
-        from tasks.live.live_game import check_setup
+        from tasks.live.parts import check_setup
 
         check_setup(task)
 

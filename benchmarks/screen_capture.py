@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tasks.live.screen import ScreenCapture, observed_image
-from tasks.live.window.window import open_window
+from tasks.live.window.finder import open_window
 
 SIZES = ((958, 488), (256, 128))
 RATE_HZ = 200.0

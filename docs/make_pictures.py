@@ -23,7 +23,8 @@ from tasks.registry import default_config
 from tasks.roles.check.task_check import TaskCheck
 from tasks.roles.config import RecordConfig
 from tasks.roles.overlay import below
-from tasks.roles.record.record import draw_map, recorded_by_script
+from tasks.roles.record.record import recorded_by_script
+from tasks.roles.recording_files import draw_map
 from tasks.trackmania.course import course
 
 IMAGES = Path(__file__).resolve().parent / "images"

@@ -281,7 +281,7 @@ def _choose_game(config: TaskConfig, timeout_s: float) -> tuple[GameKind, str]:
         return GameKind.sim, "task.clock=virtual: the live game runs in real time"
     from tasks.game.errors import GameError
     from tasks.live.telemetry.openplanet import telemetry_arrives
-    from tasks.live.window.window import open_window
+    from tasks.live.window.finder import open_window
 
     live = config.live
     place = f"127.0.0.1:{live.port}"

@@ -6,11 +6,91 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOMS: dict[str, str] = {
+    # what everything knows
+    "tasks.words": "",
+    "tasks.config": "tasks.words",
+    "tasks.process": "",
+    "tasks.game": "",
+    "tasks.experience": "",
+    "tasks.plugins": "",
+    "tasks.pictures": "tasks.process",
+    "tasks.points": "",
+    # games
+    "tasks.sim": "tasks.config tasks.game tasks.points",
+    "tasks.live.window": "tasks.game",
+    "tasks.live.controls": "tasks.config tasks.game",
+    "tasks.live.telemetry": "tasks.config tasks.game",
+    "tasks.live": "tasks.config tasks.game tasks.live.controls tasks.live.telemetry tasks.live.window",
+    "tasks.stand_in": "tasks.config tasks.game tasks.sim",
+    # tasks
+    "tasks.envs": "tasks.config tasks.experience tasks.game",
+    "tasks.registry": "tasks.config tasks.envs tasks.experience tasks.game tasks.live.telemetry tasks.live.window",
+    "tasks": "tasks.envs tasks.registry",
+    "tasks.gymnasium_ids": "tasks",
+    "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.points tasks.sim",
+    # acting, in this process and in others
+    "tasks.acting": "tasks.config tasks.envs tasks.experience tasks.process tasks.registry",
+    "tasks.remote.config": "tasks.words",
+    "tasks.remote.wire": "tasks.experience",
+    "tasks.remote.access": "tasks.remote.config tasks.remote.wire",
+    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config tasks.remote.wire",
+    "tasks.remote.worker": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.live.controls "
+    "tasks.plugins tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire",
+    "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
+    "tasks.remote.station tasks.remote.wire",
+    "tasks.remote.launch": "tasks.remote.config tasks.remote.worker",
+    "tasks.remote.learner": "tasks.acting tasks.config tasks.envs tasks.experience tasks.plugins tasks.process "
+    "tasks.registry tasks.remote.access tasks.remote.config tasks.remote.launch tasks.remote.station "
+    "tasks.remote.wire tasks.remote.worker",
+    "tasks.registration": "tasks.registry tasks.remote.learner",
+    # people at the game
+    "tasks.roles.config": "tasks.words",
+    "tasks.roles.answer_folder": "",
+    "tasks.roles.picture_window": "",
+    "tasks.roles.overlay": "tasks.game",
+    "tasks.roles.recording": "tasks.game tasks.roles.config tasks.trackmania",
+    "tasks.roles.recording_files": "tasks.config tasks.game tasks.pictures tasks.process tasks.roles.answer_folder "
+    "tasks.roles.config tasks.roles.recording tasks.sim tasks.trackmania",
+    "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.game tasks.process tasks.registry "
+    "tasks.roles.config",
+    "tasks.roles.check": "tasks.config tasks.experience tasks.game tasks.live tasks.live.window tasks.pictures "
+    "tasks.points tasks.process tasks.registry tasks.roles.answer_folder tasks.roles.config tasks.roles.overlay "
+    "tasks.roles.picture_window tasks.sim tasks.trackmania",
+    "tasks.roles.drive": "tasks.config tasks.game tasks.registry tasks.roles.config tasks.roles.overlay "
+    "tasks.roles.picture_window tasks.roles.recording tasks.roles.recording_files tasks.sim tasks.trackmania",
+    "tasks.roles.record": "tasks.config tasks.game tasks.live.telemetry tasks.live.window tasks.roles.config "
+    "tasks.roles.drive tasks.roles.recording tasks.roles.recording_files tasks.sim",
+    "tasks.roles.dispatch": "tasks.config tasks.live tasks.remote.access tasks.remote.config tasks.remote.relay "
+    "tasks.roles.check tasks.roles.config tasks.roles.drive tasks.roles.record tasks.words",
+    # learning
+    "algos.config": "tasks.config tasks.process tasks.remote.config tasks.roles.config tasks.words",
+    "algos.networks": "algos.config tasks.experience",
+    "algos.learning": "tasks.experience",
+    "algos.replay": "algos.learning tasks.experience tasks.process",
+    "algos.algorithms": "algos.config algos.networks algos.replay tasks.experience",
+    "algos.acting": "algos.config algos.networks tasks.experience",
+    "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania",
+    "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
+    "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.trackmania",
+    # the command line, where both sides meet
+    "train": "algos.config algos.faces algos.run tasks.config tasks.envs tasks.game tasks.live tasks.plugins "
+    "tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch tasks.remote.worker "
+    "tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania tasks.words",
+}
+"""Every room, from the ground up, and the rooms that its files import: only rooms that stand above it in this table.
+
+A room is a folder; of ``tasks``, ``tasks.remote`` and ``tasks.roles``, which have folders inside, each file is one.
+"""
+IN_PROCESS = {"algos.faces.agent": {"tasks"}, "algos.faces.players": {"tasks"}}
+"""``synchronous=true`` and ``--play`` act in the learner's own process, so these two build environments themselves."""
+FOLDERS_WITH_ROOMS = {"tasks", "tasks.remote", "tasks.roles"}
 RL_GAMES_FILES = {
     "train.py",
     "tasks/remote/learner/batch_vecenv.py",
@@ -22,20 +102,6 @@ RL_GAMES_FILES = {
     "algos/faces/players.py",
     "algos/faces/ppo.py",
 }
-ALGOS_MAY_IMPORT = {
-    "tasks.process",
-    "tasks.words",
-    "tasks.experience.observation",
-    "tasks.experience.samples",
-    "tasks.config",
-    "tasks.trackmania.course",
-    "tasks.acting.evaluation",
-    "tasks.pictures",
-    "tasks.remote.config",
-    "tasks.roles.config",
-}
-SYNCHRONOUS_FILES = {"algos/faces/agent.py", "algos/faces/players.py"}
-"""They act in the learner's own process, so they build what a worker process builds."""
 OPERATING_SYSTEM = {"mss", "vgamepad", "libevdev", "Xlib", "win32api", "win32gui", "ctypes"}
 
 
@@ -79,21 +145,55 @@ def is_under(imported: str, package: str) -> bool:
     return imported == package or imported.startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_tasks_never_import_algos_or_the_front_door(path: Path) -> None:
-    if name_of(path).startswith("tasks/"):
-        wrong = [name for name in imports_of(path) if is_under(name, "algos") or is_under(name, "train")]
-        assert not wrong
+@cache
+def modules() -> dict[str, Path]:
+    return {module_of(path): path for path in sources()}
 
 
-@pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_algos_know_of_tasks_only_the_data_that_is_passed(path: Path) -> None:
-    if name_of(path).startswith("algos/"):
-        in_process = name_of(path) in SYNCHRONOUS_FILES
-        imported = [name for name in imports_of(path) if is_under(name, "tasks")]
-        may_import = ALGOS_MAY_IMPORT | ({"tasks.make", "tasks.acting.rollout"} if in_process else set())
-        wrong = [name for name in imported if not any(is_under(name, allowed) for allowed in may_import)]
-        assert not wrong
+def room_of(module: str) -> str:
+    folder = module.rpartition(".")[0]
+    is_package = modules()[module].name == "__init__.py"
+    return module if is_package or not folder or folder in FOLDERS_WITH_ROOMS else folder
+
+
+@cache
+def own_imports(module: str) -> frozenset[str]:
+    """The modules of this project that one module imports, at the top or at use."""
+    found = set()
+    for name in imports_of(modules()[module]):
+        while name and name not in modules():
+            name = name.rpartition(".")[0]
+        found |= {name} - {"", module}
+    return frozenset(found)
+
+
+def test_the_table_of_rooms_reads_from_the_ground_up() -> None:
+    above: set[str] = set()
+    for room, imported in ROOMS.items():
+        assert set(imported.split()) <= above, f"{room} imports a room that stands below it in the table"
+        above.add(room)
+
+
+def test_rooms_import_what_the_table_says() -> None:
+    arrows: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module in modules():
+        room = room_of(module)
+        if room in ROOMS:
+            imported = {room_of(name) for name in own_imports(module)} - {room} - IN_PROCESS.get(module, set())
+            arrows[room] |= imported
+        else:
+            assert not own_imports(module), f"{module}: {room} is missing in the table of rooms"
+    assert {room: " ".join(sorted(names)) for room, names in arrows.items()} == {
+        room: " ".join(sorted(names.split())) for room, names in ROOMS.items()
+    }
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    imports = {module: own_imports(module) for module in modules()}
+    while ready := [module for module, needed in imports.items() if not needed & imports.keys()]:
+        for module in ready:
+            del imports[module]
+    assert not imports, f"in a circle, or above one: {sorted(imports)}"
 
 
 @pytest.mark.parametrize("path", sources(), ids=name_of)

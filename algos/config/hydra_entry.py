@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from algos.config.errors import UsageError, explain
+from algos.config.overrides import parsed
 from tasks.process.write_trouble import NotSavedError
 
 if TYPE_CHECKING:
-    from hydra.core.override_parser.types import Override
+    pass
 
 MAPPINGS = (["ray", "resources"], ["task", "kwargs"])
 """Keys below which a user chooses the names."""
@@ -78,21 +79,6 @@ def config_folders(words: Sequence[str]) -> list[Path]:
     given += [after for word, after in itertools.pairwise(words) if word == "--config-dir"]
     paths = _values(words, "hydra.searchpath")
     return [Path(folder) for folder in given + [path.removeprefix("file://") for path in paths]]
-
-
-def parsed(words: Sequence[str], key: str) -> list[Override]:
-    """The words that set a key, as hydra reads them.
-
-    Raises:
-        UsageError: If one cannot be read.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        return OverridesParser.create().parse_overrides([word for word in words if word.startswith(f"{key}=")])
-    except HydraException as error:
-        raise UsageError(explain(error)) from error
 
 
 def options(group: str) -> list[str]:

@@ -13,8 +13,7 @@ from typing import Any
 
 from algos.config.ppo import PPOConfig
 from algos.config.schema import RunConfig, algorithm_name
-from algos.config.train_schema import PPOTrainConfig
-from algos.faces.registration import RL_GAMES_ALGORITHMS
+from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig
 
 logger = logging.getLogger(__name__)
 

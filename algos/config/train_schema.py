@@ -187,3 +187,7 @@ def section_types(schema: type[TrainConfig]) -> dict[str, type]:
     params = typing.get_type_hints(schema)["params"]
     hints = typing.get_type_hints(params)
     return {name: hints[name] for name in ("network", "config")}
+
+
+RL_GAMES_ALGORITHMS = ("a2c_continuous", "a2c_discrete", "sac")
+"""What rl_games' Runner knows by itself."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from algos.config.errors import UsageError
+from algos.config.overrides import GROUPS, typed_keys
 from algos.config.worker_words import leaves, written
-from algos.run.stored_config import GROUPS, typed_keys
 
 if TYPE_CHECKING:
     from hydra.plugins.config_source import ConfigResult

@@ -95,7 +95,8 @@ from algos.run.files import RunFiles
 from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import RunLog, summary
 from algos.run.summaries import open_summaries
-from tasks.acting.evaluation import ClipRecorder, EvaluationReport, evaluate
+from tasks.acting.evaluation import ClipRecorder, evaluate
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.process.step_watch import HangTeller, StepWatch

@@ -24,16 +24,8 @@ from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import driven_line
 from tasks import pictures
-from tasks.acting.evaluation import (
-    LEAGUE_RUNS,
-    ClipRecorder,
-    EpisodeResult,
-    EvaluationReport,
-    evaluate,
-    league_score,
-    play_results,
-    write_results,
-)
+from tasks.acting.evaluation import LEAGUE_RUNS, ClipRecorder, evaluate, league_score, play_results, write_results
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.process.step_watch import HangTeller, StepWatch
 from tasks.process.write_trouble import NotSavedError, reason
 from tasks.trackmania import course

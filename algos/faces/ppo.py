@@ -53,7 +53,7 @@ from algos.run.checkpoint import (
 )
 from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import RunLog, summary
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.process.step_watch import HangTeller, StepWatch
 

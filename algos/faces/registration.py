@@ -14,10 +14,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from algos.config import NetworkConfig, OffPolicyConfig, RSACConfig, SACConfig
-from algos.config.train_schema import TrainConfig, add_train_schema, make_train_schema
+from algos.config.train_schema import RL_GAMES_ALGORITHMS, TrainConfig, add_train_schema, make_train_schema
 
-RL_GAMES_ALGORITHMS = ("a2c_continuous", "a2c_discrete", "sac")
-"""What rl_games' Runner knows by itself."""
 ACTING_POLICY = "algos.acting.policy:make_acting_policy"
 """What builds the policy of SAC's workers and players, from plain data."""
 

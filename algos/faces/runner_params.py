@@ -19,9 +19,9 @@ from algos.config.remote_keys import check_remote
 from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_plain
 from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.config.train_entries import made_for
-from algos.config.train_schema import OffPolicyTrainConfig, PPOTrainConfig
+from algos.config.train_schema import RL_GAMES_ALGORITHMS, OffPolicyTrainConfig, PPOTrainConfig
 from algos.config.worker_words import leaves
-from algos.faces.registration import RL_GAMES_ALGORITHMS, algorithm_names, network_names, policy_function
+from algos.faces.registration import algorithm_names, network_names, policy_function
 from algos.run.observers import observer_classes
 from tasks.config import GymConfig, TaskConfig, config_to_dict
 from tasks.experience.observation import ObservationSpec

@@ -21,7 +21,7 @@ import torch
 
 from algos.learning.pace import Pace
 from algos.learning.sources import SampleSource
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import TIMING_STATISTICS, Segment
 
 logger = logging.getLogger(__name__)

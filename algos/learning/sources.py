@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
 
 _POLL_S = 0.05

@@ -19,7 +19,7 @@ import numpy as np
 from algos.run.console import Console
 from algos.run.wandb_log import WandbLog
 from algos.run.worker_table import ShownWorker
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.trackmania.course import Course, course, has_course
 
 logger = logging.getLogger(__name__)

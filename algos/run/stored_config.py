@@ -10,14 +10,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from algos.config.hydra_entry import parsed
-
-GROUPS = ("task", "train")
-"""Config groups: typing one chooses a file."""
+from algos.config.overrides import GROUPS, leaf_names, parsed, stored_choice, typed_keys, value_at
 
 THIS_COMMAND = (
     "device",
@@ -73,8 +69,6 @@ ENSEMBLE_KEYS = (
 )
 """Keys of the algorithms that decide how many critics there are and what each puts out."""
 
-_OPTION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*")
-"""The name of an option of a group."""
 
 _logger = logging.getLogger(__name__)
 
@@ -129,7 +123,7 @@ def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_play
     config = merge_stored(stored, composed, overrides)
     if is_playing:
         config |= {key: copy.deepcopy(composed[key]) for key in LEARNING_ONLY}
-    elif _get(stored, "wandb.enabled") and not config["wandb"]["enabled"]:
+    elif value_at(stored, "wandb.enabled") and not config["wandb"]["enabled"]:
         _logger.warning(
             "the run of %s was recorded at W&B; to record it in your account, type wandb.enabled=true", path
         )
@@ -159,42 +153,17 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
         if isinstance(value, Mapping) and not isinstance(given, Mapping):
             raise ValueError(f"{key} in the checkpoint must be a mapping, got {given!r}: the file is damaged")
     for group in GROUPS:
-        if stored_choice(stored, group) != _get(config, f"choices.{group}"):
-            _set(config, f"choices.{group}", _get(composed, f"choices.{group}"))
+        if stored_choice(stored, group) != value_at(config, f"choices.{group}"):
+            _set(config, f"choices.{group}", value_at(composed, f"choices.{group}"))
     typed = list(typed_keys(overrides, stored))
     if "task.game" in typed and "task.clock" not in typed:
         _set(config, "task.clock", "auto")  # the stored clock was resolved for the stored game
     for key in typed:
         key = _up_to_list(composed, key)
-        _set(config, key, copy.deepcopy(_get(composed, key)))
+        _set(config, key, copy.deepcopy(value_at(composed, key)))
         if key in GROUPS:
-            _set(config, f"choices.{key}", _get(composed, f"choices.{key}"))
+            _set(config, f"choices.{key}", value_at(composed, f"choices.{key}"))
     return config
-
-
-def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[str]:
-    """Full names of the keys that the words set, groups first; a group typed as it was stored sets nothing."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for override in parsed:
-        if override.is_delete():
-            raise ValueError(f"{override.input_line} takes a key away, which is not possible with a checkpoint")
-    for override in sorted(parsed, key=lambda entry: entry.key_or_group not in GROUPS):
-        key, value = override.key_or_group, override.value()
-        if key in GROUPS and not isinstance(value, Mapping):
-            if str(value) != stored_choice(stored, key):
-                yield key
-        elif isinstance(value, Mapping):
-            yield from (f"{key}.{name}" for name in _leaves(value))
-        else:
-            yield key
-
-
-def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
-    """Which file of a group the stored configuration was made from; a name and no path to a file elsewhere."""
-    choice = _get(stored, f"choices.{group}")
-    return choice if isinstance(choice, str) and _OPTION.fullmatch(choice) else None
 
 
 def refuse_shape_changes(
@@ -238,35 +207,21 @@ def refuse_shape_changes(
 def _leaves_below(key: str, *configs: Mapping[str, Any]) -> list[str]:
     found: dict[str, None] = {}
     for config in configs:
-        section = _get(config, key)
-        names = [f".{name}" for name in _leaves(section)] if isinstance(section, Mapping) else [""]
+        section = value_at(config, key)
+        names = [f".{name}" for name in leaf_names(section)] if isinstance(section, Mapping) else [""]
         found.update(dict.fromkeys(names))
     return list(found)
-
-
-def _leaves(section: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from (f"{name}.{rest}" for rest in _leaves(value))
-        else:
-            yield str(name)
 
 
 def _up_to_list(config: Mapping[str, Any], key: str) -> str:
     """The key of the whole list when ``key`` names an entry of one (hidden.0)."""
     names = key.split(".")
     prefixes = [".".join(names[: count + 1]) for count in range(len(names))]
-    return next((prefix for prefix in prefixes if isinstance(_get(config, prefix), list)), key)
-
-
-def _get(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
+    return next((prefix for prefix in prefixes if isinstance(value_at(config, prefix), list)), key)
 
 
 def _get_or_old(config: Any, key: str) -> Any:
-    value = _get(config, key)
+    value = value_at(config, key)
     return OLD_VALUES.get(key) if value is None else value
 
 

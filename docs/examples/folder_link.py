@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from library import SPEC, act, learn
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus
 

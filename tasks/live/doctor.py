@@ -8,33 +8,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from tasks.config import LiveConfig
 from tasks.game.errors import GameError
-
-if TYPE_CHECKING:
-    from tasks.live.live_game import LiveGame, LiveParts
+from tasks.live.parts import LiveParts
 
 CAPTURES = 5
 """Pictures whose capture is timed."""
 
 
-def doctor_line(game: LiveGame) -> str:
+def doctor_line(parts: LiveParts, live: LiveConfig) -> str:
     """Window, pictures, telemetry, plugin record and controls of the live game, each with what is wrong with it.
 
     Args:
-        game: Opened if need be.
-
-    Raises:
-        GameSetupError: This machine cannot drive the game.
+        parts: The opened game.
+        live: Its configuration.
     """
-    parts = game.open()
-    config = game.config
     said = [
-        _or_fault("window", lambda: _window(parts, config.live.window_title)),
+        _or_fault("window", lambda: _window(parts, live.window_title)),
         _or_fault("pictures", lambda: _pictures(parts)),
         _or_fault("telemetry", lambda: _telemetry(parts)),
-        f"record {config.live.record.name} on port {config.live.port}",
+        f"record {live.record.name} on port {live.port}",
         f"controls {_controls(parts)}",
     ]
     return "live game: " + ", ".join(said)

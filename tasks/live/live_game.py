@@ -7,20 +7,20 @@ telemetry connection, the window and the controls are opened when the game is fi
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import math
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from tasks.config import TaskConfig
 from tasks.game.clock import Clock
-from tasks.game.errors import GameError, GameSetupError, TelemetryError, WindowError
-from tasks.game.protocols import ControlSink, FrameSource, GameFacts, Telemetry, TelemetrySource
+from tasks.game.errors import GameError, TelemetryError, WindowError
+from tasks.game.protocols import GameFacts, Telemetry, TelemetrySource
 from tasks.live.controls import exit_release
+from tasks.live.doctor import doctor_line
+from tasks.live.parts import LiveParts, close_all, open_parts
 from tasks.live.window.window import GameWindow
 
 FRESH_TIMEOUT_S = 1.0
@@ -43,15 +43,6 @@ POPUP_PAUSE_S = 0.5
 _RETRY_S = 0.05
 
 _logger = logging.getLogger(__name__)
-
-
-class LiveParts(NamedTuple):
-    """What the live game is made of."""
-
-    telemetry: TelemetrySource
-    window: GameWindow
-    frames: FrameSource
-    controls: ControlSink
 
 
 class LiveGame:
@@ -220,10 +211,8 @@ class LiveGame:
 
     def _say_how_it_is_driven(self) -> None:
         if not self._has_started:
-            from tasks.live.doctor import doctor_line
-
             self._has_started = True
-            _logger.info(doctor_line(self))
+            _logger.info(doctor_line(self.open(), self.config.live))
 
     def _pause(self, seconds: float) -> None:
         self._clock.sleep_until(self._clock.now() + seconds)
@@ -240,74 +229,6 @@ def make_live_game(config: TaskConfig, clock: Clock, start: np.ndarray | None = 
     # Here in the main thread, because the controls are opened in the environment's own.
     exit_release.handle_signals()
     return LiveGame(clock, config, lambda: open_parts(config), start)
-
-
-def open_parts(config: TaskConfig, *, with_controls: bool = True) -> LiveParts:
-    """Opens telemetry, window, pictures and controls; the game itself need not run yet.
-
-    Args:
-        config: The task.
-        with_controls: False sends nothing: a person drives.
-
-    Raises:
-        GameSetupError: A package, a driver, a permission or the display is missing.
-    """
-    from tasks.live.controls.controls import NoControls, make_controls
-    from tasks.live.screen import ScreenCapture
-    from tasks.live.telemetry.openplanet import OpenPlanetClient
-    from tasks.live.window.titled_window import TitledWindow
-    from tasks.live.window.window import window_exists
-
-    live = config.live
-    opened: list[object] = []
-    try:
-        opened.append(window := TitledWindow(live.window_title, live.display))
-        opened.append(
-            controls := make_controls(config.control, window, live.display) if with_controls else NoControls()
-        )
-        opened.append(
-            frames := ScreenCapture(
-                window, config.window_width, config.window_height, display=live.display, place=live.place_window
-            )
-        )
-        telemetry = OpenPlanetClient(
-            live.port,
-            record=live.record,
-            max_age_s=live.max_telemetry_age_s,
-            is_game_running=lambda: window_exists(live.window_title, live.display),
-        )
-    except BaseException:
-        close_all(*reversed(opened))
-        raise
-    return LiveParts(telemetry, window, frames, controls)
-
-
-def check_setup(config: TaskConfig) -> None:
-    """Refuses what this machine lacks to drive a live game, before anything is started; the game need not run.
-
-    Raises:
-        GameSetupError: A package, a driver, a permission or the display is missing; the message has the fix.
-    """
-    from tasks.live.controls.controls import make_controls
-    from tasks.live.window.titled_window import TitledWindow
-
-    if importlib.util.find_spec("mss") is None:
-        raise GameSetupError("the live game needs the packages of the extra 'game': pip install '.[game]'")
-    with contextlib.closing(TitledWindow(config.live.window_title, config.live.display)) as window:
-        window.state()
-        make_controls(config.control, window, config.live.display).close()
-
-
-def close_all(*parts: object) -> None:
-    """Closes each part, also when closing another fails; the first failure is raised at the end."""
-    failures: list[Exception] = []
-    for part in parts:
-        try:
-            part.close()  # type: ignore[attr-defined]
-        except Exception as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
 
 
 def _no_restart(record: Telemetry, config: TaskConfig) -> str:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from tasks.acting.evaluation import EpisodeResult, EvaluationReport
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
 from tests.tasks.remote.fakes import OneGame

@@ -28,7 +28,7 @@ from algos.learning.pace import Pace
 from algos.learning.sources import RemoteSource
 from algos.replay.lenient_storage import LenientStorage
 from algos.replay.memory import ReplayMemory
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.remote.access.invitation import read_entrance
 from tasks.remote.config import RemoteConfig

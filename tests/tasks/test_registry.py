@@ -161,7 +161,7 @@ class AnyWindow:
 
 @pytest.fixture
 def _window_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.live.window.window.open_window", lambda title, display: AnyWindow())
+    monkeypatch.setattr("tasks.live.window.finder.open_window", lambda title, display: AnyWindow())
 
 
 @pytest.mark.usefixtures("_window_is_open")
@@ -180,7 +180,7 @@ def test_telemetry_without_the_games_window_is_another_programs(
     def no_window(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("tasks.live.window.window.open_window", no_window)
+    monkeypatch.setattr("tasks.live.window.finder.open_window", no_window)
     with plugin(lambda connection: connection.sendall(record() * 10)) as port:
         resolved = registry.resolve_game(auto(port), timeout_s=5.0)
     assert (resolved.game, resolved.clock) == (GameKind.sim, ClockKind.virtual)

@@ -11,14 +11,14 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
-from enum import Enum
-from typing import Protocol, Self
+from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
+from tasks.live.controls.keys import Key, KeySender
 
 _log = logging.getLogger(__name__)
 
@@ -26,35 +26,6 @@ PRESS_S = 0.1
 """How long a button or key that is only tapped stays down [s], as in TMRL."""
 STEER_THRESHOLD = 0.5
 """Steer beyond this presses an arrow, as in TMRL."""
-
-
-class Key(Enum):
-    """What the game's keys do. Which keys these are differs between X11 and Windows, as in TMRL."""
-
-    gas = "gas"
-    brake = "brake"
-    left = "left"
-    right = "right"
-    restart = "restart"
-    """Back to the start of the track."""
-    confirm = "confirm"
-    """Leaves the finish screen."""
-
-
-class KeySender(Protocol):
-    """Presses and releases keys for whatever window has the focus."""
-
-    def send(self, released: Collection[Key], pressed: Collection[Key]) -> None:
-        """Releases, then presses; the game sees them in this order."""
-        ...
-
-    def free(self) -> None:
-        """Lets go of every ``Key`` that is down, whoever pressed it. Safe within a signal handler."""
-        ...
-
-    def close(self) -> None:
-        """Closes the connection; keys that are down stay down. Calling it twice is fine."""
-        ...
 
 
 def keys_for(control: np.ndarray) -> frozenset[Key]:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tasks.game.errors import GameSetupError
-from tasks.live.controls.keyboard import Key
+from tasks.live.controls.keys import Key
 
 INPUT_KEYBOARD = 1
 KEYEVENTF_EXTENDEDKEY = 0x0001

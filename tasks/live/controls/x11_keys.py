@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from tasks.game.errors import GameSetupError
-from tasks.live.controls.keyboard import Key
+from tasks.live.controls.keys import Key
 
 _log = logging.getLogger(__name__)
 

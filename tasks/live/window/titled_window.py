@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable
 
 from tasks.game.errors import WindowError, WindowState
-from tasks.live.window.window import GameWindow, Geometry, open_window
+from tasks.live.window.finder import open_window
+from tasks.live.window.window import GameWindow, Geometry
 
 
 class TitledWindow:

@@ -1,4 +1,4 @@
-"""The game's window on Windows, through ctypes. ``tasks.live.window.window.open_window`` makes one.
+"""The game's window on Windows, through ctypes. ``tasks.live.window.finder.open_window`` makes one.
 
 Sizes are true pixels on every monitor: each thread that asks is first made aware of the monitors' scaling (DPI), and
 stays so. Written after Microsoft's documentation; it has never run on Windows. What it asks Windows for, in which

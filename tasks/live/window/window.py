@@ -1,19 +1,17 @@
 """The game's window, whatever the system: where its picture is, where it shall be, and what is wrong with it.
 
-The live game, the screen capture and the keyboard share one ``GameWindow``. ``open_window`` picks
-``tasks.live.window.x11_window`` or ``tasks.live.window.win32_window``; what both need to agree on is here: geometry,
-how much of a window others cover, and the words of every error.
+The live game, the screen capture and the keyboard share one ``GameWindow``. ``finder`` finds it, through
+``x11_window`` or ``win32_window``; what both need to agree on is here: geometry, how much of a window others cover, and
+the words of every error.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
-import sys
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from tasks.game.errors import GameError, GameSetupError, WindowError, WindowState
+from tasks.game.errors import WindowError, WindowState
 
 PLACE_TIMEOUT_S = 1.5
 """How long a window may take to get the size that it was told [s]."""
@@ -21,8 +19,6 @@ FOCUS_TIMEOUT_S = 1.0
 """How long a window may take to get the keyboard [s]."""
 POLL_S = 0.01
 """Pause between two looks at a window that is about to change [s]."""
-
-_logger = logging.getLogger(__name__)
 
 
 class Geometry(NamedTuple):
@@ -103,38 +99,6 @@ class GameWindow(Protocol):
     def close(self) -> None:
         """Lets go of the window, which stays open. Calling it twice is fine."""
         ...
-
-
-def open_window(title: str, display: str | None = None) -> GameWindow:
-    """Finds the window with exactly this title.
-
-    Args:
-        title: Title of the game's window.
-        display: X display, such as ``:1``; None: $DISPLAY. Not used on Windows.
-
-    Raises:
-        WindowError: ``not_found``: no window has the title.
-        GameSetupError: There is no display, a package is missing, or the system is not supported.
-    """
-    if sys.platform == "win32":
-        from tasks.live.window.win32_window import Win32Window
-
-        return Win32Window(title)
-    if sys.platform == "linux":
-        from tasks.live.window.x11_window import X11Window
-
-        return X11Window(title, display)
-    raise GameSetupError(f"the live game runs on Windows and Linux only, not on {sys.platform!r}: set task.game=sim")
-
-
-def window_exists(title: str, display: str | None = None) -> bool:
-    """Whether a window with this title is open, minimised or not. Never raises: without a display there is none."""
-    try:
-        open_window(title, display).close()
-    except GameError as error:
-        _logger.debug("no window %r: %s", title, error)
-        return False
-    return True
 
 
 def window_error(state: WindowState, title: str, found: str = "") -> WindowError:

@@ -1,6 +1,6 @@
 """The game's window on Linux, through python-xlib: works with and without a window manager, also for Wine and Proton.
 
-``tasks.live.window.window.open_window`` makes one. Nothing is remembered of where the window is: each question is a new
+``tasks.live.window.finder.open_window`` makes one. Nothing is remembered of where the window is: each question is a new
 look at the X server, so a move by anybody is seen at once.
 """
 

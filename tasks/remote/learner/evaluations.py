@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.remote.wire import link
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import grpc
 import numpy as np
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import RateMeter, WorkerStatus

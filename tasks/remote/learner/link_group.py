@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.networking import LearnerLink
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus

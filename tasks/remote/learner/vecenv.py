@@ -20,9 +20,9 @@ from rl_games.common.ivecenv import IVecEnv
 
 from tasks import registry
 from tasks.acting.env_source import EnvSource
-from tasks.acting.evaluation import EvaluationReport
 from tasks.config import config_from_dict
 from tasks.envs.classic_env import ClassicEnv
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus, samples_by_name
 from tasks.plugins import load_plugins, plugin_paths

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasks.acting.evaluation import EvaluationReport
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 

@@ -115,7 +115,8 @@ class WatchedLiveGame(WatchedGame):
     """
 
     def __init__(self, task: TaskConfig) -> None:
-        from tasks.live.live_game import LiveGame, LiveParts, open_parts
+        from tasks.live.live_game import LiveGame
+        from tasks.live.parts import LiveParts, open_parts
 
         self._frames: _WatchedFrames | None = None
 
@@ -159,7 +160,7 @@ class WatchedLiveGame(WatchedGame):
         """The doctor's line."""
         from tasks.live.doctor import doctor_line
 
-        return doctor_line(self._live)
+        return doctor_line(self._live.open(), self._live.config.live)
 
     def surroundings(self) -> LiveSurroundings:
         """What surrounds the observations.

@@ -20,8 +20,8 @@ from tasks.roles.config import DriveConfig, RecordConfig
 from tasks.roles.drive.hand_controls import HandControls
 from tasks.roles.drive.hand_drive import HandDrive
 from tasks.roles.picture_window import PictureWindow, WindowEvents
-from tasks.roles.record.record import RecordingTeller, undisturbed, write_recording
-from tasks.roles.record.recording import Recorder, RecordingRefused, Refusal
+from tasks.roles.recording import Recorder, RecordingRefused, Refusal
+from tasks.roles.recording_files import RecordingTeller, undisturbed, write_recording
 from tasks.trackmania.driving import DrivingInterface
 
 FRAME_S = 1.0 / 60.0

@@ -16,7 +16,7 @@ from tasks.config import RtgymConfig
 from tasks.game.clock import Clock
 from tasks.roles import overlay
 from tasks.roles.overlay import Picture
-from tasks.roles.record.recording import Recorder, RecordingState, Sample
+from tasks.roles.recording import Recorder, RecordingState, Sample
 from tasks.sim.game import SimulatedGame
 from tasks.trackmania.driving import DrivingInterface
 

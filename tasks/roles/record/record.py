@@ -2,47 +2,34 @@
 
 ``train.py`` calls ``run``. In the live game only telemetry is read and nothing is pressed; in the simulator the
 scripted driver drives, or you do in the window of ``tasks.roles.drive.drive``. What makes a path is decided in
-``tasks.roles.record.recording``.
+``tasks.roles.recording``; what is written, in ``tasks.roles.recording_files``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
-import json
 import logging
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tasks.config import GameKind, RandomizationConfig, TaskConfig
+from tasks.config import GameKind, TaskConfig
 from tasks.game.clock import Clock, VirtualClock, WallClock
 from tasks.game.errors import GameError, TelemetryError, TelemetryState
 from tasks.game.protocols import TelemetrySource
-from tasks.pictures import plot_driven_line
-from tasks.process.atomic_file import write_file
-from tasks.roles.answer_folder import new_answer_folder
 from tasks.roles.config import DriveConfig, Driver, RecordConfig
-from tasks.roles.record.recording import RecordedPath, Recorder, RecordingState, Sample
 from tasks.roles.record.stop_key import StopKey
-from tasks.trackmania.reference_path import POINT_SPACING_M
-
-FOLDER = "recorded"
-"""Recordings lie in this folder below runs."""
+from tasks.roles.recording import RecordedPath, Recorder, RecordingState, Sample
+from tasks.roles.recording_files import RecordingTeller, undisturbed, write_recording
 
 _MOMENTS_S = (0.01, 0.02, 0.03, 0.04, 0.05)
 """When the simulator's telemetry is read within a step [s]."""
 _POLL_S = 0.25
 """How long a record is waited for before the stop key is asked [s]."""
 _RETRY_S = 0.05
-_PROGRESS_EVERY_S = 5.0
 _REPEAT_EVERY_S = 30.0
 
 _logger = logging.getLogger(__name__)
@@ -180,104 +167,6 @@ def recorded_by_script(task: TaskConfig, config: RecordConfig) -> tuple[Recorded
     return recorded, float(game.episode_facts().finish_time_s)
 
 
-def undisturbed(task: TaskConfig) -> TaskConfig:
-    """The task whose simulated car starts in the middle of the road, straight on, and obeys at once."""
-    still = RandomizationConfig(
-        frame_phase=False, capture_jitter_s=0.0, input_delay_ticks=[0, 0], start_offset_m=0.0, start_yaw_deg=0.0
-    )
-    return replace(task, randomization=still)
-
-
-def write_recording(
-    recorded: RecordedPath, task: TaskConfig, config: RecordConfig, runs: Path, *, lap_time_s: float
-) -> Path:
-    """Writes path.npy, path.json and map.png into a new folder and says where.
-
-    Args:
-        recorded: The path.
-        task: The task in which it was driven.
-        config: Its name.
-        runs: Folder of all runs.
-        lap_time_s: As the simulator knows it [s]; NaN: from driving off to the finish.
-
-    Returns:
-        The path.npy.
-    """
-    now = datetime.now().astimezone()
-    folder = new_answer_folder(runs / FOLDER, config.name, now)
-    file = folder / "path.npy"
-    packed = io.BytesIO()
-    np.save(packed, recorded.points)
-    write_file(file, packed.getbuffer())
-    if math.isnan(lap_time_s):
-        lap_time_s = recorded.duration_s
-    is_live = task.game is GameKind.live
-    obstacle = _why_no_track(file, task.track_width_m)
-    description: dict[str, Any] = {
-        "name": config.name,
-        "game": task.game.name,
-        "track": None if is_live else task.track,
-        "date": now.isoformat(timespec="seconds"),
-        "length_m": round(recorded.length_m, 2),
-        "points": len(recorded.points),
-        "point_spacing_m": POINT_SPACING_M,
-        "has_finished": recorded.has_finished,
-        "lap_time_s": round(lap_time_s, 3) if recorded.has_finished else None,
-        "is_simulator_track": obstacle is None,
-    }
-    write_file(folder / "path.json", (json.dumps(description, indent=2, allow_nan=False) + "\n").encode())
-    draw_map(recorded, task, folder / "map.png", title=_title(description))
-    sys.stdout.write(_summary(description, file, obstacle) + "\n")
-    return file
-
-
-def draw_map(recorded: RecordedPath, task: TaskConfig, file: Path | None, *, title: str) -> np.ndarray:
-    """The driven line, coloured by speed, over the road of the simulator or the width around it in the live game.
-
-    Args:
-        recorded: The path.
-        task: Where it was driven.
-        file: PNG to write; None: none.
-        title: Text above the map.
-
-    Returns:
-        The picture, uint8 RGB, shape (h, w, 3).
-    """
-    line, width_m = recorded.points, task.track_width_m
-    if task.game is not GameKind.live:
-        from tasks.sim.track import load_track
-
-        track = load_track(task.track, task.track_width_m)
-        line, width_m = track.centre_line, track.width_m
-    return plot_driven_line(line, width_m, [recorded.trajectory], file, title=title)
-
-
-class RecordingTeller:
-    """Says how a recording goes: each change of its state, and its length every few seconds."""
-
-    def __init__(self, recorder: Recorder, clock: Clock, how_to_end: str) -> None:
-        self._recorder = recorder
-        self._clock = clock
-        self._how_to_end = how_to_end
-        self._told: tuple[RecordingState, int] | None = None
-        self._told_at_s = 0.0
-
-    def tell(self) -> None:
-        """Says what is new."""
-        recorder, now = self._recorder, self._clock.now()
-        state = (recorder.state, recorder.num_restarts)
-        if state == self._told and (
-            recorder.state is RecordingState.waiting or now - self._told_at_s < _PROGRESS_EVERY_S
-        ):
-            return
-        is_news = state != self._told
-        self._told, self._told_at_s = state, now
-        if recorder.state is RecordingState.waiting:
-            _logger.info("ready to record: let the car stand at the start, then drive to the finish")
-        elif recorder.state is RecordingState.recording:
-            _logger.info("recording%s", f"; {self._how_to_end}" if is_news else f": {recorder.length_m:.0f} m")
-
-
 class _Silence:
     """Patience with missing telemetry: each state of it is said once, and again every 30 s."""
 
@@ -315,7 +204,7 @@ def _recorded_live(task: TaskConfig, config: RecordConfig) -> RecordedPath:
     """``recorded_live`` with the plugin's telemetry and the terminal."""
     from tasks.live.telemetry.layouts import LAYOUTS
     from tasks.live.telemetry.openplanet import OpenPlanetClient
-    from tasks.live.window.window import window_exists
+    from tasks.live.window.finder import window_exists
 
     live = task.live
     if "finished" in LAYOUTS[live.record].missing:
@@ -333,30 +222,3 @@ def _recorded_live(task: TaskConfig, config: RecordConfig) -> RecordedPath:
             )
     except GameError as error:
         raise ValueError(str(error)) from error
-
-
-def _why_no_track(file: Path, width_m: float) -> str | None:
-    """Why the simulator cannot build a road along a path; None when it can."""
-    from tasks.sim.track import load_track
-
-    try:
-        load_track(str(file), width_m)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _title(description: Mapping[str, Any]) -> str:
-    where = description["track"] or "live game"
-    lap = "" if description["lap_time_s"] is None else f", {description['lap_time_s']:.2f} s"
-    return f"{description['name']} ({where}): {description['length_m']:.0f} m{lap}"
-
-
-def _summary(description: Mapping[str, Any], file: Path, obstacle: str | None) -> str:
-    lap = f" in {description['lap_time_s']:.2f} s" if description["has_finished"] else ", the finish was not reached"
-    lines = [f"recorded {description['length_m']:.1f} m{lap}: {file}"]
-    is_live = description["track"] is None
-    lines.append(f"drive along it: task.track={file}" if is_live else f"rewards along it: task.reward.path={file}")
-    if obstacle is not None:
-        lines.append(f"the simulator can build no road along it: {obstacle}")
-    return "\n".join(lines)

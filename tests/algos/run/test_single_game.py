@@ -12,8 +12,8 @@ from algos.config.schema import RunConfig
 from algos.config.train_schema import TRAIN_SCHEMAS, PPOTrainConfig
 from algos.faces import runner_params
 from algos.run.checkpoint import load_checkpoint
-from tasks.acting.evaluation import EvaluationReport
 from tasks.config import ClockKind, GameKind, TaskConfig
+from tasks.experience.evaluation_report import EvaluationReport
 from tests.algos.faces.test_ppo import make_params as make_ppo_params
 from tests.algos.runs import make_agent, make_params
 

@@ -11,16 +11,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tasks.acting.evaluation import (
-    ClipRecorder,
-    EpisodeResult,
-    EvaluationReport,
-    evaluate,
-    league_score,
-    play_results,
-    write_results,
-)
+from tasks.acting.evaluation import ClipRecorder, evaluate, league_score, play_results, write_results
 from tasks.envs.interface import Interrupted
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 
 
 class CountdownEnv(gymnasium.Env):

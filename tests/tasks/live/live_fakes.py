@@ -8,7 +8,8 @@ from tasks.config import TaskConfig
 from tasks.game.clock import VirtualClock
 from tasks.game.errors import GameError, WindowState
 from tasks.game.protocols import Telemetry
-from tasks.live.live_game import LiveGame, LiveParts
+from tasks.live.live_game import LiveGame
+from tasks.live.parts import LiveParts
 from tasks.live.window.window import Geometry
 
 FRAME_S = 1 / 60

@@ -14,7 +14,8 @@ import pytest
 from tasks.config import ControlKind, GameKind, LiveConfig, TaskConfig
 from tasks.game.clock import WallClock
 from tasks.game.errors import GameError, GameSetupError, TelemetryError, TelemetryState, WindowError, WindowState
-from tasks.live.live_game import check_setup, close_all, make_live_game
+from tasks.live.live_game import make_live_game
+from tasks.live.parts import check_setup, close_all
 from tests.tasks.live.live_fakes import DRIVING, FINISHED, FRAME_S, START, FakeLiveGame
 
 CONFIG = TaskConfig(name="TM20Lidar", game=GameKind.live, window_width=958, window_height=488)

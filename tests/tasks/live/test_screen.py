@@ -23,7 +23,8 @@ from tasks.game.errors import GameSetupError, WindowError, WindowState
 from tasks.live import screen
 from tasks.live.screen import FrozenDetector, ScreenCapture, is_black, observed_image
 from tasks.live.window import x11_window
-from tasks.live.window.window import GameWindow, Geometry, open_window
+from tasks.live.window.finder import open_window
+from tasks.live.window.window import GameWindow, Geometry
 from tests.tasks.live import displays
 from tests.tasks.live.stand_ins import StandIn
 

@@ -13,7 +13,7 @@ import pytest
 
 from tasks import registry
 from tasks.config import GameKind, LiveConfig, TaskConfig
-from tasks.live.window.window import window_exists
+from tasks.live.window.finder import window_exists
 from tasks.roles.check import check
 from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
 from tasks.roles.record import record

@@ -10,7 +10,8 @@ import pytest
 
 from tasks.game.errors import GameSetupError
 from tasks.live.controls import win32_keys
-from tasks.live.controls.keyboard import Key, KeyboardControls
+from tasks.live.controls.keyboard import KeyboardControls
+from tasks.live.controls.keys import Key
 from tasks.live.controls.win32_keys import Input, KeyboardInput, MouseInput, Win32Keys, key_inputs
 from tests.tasks.live.controls.test_keyboard import control
 

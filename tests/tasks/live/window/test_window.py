@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from tasks.game.errors import GameSetupError, WindowError, WindowState
+from tasks.live.window import finder, x11_window
 from tasks.live.window import window as window_module
-from tasks.live.window import x11_window
-from tasks.live.window.window import Geometry, hidden_fraction, intersection, open_window, window_exists
+from tasks.live.window.finder import open_window, window_exists
+from tasks.live.window.window import Geometry, hidden_fraction, intersection
 from tests.tasks.live import displays
 
 pytest.importorskip("Xlib", reason="python-xlib is not installed: pip install '.[game]'")
@@ -143,7 +144,7 @@ def test_missing_package_is_a_setup_error_with_the_command(display: str, monkeyp
 
 
 def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_module, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(finder, "sys", SimpleNamespace(platform="darwin"))
     with pytest.raises(GameSetupError, match="'darwin'"):
         open_window("Trackmania")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.acting.evaluation import EpisodeResult, EvaluationReport
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.learner.link_group import LinkGroup

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tasks.acting.evaluation import EpisodeResult, EvaluationReport
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.remote.access.credentials import ClientCredentials
 from tasks.remote.relay.relay_hub import RelayHub
 from tasks.remote.wire import link, parts

@@ -15,8 +15,8 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from tasks.acting.evaluation import EpisodeResult, EvaluationReport
 from tasks.acting.rollout import Rollout
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.remote.wire import link

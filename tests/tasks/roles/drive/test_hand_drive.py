@@ -17,8 +17,8 @@ from tasks.roles.drive import drive
 from tasks.roles.drive.drive import FRAME_S, SCALES, SLOW_PICTURE_S, RecordedLaps, ViewScale, drive_loop
 from tasks.roles.drive.hand_drive import HandDrive
 from tasks.roles.picture_window import WindowEvents
-from tasks.roles.record.record import undisturbed
-from tasks.roles.record.recording import Recorder, RecordingRefused, RecordingState, Refusal
+from tasks.roles.recording import Recorder, RecordingRefused, RecordingState, Refusal
+from tasks.roles.recording_files import undisturbed
 from tasks.sim.scripted_driver import ScriptedDriver
 from tasks.sim.track import load_track
 from tasks.trackmania.full import FullInterface

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tasks.game.protocols import Telemetry
-from tasks.roles.record.recording import Sample
+from tasks.roles.recording import Sample
 
 FRAME_S = 1.0 / 60.0
 Place = tuple[float, float, float]

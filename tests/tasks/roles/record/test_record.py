@@ -18,9 +18,10 @@ from tasks.config import GameKind, LiveConfig, TaskConfig, TelemetryRecord
 from tasks.game.clock import VirtualClock
 from tasks.game.errors import TelemetryError, TelemetryState
 from tasks.game.protocols import Telemetry
+from tasks.roles import recording_files
 from tasks.roles.config import DriveConfig, Driver, RecordConfig
 from tasks.roles.record import record
-from tasks.roles.record.recording import RecordedPath, RecordingRefused, Refusal, Sample, path_of
+from tasks.roles.recording import RecordedPath, RecordingRefused, Refusal, Sample, path_of
 from tasks.sim.track import load_track
 from tasks.trackmania.reference_path import load_reference_path
 from tests.tasks.roles.record.drives import DriveMaker, telemetry_of
@@ -234,7 +235,7 @@ def test_two_recordings_in_one_second_do_not_overwrite_each_other(tmp_path: Path
 
 def test_the_map_shows_the_driven_line_in_the_colours_of_its_speed() -> None:
     recorded = path_of(lap().samples, RecordConfig())
-    slow = record.draw_map(recorded, LIVE, None, title="x")
+    slow = recording_files.draw_map(recorded, LIVE, None, title="x")
     assert slow.shape[2] == 3
     dark_red = (slow[..., 0] > 100) & (slow[..., 1] < 40) & (slow[..., 2] < 40)
     assert dark_red.sum() > 200  # all at top speed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.roles.config import RecordConfig
-from tasks.roles.record.recording import (
+from tasks.roles.recording import (
     RecordedPath,
     Recorder,
     RecordingRefused,

@@ -1,0 +1,76 @@
+"""The words that were typed, as hydra parses them: which keys they set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from algos.config.errors import UsageError, explain
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+
+GROUPS = ("task", "train")
+"""Config groups: typing one chooses a file."""
+
+
+_OPTION = re.compile(r"\w[\w.+-]*(?:/\w[\w.+-]*)*")
+"""The name of an option of a group."""
+
+
+def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[str]:
+    """Full names of the keys that the words set, groups first; a group typed as it was stored sets nothing."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if override.is_delete():
+            raise ValueError(f"{override.input_line} takes a key away, which is not possible with a checkpoint")
+    for override in sorted(parsed, key=lambda entry: entry.key_or_group not in GROUPS):
+        key, value = override.key_or_group, override.value()
+        if key in GROUPS and not isinstance(value, Mapping):
+            if str(value) != stored_choice(stored, key):
+                yield key
+        elif isinstance(value, Mapping):
+            yield from (f"{key}.{name}" for name in leaf_names(value))
+        else:
+            yield key
+
+
+def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
+    """Which file of a group the stored configuration was made from; a name and no path to a file elsewhere."""
+    choice = value_at(stored, f"choices.{group}")
+    return choice if isinstance(choice, str) and _OPTION.fullmatch(choice) else None
+
+
+def leaf_names(section: Mapping[str, Any]) -> Iterator[str]:
+    """Dotted names of all values below a section."""
+    for name, value in section.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{name}.{rest}" for rest in leaf_names(value))
+        else:
+            yield str(name)
+
+
+def value_at(config: Any, key: str) -> Any:
+    """The value of a dotted key; None when there is none."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
+
+
+def parsed(words: Sequence[str], key: str) -> list[Override]:
+    """The words that set a key, as hydra reads them.
+
+    Raises:
+        UsageError: If one cannot be read.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_overrides([word for word in words if word.startswith(f"{key}=")])
+    except HydraException as error:
+        raise UsageError(explain(error)) from error

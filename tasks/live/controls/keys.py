@@ -1,0 +1,36 @@
+"""The keys that drive the game by what they do, and what sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import Enum
+from typing import Protocol
+
+
+class Key(Enum):
+    """What the game's keys do. Which keys these are differs between X11 and Windows, as in TMRL."""
+
+    gas = "gas"
+    brake = "brake"
+    left = "left"
+    right = "right"
+    restart = "restart"
+    """Back to the start of the track."""
+    confirm = "confirm"
+    """Leaves the finish screen."""
+
+
+class KeySender(Protocol):
+    """Presses and releases keys for whatever window has the focus."""
+
+    def send(self, released: Collection[Key], pressed: Collection[Key]) -> None:
+        """Releases, then presses; the game sees them in this order."""
+        ...
+
+    def free(self) -> None:
+        """Lets go of every ``Key`` that is down, whoever pressed it. Safe within a signal handler."""
+        ...
+
+    def close(self) -> None:
+        """Closes the connection; keys that are down stay down. Calling it twice is fine."""
+        ...

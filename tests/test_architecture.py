@@ -98,7 +98,6 @@ RL_GAMES_FILES = {
     "tasks/remote/learner/vecenv.py",
     "algos/faces/registration.py",
     "algos/faces/agent.py",
-    "algos/faces/family.py",
     "algos/faces/players.py",
     "algos/faces/ppo.py",
 }

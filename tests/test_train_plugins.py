@@ -17,7 +17,7 @@ import torch
 
 from algos.networks import add_encoder
 from algos.run.observers import add_observer
-from algos.faces.registration import add_algorithm
+from algos.config.algorithms import add_algorithm
 from tasks import registry
 from tasks.trackmania.lidar import LidarInterface
 
@@ -46,7 +46,7 @@ class Watcher:
 
 registry.register("{task}", "{module}:WideInterface", defaults={{"window_width": 958, "window_height": 488}})
 add_observer("{task}Watcher", "{module}:Watcher")
-add_algorithm("{task}_sac", "{module}:Agent", "algos.faces.players:RemoteSACPlayer")
+add_algorithm("{task}_sac", "{module}:Agent", "algos.faces.players:RemotePlayer")
 add_encoder("{task}_encoder", Encoder, reads_images=False)
 """
 

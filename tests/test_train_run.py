@@ -91,7 +91,7 @@ def interrupt_when_built(monkeypatch: pytest.MonkeyPatch, saved: str | None = No
                 (files.nn / saved).write_text("")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("algos.faces.agent.RemoteSACAgent", Interrupted)
+    monkeypatch.setattr("algos.faces.agent.OffPolicyAgent", Interrupted)
 
 
 def test_an_interrupt_at_the_start_leaves_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,8 @@ import torch
 import train
 from algos.acting.policy import build_policy
 from algos.algorithms.sac import SAC
-from algos.config import NetworkConfig, RSACConfig, SACConfig
+from algos.config import NetworkConfig, SACConfig, algorithms
 from algos.config.train_schema import TRAIN_SCHEMAS
-from algos.faces import registration
 from algos.replay import transforms as replay_transforms
 from algos.run import observers
 from algos.run.checkpoint import load_checkpoint
@@ -36,9 +35,9 @@ MODULES = ("own_algorithm", "own_network", "own_ppo", "own_ppo_agent", "own_simu
 REGISTRIES: tuple[dict[Any, Any], ...] = (
     registry._TASKS,
     TRAIN_SCHEMAS,
-    registration._ALGORITHMS,
-    registration._OFF_POLICY,
-    registration._NETWORKS,
+    algorithms._ALGORITHMS,
+    algorithms._OFF_POLICY,
+    algorithms._NETWORKS,
     observers._OBSERVERS,
     replay_transforms._TRANSFORMS,
     gymnasium.registry,
@@ -245,16 +244,14 @@ def test_the_policy_of_workers_acts_as_the_learners_actor(monkeypatch: pytest.Mo
 
 
 def test_a_name_is_taken_once() -> None:
-    registration.add_off_policy("mine", "some_file:Mine", SACConfig)
-    registration.add_off_policy("mine", "some_file:Mine", SACConfig)  # the file was read again
+    algorithms.add_off_policy("mine", "some_file:Mine", SACConfig)
+    algorithms.add_off_policy("mine", "some_file:Mine", SACConfig)  # the file was read again
     with pytest.raises(ValueError, match="'mine' is taken by some_file:Mine"):
-        registration.add_off_policy("mine", "other_file:Mine", SACConfig)
-    with pytest.raises(ValueError, match="'recurrent' learns from sequences"):
-        registration.add_off_policy("recurrent", "other_file:Mine", RSACConfig)
+        algorithms.add_off_policy("mine", "other_file:Mine", SACConfig)
     with pytest.raises(ValueError, match="the algorithm name 'remote_sac' is taken"):
-        registration.add_off_policy("remote_sac", "other_file:Mine", SACConfig)
+        algorithms.add_off_policy("remote_sac", "other_file:Mine", SACConfig)
     with pytest.raises(ValueError, match=r"must be given as 'module:Class', got 'other_file\.Mine'"):
-        registration.add_off_policy("others", "other_file.Mine", SACConfig)
+        algorithms.add_off_policy("others", "other_file.Mine", SACConfig)
 
 
 # --- environments ---

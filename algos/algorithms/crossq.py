@@ -37,7 +37,7 @@ class CrossQ(SAC):
         """The critics themselves."""
         return self.critic
 
-    def judge(self, batch: Batch, inputs: Inputs, next_inputs: Inputs) -> tuple[Tensor, Tensor, Metrics]:
+    def policy_evaluation(self, batch: Batch, inputs: Inputs, next_inputs: Inputs) -> tuple[Tensor, Tensor, Metrics]:
         """The critics' loss from one pass over (s, a) and (s', a') together (figure 2 of the paper).
 
         The layers then see statistics of both kinds of actions; the values of (s', a') are a target without gradient.

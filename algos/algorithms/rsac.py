@@ -16,7 +16,7 @@ from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, OffPolicyConfig, RecurrentNetworkConfig, RSACConfig
 from algos.networks import Inputs, Networks, RecurrentEncoder, SequenceInputs
 from algos.replay.memory import Batch
-from algos.replay.sequences import SequenceBatch
+from algos.replay.sequences import SequenceBatch, SequenceMemory
 from tasks.experience.observation import ObservationSpec
 
 
@@ -51,6 +51,21 @@ class RSAC(SAC):
             raise ValueError(f"recurrent SAC needs a network with gru_size, got {type(network).__name__}")
         super().__init__(spec, config, network, device, seed, dtype)
 
+    def make_memory(self, spec: ObservationSpec, seed: int) -> SequenceMemory:
+        """A replay memory that draws sequences and stores what the policy remembered."""
+        config = self.config
+        return SequenceMemory(
+            spec,
+            config.memory_size,
+            config.n_step,
+            config.gamma,
+            seed,
+            state_size=self.network.gru_size,
+            burn_in=config.burn_in,
+            sequence_length=config.sequence_length,
+            check_samples=config.debug.check_samples,
+        )
+
     def make_networks(self, spec: ObservationSpec, seed: int) -> Networks:
         """SAC's, with a GRU behind every encoder."""
         networks = super().make_networks(spec, seed)
@@ -78,9 +93,9 @@ class RSAC(SAC):
             rows=rows,
         )
         numbers = (batch.action, batch.reward, batch.discount, batch.terminated)
-        action, reward, discount, terminated = (self._move(values) for values in numbers)
+        action, reward, discount, terminated = (self._on_device(values) for values in numbers)
         return Batch({}, action, reward, discount, {}, terminated), inputs, inputs._replace(rows=next_rows)  # type: ignore[return-value]
 
     def _rows(self, observation: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Fields (B, R, ...) on the device with all rows of all sequences in one axis, (B * R, ...)."""
-        return {name: self._move(values).flatten(0, 1) for name, values in observation.items()}
+        return {name: self._on_device(values).flatten(0, 1) for name, values in observation.items()}

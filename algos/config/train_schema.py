@@ -12,15 +12,8 @@ from functools import partial
 from typing import Any
 
 from algos.config import (
-    CrossQConfig,
-    DroQConfig,
     NetworkConfig,
     OffPolicyConfig,
-    RecurrentNetworkConfig,
-    REDQConfig,
-    RSACConfig,
-    SACConfig,
-    TQCConfig,
 )
 from algos.config.checks import require
 from algos.config.ppo import PPOConfig, PPONetworkConfig
@@ -147,21 +140,9 @@ def make_train_schema(
     return schema
 
 
-def _ours(title: str, config: type[OffPolicyConfig], network: type[NetworkConfig] = NetworkConfig) -> type[TrainConfig]:
-    kind = title.lower()
-    return make_train_schema(f"remote_{kind}", title, config, network, module=__name__, kind=kind)
-
-
-TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {
-    "sac": _ours("SAC", SACConfig),
-    "redq": _ours("REDQ", REDQConfig),
-    "droq": _ours("DroQ", DroQConfig),
-    "tqc": _ours("TQC", TQCConfig),
-    "crossq": _ours("CrossQ", CrossQConfig),
-    "rsac": _ours("RSAC", RSACConfig, RecurrentNetworkConfig),
-    "ppo": PPOTrainConfig,
-}
-"""Schema of ``train`` by ``train.kind``, those of plugins included; a train YAML without a kind stays plain data."""
+TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {}
+"""Schema of ``train`` by ``train.kind``, filled by ``algos.config.algorithms`` and by plugins; a train YAML without a
+kind stays plain data."""
 
 
 def add_train_schema(kind: str, schema: type[TrainConfig]) -> None:

@@ -1,4 +1,4 @@
-"""The rl_games face of off-policy learning: ``RemoteSACAgent``, built by the Runner under the name ``remote_sac``.
+"""The rl_games face of off-policy learning: the Runner builds an ``OffPolicyAgent`` for SAC and for each sibling.
 
 It owns the run folder, the writer, the counters' way into checkpoints, signals and the observer's hooks; learning
 itself is ``algos.learning.learner``. ``train.py`` hands over this layout (plain data, nothing writes to it after
@@ -48,6 +48,7 @@ run goes on in its own folder and replay. Any other name starts a new folder and
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import math
 import os
@@ -67,13 +68,13 @@ from rl_games.interfaces.base_algorithm import BaseAlgorithm
 
 from algos.acting.policy import build_policy
 from algos.algorithms.sac import SAC
-from algos.config import NetworkConfig, OffPolicyConfig, SACConfig, network_from_plain, off_policy_from_plain
+from algos.config import OffPolicyConfig, network_from_plain, off_policy_from_plain
+from algos.config.algorithms import off_policy, split_place
 from algos.config.errors import UsageError
-from algos.learning.learner import Learner, LearnerSchedule, UpdatedAlgorithm
+from algos.learning.learner import Learner, LearnerSchedule
 from algos.learning.pace import Pace
 from algos.learning.sources import InlineSource, RemoteSource, SampleSource
 from algos.replay.lenient_storage import LenientStorage
-from algos.replay.memory import ReplayMemory
 from algos.replay.scan import copy_chunks
 from algos.replay.transforms import ReplayTransforms, TransformedMemory
 from algos.run.checkpoint import (
@@ -110,28 +111,23 @@ EVALUATION_SEED = 500_000
 WORSE_THAN_ANY = (-math.inf, -math.inf, -math.inf)
 
 
-class RemoteSACAgent(BaseAlgorithm):
-    """Trains SAC on samples of workers (asynchronous) or of this process (synchronous).
+class OffPolicyAgent(BaseAlgorithm):
+    """Trains SAC or a sibling on samples of workers (asynchronous) or of this process (synchronous).
 
-    Another off-policy algorithm derives from it and overrides ``algorithm_name``, and ``config_type`` and
-    ``algorithm_type`` or ``make_algorithm``; that of a plugin needs ``algos.faces.registration.add_off_policy`` only.
+    Which algorithm that is, ``params.algo.name`` says: any that ``algos.config.algorithms.add_off_policy`` was given.
 
     Args:
         base_name: rl_games' name of the run, passed to the observer.
         params: As described at the top of this file.
     """
 
-    algorithm_name = "remote_sac"
-    config_type: type[OffPolicyConfig] = SACConfig
-    algorithm_type: type[SAC] = SAC
-    network_type: type[NetworkConfig] = NetworkConfig
-
     def __init__(self, base_name: str, params: Mapping[str, Any]) -> None:
         super().__init__(base_name, params)
         self.config: Mapping[str, Any] = params["config"]
         self._params = params
         self._seed = int(params.get("seed") or 0)
-        self.sac_config = off_policy_from_plain(self.config_type, self.config["sac"])
+        self.algorithm_name = str(params["algo"]["name"])
+        self.sac_config = off_policy_from_plain(off_policy(self.algorithm_name).config_type, self.config["sac"])
         self.experiment_name = experiment_name(self.config)
         self.algo_observer = self.config["features"]["observer"]
         self.algo_observer.before_init(base_name, self.config, self.experiment_name)
@@ -148,7 +144,7 @@ class RemoteSACAgent(BaseAlgorithm):
         self.source, self.env_info = self._make_source()
         self.spec = observation_spec(self.env_info)
         self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self._seed)
-        self.memory = self._make_memory()
+        self.memory = self.algorithm.make_memory(self.spec, self._seed)
         self.transforms = ReplayTransforms(self.sac_config.replay_transforms, self._seed)
         self.storage: LenientStorage | None = None
         self.learner = self._make_learner(None)
@@ -184,10 +180,12 @@ class RemoteSACAgent(BaseAlgorithm):
         """Updates so far."""
         return self.learner.pace.updates
 
-    def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> UpdatedAlgorithm:
+    def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> SAC:
         """Builds what learns."""
-        network = network_from_plain(_without_name(self._params["network"]), self.network_type)
-        return self.algorithm_type(spec, self.sac_config, network, device, seed)
+        entry = off_policy(self.algorithm_name)
+        module, name = split_place(entry.algorithm, f"algorithm {self.algorithm_name!r}")
+        network = network_from_plain(_without_name(self._params["network"]), entry.network_type)
+        return getattr(importlib.import_module(module), name)(spec, self.sac_config, network, device, seed)
 
     def restore(self, fn: str, set_epoch: bool = True) -> None:
         """Starts from a checkpoint, as ``checkpoint_mode`` says; the Runner calls it before ``train``.
@@ -405,12 +403,6 @@ class RemoteSACAgent(BaseAlgorithm):
         )
         source = InlineSource(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return source, env_info(env)
-
-    def _make_memory(self) -> ReplayMemory:
-        config = self.sac_config
-        return ReplayMemory(
-            self.spec, config.memory_size, config.n_step, config.gamma, self._seed, config.debug.check_samples
-        )
 
     def _make_learner(self, storage: LenientStorage | None) -> Learner:
         return Learner(

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from algos.acting.policy import build_policy
+from algos.config.algorithms import policy_function
 from algos.config.schema import RunConfig
 from algos.config.train_schema import OffPolicyTrainConfig
-from algos.faces.registration import policy_function
 from algos.faces.runner_params import resolve_device, worker_policy
 from algos.run.checkpoint import Checkpoint, finite_weights, fits, load_checkpoint
 from tasks.experience import observation

@@ -44,10 +44,8 @@ class RemotePlayer(BasePlayer):
         params: As described in ``algos.faces.agent``.
     """
 
-    algorithm_name = ""
-    """Name of the algorithm whose checkpoints are played; what acts is registered under it."""
-
     def __init__(self, params: Mapping[str, Any]) -> None:
+        self.algorithm_name = str(params["algo"]["name"])
         config = dict(params["config"])
         env_config = dict(config["env_config"])
         self.task = dict(env_config["task"])
@@ -73,7 +71,7 @@ class RemotePlayer(BasePlayer):
             CheckpointError: The file cannot be read or does not fit this task.
         """
         checkpoint = load_checkpoint(fn)
-        require_playable(checkpoint, fn, self.spec, self.algorithm_name or None)
+        require_playable(checkpoint, fn, self.spec, self.algorithm_name)
         device, seed = str(self.config.get("inference_device", "cpu")), int(self.play_config.get("seed", 0))
         self.policy = trained_policy(checkpoint, str(fn), self.spec, device, seed)
         self.checkpoint, self.checkpoint_path = checkpoint, str(fn)
@@ -157,18 +155,6 @@ class RemotePlayer(BasePlayer):
     def _scripted_lap_time_s(self) -> float | None:
         drives_there = course.has_course(self.task) and self.task["game"] == "sim"
         return course.scripted_lap_time_s(self.task) if drives_there else None
-
-
-class RemoteSACPlayer(RemotePlayer):
-    """Plays what ``RemoteSACAgent`` trained."""
-
-    algorithm_name = "remote_sac"
-
-
-class RemotePPOPlayer(RemotePlayer):
-    """Plays what ``RemotePPOAgent`` trained."""
-
-    algorithm_name = "remote_ppo"
 
 
 class _Sampling:

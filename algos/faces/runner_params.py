@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from algos.config import ENCODERS, EncoderKind, check_combination
+from algos.config.algorithms import algorithms, networks, policy_function
 from algos.config.ppo import ppo_params
 from algos.config.remote_keys import check_remote
 from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_plain
@@ -21,7 +22,6 @@ from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_
 from algos.config.train_entries import made_for
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, OffPolicyTrainConfig, PPOTrainConfig
 from algos.config.worker_words import leaves
-from algos.faces.registration import algorithm_names, network_names, policy_function
 from algos.run.observers import observer_classes
 from tasks.config import GymConfig, TaskConfig, config_to_dict
 from tasks.experience.observation import ObservationSpec
@@ -149,7 +149,7 @@ def num_torch_threads(params: Mapping[str, Any]) -> int | None:
 
 def _check_algorithm(config: RunConfig) -> None:
     train = config.train if isinstance(config.train, Mapping) else config_to_dict(config.train)
-    name, known = algorithm_name(train), (*algorithm_names(), *RL_GAMES_ALGORITHMS)
+    name, known = algorithm_name(train), (*algorithms(), *RL_GAMES_ALGORITHMS)
     if name not in known:
         raise ValueError(f"train.params.algo.name must be one of {', '.join(known)}, got {name!r}")
     for key, _ in leaves(train, "train."):
@@ -244,11 +244,11 @@ def _check_network_name(config: RunConfig) -> None:
     """Refuses a network builder for PPO that no plugin has registered."""
     if not isinstance(config.train, PPOTrainConfig):
         return
-    name, known = config.train.params.network.name, network_names()
+    name, known = config.train.params.network.name, tuple(networks())
     if name is not None and name not in known:
         raise ValueError(
             f"train.params.network.name must be null or one of {', '.join(known)}, got {name!r}; "
-            "a file of plugins=[FILE.py] registers more by algos.faces.registration.add_network"
+            "a file of plugins=[FILE.py] registers more by algos.config.algorithms.add_network"
         )
 
 

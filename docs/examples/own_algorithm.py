@@ -19,7 +19,7 @@ from torch import Tensor
 
 from algos.algorithms.sac import SAC, Metrics
 from algos.config import SACConfig
-from algos.faces.registration import add_off_policy
+from algos.config.algorithms import add_off_policy
 from algos.replay.memory import Batch
 from algos.replay.transforms import add_replay_transform
 from algos.run.observers import add_observer

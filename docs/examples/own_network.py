@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from algos.acting.policy import ActingPolicy, make_acting_policy
 from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, SACConfig
-from algos.faces.registration import add_off_policy
+from algos.config.algorithms import add_off_policy
 from algos.networks import LOG_STD_MAX, LOG_STD_MIN, ActingNetwork, Networks
 from tasks.experience.observation import ObservationSpec
 

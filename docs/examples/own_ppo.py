@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from algos.config.algorithms import add_algorithm, add_network
 from algos.config.ppo import PPOConfig, PPONetworkConfig
 from algos.config.train_schema import make_train_schema
-from algos.faces.registration import add_algorithm, add_network
 
 
 @dataclass
@@ -29,7 +29,7 @@ class CalmingPPOConfig(PPOConfig):
 add_algorithm(
     "calming_ppo",
     agent="own_ppo_agent:CalmingPPOAgent",
-    player="own_ppo_agent:CalmingPPOPlayer",
+    player="algos.faces.players:RemotePlayer",
     policy="algos.faces.ppo:make_ppo_policy",
     schema=make_train_schema("calming_ppo", "CalmingPPO", CalmingPPOConfig, PPONetworkConfig),
 )

@@ -9,7 +9,6 @@ import torch
 from rl_games.algos_torch.network_builder import A2CBuilder
 from torch import Tensor, nn
 
-from algos.faces.players import RemotePPOPlayer
 from algos.faces.ppo import RemotePPOAgent
 
 
@@ -24,12 +23,6 @@ class CalmingPPOAgent(RemotePPOAgent):
         first, last = self.config["entropy_coef"], self.config["final_entropy_coef"]
         self.entropy_coef = first + done * (last - first)
         return super().train_epoch()
-
-
-class CalmingPPOPlayer(RemotePPOPlayer):
-    """Plays what it trained."""
-
-    algorithm_name = "calming_ppo"
 
 
 class SkipBuilder(A2CBuilder):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from algos.algorithms.off_policy import OffPolicyAlgorithm
 from algos.config import DebugConfig, OffPolicyConfig
 from algos.learning.learner import episode_metrics
 from tasks.experience.samples import TIMING_STATISTICS
@@ -16,7 +17,7 @@ from tasks.remote.learner.gateway import Gateway
 from tasks.remote.learner.link_group import LinkGroup
 from tasks.remote.learner.relay_link import RelayLink
 from tests.algos.algorithms.sac_batches import LIDAR, random_batch
-from tests.algos.algorithms.test_family_invariants import AGENTS, make
+from tests.algos.algorithms.test_family_invariants import FAMILY, make
 from tests.algos.faces import test_ppo
 from tests.algos.faces.test_agent import read_scalars
 from tests.algos.fakes import SPEC, make_report
@@ -80,19 +81,20 @@ def test_what_the_wall_clock_adds():
     assert undocumented(tags) == []
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 def test_what_an_algorithm_adds_is_on_its_own_page(name):
     agent = make(name, learn_entropy_coef=True, debug=DebugConfig(extra_metrics=True))
     added = undocumented(list(agent.update(random_batch(LIDAR))))
     assert set(added) <= tags_of(PAGES[name.lower()])
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 def test_the_page_of_an_algorithm_has_its_keys_and_names_only_methods_that_exist(name):
     page = PAGES[name.lower()]
-    own = {field.name for field in fields(AGENTS[name].config_type)} - {field.name for field in fields(OffPolicyConfig)}
+    own = {field.name for field in fields(FAMILY[name][1])} - {field.name for field in fields(OffPolicyConfig)}
     assert [key for key in sorted(own) if not re.search(rf"\b{key}\b", page)] == []
-    classes = {agent.algorithm_type.__name__: agent.algorithm_type for agent in AGENTS.values()}
+    classes: dict[str, type] = {"OffPolicyAlgorithm": OffPolicyAlgorithm}
+    classes |= {name: algorithm for name, (algorithm, _) in FAMILY.items()}
     named = re.findall(r"`(\w+)\.(\w+)(?:\([^`]*\))?`", page)
     methods = [(owner, method) for owner, method in named if owner in classes]
     assert methods

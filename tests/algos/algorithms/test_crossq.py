@@ -195,7 +195,7 @@ def test_gradients_of_the_next_values_are_cut() -> None:
     batch = agent._to_device(random_batch(LIDAR)._replace(terminated=torch.zeros(8)))
     inputs, next_inputs = agent.acting.inputs(batch.observation), agent.acting.inputs(batch.next_observation)
     state = agent._generator.get_state()
-    loss, _, _ = agent.judge(batch, inputs, next_inputs)
+    loss, _, _ = agent.policy_evaluation(batch, inputs, next_inputs)
     gradients = torch.autograd.grad(loss, agent._parameters["critic"])
 
     other = make_crossq(alpha=0.0)
@@ -220,7 +220,7 @@ def test_the_encoder_learns_from_both_halves_of_the_joint_pass(monkeypatch: pyte
         return features[-1]
 
     monkeypatch.setattr(agent.critic, "encode", kept)
-    loss, _, _ = agent.judge(*agent.prepare(random_batch(image_spec())))
+    loss, _, _ = agent.policy_evaluation(*agent.prepare(random_batch(image_spec())))
     of_now, of_next = torch.autograd.grad(loss, features)
     assert of_now.abs().max() > 0
     assert of_next.abs().max() > 0

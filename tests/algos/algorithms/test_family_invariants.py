@@ -12,24 +12,34 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import algos.faces.agent
+from algos.algorithms.crossq import CrossQ
+from algos.algorithms.droq import DroQ
+from algos.algorithms.redq import REDQ
 from algos.algorithms.sac import SAC
-from algos.config import DebugConfig, EncoderKind, NetworkConfig, Normalization
-from algos.faces import family
-from algos.faces.agent import RemoteSACAgent
+from algos.algorithms.tqc import TQC
+from algos.config import (
+    CrossQConfig,
+    DebugConfig,
+    DroQConfig,
+    EncoderKind,
+    NetworkConfig,
+    Normalization,
+    OffPolicyConfig,
+    REDQConfig,
+    SACConfig,
+    TQCConfig,
+    algorithms,
+)
 from tasks.experience.observation import ObservationSpec
 from tests.algos.algorithms.sac_batches import LIDAR, image_spec, random_batch
 from tests.algos.algorithms.test_sac import CPU, changed, has_gradient, same, snapshot
 
-AGENTS = {
-    agent.algorithm_type.__name__: agent
-    for agent in (
-        RemoteSACAgent,
-        family.RemoteREDQAgent,
-        family.RemoteDroQAgent,
-        family.RemoteTQCAgent,
-        family.RemoteCrossQAgent,
-    )
+FAMILY: dict[str, tuple[type[SAC], type[OffPolicyConfig]]] = {
+    "SAC": (SAC, SACConfig),
+    "REDQ": (REDQ, REDQConfig),
+    "DroQ": (DroQ, DroQConfig),
+    "TQC": (TQC, TQCConfig),
+    "CrossQ": (CrossQ, CrossQConfig),
 }
 WITH_OWN_TESTS = {"RSAC"}
 """Learns from sequences, not from single transitions."""
@@ -49,7 +59,7 @@ OBSERVATIONS = {
     "images": (image_spec(), NetworkConfig(encoder=EncoderKind.compact_cnn, hidden=[16], feature_size=8)),
     "images, separate encoders": (image_spec(), NetworkConfig(encoder=EncoderKind.tmrl_cnn, hidden=[16])),
 }
-CASES = [(name, observation) for name in AGENTS for observation in OBSERVATIONS]
+CASES = [(name, observation) for name in FAMILY for observation in OBSERVATIONS]
 
 
 def make(
@@ -61,11 +71,10 @@ def make(
     **config: Any,
 ) -> SAC:
     """An algorithm of the family with small networks, as its agent would build it."""
-    agent = AGENTS[name]
+    algorithm_type, config_type = FAMILY[name]
     network = replace(network, **NETWORK_KEYS.get(name, {}))
-    return agent.algorithm_type(
-        spec, agent.config_type(**(ALGORITHM_KEYS[name] | config)), network, CPU, seed=seed, dtype=dtype
-    )
+    keys = ALGORITHM_KEYS[name] | config
+    return algorithm_type(spec, config_type(**keys), network, CPU, seed=seed, dtype=dtype)
 
 
 def make_case(name: str, observation: str, **config: Any) -> SAC:
@@ -74,10 +83,12 @@ def make_case(name: str, observation: str, **config: Any) -> SAC:
 
 
 def test_every_algorithm_of_the_family_is_here() -> None:
-    modules = (family, algos.faces.agent)
-    agents = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
-    own = {a for a in agents if issubclass(a, RemoteSACAgent) and "algorithm_type" in vars(a)}
-    assert {a.algorithm_type.__name__ for a in own} - WITH_OWN_TESTS == set(AGENTS)
+    built_in = {
+        entry.algorithm.partition(":")[2]
+        for entry in algorithms._OFF_POLICY.values()
+        if entry.algorithm.startswith("algos.")
+    }
+    assert built_in - WITH_OWN_TESTS == set(FAMILY)
 
 
 @pytest.mark.parametrize(("name", "observation"), CASES)
@@ -91,7 +102,7 @@ def test_each_loss_reaches_only_its_own_networks(name: str, observation: str, mo
         loss.backward()
         reached[part] = [p for p in all_parameters(agent) if p.grad is not None and bool(p.grad.abs().sum() > 0)]
 
-    monkeypatch.setattr(agent, "_descend", descend)
+    monkeypatch.setattr(agent, "descend", descend)
     agent.update(random_batch(OBSERVATIONS[observation][0], 6))
     assert set(reached) == {"critic", "actor", "temperature"}
     assert ids(reached["critic"]) <= ids(agent._parameters["critic"])
@@ -126,14 +137,14 @@ def test_an_update_steps_a_network_along_its_own_loss_only(
     spec, _ = OBSERVATIONS[observation]
     agent = make_case(name, observation, learn_entropy_coef=True)
     seen: dict[str, set[int]] = {}
-    original = agent._descend
+    original = agent.descend
 
     def descend(part: str, loss: Tensor) -> None:
         before = {id(p): p.detach().clone() for p in all_parameters(agent)}
         original(part, loss)
         seen[part] = {id(p) for p in all_parameters(agent) if not torch.equal(before[id(p)], p)}
 
-    monkeypatch.setattr(agent, "_descend", descend)
+    monkeypatch.setattr(agent, "descend", descend)
     agent.update(random_batch(spec, 6))
     assert set(seen) == {"critic", "actor", "temperature"}
     for part, moved in seen.items():
@@ -164,7 +175,7 @@ def test_saved_and_loaded_it_goes_on_bit_equal(name: str, observation: str) -> N
     assert torch.equal(agent.alpha, other.alpha)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize(("target_entropy", "bound"), [(100.0, 0.02), (-100.0, 0.005)])
 def test_a_learned_temperature_stops_at_its_bounds(name: str, target_entropy: float, bound: float) -> None:
     agent = make(
@@ -177,7 +188,7 @@ def test_a_learned_temperature_stops_at_its_bounds(name: str, target_entropy: fl
     assert agent.alpha.item() == pytest.approx(bound, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 def test_terminated_leaves_the_reward_alone_as_target(name: str) -> None:
     """Two batches that differ only in what follows a terminal step lead to the same critics."""
     agents = [make(name), make(name)]
@@ -191,7 +202,7 @@ def test_terminated_leaves_the_reward_alone_as_target(name: str) -> None:
     assert changed(snapshot(agents[0]), snapshot(going_on))
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 def test_an_update_never_waits_for_the_device(name: str) -> None:
     class NoHostReads(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -206,7 +217,7 @@ def test_an_update_never_waits_for_the_device(name: str) -> None:
         assert not any(value.requires_grad for value in metrics.values())
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 def test_seeds_decide_everything_and_the_global_generator_is_left_alone(name: str) -> None:
     torch.manual_seed(5)
     first = torch.rand(1)
@@ -220,7 +231,7 @@ def test_seeds_decide_everything_and_the_global_generator_is_left_alone(name: st
     assert changed(snapshot(one), snapshot(other))
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 def test_targets_have_no_gradient_and_follow_the_critics(name: str) -> None:
     agent = make(name)
     agent.update(random_batch(LIDAR))

@@ -14,7 +14,7 @@ from algos.config import NetworkConfig
 from algos.replay.memory import Batch, ReplayMemory
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
-from tests.algos.algorithms.test_family_invariants import AGENTS, make
+from tests.algos.algorithms.test_family_invariants import FAMILY, make
 
 SPEC = ObservationSpec((Field("place", (1,)),), action_size=1, act_buf_len=0)
 
@@ -114,7 +114,7 @@ def regulate(name: str, problem: SoftRegulator, seed: int = 0) -> SAC:
     return agent
 
 
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", FAMILY)
 def test_the_critics_find_the_soft_values_of_a_linear_system_and_the_actor_its_policy(name: str) -> None:
     problem = SoftRegulator()
     agent = regulate(name, problem)
@@ -154,7 +154,7 @@ def episode(seq: int, is_terminated: bool, rng: np.random.Generator) -> Segment:
     )
 
 
-@pytest.mark.parametrize(("name", "n_step"), [*((name, 1) for name in AGENTS), ("SAC", 2), ("SAC", 3), ("TQC", 3)])
+@pytest.mark.parametrize(("name", "n_step"), [*((name, 1) for name in FAMILY), ("SAC", 2), ("SAC", 3), ("TQC", 3)])
 def test_two_states_have_their_known_values_after_termination_and_truncation(name: str, n_step: int) -> None:
     """Terminated: Q2 = 2, Q1 = 1 + gamma Q2. Truncated in the first state: Q2 = 2 + gamma Q1 instead.
 

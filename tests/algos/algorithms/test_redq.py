@@ -223,7 +223,7 @@ def test_how_a_critic_learns_does_not_depend_on_how_many_there_are() -> None:
         batch = agent._to_device(random_batch(LIDAR))
         features = agent.critic.encode(agent.acting.inputs(batch.observation))
         loss, _ = agent.critic_loss(features, batch.action, batch.reward)
-        agent._descend("critic", loss)
+        agent.descend("critic", loss)
         steps[count] = [parameter[0].detach().clone() for parameter in agent.critic.parameters()]
     for one, other in zip(steps[1], steps[6], strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0.01 * agent.config.lr_critic)  # Adam's epsilon

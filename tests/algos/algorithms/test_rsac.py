@@ -168,7 +168,7 @@ def test_the_burn_in_has_no_gradient() -> None:
     drawn = torch.randn((len(batch.rows), 3), generator=torch.Generator(CPU).manual_seed(0), dtype=torch.float64)
     gru, critics, actor = gru_of(algorithm.acting.encoder), critics_of(algorithm.critic), actor_of(algorithm)
     prepared, inputs, next_inputs = algorithm.prepare(batch)
-    loss, _, _ = algorithm.judge(prepared, inputs, next_inputs)
+    loss, _, _ = algorithm.policy_evaluation(prepared, inputs, next_inputs)
     encoder: Any = algorithm.acting.encoder
     got = torch.autograd.grad(loss, encoder.memory.weight_hh_l0)[0]
     for has_gradient in (False, True):
@@ -244,7 +244,7 @@ def network_without_memory() -> NetworkConfig:
 
 def loss_of(algorithm: RSAC, batch: SequenceBatch) -> float:
     algorithm._generator.manual_seed(1)
-    return algorithm.judge(*algorithm.prepare(batch))[0].item()
+    return algorithm.policy_evaluation(*algorithm.prepare(batch))[0].item()
 
 
 def policy_of(algorithm: RSAC, batch: SequenceBatch) -> np.ndarray:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from algos.algorithms.sac import SAC, make_optimizer
+from algos.algorithms.optimizers import make_optimizer
+from algos.algorithms.sac import SAC
 from algos.config import DebugConfig, EncoderKind, NetworkConfig, Normalization, OptimizerKind, SACConfig
 from tasks.experience.observation import Field, ObservationSpec
 from tests.algos.algorithms.sac_batches import LIDAR, image_spec, random_batch
@@ -159,7 +160,7 @@ def test_each_loss_reaches_only_its_own_networks(name: str) -> None:
         assert has_gradient(agent.acting.encoder) == {False}
 
     before = {name: parameter.grad for name, parameter in agent.critic.named_parameters()}
-    agent._update_policy(inputs, features.detach())
+    agent.policy_improvement(inputs, features.detach())
     assert has_gradient(agent.acting.actor) == {True}
     assert all(parameter.grad is before[name] for name, parameter in agent.critic.named_parameters())
     if is_shared:

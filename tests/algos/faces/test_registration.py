@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from algos.config import SACConfig, algorithms, train_schema
 from algos.faces import registration
 from tests.algos.runs import make_params, make_runner
 
 
 @pytest.fixture
 def fresh(monkeypatch):
-    monkeypatch.setattr(registration, "_ALGORITHMS", dict(registration._ALGORITHMS))
-    monkeypatch.setattr(registration, "_NETWORKS", dict(registration._NETWORKS))
+    monkeypatch.setattr(algorithms, "_ALGORITHMS", dict(algorithms._ALGORITHMS))
+    monkeypatch.setattr(algorithms, "_OFF_POLICY", dict(algorithms._OFF_POLICY))
+    monkeypatch.setattr(train_schema, "TRAIN_SCHEMAS", dict(train_schema.TRAIN_SCHEMAS))
+    monkeypatch.setattr(algorithms, "_NETWORKS", dict(algorithms._NETWORKS))
 
 
 class FakeFactory:
@@ -36,24 +41,24 @@ def make_own_player(params):
 def test_all_algorithms_reach_the_runner_and_builtin_names_stay():
     runner = FakeRunner()
     registration.register(runner)
-    names = set(registration.algorithm_names())
+    names = set(algorithms.algorithms())
     assert set(runner.algo_factory.builders) == set(runner.player_factory.builders) == names
 
 
 def test_plugin_algorithm_is_built_by_name(fresh):
     place = "tests.algos.faces.test_registration"
-    registration.add_algorithm("mine", f"{place}:make_own_agent", f"{place}:make_own_player")
+    algorithms.add_algorithm("mine", f"{place}:make_own_agent", f"{place}:make_own_player")
     runner = FakeRunner()
     registration.register(runner)
     assert runner.algo_factory.builders["mine"](base_name="run", params=1) == ("agent", "run", 1)
     assert runner.player_factory.builders["mine"](params=2) == ("player", 2)
-    assert "mine" in registration.algorithm_names()
+    assert "mine" in algorithms.algorithms()
 
 
 def test_network_is_known_to_rl_games(fresh):
     from rl_games.algos_torch.model_builder import NETWORK_REGISTRY
 
-    registration.add_network("own_net", "tests.algos.faces.test_registration:FakeFactory")
+    algorithms.add_network("own_net", "tests.algos.faces.test_registration:FakeFactory")
     registration.register_networks()
     assert isinstance(NETWORK_REGISTRY["own_net"](), FakeFactory)
     assert "tm_encoder" in NETWORK_REGISTRY
@@ -62,18 +67,17 @@ def test_network_is_known_to_rl_games(fresh):
 @pytest.mark.parametrize("name", ["sac", "a2c_continuous", "remote_sac"])
 def test_taken_name_is_refused(fresh, name):
     with pytest.raises(ValueError, match=f"the algorithm name '{name}' is taken"):
-        registration.add_algorithm(name, "a:B", "c:D")
+        algorithms.add_algorithm(name, "a:B", "c:D")
 
 
 def test_place_must_be_module_and_class(fresh):
     with pytest.raises(ValueError, match=r"must be given as 'module:Class', got 'a\.B'"):
-        registration.add_algorithm("mine", "a.B", "c:D")
+        algorithms.add_algorithm("mine", "a.B", "c:D")
 
 
-def test_variant_overrides_the_algorithm_only(fresh, tmp_path):
-    registration.add_algorithm(
-        "fake_sac", "tests.algos.faces.test_registration:VariantAgent", "algos.faces.players:RemotePlayer"
-    )
+def test_an_algorithm_may_bring_an_agent_of_its_own(fresh, tmp_path):
+    agent = "tests.algos.faces.test_registration:VariantAgent"
+    algorithms.add_off_policy("fake_sac", "algos.algorithms.sac:SAC", SACConfig, agent=agent)
     params = make_params(tmp_path, max_env_steps=60)
     params["algo"] = {"name": "fake_sac"}
     make_runner(params).run({"train": True})
@@ -82,13 +86,18 @@ def test_variant_overrides_the_algorithm_only(fresh, tmp_path):
     stored = load_checkpoint(tmp_path / "run" / "nn" / "last.pth")
     assert stored.algorithm == "fake_sac"
     assert stored.algorithm_state["num_updates"] == 20
+    assert stored.task == "made by the variant"
 
 
 def __getattr__(name):
     if name == "VariantAgent":
-        from algos.faces.agent import RemoteSACAgent
+        from algos.faces.agent import OffPolicyAgent
 
-        return type("VariantAgent", (RemoteSACAgent,), {"algorithm_name": "fake_sac"})
+        class VariantAgent(OffPolicyAgent):
+            def make_checkpoint(self):
+                return replace(super().make_checkpoint(), task="made by the variant")
+
+        return VariantAgent
     raise AttributeError(name)
 
 

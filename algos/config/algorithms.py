@@ -1,0 +1,215 @@
+"""The algorithms by name: the class that learns, its keys, and what rl_games' Runner builds for it.
+
+A plugin file calls ``add_off_policy``, ``add_algorithm`` or ``add_network`` when it is imported; the built-in
+algorithms are added by the same calls at the end of this file. Places are named as "module:Class" and imported when
+they are used, so that this file stays plain data. ``algos.faces.registration`` makes all of it known to rl_games.
+docs/own_algorithms.md is for users.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, SACConfig, TQCConfig
+from algos.config.network import NetworkConfig
+from algos.config.off_policy import OffPolicyConfig
+from algos.config.recurrent import RecurrentNetworkConfig, RSACConfig
+from algos.config.train_schema import (
+    RL_GAMES_ALGORITHMS,
+    PPOTrainConfig,
+    TrainConfig,
+    add_train_schema,
+    make_train_schema,
+)
+
+ACTING_POLICY = "algos.acting.policy:make_acting_policy"
+"""What builds the policy of SAC's workers and players, from plain data."""
+OFF_POLICY_AGENT = "algos.faces.agent:OffPolicyAgent"
+PLAYER = "algos.faces.players:RemotePlayer"
+
+
+class Algorithm(NamedTuple):
+    """What is registered under an algorithm's name."""
+
+    agent: str
+    """``module:Class`` of an rl_games agent, built with (base_name, params)."""
+    player: str
+    """``module:Class`` of an rl_games player, built with (params)."""
+    policy: str = ACTING_POLICY
+    """``module:function`` that builds what acts, in workers and in the player."""
+
+
+class OffPolicy(NamedTuple):
+    """What an off-policy agent must know of its algorithm."""
+
+    algorithm: str
+    """``module:Class`` of a class derived from ``algos.algorithms.sac.SAC``."""
+    config_type: type[OffPolicyConfig]
+    network_type: type[NetworkConfig]
+
+
+_ALGORITHMS: dict[str, Algorithm] = {}
+_OFF_POLICY: dict[str, OffPolicy] = {}
+_NETWORKS: dict[str, str] = {}
+
+
+def add_off_policy(
+    name: str,
+    algorithm: str,
+    config: type[OffPolicyConfig] = SACConfig,
+    *,
+    network: type[NetworkConfig] = NetworkConfig,
+    policy: str = ACTING_POLICY,
+    agent: str = OFF_POLICY_AGENT,
+    player: str = PLAYER,
+    kind: str | None = None,
+) -> None:
+    """Adds SAC or a variant of it: its agent, its player, and the schema of its train YAML are made here.
+
+    Args:
+        name: For ``train.params.algo.name``; letters, digits and _, and not taken.
+        algorithm: ``module:Class`` of a class derived from ``algos.algorithms.sac.SAC``, built as that is;
+            ``train=<Task><Class>`` is its entry for each task.
+        config: Dataclass of ``train.params.config``: SACConfig, another of ``algos.config``, or derived from one.
+        network: Dataclass of ``train.params.network``: NetworkConfig, or derived from it.
+        policy: ``module:function`` that builds what acts from (spec, network, seed, warm_up, device), plain data, as
+            ``algos.acting.policy.make_acting_policy`` does: for networks whose acting part is another.
+        agent: ``module:Class`` of what trains it, where it needs one derived from ``algos.faces.agent.OffPolicyAgent``.
+        player: ``module:Class`` of what plays it, where it needs one derived from ``algos.faces.players.RemotePlayer``.
+        kind: Its ``train.kind``; None: the name.
+
+    Raises:
+        ValueError: If the name is taken or cannot be typed, or a place is not "module:Class".
+    """
+    module, class_name = split_place(algorithm, f"algorithm {name!r}")
+    known = _OFF_POLICY.get(name)
+    if known is not None and known.algorithm != algorithm:
+        raise ValueError(f"the algorithm name {name!r} is taken by {known.algorithm}; choose another one")
+    add_algorithm(
+        name,
+        agent,
+        player,
+        policy=policy,
+        schema=make_train_schema(name, class_name, config, network, module=module, kind=kind),
+        kind=kind,
+    )
+    _OFF_POLICY[name] = OffPolicy(algorithm, config, network)
+
+
+def add_algorithm(
+    name: str,
+    agent: str,
+    player: str,
+    *,
+    policy: str = ACTING_POLICY,
+    schema: type[TrainConfig] | None = None,
+    kind: str | None = None,
+) -> None:
+    """Adds an algorithm with an agent and a player of its own, for ``train.params.algo.name``.
+
+    Args:
+        name: A name that is not taken, by rl_games neither.
+        agent: ``module:Class`` of an rl_games agent.
+        player: ``module:Class`` of an rl_games player.
+        policy: ``module:function`` that builds what acts from plain data: in workers that act alone, and in players
+            derived from ``algos.faces.players.RemotePlayer``.
+        schema: What a train YAML may say, registered as ``train.kind: <kind>``; None: a YAML with the kind of one of
+            ours, or one without a kind, which is passed on as it is.
+        kind: Of the schema; None: the name.
+
+    Raises:
+        ValueError: If the name is taken, or a place is not "module:Class".
+    """
+    for place in (agent, player, policy):
+        split_place(place, f"algorithm {name!r}")
+    _add(_ALGORITHMS, name, Algorithm(agent, player, policy), "algorithm", RL_GAMES_ALGORITHMS)
+    if schema is not None:
+        add_train_schema(kind or name, schema)
+
+
+def add_network(name: str, builder: str) -> None:
+    """Adds a network builder for rl_games' own algorithms (``train.params.network.name``).
+
+    Args:
+        name: A name that is not taken.
+        builder: ``module:Class`` of an rl_games NetworkBuilder.
+
+    Raises:
+        ValueError: If the name is taken, or the place is not "module:Class".
+    """
+    split_place(builder, f"network {name!r}")
+    _add(_NETWORKS, name, builder, "network", ("actor_critic", "resnet_actor_critic", "soft_actor_critic"))
+
+
+def algorithms() -> dict[str, Algorithm]:
+    """All registered algorithms by name."""
+    return dict(_ALGORITHMS)
+
+
+def networks() -> dict[str, str]:
+    """All registered network builders for rl_games' own algorithms: ``module:Class`` by name."""
+    return dict(_NETWORKS)
+
+
+def policy_function(name: str) -> str:
+    """``module:function`` of what acts for an algorithm; code, so never taken from a checkpoint.
+
+    Raises:
+        ValueError: If no such algorithm is registered here.
+    """
+    if name not in _ALGORITHMS:
+        raise ValueError(
+            f"unknown algorithm {name!r}; registered: {', '.join(_ALGORITHMS)}; one of your own needs plugins=[FILE.py]"
+        )
+    return _ALGORITHMS[name].policy
+
+
+def off_policy(name: str) -> OffPolicy:
+    """What ``add_off_policy`` was given under a name."""
+    return _OFF_POLICY[name]
+
+
+def split_place(place: str, what: str) -> tuple[str, str]:
+    """Module and name of a "module:Class".
+
+    Args:
+        place: What was given.
+        what: What it is, for the message.
+
+    Raises:
+        ValueError: If it is not written so.
+    """
+    module, _, name = place.partition(":")
+    if not module or not name:
+        raise ValueError(f"{what} must be given as 'module:Class', got {place!r}")
+    return module, name
+
+
+def _add(registry: dict[str, Any], name: str, entry: Any, what: str, reserved: tuple[str, ...]) -> None:
+    if name in reserved or registry.get(name, entry) != entry:
+        raise ValueError(f"the {what} name {name!r} is taken; choose another one")
+    registry[name] = entry
+
+
+add_off_policy("remote_sac", "algos.algorithms.sac:SAC", SACConfig, kind="sac")
+add_off_policy("remote_redq", "algos.algorithms.redq:REDQ", REDQConfig, kind="redq")
+add_off_policy("remote_droq", "algos.algorithms.droq:DroQ", DroQConfig, kind="droq")
+add_off_policy("remote_tqc", "algos.algorithms.tqc:TQC", TQCConfig, kind="tqc")
+add_off_policy("remote_crossq", "algos.algorithms.crossq:CrossQ", CrossQConfig, kind="crossq")
+add_off_policy(
+    "remote_rsac",
+    "algos.algorithms.rsac:RSAC",
+    RSACConfig,
+    network=RecurrentNetworkConfig,
+    policy="algos.acting.recurrent_policy:make_recurrent_policy",
+    kind="rsac",
+)
+add_algorithm(
+    "remote_ppo",
+    "algos.faces.ppo:RemotePPOAgent",
+    PLAYER,
+    policy="algos.faces.ppo:make_ppo_policy",
+    schema=PPOTrainConfig,
+    kind="ppo",
+)
+add_network("tm_encoder", "algos.faces.ppo:EncoderBuilder")

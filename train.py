@@ -160,16 +160,15 @@ def _note_track_files(task: Any) -> None:
 
 
 def register_options(folders: Sequence[Path]) -> None:
-    """Makes every task and every pair of a task and an algorithm an option of task= and train=.
+    """Makes registered tasks and algorithms options of task= and train=, also without files.
 
     Args:
         folders: The folders of configuration files.
     """
-    from algos.config.train_entries import TaskOption, register_entries
+    from algos.config import options
     from tasks import registry
 
-    tasks = {name: TaskOption(registry.traits(name), registry.default_config(name)) for name in registry.names()}
-    register_entries(folders, tasks)
+    options.register_options(folders, {name: registry.default_config(name) for name in registry.names()})
 
 
 def _ended(code: int, message: str) -> int:
@@ -229,7 +228,7 @@ def _without_runner(config: Any, role: Role) -> int:
 
 def _command(argv: Sequence[str]) -> int:
     from algos.config.hydra_entry import compose_and_call, config_folders, plugin_words
-    from algos.config.train_entries import is_option
+    from algos.config.options import is_option, with_default_train
     from algos.run.stored_config import with_stored_choices
     from tasks.plugins import load_plugins
 
@@ -249,6 +248,7 @@ def _command(argv: Sequence[str]) -> int:
         folders = [CONFIG_DIR, *config_folders(line.words)]
         register_options(folders)
         words = with_stored_choices(line.words, lambda group, name: is_option(group, name, folders))
+        words = with_default_train(words, folders)
     return compose_and_call(words, CONFIG_DIR, lambda composed, words: run(composed, line.role, words))
 
 

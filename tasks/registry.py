@@ -6,7 +6,6 @@ its class, which is imported when the task is first used.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -59,8 +58,6 @@ class TaskEntry:
     """What differs from the defaults of ``config_type``."""
     batch: str | None = None
     """``module:Class`` of a ``tasks.envs.batch.BatchSimulator`` of the same task."""
-    traits: tuple[str, ...] | None = None
-    """What ``traits`` says, so that it need not import the class; None: the class is asked."""
 
 
 def make(
@@ -140,23 +137,6 @@ def observation_spec(name: str, config: AnyTaskConfig | None = None) -> Observat
     return _task_class(name).spec_for(config if config is not None else default_config(name))
 
 
-def traits(name: str) -> tuple[str, ...]:
-    """What kind of task it is, for whoever chooses settings for it: the traits of its class, and ``images``.
-
-    Args:
-        name: Registered task. Where its class or its defaults are at fault, building it says so; this only says less.
-    """
-    known = _entry(name).traits
-    if known is not None:
-        return known
-    found: tuple[str, ...] = ()
-    with contextlib.suppress(ImportError, AttributeError, ValueError):
-        found = tuple(getattr(_task_class(name), "traits", ()))
-        if any(field.dtype == "uint8" and len(field.frame_shape) >= 2 for field in observation_spec(name).fields):
-            found = (*found, "images")
-    return found
-
-
 def action_space(name: str, config: AnyTaskConfig | None = None) -> spaces.Box:
     """The action space of a task, without touching a game."""
     return spaces.Box(-1.0, 1.0, (observation_spec(name, config).action_size,))
@@ -206,13 +186,11 @@ _GAME_NAMES = {GameKind.sim: "the embedded simulator", GameKind.live: "the live 
 
 _LIDAR_WINDOW = {"window_width": 958, "window_height": 488}
 _TASKS: dict[str, TaskEntry] = {
-    "TM20Full": TaskEntry("tasks.trackmania.full:FullInterface", TaskConfig, {}, traits=("driving", "images")),
-    "TM20Lidar": TaskEntry("tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR_WINDOW, traits=("driving",)),
-    "TM20LidarProgress": TaskEntry(
-        "tasks.trackmania.lidar_progress:LidarProgressInterface", TaskConfig, _LIDAR_WINDOW, traits=("driving",)
-    ),
-    "RCDrone": TaskEntry("tasks.envs.rc_drone:RCDroneInterface", RCDroneConfig, {}, traits=()),
-    "Gym": TaskEntry("tasks.envs.gym_task:GymTaskEnv", GymConfig, {}, traits=()),
+    "TM20Full": TaskEntry("tasks.trackmania.full:FullInterface", TaskConfig, {}),
+    "TM20Lidar": TaskEntry("tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR_WINDOW),
+    "TM20LidarProgress": TaskEntry("tasks.trackmania.lidar_progress:LidarProgressInterface", TaskConfig, _LIDAR_WINDOW),
+    "RCDrone": TaskEntry("tasks.envs.rc_drone:RCDroneInterface", RCDroneConfig, {}),
+    "Gym": TaskEntry("tasks.envs.gym_task:GymTaskEnv", GymConfig, {}),
 }
 
 

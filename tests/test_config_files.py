@@ -14,17 +14,17 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from algos.config import EncoderKind, WarmUp
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.hydra_entry import options
+from algos.config.options import base_name, with_default_train
 from algos.config.schema import RunConfig, register_schemas, typed
-from algos.config.train_entries import entry_name
-from algos.config.train_schema import TRAIN_SCHEMAS
 from tasks import registry
 from train import register_options
 
 CFG = Path(__file__).resolve().parents[1] / "cfg"
 TASKS = sorted(file.stem for file in (CFG / "task").glob("*.yaml"))
 DRIVING = ["TM20Full", "TM20Lidar", "TM20LidarProgress"]
-ENTRIES = [entry_name(task, kind) for task in TASKS for kind in TRAIN_SCHEMAS]
+ENTRIES = [task + base_name(kind) for task in TASKS for kind in TRAIN_SCHEMAS]
 
 
 def composed(*words: str, folders: Sequence[Path] = ()) -> dict[str, Any]:
@@ -63,16 +63,17 @@ def test_every_task_and_algorithm_compose_into_their_dataclasses(train: str) -> 
     task = max((name for name in TASKS if train.startswith(name)), key=len)
     config = run_config(f"task={task}", f"train={train}")
     kind = config.train.kind
-    assert train == entry_name(task, kind)
+    assert train == task + base_name(kind)
     assert type(config.train) is TRAIN_SCHEMAS[kind]
     assert type(config.task) is type(registry.default_config(task))
     assert (config.task.name, config.experiment) == (task, train)
 
 
-def test_the_entries_are_what_hydra_lists() -> None:
+def test_the_files_are_what_hydra_lists() -> None:
     composed()
+    assert sorted([*ENTRIES, *map(base_name, TRAIN_SCHEMAS)]) == sorted(file.stem for file in (CFG / "train").iterdir())
     with initialize_config_dir(str(CFG), version_base="1.3"):
-        assert options("train") == sorted(ENTRIES)
+        assert options("train") == sorted([*ENTRIES, *map(base_name, TRAIN_SCHEMAS)])
         assert options("task") == TASKS
 
 
@@ -85,7 +86,7 @@ def test_a_task_chooses_its_own_sac_by_default(task: str) -> None:
     ("words", "prefix", "cls"),
     [
         *([f"task={task}", "train.", TRAIN_SCHEMAS["sac"]] for task in ("TM20Full", "Gym")),
-        *([f"train=TM20Lidar{entry_name('', kind)}", "train.", schema] for kind, schema in TRAIN_SCHEMAS.items()),
+        *([f"train=TM20Lidar{base_name(kind)}", "train.", schema] for kind, schema in TRAIN_SCHEMAS.items()),
         *([f"task={task}", "task.", type(registry.default_config(task))] for task in TASKS),
     ],
 )
@@ -95,35 +96,33 @@ def test_every_option_of_a_dataclass_is_a_key(words: str, prefix: str, cls: type
     assert not missing
 
 
-def test_a_layer_goes_before_the_base_and_the_tasks_own_before_its_traits() -> None:
+def test_what_a_file_says_goes_before_what_its_defaults_say() -> None:
     def settings(train: str) -> Any:
         return run_config(f"task={train.removesuffix('SAC').removesuffix('CrossQ')}", f"train={train}").train
 
-    assert settings("GymSAC").params.config.gamma == 0.99  # base
-    assert settings("TM20LidarSAC").params.config.gamma == 0.98  # driving/off_policy
-    assert settings("TM20LidarSAC").params.config.polyak == 0.99  # driving/sac
-    assert settings("TM20FullSAC").params.config.batch_size == 64  # images/off_policy
-    assert settings("TM20LidarSAC").params.config.env_steps_before_training == 2000  # driving/off_policy
-    assert settings("TM20FullSAC").params.config.env_steps_before_training == 1500  # TM20Full/off_policy
-    assert settings("TM20FullSAC").params.config.lr_decay_updates == 100_000  # TM20Full/sac
+    assert settings("GymSAC").params.config.gamma == 0.99  # the dataclass
+    assert settings("TM20LidarSAC").params.config.gamma == 0.98  # shared/driving
+    assert settings("TM20LidarSAC").params.config.polyak == 0.99  # shared/driving_targets
+    assert settings("TM20FullSAC").params.config.batch_size == 64  # shared/images
+    assert settings("TM20LidarSAC").params.config.env_steps_before_training == 2000  # shared/driving
+    assert settings("TM20FullSAC").params.config.env_steps_before_training == 1500  # its own
+    assert settings("TM20FullSAC").params.config.lr_decay_updates == 100_000  # its own
     assert settings("TM20FullCrossQ").params.config.lr_decay_updates == 0
 
 
-def test_a_users_layer_and_a_users_file_are_taken(tmp_path: Path) -> None:
+def test_a_users_files_are_taken(tmp_path: Path) -> None:
     for file, text in {
         "task/Mine.yaml": "defaults: [TM20Lidar, _self_]\nname: TM20Lidar\ntrack: short\n",
-        "train/Mine/off_policy.yaml": "params: {config: {gamma: 0.9}}\n",
-        "train/Mine/redq.yaml": "params: {config: {redq_n: 5}}\n",
-        "train/MineTQC.yaml": "defaults: [base/tqc@_here_, _self_]\nmax_env_steps: 7\n",
+        "train/MineREDQ.yaml": "defaults: [TM20LidarREDQ, _self_]\nparams: {config: {gamma: 0.9, redq_n: 5}}\n",
+        "train/MineTQC.yaml": "defaults: [TQC, /shared/driving@_here_, _self_]\nmax_env_steps: 7\n",
     }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
     plain = composed("task=Mine", "train=MineREDQ", folders=[tmp_path])
     config = plain["train"]["params"]["config"]
     assert (config["gamma"], config["redq_n"], config["target_entropy"]) == (0.9, 5, -5.0)
-    assert composed("task=Mine", "train=MineTQC", folders=[tmp_path])["train"]["max_env_steps"] == 7
-    composed()
-    assert "MineREDQ" not in ENTRIES
+    plain = composed("task=Mine", "train=MineTQC", folders=[tmp_path])
+    assert (plain["train"]["max_env_steps"], plain["train"]["params"]["config"]["gamma"]) == (7, 0.98)
     with pytest.raises(MissingConfigException):
         composed("train=MineREDQ")  # of an earlier call
 
@@ -132,16 +131,17 @@ def test_a_registered_task_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> Non
     lidar = registry._TASKS["TM20Lidar"]
     wide = dataclasses.replace(lidar, defaults={**lidar.defaults, "track": "short"})
     monkeypatch.setitem(registry._TASKS, "Wide", wide)
-    config = run_config("task=Wide", "train=WideDroQ")
+    config = run_config("task=Wide", "train=DroQ")
     assert (config.task.name, config.task.track, config.train.kind) == ("Wide", "short", "droq")
-    assert config.train.params.config.gamma == 0.98  # it drives
+    assert config.train.params.config.gamma == 0.99  # the paper's
 
 
-def test_a_task_that_cannot_be_imported_leaves_the_others_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = dataclasses.replace(registry._TASKS["TM20Lidar"], interface="no_such_module:Interface", traits=None)
-    monkeypatch.setitem(registry._TASKS, "Broken", broken)
-    assert registry.traits("Broken") == ()
-    assert run_config("task=TM20Full").choices.train == "TM20FullSAC"
+def test_a_task_without_a_file_of_its_own_learns_with_sac(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._TASKS, "Wide", registry._TASKS["TM20Lidar"])
+    register_options([CFG])
+    assert with_default_train(["task=Wide"], [CFG]) == ["task=Wide", "train=SAC"]
+    for words in (["task=Wide", "train=REDQ"], ["task=TM20Lidar"], []):
+        assert with_default_train(words, [CFG]) == words
 
 
 def test_the_lidar_task_has_the_window_its_beams_are_measured_in() -> None:

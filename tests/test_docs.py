@@ -14,9 +14,9 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.hydra_entry import MAPPINGS, _with_new_entries
-from algos.config.train_entries import entry_name
-from algos.config.train_schema import TRAIN_SCHEMAS
+from algos.config.options import base_name
 from tasks.words.command_line import Role, parse
 from tests.test_config_files import composed
 
@@ -86,7 +86,7 @@ def test_every_command_can_be_given(command: str) -> None:
 @functools.cache
 def every_algorithm_and_task() -> list[DictConfig]:
     """Configurations that together have every key."""
-    pairs = [("TM20Full", entry_name("TM20Full", kind)) for kind in TRAIN_SCHEMAS]
+    pairs = [("TM20Full", f"TM20Full{base_name(kind)}") for kind in TRAIN_SCHEMAS]
     pairs += [(task, f"{task}SAC") for task in ("RCDrone", "Gym")]
     return [OmegaConf.create(composed(f"task={task}", f"train={train}")) for task, train in pairs]
 

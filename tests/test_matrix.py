@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import train
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.off_policy import OffPolicyConfig
-from algos.config.train_entries import entry_name
-from algos.config.train_schema import TRAIN_SCHEMAS, section_types
+from algos.config.options import base_name
+from algos.config.train_schema import section_types
 from algos.run.checkpoint import load_checkpoint
 from tasks import registry
 from tasks.config import TaskConfig
@@ -52,7 +53,7 @@ def words(task: str, kind: str) -> list[str]:
     has_clock = hasattr(registry.default_config(task), "rtgym")
     episode = ["task.rtgym.ep_max_length=20"] if has_clock else ["task.max_episode_steps=20"]
     sizes = SMALL_PPO if kind == "ppo" else SMALL_OFF_POLICY
-    return [f"task={task}", f"train={entry_name(task, kind)}", *SMALL_RUN, *driving, *episode, *sizes]
+    return [f"task={task}", f"train={task}{base_name(kind)}", *SMALL_RUN, *driving, *episode, *sizes]
 
 
 def is_played(task: str, kind: str) -> bool:
@@ -75,9 +76,9 @@ def test_a_short_run_trains_and_saves_and_what_it_saved_is_played(
     monkeypatch.chdir(tmp_path)
     assert train.main(words(task, kind)) == 0
     (run,) = (tmp_path / "runs").iterdir()
-    assert run.name.startswith(entry_name(task, kind))
+    assert run.name.startswith(task + base_name(kind))
     checkpoint = load_checkpoint(run / "nn" / "last.pth")
-    assert checkpoint.config["choices"] == {"task": task, "train": entry_name(task, kind)}
+    assert checkpoint.config["choices"] == {"task": task, "train": task + base_name(kind)}
     assert checkpoint.counters["env_steps"] >= 60
     assert checkpoint.counters["updates"] > 0
     if not is_played(task, kind):

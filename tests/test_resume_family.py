@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import train
-from algos.config.train_entries import entry_name
-from algos.config.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig
+from algos.config.algorithms import TRAIN_SCHEMAS
+from algos.config.options import base_name
+from algos.config.train_schema import OffPolicyTrainConfig
 from algos.run.checkpoint import load_checkpoint
 
 KINDS = [kind for kind, schema in TRAIN_SCHEMAS.items() if issubclass(schema, OffPolicyTrainConfig)]
@@ -40,7 +41,7 @@ OWN = {"rsac": ["train.params.config.sequence_length=6", "train.params.config.bu
 def run(kind: str, name: str, *words: str) -> Path:
     """Trains below runs/<name>_<date> and returns the checkpoint that it ends with."""
     small = [*SMALL, *OWN.get(kind, [])]
-    assert train.main([*small, f"train={entry_name('TM20Lidar', kind)}", f"experiment={name}", *words]) == 0
+    assert train.main([*small, f"train=TM20Lidar{base_name(kind)}", f"experiment={name}", *words]) == 0
     (folder,) = Path("runs").glob(f"{name}_*")
     return folder / "nn" / "last.pth"
 

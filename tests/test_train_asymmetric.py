@@ -169,7 +169,8 @@ def test_a_file_that_is_older_than_the_keys_had_neither(is_playing: bool) -> Non
 
 
 def test_what_makes_the_policy_of_a_worker_is_the_same_with_them() -> None:
-    from algos.config.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig
+    from algos.config.algorithms import TRAIN_SCHEMAS
+    from algos.config.train_schema import OffPolicyTrainConfig
     from tasks import registry
 
     specs = [registry.observation_spec("TM20Full", registry.default_config("TM20Full"))]

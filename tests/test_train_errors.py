@@ -172,9 +172,7 @@ def test_a_damaged_track_is_refused_with_the_place(tmp_path: Path, capsys: pytes
 def test_a_fault_in_a_users_yaml_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path.parent / "own_cfg"
     (folder / "train").mkdir(parents=True, exist_ok=True)
-    (folder / "train" / "Mine.yaml").write_text(
-        "defaults: [base/sac@_here_, _self_]\nparams: {config: {batchsize: 3}}\n"
-    )
+    (folder / "train" / "Mine.yaml").write_text("defaults: [SAC, _self_]\nparams: {config: {batchsize: 3}}\n")
     message = refused(capsys, f"--config-dir={folder}", "train=Mine")
     assert "train/Mine.yaml" in message
     assert "unknown key train.params.config.batchsize" in message

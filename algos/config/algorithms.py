@@ -10,17 +10,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from algos.config.checks import require
 from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, SACConfig, TQCConfig
 from algos.config.network import NetworkConfig
 from algos.config.off_policy import OffPolicyConfig
 from algos.config.recurrent import RecurrentNetworkConfig, RSACConfig
-from algos.config.train_schema import (
-    RL_GAMES_ALGORITHMS,
-    PPOTrainConfig,
-    TrainConfig,
-    add_train_schema,
-    make_train_schema,
-)
+from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig, TrainConfig, make_train_schema
 
 ACTING_POLICY = "algos.acting.policy:make_acting_policy"
 """What builds the policy of SAC's workers and players, from plain data."""
@@ -47,6 +42,9 @@ class OffPolicy(NamedTuple):
     config_type: type[OffPolicyConfig]
     network_type: type[NetworkConfig]
 
+
+TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {}
+"""Schema of ``train`` by ``train.kind``, those of plugins included; a train YAML without a kind stays plain data."""
 
 _ALGORITHMS: dict[str, Algorithm] = {}
 _OFF_POLICY: dict[str, OffPolicy] = {}
@@ -139,6 +137,24 @@ def add_network(name: str, builder: str) -> None:
     """
     split_place(builder, f"network {name!r}")
     _add(_NETWORKS, name, builder, "network", ("actor_critic", "resnet_actor_critic", "soft_actor_critic"))
+
+
+def add_train_schema(kind: str, schema: type[TrainConfig]) -> None:
+    """Makes a schema known under ``train.kind``, and to YAML files as ``/schema/train@_here_: <kind>``.
+
+    Args:
+        kind: Letters, digits and _.
+        schema: Its field ``kind`` must have that default, and ``params`` the dataclasses of what may be said.
+
+    Raises:
+        ValueError: If the name is taken or cannot be typed.
+    """
+    is_word = kind.isidentifier()
+    require(is_word, "train.kind of an algorithm", kind, "letters, digits and _, not beginning with a digit")
+    known = TRAIN_SCHEMAS.get(kind)
+    is_again = known is not None and (known.__module__, known.__qualname__) == (schema.__module__, schema.__qualname__)
+    require(known is None or is_again, "train.kind of an algorithm", kind, "a name that is not taken")
+    TRAIN_SCHEMAS[kind] = schema
 
 
 def algorithms() -> dict[str, Algorithm]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from algos.config.train_entries import entry_name
+from algos.config.options import base_name
 from tasks.config import RewardConfig, RtgymConfig
 
 TASKS = {
@@ -170,7 +170,7 @@ def convert(config: Mapping[str, Any]) -> Conversion:
     entries, made = dict(_entries(config)), Conversion()
     kind = _choice(entries, "ALG.ALGORITHM", "SAC", KINDS)
     task = _choice(entries, "ENV.RTGYM_INTERFACE", "TM20FULL", TASKS)
-    made.words += [f"task={task}", f"train={entry_name(task, kind)}"]
+    made.words += [f"task={task}", f"train={task}{base_name(kind)}"]
     for take in (_take_episode_length, _take_updates, _take_optimizers, _take_ratio, _take_notes):
         take(entries, made)
     for name, value in entries.items():

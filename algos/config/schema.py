@@ -15,8 +15,9 @@ from enum import Enum
 from typing import Any
 
 from algos.config import DebugConfig
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.errors import unknown_key
-from algos.config.train_schema import REQUIRED, TRAIN_SCHEMAS, section_types
+from algos.config.train_schema import REQUIRED, section_types
 from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
 from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
@@ -275,8 +276,7 @@ def algorithm_name(train: Mapping[str, Any]) -> str:
     name = algo.get("name") if isinstance(algo, Mapping) else None
     if not isinstance(name, str):
         raise ValueError(
-            "train.params.algo.name must name the algorithm; the train YAML needs a base, "
-            "e.g. defaults: [base/sac@_here_, _self_]"
+            "train.params.algo.name must name the algorithm; the train YAML needs a base, e.g. defaults: [SAC, _self_]"
         )
     return name
 

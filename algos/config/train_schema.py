@@ -1,7 +1,7 @@
 """The ``train`` section as typed dataclasses: one schema per algorithm, chosen by ``train.kind``.
 
-Each ``cfg/train/base/<kind>.yaml`` names its schema, so that a key of another algorithm fails like a misspelt one.
-Standard library only.
+Each base, such as ``cfg/train/SAC.yaml``, names its schema, so that a key of another algorithm fails like a misspelt
+one. Standard library only.
 """
 
 from __future__ import annotations
@@ -138,29 +138,6 @@ def make_train_schema(
     schema: type[TrainConfig] = make_dataclass(f"{title}TrainConfig", own, bases=(base,))
     schema.__module__ = module or config.__module__
     return schema
-
-
-TRAIN_SCHEMAS: dict[str, type[TrainConfig]] = {}
-"""Schema of ``train`` by ``train.kind``, filled by ``algos.config.algorithms`` and by plugins; a train YAML without a
-kind stays plain data."""
-
-
-def add_train_schema(kind: str, schema: type[TrainConfig]) -> None:
-    """Makes a schema known under ``train.kind``, and to YAML files as ``/schema/train@_here_: <kind>``.
-
-    Args:
-        kind: Letters, digits and _.
-        schema: Its field ``kind`` must have that default, and ``params`` the dataclasses of what may be said.
-
-    Raises:
-        ValueError: If the name is taken or cannot be typed.
-    """
-    is_word = kind.isidentifier()
-    require(is_word, "train.kind of an algorithm", kind, "letters, digits and _, not beginning with a digit")
-    known = TRAIN_SCHEMAS.get(kind)
-    is_again = known is not None and (known.__module__, known.__qualname__) == (schema.__module__, schema.__qualname__)
-    require(known is None or is_again, "train.kind of an algorithm", kind, "a name that is not taken")
-    TRAIN_SCHEMAS[kind] = schema
 
 
 def section_types(schema: type[TrainConfig]) -> dict[str, type]:

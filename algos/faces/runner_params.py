@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from algos.config import ENCODERS, EncoderKind, check_combination
-from algos.config.algorithms import algorithms, networks, policy_function
+from algos.config.algorithms import TRAIN_SCHEMAS, algorithms, networks, policy_function
+from algos.config.options import base_name
 from algos.config.ppo import ppo_params
 from algos.config.remote_keys import check_remote
 from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_plain
 from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
-from algos.config.train_entries import made_for
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, OffPolicyTrainConfig, PPOTrainConfig
 from algos.config.worker_words import leaves
 from algos.run.observers import observer_classes
@@ -231,8 +231,9 @@ def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str])
     reads = "needs one" if reads_images else "reads none"
     suits = EncoderKind.compact_cnn if images else EncoderKind.mlp
     advice = f"set train.params.network.encoder={suits.name}"
-    fitting = [f"train={name}" for name in train_files if name in made_for(config.choices.task)]
-    if fitting and config.choices.train not in made_for(config.choices.task):
+    task = config.choices.task
+    fitting = [f"train={task}{base}" for base in map(base_name, TRAIN_SCHEMAS) if f"{task}{base}" in train_files]
+    if fitting and not config.choices.train.startswith(task):
         advice += f", or take what is made for it: {', '.join(fitting)}"
     raise ValueError(
         f"train={config.choices.train} does not fit task={config.choices.task}: the observation of {config.task.name} "

@@ -13,6 +13,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from algos.config.algorithms import TRAIN_SCHEMAS
+from algos.config.options import base_name
 from algos.config.overrides import GROUPS, leaf_names, parsed, stored_choice, typed_keys, value_at
 
 THIS_COMMAND = (
@@ -87,7 +89,8 @@ def with_stored_choices(words: Sequence[str], is_option: Callable[[str, str], bo
 
     Args:
         words: What was typed.
-        is_option: Whether a group has an option; a choice that it has not is left to the defaults.
+        is_option: Whether a group has an option; instead of one that it has not, the base of the algorithm is
+            taken.
 
     Raises:
         ValueError: If the checkpoint is missing or damaged.
@@ -102,6 +105,9 @@ def with_stored_choices(words: Sequence[str], is_option: Callable[[str, str], bo
     typed = {word.partition("=")[0] for word in words}
     choices = {group: stored_choice(stored, group) for group in GROUPS if group not in typed}
     known = {group: choice for group, choice in choices.items() if choice is not None and is_option(group, choice)}
+    kind = value_at(stored, "train.kind")
+    if "train" in choices and "train" not in known and isinstance(kind, str) and kind in TRAIN_SCHEMAS:
+        known["train"] = base_name(kind)
     return [*(f"{group}={choice}" for group, choice in known.items()), *words]
 
 

@@ -1,7 +1,7 @@
 r"""An algorithm, a replay transform and an observer of your own, used by their names.
 
-python train.py task=TM20Lidar train=TM20LidarSmoothSAC 'plugins=[docs/examples/own_algorithm.py]' \
-    'train.params.config.replay_transforms=[mirror]' 'observers=[LapFile]'
+python train.py task=TM20Lidar train=TM20LidarSmoothSAC --config-dir=docs/examples/cfg \
+    'plugins=[docs/examples/own_algorithm.py]' 'train.params.config.replay_transforms=[mirror]' 'observers=[LapFile]'
 
 ``docs/own_algorithms.md`` explains it.
 """
@@ -113,7 +113,7 @@ def _steered_back(action: Tensor, chosen: Tensor) -> Tensor:
     return action * signs
 
 
-# The names: for train=TM20LidarSmoothSAC, replay_transforms=[mirror] and observers=[LapFile].
+# The names: for train=SmoothSAC, replay_transforms=[mirror] and observers=[LapFile].
 add_off_policy("smooth_sac", f"{__name__}:SmoothSAC", SmoothSACConfig)
 add_replay_transform("mirror", mirror)
 add_observer("LapFile", f"{__name__}:LapFile")

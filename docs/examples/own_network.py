@@ -1,6 +1,6 @@
 """A network of your own in place of the actor: what acts is another in workers, evaluations and --play too.
 
-python train.py task=TM20Lidar train=TM20LidarLinearSAC 'plugins=[docs/examples/own_network.py]'
+python train.py task=TM20Lidar train=LinearSAC 'plugins=[docs/examples/own_network.py]'
 
 ``docs/own_algorithms.md`` explains it.
 """

@@ -1,6 +1,6 @@
 r"""A variant of rl_games' PPO with a key of its own, and a network for it.
 
-python train.py task=TM20Lidar train=TM20LidarCalmingPPO 'plugins=[docs/examples/own_ppo.py]' \
+python train.py task=TM20Lidar train=CalmingPPO 'plugins=[docs/examples/own_ppo.py]' \
     train.params.network.name=skip_net
 
 ``docs/own_algorithms.md`` explains it. Worker processes load this file too, so what needs rl_games, which takes seconds

@@ -1,7 +1,7 @@
 """A simulator that knows nothing of gym, as a task: one at a time in workers, or hundreds at once for PPO.
 
-python train.py task=Boat train=BoatSAC 'plugins=[docs/examples/own_simulator.py]'
-python train.py task=Boat train=BoatPPO 'plugins=[docs/examples/own_simulator.py]' train.params.config.num_actors=256
+python train.py task=Boat 'plugins=[docs/examples/own_simulator.py]'
+python train.py task=Boat train=PPO 'plugins=[docs/examples/own_simulator.py]' train.params.config.num_actors=256
 
 ``docs/own_environments.md`` explains it. ``Boats`` stands for the simulator, which you would not write but import.
 """

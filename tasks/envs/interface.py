@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -35,8 +35,6 @@ class TaskInterface(RealTimeGymInterface, ABC):
 
     observation_spec: ObservationSpec
     """Fields in the order of the lists that reset() and get_obs_rew_terminated_info() return, then the actions."""
-    traits: ClassVar[tuple[str, ...]] = ()
-    """What kind of task it is, general words first: folders of cfg/train with settings that suit it."""
     is_waiting: bool = False
     """Whether a call waits for the game on purpose, and says so: nobody takes that for hanging."""
 

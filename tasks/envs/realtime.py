@@ -14,7 +14,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -75,8 +75,6 @@ class TaskEnv(gymnasium.Env):
     render_mode = "rgb_array"
     is_real_time = False
     """Whether steps take their time, so that the process should be ``punctual``."""
-    traits: ClassVar[tuple[str, ...]] = ()
-    """What kind of task it is, general words first: as of a ``TaskInterface``."""
     ep_max_length: float
     """Steps after which an episode is truncated; inf, or 0 where there is no clock: never."""
 

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -63,8 +63,6 @@ class DrivingInterface(TaskInterface):
     With ``task.privileged`` the fields of ``tasks.trackmania.road_state`` follow those of the task, before the actions.
     Only a critic sees them.
     """
-
-    traits: ClassVar[tuple[str, ...]] = ("driving",)
 
     def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
         """Builds the task over a game.

@@ -329,11 +329,3 @@ def test_a_track_file_is_told_by_its_content(tmp_path: Path) -> None:
         return registry.fingerprint("TM20Full", TaskConfig(track=str(tmp_path / name)))
 
     assert mark("a.csv", "0,0\n") == mark("b.csv", "0,0\n") != mark("c.csv", "0,1\n")
-
-
-@pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar", "TM20LidarProgress", "RCDrone", "Gym"])
-def test_the_traits_that_are_written_down_are_those_of_the_class(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = registry.traits(name)
-    entry = dataclasses.replace(registry._TASKS[name], traits=None)
-    monkeypatch.setitem(registry._TASKS, name, entry)
-    assert registry.traits(name) == written

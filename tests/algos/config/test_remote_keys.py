@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.remote_keys import check_remote
 from algos.config.schema import ChoicesConfig, RunConfig
-from algos.config.train_schema import TRAIN_SCHEMAS, PPOTrainConfig
+from algos.config.train_schema import PPOTrainConfig
 from tasks.config import ClockKind, GameKind, TaskConfig
 from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import train
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.role_keys import check_roles
 from algos.config.schema import TASK_SCHEMAS, RunConfig, to_plain
-from algos.config.train_schema import TRAIN_SCHEMAS
 from algos.config.worker_words import SHARED_KEYS
 from tasks.words.command_line import Role
 from tasks.words.key_roles import CONFIGURED

@@ -38,7 +38,8 @@ from algos.config import (
     TQCConfig,
     WarmUp,
 )
-from algos.config.train_schema import TRAIN_SCHEMAS, OffPolicyTrainConfig, section_types
+from algos.config.algorithms import TRAIN_SCHEMAS
+from algos.config.train_schema import OffPolicyTrainConfig, section_types
 from algos.run.stored_config import refuse_shape_changes
 from tasks.experience.observation import Field, ObservationSpec
 from tests.algos.agents import CPU, changed, random_sequences, snapshot
@@ -212,7 +213,7 @@ def test_key_of_an_algorithm_that_changes_shapes_is_refused_with_a_checkpoint(
 def test_key_of_the_networks_changes_the_updates(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config_type, spec, others, value = NETWORK_CASES[key]
     if key == "batch_renorm":  # no algorithm goes with both of its values
-        monkeypatch.setattr("algos.algorithms.sac.check_combination", lambda network, config: None)
+        monkeypatch.setattr("algos.algorithms.off_policy.check_combination", lambda network, config: None)
     without = updates(make(config_type, spec, {}, others), spec)
     assert without == updates(make(config_type, spec, {}, others), spec)
     assert without != updates(make(config_type, spec, {}, others | {key: value}), spec)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from algos.config import SACConfig, algorithms, train_schema
+from algos.config import SACConfig, algorithms
 from algos.faces import registration
 from tests.algos.runs import make_params, make_runner
 
@@ -13,7 +13,7 @@ from tests.algos.runs import make_params, make_runner
 def fresh(monkeypatch):
     monkeypatch.setattr(algorithms, "_ALGORITHMS", dict(algorithms._ALGORITHMS))
     monkeypatch.setattr(algorithms, "_OFF_POLICY", dict(algorithms._OFF_POLICY))
-    monkeypatch.setattr(train_schema, "TRAIN_SCHEMAS", dict(train_schema.TRAIN_SCHEMAS))
+    monkeypatch.setattr(algorithms, "TRAIN_SCHEMAS", dict(algorithms.TRAIN_SCHEMAS))
     monkeypatch.setattr(algorithms, "_NETWORKS", dict(algorithms._NETWORKS))
 
 

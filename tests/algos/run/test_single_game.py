@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.ppo import PPOConfig
 from algos.config.schema import RunConfig
-from algos.config.train_schema import TRAIN_SCHEMAS, PPOTrainConfig
+from algos.config.train_schema import PPOTrainConfig
 from algos.faces import runner_params
 from algos.run.checkpoint import load_checkpoint
 from tasks.config import ClockKind, GameKind, TaskConfig

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.schema import TASK_SCHEMAS, RunConfig, to_plain
-from algos.config.train_schema import TRAIN_SCHEMAS
 from tasks.words.command_line import HYDRA_FLAGS, build_parser
 from tasks.words.habits import FLAGS, KEYS, flag_here, key_here
 

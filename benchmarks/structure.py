@@ -65,7 +65,7 @@ def functions(product: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
     yield "functions: median, p95, max [lines]", f"{statistics.median(lengths):.0f}, {p95}, {lengths[-1]}"
     yield (
         "annotated parameters and returns",
-        share(is_annotated for node in found for is_annotated in annotations(node)),
+        share(is_annotated for node in found for is_annotated in typed_parts(node)),
     )
     classes = [node for tree in product.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     many = sum(sum(isinstance(part, Function) for part in node.body) > MANY_METHODS for node in classes)
@@ -142,7 +142,7 @@ def only_forwards(node: Function) -> bool:
     return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == node.name
 
 
-def annotations(node: Function) -> Iterator[bool]:
+def typed_parts(node: Function) -> Iterator[bool]:
     """Whether each parameter, but for self and cls, and the return value have types."""
     for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
         if argument.arg not in ("self", "cls"):

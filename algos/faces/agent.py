@@ -139,6 +139,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self._set_what_observers_use()
         self.files = run_files(self.config, self.experiment_name)
         self.experiment_dir = self.files.directory
+        self.nn_dir, self.summaries_dir = self.files.nn, self.files.summaries
         self.is_synchronous = bool(self.config.get("synchronous", False))
         self._watch = StepWatch()
         self.source, self.env_info = self._make_source()

@@ -8,18 +8,19 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.process.write_trouble import WriteTrouble
+from algos.config.errors import UsageError
+from tasks.process.write_trouble import WriteTrouble, reason
 
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 100
 """Records that wait for W&B; beyond them records are dropped."""
-FINISH_S = 60.0
-"""How long W&B may take at the end for what it has [s]."""
+FINISH_S = 4.0
+"""How long W&B is waited for at the end [s]; its own hook finishes what is left when the process ends."""
 TROUBLED_FINISH_S = 1.0
 """The same when it has not taken what came last [s]."""
 
@@ -35,6 +36,7 @@ class WandbLog:
 
     Raises:
         ValueError: The package is missing.
+        UsageError: W&B cannot begin.
     """
 
     def __init__(self, directory: Path, title: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -59,14 +61,14 @@ class WandbLog:
             return
         self._thread.join(TROUBLED_FINISH_S if self._trouble.reason else FINISH_S)
         if self._thread.is_alive():
-            logger.warning("W&B has not finished in time; what it has not got may be missing there")
+            logger.warning("W&B has not taken everything within %.0f s", FINISH_S)
 
     def _hand_over(self) -> None:
         while (record := self._records.get()) is not None:
             self._attempt(lambda: self._run.log(record[0], step=record[1]))
         self._attempt(self._run.finish)
 
-    def _attempt(self, call: Any) -> None:
+    def _attempt(self, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception as error:  # of whatever kind: it must not end a training
@@ -80,10 +82,13 @@ def _begin(directory: Path, title: str, settings: Mapping[str, Any], config: Map
         import wandb
     except ImportError as error:
         raise ValueError("wandb.enabled=true needs the package wandb: pip install '.[wandb]'") from error
-    return wandb.init(
-        project=settings.get("project"),
-        entity=settings.get("entity"),
-        name=settings.get("run_name") or title,
-        dir=str(directory),
-        config=dict(config),
-    )
+    try:
+        return wandb.init(
+            project=settings.get("project"),
+            entity=settings.get("entity"),
+            name=settings.get("run_name") or title,
+            dir=str(directory),
+            config=dict(config),
+        )
+    except Exception as error:  # of whatever kind: no login, no network, no room
+        raise UsageError(f"wandb.enabled=true, but W&B cannot begin: {reason(error)}") from error

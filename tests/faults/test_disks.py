@@ -72,9 +72,10 @@ def test_a_learner_whose_disk_is_full_goes_on_and_counts_what_it_leaves_out(
 ) -> None:
     rig = large_rows
     with SmallDisk(tmp_path / "disk", 64) as disk:
-        disk.fill(52)
+        disk.fill(58)
         learner = rig.learner(replay=disk.folder / "replay")
-        worker = rig.worker(episodes=60, step_s=0.002)
+        # Slow enough to have something left to drive when the disk is tried again, five seconds later.
+        worker = rig.worker(episodes=60, step_s=0.008)
         learner.start()
         worker.start()
         wait_until(lambda: learner.status["left_out"] > 0, learner, worker)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ import pytest
 import torch
 from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, IsaacAlgoObserver
 
+from algos.config.errors import UsageError
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.process.write_trouble import NotSavedError
 from tests.algos.fakes import make_report
@@ -277,6 +279,19 @@ def test_a_full_disk_ends_no_training_and_is_said_at_the_end(tmp_path, monkeypat
     assert agent.frame == 60
     assert agent.epoch_num > 0
     assert agent.storage.left_out > 60
+
+
+def test_a_replay_that_does_not_fit_on_the_disk_is_refused(tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    make_runner(make_params(tmp_path, "old")).run({"train": True})
+    agent = make_agent(make_params(tmp_path, "new"))
+    monkeypatch.setattr(shutil, "copy2", full)
+    with pytest.raises(UsageError, match=r"replay cannot be copied to \S+: .*No space left on device; make room"):
+        agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
+    agent.close()
+    assert not (tmp_path / "new" / "replay").exists()
 
 
 def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from algos.config.errors import UsageError
 from algos.run import wandb_log
 from algos.run.wandb_log import WandbLog
 
@@ -77,6 +78,15 @@ def test_one_that_hangs_holds_up_nobody(
     log.close()
     run.may_go_on.set()
     assert "it takes nothing more" in caplog.text
+
+
+def test_one_that_cannot_begin_is_refused(tmp_path: Path, run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise RuntimeError("not logged in\ntraceback of a service")
+
+    monkeypatch.setattr(sys.modules["wandb"], "init", init)
+    with pytest.raises(UsageError, match=r"W&B cannot begin: not logged in$"):
+        new_log(tmp_path)
 
 
 def test_a_missing_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

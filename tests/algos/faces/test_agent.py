@@ -286,7 +286,7 @@ def test_a_replay_that_does_not_fit_on_the_disk_is_refused(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     make_runner(make_params(tmp_path, "old")).run({"train": True})
-    agent = make_agent(make_params(tmp_path, "new"))
+    agent = make_agent(make_params(tmp_path, "new", max_env_steps=200))
     monkeypatch.setattr(shutil, "copy2", full)
     with pytest.raises(UsageError, match=r"replay cannot be copied to \S+: .*No space left on device; make room"):
         agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))

@@ -64,6 +64,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in headings(linked), f"{name_of(page)} links to {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_source_file_that_is_named_exists(page: Path) -> None:
+    named = re.findall(r"\b((?:tasks|algos|tests|benchmarks)/[\w/]+\.py)\b", text_of(page))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("command", sorted(set(commands())))
 def test_every_command_can_be_given(command: str) -> None:
     words = shlex.split(command)[1:]

@@ -58,8 +58,8 @@ ROOMS: dict[str, str] = {
     "tasks.roles.recording": "tasks.game tasks.roles.config tasks.trackmania",
     "tasks.roles.recording_files": "tasks.config tasks.game tasks.pictures tasks.process tasks.roles.answer_folder "
     "tasks.roles.config tasks.roles.recording tasks.sim tasks.trackmania",
-    "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.game tasks.process tasks.registry "
-    "tasks.roles.config",
+    "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.process "
+    "tasks.registry tasks.roles.config",
     "tasks.roles.check": "tasks.config tasks.experience tasks.game tasks.live tasks.live.window tasks.pictures "
     "tasks.points tasks.process tasks.registry tasks.roles.answer_folder tasks.roles.config tasks.roles.overlay "
     "tasks.roles.picture_window tasks.sim tasks.trackmania",

@@ -15,6 +15,7 @@ import numpy as np
 
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
+from tasks.experience.worker_status import WorkerStatus
 
 _POLL_S = 0.05
 
@@ -96,8 +97,8 @@ class SampleSource(Protocol):
         """Scalars to log, with prefix."""
         ...
 
-    def workers(self) -> Sequence[Any]:
-        """What is known of each worker, for the live table (``console.ShownWorker``)."""
+    def workers(self) -> Sequence[WorkerStatus]:
+        """What is known of each worker, for the live table."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -142,7 +143,7 @@ class RemoteVectorEnvironment(Protocol):
     def statistics(self) -> dict[str, float]:
         """Scalars to log."""
 
-    def workers(self) -> list[Any]:
+    def workers(self) -> list[WorkerStatus]:
         """A row for each worker."""
 
     def close(self) -> None:
@@ -190,7 +191,7 @@ class RemoteSource:
         """Passes the stored sequence numbers on."""
         self._vec_env.go_on_from(received)
 
-    def workers(self) -> list[Any]:
+    def workers(self) -> list[WorkerStatus]:
         """A row for each worker."""
         return self._vec_env.workers()
 
@@ -288,7 +289,7 @@ class InlineSource:
         """Nothing to say."""
         return {}
 
-    def workers(self) -> list[Any]:
+    def workers(self) -> list[WorkerStatus]:
         """None."""
         return []
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from algos.run import worker_table
-from algos.run.worker_table import ShownWorker
+from tasks.experience.worker_status import WorkerStatus
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -139,7 +139,7 @@ class Console:
         self._start_s = clock()
         self._next_s = -math.inf
         self._values: dict[str, float] = {}
-        self._workers: tuple[ShownWorker, ...] = ()
+        self._workers: tuple[WorkerStatus, ...] = ()
         self._returns: deque[float] = deque(maxlen=20_000)
         self._best_lap_s = math.inf
         self._best_return = -math.inf
@@ -169,7 +169,7 @@ class Console:
         if self._clock() >= self._next_s:
             self._show()
 
-    def workers(self, workers: Sequence[ShownWorker]) -> None:
+    def workers(self, workers: Sequence[WorkerStatus]) -> None:
         """Takes what is known of the workers; shown at the next ``update``."""
         self._workers = tuple(workers)
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from algos.run.console import Console
 from algos.run.wandb_log import WandbLog
-from algos.run.worker_table import ShownWorker
 from tasks.experience.evaluation_report import EvaluationReport
+from tasks.experience.worker_status import WorkerStatus
 from tasks.trackmania.course import Course, course, has_course
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class RunLog:
         self._is_closed = False
 
     def scalars(
-        self, metrics: Mapping[str, float], env_steps: int, workers: Sequence[ShownWorker] | None = None
+        self, metrics: Mapping[str, float], env_steps: int, workers: Sequence[WorkerStatus] | None = None
     ) -> None:
         """Records scalars over environment steps and shows them, with the workers if they are given."""
         with self._lock:

@@ -1,13 +1,15 @@
 """The workers of a run as people see them: a table in the live panel, and plain lines elsewhere.
 
-``console`` shows it. It knows of a worker only what ``ShownWorker`` names.
+``console`` shows it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from tasks.experience.worker_status import WorkerStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,70 +19,14 @@ MAX_ROWS = 16
 HEADINGS = ("worker", "from", "samples/s", "weights", "age", "not stored", "dropped", "twice", "round trip", "MB")
 
 
-class ShownWorker(Protocol):
-    """What is shown of a worker; ``tasks.experience.worker_status.WorkerStatus`` has it all."""
-
-    @property
-    def name(self) -> str:
-        """Who it is."""
-
-    @property
-    def role(self) -> str:
-        """worker, evaluator or lock_step."""
-
-    @property
-    def address(self) -> str:
-        """From where it called, as gRPC writes it; empty for a process of this machine."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether it is connected now."""
-
-    @property
-    def hangs_for_s(self) -> float:
-        """How long its environment has not stepped although it could; 0: it does not hang."""
-
-    @property
-    def samples_per_s(self) -> float:
-        """Environment steps that arrive."""
-
-    @property
-    def weights_version(self) -> int:
-        """Of the weights with which it acted last."""
-
-    @property
-    def weights_age_s(self) -> float:
-        """Since these were published; NaN: not known."""
-
-    @property
-    def unacknowledged(self) -> int:
-        """Segments received and not stored yet."""
-
-    @property
-    def dropped(self) -> int:
-        """Segments that it had to drop."""
-
-    @property
-    def duplicates(self) -> int:
-        """Segments that came twice and were taken once."""
-
-    @property
-    def round_trip_ms(self) -> float:
-        """From sending a segment to hearing that it was received; NaN: not known."""
-
-    @property
-    def bytes(self) -> int:
-        """Of all its segments."""
-
-
-def lines(workers: Sequence[ShownWorker]) -> list[str]:
+def lines(workers: Sequence[WorkerStatus]) -> list[str]:
     """A line for each worker from elsewhere, and for each that hangs, for streams without a panel."""
     shown, num_hidden = _selected([worker for worker in workers if worker.address or worker.hangs_for_s])
     texts = [_line(worker) if worker.address else f"  {worker.name} {_hanging(worker)}" for worker in shown]
     return texts + ([f"  and {num_hidden} workers more"] if num_hidden else [])
 
 
-def table(workers: Sequence[ShownWorker]) -> Table | None:
+def table(workers: Sequence[WorkerStatus]) -> Table | None:
     """A row for each worker that makes samples, and for an evaluator that hangs; None when there is none."""
     from rich.table import Table
     from rich.text import Text
@@ -108,7 +54,7 @@ def host_of(address: str) -> str:
     return host.replace("%5B", "[").replace("%5D", "]").removeprefix("[").removesuffix("]")
 
 
-def _selected(workers: Sequence[ShownWorker]) -> tuple[list[ShownWorker], int]:
+def _selected(workers: Sequence[WorkerStatus]) -> tuple[list[WorkerStatus], int]:
     """Those to show, by name, and how many are left out: those that are gone first, then those that send least.
 
     Those that hang are shown in any case.
@@ -120,7 +66,7 @@ def _selected(workers: Sequence[ShownWorker]) -> tuple[list[ShownWorker], int]:
     return shown, len(workers) - len(shown)
 
 
-def _cells(worker: ShownWorker) -> tuple[str, ...]:
+def _cells(worker: WorkerStatus) -> tuple[str, ...]:
     return (
         worker.name,
         host_of(worker.address) if worker.connected else "gone",
@@ -135,7 +81,7 @@ def _cells(worker: ShownWorker) -> tuple[str, ...]:
     )
 
 
-def _line(worker: ShownWorker) -> str:
+def _line(worker: WorkerStatus) -> str:
     where = f"from {host_of(worker.address)}" if worker.connected else "gone"
     parts = [
         f"  {worker.name} {where}",
@@ -148,11 +94,11 @@ def _line(worker: ShownWorker) -> str:
     return " | ".join(parts)
 
 
-def _is_in_trouble(worker: ShownWorker) -> bool:
+def _is_in_trouble(worker: WorkerStatus) -> bool:
     return bool(worker.hangs_for_s) or not worker.connected
 
 
-def _hanging(worker: ShownWorker) -> str:
+def _hanging(worker: WorkerStatus) -> str:
     return f"has not stepped for {worker.hangs_for_s:,.0f} s"
 
 

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from tasks.acting.punctuality import punctual
 from tasks.envs.interface import Interrupted
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
+from tasks.experience.policy import ActingPolicy
 from tasks.process.atomic_file import write_file
 
 LEAGUE_RUNS = 10
@@ -30,18 +31,6 @@ _MAX_ATTEMPTS = 3
 """How often a seed is driven when the game is lost in mid-episode."""
 
 _logger = logging.getLogger(__name__)
-
-
-class EvaluatedPolicy(Protocol):
-    """What ``evaluate`` needs of a policy; ``algos.acting.policy.ActingPolicy`` is one."""
-
-    def begin_episode(self) -> None:
-        """Forgets what belongs to the previous episode."""
-        ...
-
-    def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
-        """Action for a dict observation, float32, shape (A,)."""
-        ...
 
 
 class ClipRecorder:
@@ -103,7 +92,7 @@ class LeagueScore(NamedTuple):
 
 def evaluate(
     env: gymnasium.Env | Callable[[], gymnasium.Env],
-    policy: EvaluatedPolicy,
+    policy: ActingPolicy,
     seeds: Sequence[int],
     *,
     clip: ClipRecorder | None = None,
@@ -221,7 +210,7 @@ def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
 
 def _drive_undisturbed(
     env: gymnasium.Env,
-    policy: EvaluatedPolicy,
+    policy: ActingPolicy,
     seed: int,
     clip: ClipRecorder | None,
     stop: Callable[[], bool] | None,
@@ -240,7 +229,7 @@ def _drive_undisturbed(
 
 def _drive(
     env: gymnasium.Env,
-    policy: EvaluatedPolicy,
+    policy: ActingPolicy,
     seed: int,
     clip: ClipRecorder | None,
     stop: Callable[[], bool] | None,

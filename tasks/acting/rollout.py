@@ -8,45 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from tasks.experience.observation import ACTION_PREFIX, ObservationSpec
+from tasks.experience.policy import Policy
 from tasks.experience.samples import Segment
 
 _MAX_EPISODE_SEED = 2**31 - 1
-
-
-class Policy(Protocol):
-    """What chooses the actions; built in the worker from a "module:function".
-
-    A recurrent one also has ``recurrent_state``: what it remembers now, float32, shape (S,).
-    """
-
-    version: int
-    """Version of the loaded weights; 0: none yet, the warm-up policy acts."""
-
-    def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
-        """Action for one dict observation, float32, shape (A,), each in [-1, 1]."""
-        ...
-
-    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> None:
-        """Acts with these weights from now on."""
-        ...
-
-    def begin_episode(self) -> None:
-        """Called after every reset of the environment."""
-        ...
-
-    def state(self) -> dict[str, Any]:
-        """Random generators and whatever else continues bit-identically; plain data, without the weights."""
-        ...
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of ``state``."""
-        ...
 
 
 class Rollout:

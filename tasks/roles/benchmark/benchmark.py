@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tasks import registry
 from tasks.acting.punctuality import punctual
 from tasks.config import AnyTaskConfig, ClockKind, RealTimeTaskConfig, TaskConfig
 from tasks.envs.views import TaskView
+from tasks.experience.policy import ActingPolicy
 from tasks.game.clock import Clock, WallClock
 from tasks.game.errors import GameSetupError
 from tasks.process.atomic_file import write_file
@@ -42,18 +43,6 @@ _WARM_UP_STEPS = 5
 _SEED = 1_000_000
 
 _logger = logging.getLogger(__name__)
-
-
-class ActingPolicy(Protocol):
-    """What chooses the actions."""
-
-    def begin_episode(self) -> None:
-        """Called after every reset of the environment."""
-        ...
-
-    def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
-        """Action for one dict observation, float32, shape (A,)."""
-        ...
 
 
 class Durations(NamedTuple):

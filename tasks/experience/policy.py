@@ -1,0 +1,42 @@
+"""What acts: observation in, action out. Workers, evaluations and ``--benchmark`` know a policy only by this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class ActingPolicy(Protocol):
+    """What chooses the actions; ``algos.acting.policy.ActingPolicy`` is one."""
+
+    def begin_episode(self) -> None:
+        """Called after every reset of the environment: forgets what belongs to the previous episode."""
+        ...
+
+    def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
+        """Action for one dict observation, float32, shape (A,), each in [-1, 1]."""
+        ...
+
+
+class Policy(ActingPolicy, Protocol):
+    """One whose weights arrive while it acts; built in the worker from a "module:function".
+
+    A recurrent one also has ``recurrent_state``: what it remembers now, float32, shape (S,).
+    """
+
+    version: int
+    """Version of the loaded weights; 0: none yet, the warm-up policy acts."""
+
+    def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> None:
+        """Acts with these weights from now on."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Random generators and whatever else continues bit-identically; plain data, without the weights."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state``."""
+        ...

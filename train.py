@@ -249,7 +249,12 @@ def _command(argv: Sequence[str]) -> int:
         register_options(folders)
         words = with_stored_choices(line.words, lambda group, name: is_option(group, name, folders))
         words = with_default_train(words, folders)
-    return compose_and_call(words, CONFIG_DIR, lambda composed, words: run(composed, line.role, words))
+    added = set(words) - set(line.words)  # choices of files that nobody typed
+
+    def job(composed: Any, words: Sequence[str]) -> None:
+        run(composed, line.role, [word for word in words if word not in added])
+
+    return compose_and_call(words, CONFIG_DIR, job)
 
 
 def _start(params: dict[str, Any], role: Role) -> None:

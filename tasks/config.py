@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from tasks.words.habits import key_here
+from tasks.words.key_marks import Decides, Workers, decides, workers_have
 
 Config = TypeVar("Config")
 
@@ -96,11 +97,11 @@ class RtgymConfig:
     """When the observation is captured, after the start of the step [s]."""
     time_step_timeout_factor: float = 1.0
     """How late a step may be, in steps, before the clock is re-based."""
-    act_buf_len: int = 2
+    act_buf_len: int = field(default=2, metadata=decides(Decides.observation))
     """Number of past actions in the observation; at least the total delay in steps."""
-    act_in_obs: bool = True
+    act_in_obs: bool = field(default=True, metadata=decides(Decides.observation))
     """Whether the action buffer is part of the observation."""
-    reset_act_buf: bool = True
+    reset_act_buf: bool = field(default=True, metadata=decides(Decides.history))
     """Whether reset() fills the action buffer with the default action."""
     last_act_on_reset: bool = False
     """Whether reset() applies the last action of the previous episode instead of the default action."""
@@ -245,7 +246,7 @@ class LiveConfig:
 class AnyTaskConfig:
     """What every task has, whatever it is about. The properties are what the rest of the program asks of a task."""
 
-    name: str = "???"
+    name: str = field(default="???", metadata=decides(Decides.observation))
     """Registered task."""
 
     @property
@@ -293,7 +294,7 @@ class RealTimeTaskConfig(AnyTaskConfig):
 class TaskConfig(RealTimeTaskConfig):
     """A TrackMania task: what is driven, observed and rewarded."""
 
-    name: str = "TM20Full"
+    name: str = field(default="TM20Full", metadata=decides(Decides.observation))
     """Registered task: TM20Full, TM20Lidar or TM20LidarProgress."""
     game: GameKind = GameKind.auto
     """auto, sim or live."""
@@ -308,26 +309,26 @@ class TaskConfig(RealTimeTaskConfig):
     """Width of the game window [px]; LIDAR needs 958."""
     window_height: int = 128
     """Height of the game window [px]; LIDAR needs 488."""
-    img_width: int = 64
+    img_width: int = field(default=64, metadata=decides(Decides.observation))
     """Width of the observed image [px]."""
-    img_height: int = 64
+    img_height: int = field(default=64, metadata=decides(Decides.observation))
     """Height of the observed image [px]."""
-    img_grayscale: bool = True
+    img_grayscale: bool = field(default=True, metadata=decides(Decides.observation))
     """Grey images, or RGB."""
-    img_hist_len: int = 4
+    img_hist_len: int = field(default=4, metadata=decides(Decides.observation))
     """Number of images or LIDAR scans in the observation, newest last."""
-    privileged: bool = False
+    privileged: bool = field(default=False, metadata=decides(Decides.critic_view, before=False))
     """Whether place on the path, motion and the road ahead are captured too, for a critic that sees more than the actor
     (train.params.network.asymmetric_critic)."""
     sleep_time_at_reset: float = 1.5
     """Pause after a restart of the live game [s]."""
-    save_replays: bool = False
+    save_replays: bool = field(default=False, metadata=workers_have(Workers.own))
     """Whether the live game saves a ghost of each finished run."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """The reward."""
     randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
     """What differs from one simulated episode to the next."""
-    live: LiveConfig = field(default_factory=LiveConfig)
+    live: LiveConfig = field(default_factory=LiveConfig, metadata=workers_have(Workers.own))
     """Where the live game is."""
 
     def __post_init__(self) -> None:
@@ -367,7 +368,7 @@ class TaskConfig(RealTimeTaskConfig):
 class RCDroneConfig(RealTimeTaskConfig):
     """The dummy RC drone of real-time gym's tutorial; every value is the tutorial's."""
 
-    name: str = "RCDrone"
+    name: str = field(default="RCDrone", metadata=decides(Decides.observation))
     """Registered task."""
     rtgym: RtgymConfig = field(
         default_factory=lambda: RtgymConfig(
@@ -381,7 +382,7 @@ class RCDroneConfig(RealTimeTaskConfig):
 class GymConfig(AnyTaskConfig):
     """Any registered Gymnasium environment with continuous actions."""
 
-    name: str = "Gym"
+    name: str = field(default="Gym", metadata=decides(Decides.observation))
     """Registered task."""
     id: str = "Pendulum-v1"
     """Id of the environment, as for ``gymnasium.make``."""

@@ -76,7 +76,7 @@ ROOMS: dict[str, str] = {
     "algos.replay": "algos.learning tasks.experience tasks.process",
     "algos.algorithms": "algos.config algos.networks algos.replay tasks.experience",
     "algos.acting": "algos.config algos.networks tasks.experience",
-    "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania",
+    "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
     "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.trackmania",
     # the command line, where both sides meet

@@ -141,7 +141,7 @@ def test_a_stored_choice_is_the_name_of_an_option_or_nothing(
     torch.save(with_text(content, ("config", "choices", "train"), choice), checkpoint)
     assert with_stored_choices([f"checkpoint={checkpoint}"], lambda group, name: name == "Gym" or name == choice) == [
         "task=Gym",
-        *(["train=stranger"] if choice == "stranger" else []),
+        "train=stranger" if choice == "stranger" else "train=SAC",
         f"checkpoint={checkpoint}",
     ]
     seen: list[dict[str, Any]] = []

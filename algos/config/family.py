@@ -8,13 +8,14 @@ from typing import Any
 
 from algos.config.checks import require
 from algos.config.off_policy import OffPolicyConfig, PolicyValue, off_policy_from_plain
+from tasks.words.key_marks import Decides, decides
 
 
 @dataclass
 class CriticsConfig(OffPolicyConfig):
     """Keys of the algorithms that count critics and delays as SAC does."""
 
-    num_critics: int = 2
+    num_critics: int = field(default=2, metadata=decides(Decides.critics))
     """Critics in the ensemble (the paper's twin)."""
     policy_delay: int = 1
     """Critic updates per update of actor and temperature."""
@@ -61,7 +62,7 @@ class SACConfig(CriticsConfig, SlowTargetsConfig):
 class REDQConfig(SlowTargetsConfig):
     """Randomized Ensembled Double Q-Learning; names as in TMRL's config.json."""
 
-    redq_n: int = 10
+    redq_n: int = field(default=10, metadata=decides(Decides.critics))
     """Critics in the ensemble, N."""
     redq_m: int = 2
     """Critics of the random subset whose smallest value is the target, M."""
@@ -100,7 +101,7 @@ class DroQConfig(SACConfig):
 class TQCConfig(SACConfig):
     """Truncated Quantile Critics; with ``dropped_quantiles=0`` it is QR-SAC."""
 
-    num_quantiles: int = 25
+    num_quantiles: int = field(default=25, metadata=decides(Decides.critics))
     """Quantiles of each critic."""
     dropped_quantiles: int = 2
     """Largest quantiles left out of the target, per critic; 0: none (QR-SAC)."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
+from tasks.words.key_marks import Decides, decides
 from tasks.words.key_roles import acts_in
 
 _UNPLAYED = acts_in(Role.train, Role.worker, Role.benchmark)
@@ -77,17 +78,17 @@ class NetworkConfig:
     """mlp, tmrl_cnn, shared_cnn, compact_cnn, or a name that a plugin gave to ``algos.networks.add_encoder``."""
     hidden: list[int] = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers of actor and critics. With simba: one residual block each, all of one width."""
-    actor: BodyKind = BodyKind.mlp
+    actor: BodyKind = field(default=BodyKind.mlp, metadata=decides(Decides.networks, before="mlp"))
     """mlp or simba."""
-    critic: BodyKind = BodyKind.mlp
+    critic: BodyKind = field(default=BodyKind.mlp, metadata=decides(Decides.networks, before="mlp"))
     """mlp or simba."""
     critic_hidden: list[int] | None = None
     """The same for the critics; null: those of ``hidden``."""
-    dropout: float = field(default=0.0, metadata=_UNPLAYED)
+    dropout: float = field(default=0.0, metadata=_UNPLAYED | decides(Decides.nothing))
     """Share of the critics' hidden units that is dropped in training and targets (DroQ: 0.01)."""
-    batch_renorm: bool = False
+    batch_renorm: bool = field(default=False, metadata=decides(Decides.networks, before=False))
     """Batch renormalisation in actor and critics (CrossQ)."""
-    batch_renorm_warm_up: int = field(default=100_000, metadata=_UNPLAYED)
+    batch_renorm_warm_up: int = field(default=100_000, metadata=_UNPLAYED | decides(Decides.nothing))
     """Batches for which it is plain batch normalisation, before it corrects towards the running statistics."""
     layer_norm: bool = False
     """LayerNorm after each hidden Linear of the critics; pays at two or more updates per step."""
@@ -98,12 +99,12 @@ class NetworkConfig:
     shared_encoder: bool | None = None
     """Whether the critics train one encoder that the actor sees detached (true), or actor and each critic train one of
     their own (false); null: the encoder's own way."""
-    asymmetric_critic: bool = False
+    asymmetric_critic: bool = field(default=False, metadata=decides(Decides.networks, before=False))
     """Whether the critics see the privileged fields of the task (task.privileged) and all others but the image, without
     an encoder, while the actor sees what a player sees and trains its own encoder."""
     target_encoder: bool = True
     """Whether the targets have their own slow copy of a shared encoder; false: heads only (DrQ-v2), one pass less."""
-    random_shift: int = field(default=0, metadata=_UNPLAYED)
+    random_shift: int = field(default=0, metadata=_UNPLAYED | decides(Decides.nothing))
     """Augmentation: images shift by up to this many pixels, edge pixels repeated; 0: off."""
     observation_normalization: Normalization = Normalization.fixed
     """fixed, running, tmrl or none."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
+from tasks.words.key_marks import Workers, workers_have
 from tasks.words.key_roles import acts_in
 
 
@@ -99,7 +100,9 @@ class OffPolicyConfig:
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     env_steps_before_training: int = 2000
     """Steps of the warm-up policy before the first update."""
-    warm_up: WarmUp = field(default=WarmUp.driving, metadata=acts_in(Role.train, Role.worker))
+    warm_up: WarmUp = field(
+        default=WarmUp.driving, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same)
+    )
     """uniform or driving."""
     min_updates_per_env_step: float = 1.0
     """Below this ratio virtual-clock workers wait; the live game ignores it."""

@@ -22,6 +22,7 @@ from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, co
 from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
 from tasks.words.command_line import Role
+from tasks.words.key_marks import Belongs, Workers, belongs_to, marked, workers_have
 from tasks.words.key_roles import CONFIGURED, DRIVING, acts_in
 
 _ACTING = (Role.play, Role.worker, Role.benchmark)
@@ -89,7 +90,7 @@ class WandbConfig:
 class LinkConfig:
     """The link between workers and learner (``link``)."""
 
-    segment_rows: int = field(default=32, metadata=acts_in(Role.train, Role.worker))
+    segment_rows: int = field(default=32, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same))
     """Rows that a worker sends at once."""
     window: int = 4
     """Unacknowledged segments beyond which a simulator worker waits."""
@@ -117,27 +118,32 @@ class ChoicesConfig:
 class RunConfig:
     """The whole configuration: the keys of ``cfg/config.yaml``."""
 
-    task: Any = field(default=REQUIRED, metadata=acts_in(*DRIVING))
+    task: Any = field(default=REQUIRED, metadata=acts_in(*DRIVING) | workers_have(Workers.same))
     """What is driven: a file of cfg/task."""
     train: Any = field(default=REQUIRED, metadata=acts_in(Role.train))
     """How it is learned: a file of cfg/train."""
     seed: int = field(default=0, metadata=acts_in(Role.train, Role.benchmark, instead={Role.play: "play.seed"}))
     """Seed of everything that draws."""
     device: str = field(
-        default="auto", metadata=acts_in(Role.train, instead=dict.fromkeys(_ACTING, "inference_device"))
+        default="auto",
+        metadata=acts_in(Role.train, instead=dict.fromkeys(_ACTING, "inference_device")) | belongs_to(Belongs.command),
     )
     """Where the learner computes: auto (cuda when there is one), cpu or cuda:N."""
-    inference_device: str = field(default="cpu", metadata=acts_in(Role.train, *_ACTING))
+    inference_device: str = field(default="cpu", metadata=acts_in(Role.train, *_ACTING) | belongs_to(Belongs.command))
     """Where workers and players compute: auto, cpu or cuda:N."""
-    torch_threads: int | str = field(default="auto", metadata=acts_in(Role.train, Role.play))
+    torch_threads: int | str = field(
+        default="auto", metadata=acts_in(Role.train, Role.play) | belongs_to(Belongs.command)
+    )
     """Threads of the learner's torch; auto: 1 on the CPU (workers need the cores), torch's own number with cuda."""
     experiment: str = field(
         default="${choices.train}", metadata=acts_in(Role.train, instead={Role.record: "record.name"})
     )
     """Name of the run folder, runs/<experiment>_<date>; default: the name of the train YAML."""
-    checkpoint: str | None = field(default=None, metadata=acts_in(*DRIVING))
+    checkpoint: str | None = field(default=None, metadata=acts_in(*DRIVING) | belongs_to(Belongs.command))
     """File to start from; the same as --checkpoint."""
-    checkpoint_mode: CheckpointMode = field(default=CheckpointMode.resume, metadata=acts_in(Role.train))
+    checkpoint_mode: CheckpointMode = field(
+        default=CheckpointMode.resume, metadata=acts_in(Role.train) | belongs_to(Belongs.command)
+    )
     """resume, weights or replay."""
     max_env_steps: int | str = field(
         default="auto",
@@ -148,17 +154,19 @@ class RunConfig:
     """Updates at which training ends by itself, where that comes first; null: no such limit. Not for PPO."""
     num_workers: int = field(default=1, metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"}))
     """Worker processes that the learner starts; 0: none, all join from elsewhere (remote.listen or remote.relay)."""
-    launcher: Launcher = field(default=Launcher.local, metadata=acts_in(Role.train))
+    launcher: Launcher = field(default=Launcher.local, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
     """What starts them: local (this machine) or ray (a cluster)."""
     synchronous: bool = field(default=False, metadata=acts_in(Role.train))
     """Act and learn in turn in one process: exact ratio, bit-reproducible."""
-    headless: bool = field(default=False, metadata=acts_in(*CONFIGURED))
+    headless: bool = field(default=False, metadata=acts_in(*CONFIGURED) | belongs_to(Belongs.command))
     """No window and no live display; the same as --headless."""
-    plugins: list[str] = field(default_factory=list, metadata=acts_in(*CONFIGURED))
+    plugins: list[str] = field(
+        default_factory=list, metadata=acts_in(*CONFIGURED) | belongs_to(Belongs.command) | workers_have(Workers.same)
+    )
     """Your own Python files, loaded before names are looked up."""
-    observers: list[str] = field(default_factory=list, metadata=acts_in(Role.train))
+    observers: list[str] = field(default_factory=list, metadata=acts_in(Role.train) | belongs_to(Belongs.learning))
     """Registered names or "module:Class" of rl_games AlgoObservers."""
-    wandb: WandbConfig = field(default_factory=WandbConfig, metadata=acts_in(Role.train))
+    wandb: WandbConfig = field(default_factory=WandbConfig, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
     """Weights & Biases."""
     play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
     """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
@@ -172,11 +180,16 @@ class RunConfig:
     """What --benchmark does."""
     link: LinkConfig = field(default_factory=LinkConfig, metadata=acts_in(Role.train))
     """Between workers and learner."""
-    remote: RemoteConfig = field(default_factory=RemoteConfig, metadata=acts_in(Role.train, Role.worker, Role.server))
+    remote: RemoteConfig = field(
+        default_factory=RemoteConfig,
+        metadata=acts_in(Role.train, Role.worker, Role.server) | belongs_to(Belongs.command),
+    )
     """The link beyond this machine."""
-    worker: FarWorkerConfig = field(default_factory=FarWorkerConfig, metadata=acts_in(Role.worker))
+    worker: FarWorkerConfig = field(
+        default_factory=FarWorkerConfig, metadata=acts_in(Role.worker) | belongs_to(Belongs.command)
+    )
     """What --worker does, and what every worker process holds."""
-    ray: RayConfig = field(default_factory=RayConfig, metadata=acts_in(Role.train))
+    ray: RayConfig = field(default_factory=RayConfig, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
     """Where Ray places workers, with launcher=ray."""
     debug: DebugConfig = field(default_factory=DebugConfig, metadata=acts_in(Role.train))
     """Checks that cost time."""
@@ -204,6 +217,25 @@ TASK_SCHEMAS: dict[str, type[AnyTaskConfig]] = {
     "gym": GymConfig,
 }
 """Schema of ``task`` by the name that a file of cfg/task gives in its defaults."""
+
+
+def marked_keys(kind: type[Enum]) -> dict[str, Any]:
+    """Full names of all keys that say something of a kind (``tasks.words.key_marks``), with what they say.
+
+    Those of all registered schemas together: which of them a configuration has, the configuration knows.
+    """
+    found = dict(marked(RunConfig, kind))
+    for group, schemas in (("task", TASK_SCHEMAS), ("train", TRAIN_SCHEMAS)):
+        for schema in schemas.values():
+            found |= marked(schema, kind, f"{group}.")
+    return found
+
+
+def nearest(marks: Mapping[str, Any], key: str) -> Any:
+    """What is said of a key: by itself, or by the nearest group above it; None: nothing."""
+    while key and key not in marks:
+        key = key.rpartition(".")[0]
+    return marks.get(key)
 
 
 def register_schemas() -> None:

@@ -18,6 +18,7 @@ from algos.config import (
 from algos.config.checks import require
 from algos.config.ppo import PPOConfig, PPONetworkConfig
 from tasks.words.command_line import Role
+from tasks.words.key_marks import Decides, Workers, decides, workers_have
 from tasks.words.key_roles import acts_in
 
 REQUIRED: Any = "???"
@@ -27,6 +28,7 @@ _IN_CHECKPOINT = acts_in(Role.train, Role.play)
 """What --play compares with the checkpoint."""
 _OF_POLICY = acts_in(Role.train, Role.play, Role.worker, Role.benchmark)
 """What also makes the policy of those that act without a learner."""
+_OF_NETWORKS = decides(Decides.networks)
 
 
 @dataclass
@@ -40,11 +42,13 @@ class AlgorithmName:
 class OffPolicyParams:
     """rl_games' ``params`` for SAC and its siblings."""
 
-    algo: AlgorithmName = field(default_factory=AlgorithmName, metadata=_OF_POLICY)
+    algo: AlgorithmName = field(default_factory=AlgorithmName, metadata=_OF_POLICY | _OF_NETWORKS)
     """The algorithm."""
-    model: AlgorithmName = field(default_factory=AlgorithmName, metadata=_IN_CHECKPOINT)
+    model: AlgorithmName = field(default_factory=AlgorithmName, metadata=_IN_CHECKPOINT | _OF_NETWORKS)
     """The model builder."""
-    network: NetworkConfig = field(default_factory=NetworkConfig, metadata=_OF_POLICY)
+    network: NetworkConfig = field(
+        default_factory=NetworkConfig, metadata=_OF_POLICY | _OF_NETWORKS | workers_have(Workers.same)
+    )
     """Shape of the networks."""
     config: OffPolicyConfig = field(default_factory=OffPolicyConfig)
     """The algorithm and the loop around it."""
@@ -54,13 +58,17 @@ class OffPolicyParams:
 class PPOParams:
     """rl_games' ``params`` for its PPO."""
 
-    algo: AlgorithmName = field(default_factory=lambda: AlgorithmName("remote_ppo"), metadata=_IN_CHECKPOINT)
+    algo: AlgorithmName = field(
+        default_factory=lambda: AlgorithmName("remote_ppo"), metadata=_IN_CHECKPOINT | _OF_NETWORKS
+    )
     """The algorithm."""
     model: AlgorithmName = field(
-        default_factory=lambda: AlgorithmName("continuous_a2c_logstd"), metadata=_IN_CHECKPOINT
+        default_factory=lambda: AlgorithmName("continuous_a2c_logstd"), metadata=_IN_CHECKPOINT | _OF_NETWORKS
     )
     """The model builder."""
-    network: PPONetworkConfig = field(default_factory=PPONetworkConfig, metadata=_IN_CHECKPOINT)
+    network: PPONetworkConfig = field(
+        default_factory=PPONetworkConfig, metadata=_IN_CHECKPOINT | _OF_NETWORKS | workers_have(Workers.same)
+    )
     """Shape of the network."""
     config: PPOConfig = field(default_factory=PPOConfig)
     """The algorithm."""

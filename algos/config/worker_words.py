@@ -11,18 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from algos.config.overrides import value_at
+from algos.config.schema import marked_keys, nearest
+from tasks.words.key_marks import Workers
 from tasks.words.path_words import quote
-
-SHARED_KEYS = (
-    "task",
-    "plugins",
-    "link.segment_rows",
-    "train.params.network",
-    "train.params.config.warm_up",
-)
-"""Keys, with all below them, that a worker must have as the learner has them."""
-OWN_KEYS = ("task.live", "task.save_replays")
-"""Keys below them that belong to a machine."""
 
 _PLAIN = re.compile(r"[\w./@:+-]+")
 
@@ -36,10 +28,10 @@ def worker_words(config: Mapping[str, Any], files: Mapping[str, Any]) -> list[st
     """
     choices = config["choices"]
     words = [f"{group}={written(choices[group])}" for group in ("task", "train")]
+    marks = marked_keys(Workers)
     for key, value in leaves(config):
-        is_shared = any(_is_below(key, shared) for shared in SHARED_KEYS)
-        is_own = any(_is_below(key, own) for own in OWN_KEYS) or _is_implied_clock(config, key)
-        if is_shared and not is_own and value != _get(files, key):
+        is_shared = nearest(marks, key) is Workers.same and not _is_implied_clock(config, key)
+        if is_shared and value != value_at(files, key):
             words.append(f"{key if _PLAIN.fullmatch(key) else _quoted(key)}={written(value)}")
     return words
 
@@ -69,7 +61,9 @@ def _written(value: Any) -> str:
 
 def _is_implied_clock(config: Mapping[str, Any], key: str) -> bool:
     """Whether this is the clock that goes with the game, which a worker chooses by itself."""
-    return key == "task.clock" and _get(config, key) == ("wall" if _get(config, "task.game") == "live" else "virtual")
+    return key == "task.clock" and value_at(config, key) == (
+        "wall" if value_at(config, "task.game") == "live" else "virtual"
+    )
 
 
 def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -79,13 +73,3 @@ def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _is_below(key: str, parent: str) -> bool:
-    return key == parent or key.startswith(f"{parent}.")
-
-
-def _get(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config

@@ -16,72 +16,10 @@ from typing import Any
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.options import base_name
 from algos.config.overrides import GROUPS, leaf_names, parsed, stored_choice, typed_keys, value_at
-
-THIS_COMMAND = (
-    "device",
-    "inference_device",
-    "torch_threads",
-    "checkpoint",
-    "checkpoint_mode",
-    "headless",
-    "plugins",
-    "launcher",
-    "remote",
-    "worker",
-    "ray",
-    "wandb",
-)
-"""Keys that belong to a command, its machine and who types it, never taken from the file."""
-
-LEARNING_ONLY = ("observers",)
-"""Keys taken from the file only when it learns on: nothing is observed when it is played."""
-
-OBSERVATION_KEYS = (
-    "task.name",
-    "task.img_width",
-    "task.img_height",
-    "task.img_grayscale",
-    "task.img_hist_len",
-    "task.rtgym.act_buf_len",
-    "task.rtgym.act_in_obs",
-    "task.rtgym.reset_act_buf",
-)
-"""Keys that decide shapes of observation and action, and how histories begin."""
-
-CRITIC_KEYS = ("task.privileged",)
-"""Keys that decide what only critics see; what acts does without."""
-
-HISTORY_KEYS = ("task.rtgym.reset_act_buf",)
-"""Those of them that change no shape, only how histories begin."""
-
-NETWORK_KEYS = ("train.params.algo", "train.params.model", "train.params.network")
-"""Keys, with all below them, that decide the networks."""
-
-HARMLESS_NETWORK_KEYS = (
-    "train.params.network.random_shift",
-    "train.params.network.dropout",
-    "train.params.network.batch_renorm_warm_up",
-)
-"""Keys of the network that change no shape."""
-
-ENSEMBLE_KEYS = (
-    "train.params.config.num_critics",
-    "train.params.config.redq_n",
-    "train.params.config.num_quantiles",
-)
-"""Keys of the algorithms that decide how many critics there are and what each puts out."""
-
+from algos.config.schema import marked_keys, nearest
+from tasks.words.key_marks import Belongs, Decides
 
 _logger = logging.getLogger(__name__)
-
-OLD_VALUES = {
-    "task.privileged": False,
-    "train.params.network.asymmetric_critic": False,
-    "train.params.network.actor": "mlp",
-    "train.params.network.critic": "mlp",
-    "train.params.network.batch_renorm": False,
-}
-"""What keys stood for in files that are older than they are, where that is not null."""
 
 
 def with_stored_choices(words: Sequence[str], is_option: Callable[[str, str], bool]) -> list[str]:
@@ -128,7 +66,7 @@ def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_play
     stored = load_checkpoint(path).config
     config = merge_stored(stored, composed, overrides)
     if is_playing:
-        config |= {key: copy.deepcopy(composed[key]) for key in LEARNING_ONLY}
+        config |= {key: copy.deepcopy(composed[key]) for key in _keys_of(Belongs.learning)}
     elif value_at(stored, "wandb.enabled") and not config["wandb"]["enabled"]:
         _logger.warning(
             "the run of %s was recorded at W&B; to record it in your account, type wandb.enabled=true", path
@@ -150,7 +88,7 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
         ValueError: If a word takes a key away, or the stored configuration has another form.
     """
     config = copy.deepcopy(dict(stored))
-    for key in THIS_COMMAND:
+    for key in _keys_of(Belongs.command):
         if key in composed:
             config[key] = copy.deepcopy(composed[key])
     for key, value in composed.items():
@@ -192,30 +130,32 @@ def refuse_shape_changes(
     Raises:
         ValueError: Naming the key, its stored and its new value.
     """
-    histories, shape = "how histories begin", "the shape of the observation"
-    kinds = [(key, histories if key in HISTORY_KEYS else shape) for key in OBSERVATION_KEYS]
-    if not is_playing:
-        kinds += [(key, "what the critics see") for key in CRITIC_KEYS]
-    if not is_new_agent:
-        leaves = [f"{key}{leaf}" for key in NETWORK_KEYS for leaf in _leaves_below(key, stored, config)]
-        if not is_playing:
-            leaves += ENSEMBLE_KEYS
-        kinds += [(leaf, "the shape of the networks") for leaf in leaves]
-    for key, what in kinds:
-        old, new = (_get_or_old(plain, key) for plain in (stored, config))
-        if old != new and key not in HARMLESS_NETWORK_KEYS:
+    marks = marked_keys(Decides)
+    checked = {Decides.observation, Decides.history}
+    checked |= set() if is_playing else {Decides.critic_view}
+    checked |= set() if is_new_agent else {Decides.networks}
+    checked |= set() if is_new_agent or is_playing else {Decides.critics}
+    for key in _leaves_below(marks, stored, config):
+        mark = nearest(marks, key)
+        old, new = (_value_or(mark.before, plain, key) for plain in (stored, config))
+        if old != new and mark.what in checked:
             raise ValueError(
-                f"{key}={_shown(new)} would change {what}: {checkpoint} was trained with "
+                f"{key}={_shown(new)} would change {mark.what.value}: {checkpoint} was trained with "
                 f"{_shown(old)}; leave it at that, or train anew without a checkpoint"
             )
 
 
-def _leaves_below(key: str, *configs: Mapping[str, Any]) -> list[str]:
+def _keys_of(whom: Belongs) -> list[str]:
+    return [key for key, owner in marked_keys(Belongs).items() if owner is whom]
+
+
+def _leaves_below(marks: Mapping[str, Any], *configs: Mapping[str, Any]) -> list[str]:
+    """The keys that are marked, or what is below them in one of the configurations."""
     found: dict[str, None] = {}
-    for config in configs:
-        section = value_at(config, key)
-        names = [f".{name}" for name in leaf_names(section)] if isinstance(section, Mapping) else [""]
-        found.update(dict.fromkeys(names))
+    for key in marks:
+        for section in (value_at(config, key) for config in configs):
+            names = [f".{name}" for name in leaf_names(section)] if isinstance(section, Mapping) else [""]
+            found.update(dict.fromkeys(f"{key}{name}" for name in names))
     return list(found)
 
 
@@ -226,9 +166,9 @@ def _up_to_list(config: Mapping[str, Any], key: str) -> str:
     return next((prefix for prefix in prefixes if isinstance(value_at(config, prefix), list)), key)
 
 
-def _get_or_old(config: Any, key: str) -> Any:
+def _value_or(before: Any, config: Any, key: str) -> Any:
     value = value_at(config, key)
-    return OLD_VALUES.get(key) if value is None else value
+    return before if value is None else value
 
 
 def _set(config: dict[str, Any], key: str, value: Any) -> None:

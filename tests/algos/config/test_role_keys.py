@@ -10,9 +10,9 @@ import pytest
 import train
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.role_keys import check_roles
-from algos.config.schema import TASK_SCHEMAS, RunConfig, to_plain
-from algos.config.worker_words import SHARED_KEYS
+from algos.config.schema import TASK_SCHEMAS, RunConfig, marked_keys, nearest, to_plain
 from tasks.words.command_line import Role
+from tasks.words.key_marks import Workers
 from tasks.words.key_roles import CONFIGURED
 
 EVERYWHERE = "train play worker server record check benchmark drive"
@@ -150,7 +150,8 @@ def test_the_message_says_what_to_do(role: Role, words: list[str], message: str)
 
 def test_a_worker_takes_every_word_that_its_learner_shows() -> None:
     run = config()
-    shown = [key for key in leaves(to_plain(run)) if any(f"{key}.".startswith(f"{above}.") for above in SHARED_KEYS)]
+    marks = marked_keys(Workers)
+    shown = [key for key in leaves(to_plain(run)) if nearest(marks, key) is Workers.same]
     assert "train.params.network.random_shift" in shown
     assert refusal(run, Role.worker, *(f"{key}=null" for key in shown)) == ""
 

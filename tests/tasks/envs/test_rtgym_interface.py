@@ -228,7 +228,7 @@ def test_rtgyms_own_environment_under_task_gym_must_say_that_its_time_goes_on(mo
 
 def test_train_py_learns_with_it_and_plays_it(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["task=Tutorial", "train=TutorialSAC", "synchronous=true", "--headless", "max_env_steps=40"]
+    words = ["task=Tutorial", "train=SAC", "synchronous=true", "--headless", "max_env_steps=40"]
     words += ["train.params.config.env_steps_before_training=20", "train.params.config.batch_size=8"]
     assert train.main([*words, "train.params.network.hidden=[8]", "train.params.config.evaluation_interval=0"]) == 0
     (file,) = tmp_path.glob("runs/*/nn/last.pth")

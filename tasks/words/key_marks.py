@@ -1,0 +1,89 @@
+"""What a key means for checkpoints and for workers elsewhere: said beside its field, as the field's metadata.
+
+What a group says holds for the fields below it that say nothing themselves. ``tasks.words.key_roles`` has in which
+roles a key acts; both are joined by ``|``. Standard library only.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+
+class Decides(Enum):
+    """What another value would change of something that was trained."""
+
+    observation = "the shape of the observation"
+    history = "how histories begin"
+    critic_view = "what the critics see"
+    networks = "the shape of the networks"
+    critics = "the shape of the critics"
+    nothing = ""
+    """For a field of a group that decides something."""
+
+
+class Belongs(Enum):
+    """To whom a key belongs, so that a checkpoint does not bring it."""
+
+    command = "command"
+    """The command, its machine and who types it: never taken from the file."""
+    learning = "learning"
+    """Taken from the file only when it learns on."""
+
+
+class Workers(Enum):
+    """What a worker elsewhere has of the learner's value."""
+
+    same = "same"
+    """It must have the same."""
+    own = "own"
+    """Its machine has one of its own."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``decides`` was given."""
+
+    what: Decides
+    before: Any
+    """What the key stood for in files that are older than it is."""
+
+
+def decides(what: Decides, before: Any = None) -> dict[str, Any]:
+    """Metadata of a field that a checkpoint depends on.
+
+    Args:
+        what: What another value would change.
+        before: Plain value that the key stands for in files without it; None: null.
+    """
+    return {Decides.__name__: Trained(what, before)}
+
+
+def belongs_to(whom: Belongs) -> dict[str, Any]:
+    """Metadata of a field of ``RunConfig`` that is not, or not always, taken from a checkpoint."""
+    return {Belongs.__name__: whom}
+
+
+def workers_have(what: Workers) -> dict[str, Any]:
+    """Metadata of a field that matters to workers elsewhere."""
+    return {Workers.__name__: what}
+
+
+def marked(config_type: type, kind: type[Enum], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full names of the fields that say something of a kind, with what they say; a group before what is below it.
+
+    Args:
+        config_type: A dataclass.
+        kind: Decides (gives ``Trained``), Belongs or Workers.
+        prefix: Of the names, with the dot.
+    """
+    hints = typing.get_type_hints(config_type)
+    for entry in fields(config_type):
+        key = f"{prefix}{entry.name}"
+        if kind.__name__ in entry.metadata:
+            yield key, entry.metadata[kind.__name__]
+        if is_dataclass(hints[entry.name]):
+            yield from marked(typing.cast("type", hints[entry.name]), kind, f"{key}.")

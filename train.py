@@ -267,7 +267,7 @@ def _start(params: dict[str, Any], role: Role) -> None:
     from tasks.envs.foreign import WrongValueError
     from tasks.remote.access.listener import ListenError
     from tasks.remote.launch.launch import WorkerRefused
-    from tasks.remote.worker.uplink import RefusedError
+    from tasks.remote.station.uplink import RefusedError
 
     full_config = params["config"]["full_config"]
     tasks.registration.register_tasks()

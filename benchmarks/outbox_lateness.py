@@ -7,7 +7,7 @@ over TLS, while the loop goes on handing over segments of 0.13 MB and taking wei
 takes 25 MB/s, so that every step of the nine seconds counts; 0 is as fast as it can. Lateness is the time from when a
 step should begin to when it does; a hand-over is the call that gives a segment away.
 
-Rows: the loop alone; with the courier process and the live line, as ``--worker`` drives; and with outbox and connection
+Rows: the loop alone; with the station process and the live line, as ``--worker`` drives; and with outbox and connection
 in the loop's own process. Each is measured with the precedence that driving has (``tasks.acting.punctuality``, where
 the system permits it) and without, in a process of its own; they take turns.
 """
@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +39,11 @@ from tasks.remote.access.listener import FarListener
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.outbox import DiskOutbox, open_outbox
+from tasks.remote.station.station_config import StationConfig
+from tasks.remote.station.station_process import StationProcess
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.courier import Courier
-from tasks.remote.worker.courier_pipe import CourierConfig
-from tasks.remote.worker.uplink import Uplink
+from tasks.remote.worker.acting_loop import Progress
 from tasks.remote.worker.worker_display import WorkerDisplay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +57,7 @@ WEIGHTS_BYTES = 5_000_000
 PUBLISH_EVERY_S = 1.0
 BAR_MS = 5.0
 FINGERPRINT = "benchmark"
-PROGRAMS = {"alone": "loop alone", "courier": "with the courier process", "inside": "all in one process"}
+PROGRAMS = {"alone": "loop alone", "station": "with the station process", "inside": "all in one process"}
 
 
 class Result(NamedTuple):
@@ -100,7 +102,7 @@ def compare(turns: int, rate: float) -> None:
     for program, is_plain in cases:
         title = PROGRAMS[program] + (", without precedence" if is_plain else "")
         print(f"{title:47}{_figures(results[program, is_plain])}")
-    print(f"bar: max < {BAR_MS:.0f} ms with the courier process")
+    print(f"bar: max < {BAR_MS:.0f} ms with the station process")
 
 
 def _figures(results: Sequence[Result]) -> str:
@@ -189,7 +191,7 @@ def _wait_for_end(is_over: threading.Event) -> None:
 def measure(program: str, folder: Path, address: str, is_plain: bool) -> Result:
     """Drives for so long, with what is beside it."""
     fill(folder / "outbox", folder)
-    beside = {"alone": no_link, "courier": courier_beside, "inside": link_inside}[program]
+    beside = {"alone": no_link, "station": station_beside, "inside": link_inside}[program]
     with beside(folder, address) as worker, contextlib.nullcontext() if is_plain else punctual():
         return drive(worker)
 
@@ -197,7 +199,7 @@ def measure(program: str, folder: Path, address: str, is_plain: bool) -> Result:
 class Worker(NamedTuple):
     """What the loop deals with."""
 
-    send: Callable[[bytes], None]
+    send: Callable[[Segment], None]
     take_weights: Callable[[], bytes | bytearray | None]
     left: Callable[[], int]
     """Segments that are not with the learner."""
@@ -217,9 +219,9 @@ def drive(worker: Worker) -> Result:
         lateness_ms.append(1e3 * (time.perf_counter() - deadline_s))
         frames[step % ROWS] = rng.integers(0, 255, (64, 64), np.uint8)
         if step % ROWS == ROWS - 1:
-            message = encoded(frames)
+            segment = segment_of(frames.copy())
             began_s = time.perf_counter()
-            worker.send(message)
+            worker.send(segment)
             hand_over_s = max(hand_over_s, time.perf_counter() - began_s)
         weights = worker.take_weights()
         if weights is not None:
@@ -229,13 +231,12 @@ def drive(worker: Worker) -> Result:
     return Result(lateness_ms, drained_s, 1e3 * hand_over_s)
 
 
-def encoded(frames: np.ndarray, seq: int = 0, worker: str = "worker") -> bytes:
-    """A message with these pictures."""
+def segment_of(frames: np.ndarray, seq: int = 0, worker: str = "worker") -> Segment:
+    """A segment with these pictures."""
     rows = len(frames)
     nothing, zeros = np.zeros(rows, np.bool_), np.zeros(rows, np.float32)
     action = np.zeros((rows, SPEC.action_size), np.float32)
-    segment = Segment(worker, 0, seq, {"images": frames}, action, zeros, nothing, nothing, nothing)
-    return link.encode_segment(segment)
+    return Segment(worker, 0, seq, {"images": frames}, action, zeros, nothing, nothing, nothing)
 
 
 def fill(outbox: Path, folder: Path) -> None:
@@ -245,7 +246,7 @@ def fill(outbox: Path, folder: Path) -> None:
     name = load_client(folder / "workers" / "worker").name
     with opened(outbox, "before") as box:
         for number in range(1, BACKLOG_SEGMENTS + 1):
-            box.append(number, lambda seq, _: encoded(frames, seq, f"{name}.{box.identity}"))
+            box.append(number, lambda seq, _: link.encode_segment(segment_of(frames, seq, f"{name}.{box.identity}")))
 
 
 def opened(outbox: Path, session: str) -> DiskOutbox:
@@ -260,9 +261,11 @@ def no_link(folder: Path, address: str) -> Iterator[Worker]:
 
 
 @contextlib.contextmanager
-def courier_beside(folder: Path, address: str) -> Iterator[Worker]:
+def station_beside(folder: Path, address: str) -> Iterator[Worker]:
     """As ``--worker`` does it."""
-    config = CourierConfig(
+    config = StationConfig(
+        listen="127.0.0.1:0",
+        token="t" * 43,
         address=address,
         credentials=str(folder / "workers" / "worker"),
         is_plaintext=False,
@@ -275,23 +278,26 @@ def courier_beside(folder: Path, address: str) -> Iterator[Worker]:
         max_message_bytes=64 << 20,
         compress=True,
     )
-    courier = Courier(config)
-    courier.start()
-    courier.wait_until_joined(threading.Event())
+    station = StationProcess(config)
+    station.start()
+    station.wait(lambda status: status.has_joined, threading.Event())
+    stop = threading.Event()
+    hello = link.Hello("far", 0, "worker", FINGERPRINT)
+    uplink = Uplink(station.status.listen, config.token, hello, stop, window=sys.maxsize)
+    uplink.connect()
+    uplink.start(push=True)
+
+    def left() -> int:
+        status = station.status
+        return status.segments + uplink.last_seq - status.taken
+
     try:
-        with WorkerDisplay(address, courier, _Driver(), stream=_Terminal()):
-            yield Worker(courier.send, courier.take_weights, lambda: courier.unacknowledged)
+        with WorkerDisplay(address, station, Progress(), stream=_Terminal()):
+            yield Worker(uplink.send, uplink.take_newest, left)
     finally:
-        courier.close()
-
-
-class _Driver:
-    """What the live line shows of the driving."""
-
-    num_acts = 0
-    num_episodes = 0
-    last_return = float("nan")
-    is_waiting = False
+        stop.set()
+        uplink.close()
+        station.close()
 
 
 class _Terminal(io.StringIO):
@@ -315,10 +321,9 @@ def link_inside(folder: Path, address: str) -> Iterator[Worker]:
         uplink.start(push=True)
         numbers = iter(range(1, 10**9))
 
-        def send(message: bytes) -> None:
-            data, arrays = link.unpack(message, "segment")
+        def send(segment: Segment) -> None:
             outbox.append(
-                next(numbers), lambda seq, _: link.pack("segment", data | {"seq": seq, "worker": name}, arrays)
+                next(numbers), lambda seq, _: link.encode_segment(replace(segment, seq=seq, worker=name), compress=True)
             )
             uplink.wake()
 

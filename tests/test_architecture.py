@@ -45,7 +45,7 @@ ROOMS: dict[str, str] = {
     "tasks.plugins tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire",
     "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
     "tasks.remote.station tasks.remote.wire",
-    "tasks.remote.launch": "tasks.remote.config tasks.remote.worker",
+    "tasks.remote.launch": "tasks.remote.config tasks.remote.station tasks.remote.worker",
     "tasks.remote.learner": "tasks.acting tasks.config tasks.envs tasks.experience tasks.plugins tasks.process "
     "tasks.registry tasks.remote.access tasks.remote.config tasks.remote.launch tasks.remote.station "
     "tasks.remote.wire tasks.remote.worker",
@@ -81,8 +81,8 @@ ROOMS: dict[str, str] = {
     "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.trackmania",
     # the command line, where both sides meet
     "train": "algos.config algos.faces algos.run tasks.config tasks.envs tasks.game tasks.live tasks.plugins "
-    "tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch tasks.remote.worker "
-    "tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania tasks.words",
+    "tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch tasks.remote.station "
+    "tasks.remote.worker tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania tasks.words",
 }
 """Every room, from the ground up, and the rooms that its files import: only rooms that stand above it in this table.
 

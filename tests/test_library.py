@@ -23,8 +23,8 @@ from tasks.remote.access.credentials import load_client, load_server, make_crede
 from tasks.remote.access.listener import FarListener
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.learner.link_group import LinkGroup
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.uplink import Uplink
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 from tests.test_examples import EXAMPLES, run_example
 

@@ -11,8 +11,7 @@ import pytest
 
 from tasks.remote.access import listener
 from tasks.remote.config import FarWorkerConfig, RemoteConfig
-from tasks.remote.station import calls
-from tasks.remote.worker import uplink
+from tasks.remote.station import calls, uplink
 from tests.test_docs import ROOT, said_by_the_program, text_of
 
 PAGE = ROOT / "docs" / "remote.md"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tasks.experience.evaluation_report import EvaluationReport
+from tasks.experience.networking import LearnerLink
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus
 
@@ -53,7 +54,7 @@ class RemoteEvaluator:
         self._vec_env.start()
         self._vec_env.request_evaluation(weights, version, seeds, clip=True)
         while not self._is_stopped():
-            report = self._vec_env.poll_evaluation()
+            report = self._vec_env.link.poll_evaluation()
             if report is not None:
                 return report
             time.sleep(_POLL_S)
@@ -120,22 +121,14 @@ class RemoteVectorEnvironment(Protocol):
     def start(self) -> None:
         """Starts the workers."""
 
-    def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
-        """Segments in order per worker."""
-
-    def acknowledge(self, durable: Mapping[str, int]) -> None:
-        """Acknowledges durable segments."""
-
-    def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
-        """Sends weights to all workers."""
+    @property
+    def link(self) -> LearnerLink:
+        """The way to all workers, once they are started."""
 
     def request_evaluation(
         self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
     ) -> None:
         """Starts an evaluation."""
-
-    def poll_evaluation(self) -> EvaluationReport | None:
-        """The finished evaluation, once."""
 
     def go_on_from(self, received: Mapping[str, int]) -> None:
         """Has workers go on behind what is stored of theirs."""
@@ -167,16 +160,16 @@ class RemoteSource:
         """The next segment that arrived; the first call starts the workers."""
         self._start()
         # One at a time: the ratio of updates to steps then moves in the smallest steps.
-        return self._vec_env.receive(timeout_s, max_segments=1)
+        return self._vec_env.link.receive(timeout_s, max_segments=1)
 
     def acknowledge(self, durable: Mapping[str, int]) -> None:
         """Passes the durable sequence numbers on."""
-        self._vec_env.acknowledge(dict(durable))
+        self._vec_env.link.acknowledge(durable)
 
     def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         """Sends weights to all workers."""
         self._start()
-        self._vec_env.publish(weights, version)
+        self._vec_env.link.publish(weights, version)
 
     def request_evaluation(self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int]) -> None:
         """Has the evaluator process drive one episode per seed."""
@@ -185,7 +178,7 @@ class RemoteSource:
 
     def poll_evaluation(self) -> EvaluationReport | None:
         """The evaluator's report, once."""
-        return self._vec_env.poll_evaluation()
+        return self._vec_env.link.poll_evaluation() if self._is_started else None
 
     def go_on_from(self, received: Mapping[str, int]) -> None:
         """Passes the stored sequence numbers on."""

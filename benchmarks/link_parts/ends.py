@@ -26,8 +26,8 @@ from tasks.remote.access.certificates import make_authority, make_server_certifi
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
 from tasks.remote.access.listener import FarListener
 from tasks.remote.learner.gateway import Gateway
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.uplink import Uplink
 
 SEGMENT_BYTES = 3_300_000
 WEIGHTS_BYTES = 10_000_000

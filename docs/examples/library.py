@@ -22,8 +22,8 @@ from tasks.acting.rollout import Rollout
 from tasks.envs.views import DictView
 from tasks.experience.networking import LearnerLink, WorkerLink
 from tasks.remote.learner.gateway import Gateway
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire.link import Hello, decode_weights
-from tasks.remote.worker.uplink import Uplink
 
 SPEC = virtual_env().observation_spec
 NETWORK = NetworkConfig(hidden=[64, 64])

@@ -53,10 +53,6 @@ class RemoteConfig:
     """Far workers for which there is room at a time."""
     max_message_mb: int = 64
     """Larger messages of far workers are refused [MB]."""
-    spool: str = field(default="runs/relay", metadata=acts_in(Role.server))
-    """With --server: folder in which segments wait for the learner."""
-    spool_mb: int = field(default=4096, metadata=acts_in(Role.server))
-    """With --server: beyond this, workers wait [MB]."""
 
     def __post_init__(self) -> None:
         for name in ("listen", "address", "relay"):
@@ -65,7 +61,6 @@ class RemoteConfig:
             _require(is_address, f"remote.{name}", value, "host:port, such as 0.0.0.0:55555")
         _require(1 <= self.max_workers <= 4096, "remote.max_workers", self.max_workers, "1 to 4096")
         _require(1 <= self.max_message_mb <= 256, "remote.max_message_mb", self.max_message_mb, "1 to 256 MB")
-        _require(self.spool_mb >= 1, "remote.spool_mb", self.spool_mb, ">= 1 MB")
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import grpc
 
 from tasks.remote.access.credentials import load_client
-from tasks.remote.wire import link
+from tasks.remote.wire.methods import path_of
 from tests.faults.messages import hello
 
 CALL_TIMEOUT_S = 60.0
@@ -58,7 +58,7 @@ class Attacker:
 
     def call(self, method: str, *messages: bytes) -> Outcome:
         """One call with these messages; hangs up at the first weights."""
-        call = self._channel.stream_stream(f"/{link.SERVICE}/{method}")(
+        call = self._channel.stream_stream(path_of(method))(
             iter(messages), metadata=self._metadata, timeout=CALL_TIMEOUT_S
         )
         try:

@@ -30,7 +30,7 @@ from algos.replay.lenient_storage import LenientStorage
 from algos.replay.memory import ReplayMemory
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
-from tasks.remote.access.invitation import read_entrance
+from tasks.remote.access.invitation import read_far_port
 from tasks.remote.config import RemoteConfig
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.learner.link_group import LearnerLink
@@ -112,13 +112,13 @@ class StartedLink:
     """A link that is open already, as the vectorised environment that a ``RemoteSource`` expects."""
 
     def __init__(self, link: LearnerLink) -> None:
-        self._link = link
+        self.link = link
 
     def start(self) -> None:
         """Nothing to start: all workers come from elsewhere."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._link, name)
+        return getattr(self.link, name)
 
 
 def main() -> int:
@@ -161,7 +161,7 @@ def _open_link(config: LearnerConfig, received: Mapping[str, int]) -> Any:
     )
     spec, agreed = make_spec(config.picture_bytes), fingerprint(config.picture_bytes)
     if config.relay is None:
-        return Gateway(spec, agreed, far=read_entrance(remote).listener, received=received)
+        return Gateway(spec, agreed, far=read_far_port(remote).listener, received=received)
     from tasks.remote.learner.relay_link import open_relay_link
 
     return open_relay_link(remote, spec, agreed, received)

@@ -19,7 +19,7 @@ import numpy as np
 from tasks.acting.env_source import EnvSource
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import EPISODE_STATISTICS
-from tasks.remote.access.agreement import agreement
+from tasks.remote.access.fingerprint import agreed_fingerprint
 
 ACTION_SIZE = 2
 FUNCTION = "tests.faults.numbered_env:make_env"
@@ -133,7 +133,7 @@ def make_spec(picture_bytes: int) -> ObservationSpec:
 def fingerprint(picture_bytes: int) -> str:
     """What worker and learner agree on."""
     source = EnvSource({}, FUNCTION, {"picture_bytes": picture_bytes})
-    return agreement(source.describe().fingerprint, POLICY)
+    return agreed_fingerprint(source.describe().fingerprint, POLICY)
 
 
 def number_bytes(numbers: np.ndarray) -> np.ndarray:

@@ -17,8 +17,6 @@ class RelayConfig:
     """What a relay process does, as plain data."""
 
     credentials: str
-    spool: str
-    spool_mb: int = 64
     max_workers: int = 32
 
     def to_json(self) -> str:
@@ -33,8 +31,6 @@ def main() -> int:
     remote = RemoteConfig(
         listen="127.0.0.1:0",
         credentials=config.credentials,
-        spool=config.spool,
-        spool_mb=config.spool_mb,
         max_workers=config.max_workers,
         max_message_mb=4,
     )

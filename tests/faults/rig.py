@@ -222,7 +222,7 @@ class LearnerProcess(Process):
 
 
 class WorkerProcess(Process):
-    """A far worker with its courier; its outbox outlives both.
+    """A far worker with its station; its outbox outlives both.
 
     Args:
         folder: Of its log, its ledger and its outbox.
@@ -284,8 +284,8 @@ class WorkerProcess(Process):
         code = self.wait(timeout_s)
         assert code == 0, f"{self.name} ended with {code}:\n{self.tail()}"
 
-    def courier_pid(self) -> int:
-        """Of its courier, once that runs."""
+    def station_pid(self) -> int:
+        """Of its station, once that runs."""
 
         def children() -> list[int]:
             threads = Path(f"/proc/{self.pid}/task").glob("*/children")
@@ -299,23 +299,22 @@ class WorkerProcess(Process):
 
 
 class RelayProcess(Process):
-    """A relay; its spool outlives it.
+    """A relay.
 
     Args:
-        folder: Of its log and its spool.
-        config: Of ``relay_process``, but for the spool.
+        folder: Of its log.
+        config: Of ``relay_process``.
         found_by: The proxies that lead to it.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], found_by: Sequence[TcpProxy] = ()) -> None:
         super().__init__("relay", ["-m", "tests.faults.relay_process"], folder)
-        self.spool = folder / "spool"
         self._settings = config
         self._found_by = found_by
 
     def start(self) -> None:
         """Starts it; returns when it can be dialled."""
-        self.launch(RelayConfig(spool=str(self.spool), **self._settings).to_json())
+        self.launch(RelayConfig(**self._settings).to_json())
         address = self.announced_address()
         for proxy in self._found_by:
             proxy.target = address

@@ -26,8 +26,8 @@ FAULTS = {
     "learner killed (kill -9) twice": (
         "While it has segments in memory that it has not stored; started again with its replay."
     ),
-    "worker killed (kill -9)": "Twice, with its courier, while it has a backlog; started again with its outbox.",
-    "courier killed (kill -9) twice": "The process that owns outbox and connection; the worker goes on driving.",
+    "worker killed (kill -9)": "Twice, with its station, while it has a backlog; started again with its outbox.",
+    "station killed (kill -9) twice": "The process that owns outbox and connection; the worker goes on driving.",
     "learner and worker killed at once": "Twice; once the learner comes back first, once the worker.",
     "train.py killed (kill -9), resumed from its checkpoint": (
         "The whole program on TM20Lidar, with `train.py --worker`; `checkpoint=` goes on. Counted in segments."
@@ -38,9 +38,14 @@ FAULTS = {
         "and Ctrl-C ends within 5 s. **Root.**"
     ),
     "learner slowed to 1 segment/s": "`worker.outbox_policy=pause` with an outbox of seven segments: the worker waits.",
-    "relay killed (kill -9)": "Twice; started again with its spool.",
-    "relay's disk destroyed": "The relay is killed and its spool deleted while the learner is away.",
-    "learner away, relay spools": "The learner is killed; the relay takes everything and calls none of it durable.",
+    "relay killed (kill -9)": "Twice; started again.",
+    "learner and relay killed while a backlog is on its way": (
+        "The learner with much in its memory, then the relay; both are started again."
+    ),
+    "learner away from a relay": "The learner is killed; workers keep everything until it is back.",
+    "learner behind a relay slowed to 1 segment/s": (
+        "`worker.outbox_policy=pause` with an outbox of seven segments: the worker waits, and the relay holds no more."
+    ),
     "disk full at the worker, it pauses": (
         "The outbox lies on a small tmpfs, and the learner cannot be reached until it is full. **Root.**"
     ),
@@ -51,7 +56,6 @@ FAULTS = {
         "The stored replay lies on a small tmpfs: the learner goes on without storing, counts what it leaves out, "
         "and stores again when there is room. **Root.**"
     ),
-    "disk full at the relay": "The spool lies on a small tmpfs while the learner is away: workers wait. **Root.**",
     "16 workers at once": "With four names and four outbox folders between them.",
     "clock jumps": (
         "The time of day of worker and learner jumps by hours, forwards and back (a library that is preloaded)."

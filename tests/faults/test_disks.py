@@ -1,4 +1,4 @@
-"""Disks that are full: at the worker, at the learner, at the relay."""
+"""Disks that are full: at the worker, at the learner."""
 
 from __future__ import annotations
 
@@ -89,22 +89,3 @@ def test_a_learner_whose_disk_is_full_goes_on_and_counts_what_it_leaves_out(
         account = rig.account(learner, w0=3_840)
         counted = account._replace(lost=account.lost - left_out, dropped=left_out)
         add_row(counted, "tmpfs; it went on without storing, and stored again when there was room")
-
-
-@pytest.mark.fault("disk full at the relay")
-def test_a_relay_whose_disk_is_full_has_workers_wait(large_rows: Rig, add_row: AddRow) -> None:
-    rig = large_rows
-    to_learner = rig.another_proxy()
-    relay = rig.relay([rig.proxy, to_learner])
-    with SmallDisk(relay.spool, 32):
-        learner = rig.learner(is_near=False, relay=to_learner.address)
-        worker = rig.worker(episodes=60, step_s=0.002)
-        relay.start()
-        learner.start()
-        worker.start()
-        learner.await_rows(320, worker, relay)
-        learner.kill()
-        wait_until(lambda: "FULL" in relay.log.read_text(), worker, relay)
-        learner.start()
-        worker.finish()
-        add_row(rig.account(learner, w0=3_840), "tmpfs of 32 MB, learner away")

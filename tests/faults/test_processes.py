@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 
 import pytest
@@ -56,18 +55,18 @@ def test_a_worker_that_is_killed_delivers_what_its_outbox_had_taken(rig: Rig, ad
     add_row(rig.account(learner, w0=sent), f"twice; {undriven} rows were in its memory only and were driven again")
 
 
-@pytest.mark.fault("courier killed (kill -9) twice")
-def test_a_courier_that_is_killed_is_replaced(rig: Rig, add_row: AddRow) -> None:
+@pytest.mark.fault("station killed (kill -9) twice")
+def test_a_station_that_is_killed_is_replaced(rig: Rig, add_row: AddRow) -> None:
     learner, worker = rig.learner(), rig.worker(episodes=60, step_s=0.003)
     learner.start()
     worker.start()
-    couriers = set()
+    stations = set()
     for rows in (600, 1_800):
         learner.await_rows(rows, worker)
-        couriers.add(worker.courier_pid())
-        os.kill(worker.courier_pid(), signal.SIGKILL)
+        stations.add(worker.station_pid())
+        os.kill(worker.station_pid(), signal.SIGKILL)
     worker.finish()
-    assert len(couriers) == 2
+    assert len(stations) == 2
     add_row(rig.account(learner, w0=3_840))
 
 
@@ -133,7 +132,7 @@ def test_sixteen_workers_share_a_machine_names_and_an_outbox_folder(rig: Rig, ad
 
 
 @pytest.mark.fault("relay killed (kill -9)")
-def test_a_relay_that_is_killed_goes_on_with_its_spool(rig: Rig, add_row: AddRow) -> None:
+def test_a_relay_that_is_killed_is_replaced_by_another_one(rig: Rig, add_row: AddRow) -> None:
     to_workers, to_learner = rig.proxy, rig.another_proxy()
     relay = rig.relay([to_workers, to_learner])
     learner, worker = rig.learner(is_near=False, relay=to_learner.address), rig.worker(episodes=60, step_s=0.002)
@@ -148,30 +147,29 @@ def test_a_relay_that_is_killed_goes_on_with_its_spool(rig: Rig, add_row: AddRow
     add_row(rig.account(learner, w0=3_840), "twice")
 
 
-@pytest.mark.fault("relay's disk destroyed")
-def test_a_relay_whose_disk_is_destroyed_loses_nothing_that_a_worker_has_deleted(rig: Rig, add_row: AddRow) -> None:
+@pytest.mark.fault("learner and relay killed while a backlog is on its way")
+def test_a_relay_that_is_lost_with_the_learner_loses_nothing_that_was_in_its_memory(rig: Rig, add_row: AddRow) -> None:
     to_workers, to_learner = rig.proxy, rig.another_proxy()
     relay = rig.relay([to_workers, to_learner])
-    learner, worker = rig.learner(is_near=False, relay=to_learner.address), rig.worker(episodes=60, step_s=0.002)
+    # The learner is slower than the worker, so that there is much at the relay and in its own memory.
+    learner = rig.learner(is_near=False, relay=to_learner.address, segment_s=0.05)
+    worker = rig.worker(episodes=60, step_s=0.001)
     relay.start()
     learner.start()
     worker.start()
-    learner.await_rows(800, worker, relay)
+    learner.await_rows(400, worker, relay)
+    assert learner.unacknowledged > 10
     learner.kill()
-    at_risk = worker.made
-    worker.await_made(at_risk + 1_000, relay)
+    worker.await_made(worker.made + 1_000, relay)
     relay.kill()
-    shutil.rmtree(relay.spool)
     relay.start()
-    learner.start()
+    learner.start(segment_s=0.0)
     worker.finish()
-    add_row(rig.account(learner, w0=3_840), "while the learner was away")
+    add_row(rig.account(learner, w0=3_840), "the learner first, then the relay")
 
 
-@pytest.mark.fault("learner away, relay spools")
-def test_a_relay_keeps_everything_while_the_learner_is_away_but_calls_nothing_durable(
-    rig: Rig, add_row: AddRow
-) -> None:
+@pytest.mark.fault("learner away from a relay")
+def test_workers_keep_everything_while_the_learner_is_away_from_the_relay(rig: Rig, add_row: AddRow) -> None:
     to_workers, to_learner = rig.proxy, rig.another_proxy()
     relay = rig.relay([to_workers, to_learner])
     learner, worker = rig.learner(is_near=False, relay=to_learner.address), rig.worker(episodes=60, step_s=0.002)
@@ -185,3 +183,27 @@ def test_a_relay_keeps_everything_while_the_learner_is_away_but_calls_nothing_du
     learner.start()
     worker.finish()
     add_row(rig.account(learner, w0=3_840))
+
+
+@pytest.mark.fault("learner behind a relay slowed to 1 segment/s")
+def test_a_slow_learner_behind_a_relay_makes_workers_wait_with_bounded_memory(rig: Rig, add_row: AddRow) -> None:
+    # 130 kB a segment: seven of them fill the outbox of 1 MB.
+    rig.picture_bytes = 8_192
+    to_learner = rig.another_proxy()
+    relay = rig.relay([rig.proxy, to_learner])
+    learner = rig.learner(is_near=False, relay=to_learner.address, segment_s=1.0)
+    worker = rig.worker(episodes=6, outbox_mb=1, step_s=0.01)
+    relay.start()
+    learner.start()
+    worker.start()
+    ahead: list[int] = []
+
+    def is_long_under_way() -> bool:
+        ahead.append(worker.made - learner.rows)
+        return learner.rows >= 128
+
+    wait_until(is_long_under_way, learner, worker, relay)
+    # Nothing is durable that is at the relay only, so the outbox is what bounds both.
+    assert max(ahead) <= 320, "the worker did not wait"
+    worker.finish(120.0)
+    add_row(rig.account(learner, w0=384), f"the worker waited, at most {max(ahead)} rows ahead")

@@ -1,7 +1,7 @@
-"""Who is let in: checks the token of every call before anything of it is read, and refuses with a reason.
+"""Who is let in: judges the token of a call, and refuses with a reason.
 
-Gateway and relay ask a ``Door`` at each call and again while a stream is open. Each refusal is told to the caller and
-is one line in the log; a flood of them is not.
+``station.calls`` asks an ``Admission`` before anything of a call is read, and again while it is open. Each refusal is
+told to the caller and is one line in the log; a flood of them is not.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import grpc
 
 from tasks.remote.access.handshakes import HandshakeWatch
-from tasks.remote.access.tokens import NAME_PATTERN, Tokens, Verdict
+from tasks.remote.access.tokens import NAME_PATTERN, WORKER, Tokens, Verdict
 from tasks.remote.wire import link
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,6 @@ _log = logging.getLogger(__name__)
 MAX_REFUSAL_LINES = 20
 """Lines about refusals in a row; afterwards one for each ``LINE_EVERY_S``."""
 LINE_EVERY_S = 5.0
-_HANGING_UP_S = 0.2
 
 _IDENTITY = re.compile(rf"{NAME_PATTERN}(\.[A-Za-z0-9_-]{{1,64}}){{0,2}}")
 
@@ -37,6 +36,8 @@ class Caller(NamedTuple):
     name: str
     """Under which the token was made."""
     token: str
+    role: str = WORKER
+    """That the method asks for."""
 
     def __repr__(self) -> str:
         return f"Caller({self.identity})"
@@ -91,15 +92,14 @@ class Refusals:
         _log.warning("refused %s: %s%s", peer, message, f" ({hidden} more were not shown)" if hidden else "")
 
 
-class Door:
-    """Lets callers with a token in.
+class Admission:
+    """Who is let in at one port.
 
     Args:
         tokens: Who may join.
-        role: That tokens must have: ``tokens.WORKER`` or ``tokens.TRAINER``.
         refusals: Where refusals are counted.
         stranger: What is said of an unknown token.
-        is_far: Whether this is the door to other machines.
+        is_far: Whether this is the port for other machines.
         handshakes: Told who calls; ``note_lost`` says which connections came to nothing.
         max_message_bytes: Of one who came in: larger messages are refused.
     """
@@ -107,7 +107,6 @@ class Door:
     def __init__(
         self,
         tokens: Tokens,
-        role: str,
         refusals: Refusals,
         *,
         stranger: str = "the token is not known here: it is wrong, another learner's, or was revoked",
@@ -116,32 +115,31 @@ class Door:
         max_message_bytes: int = link.MAX_MESSAGE_BYTES,
     ) -> None:
         self._tokens = tokens
-        self._role = role
-        self._refusals = refusals
         self._stranger = stranger
         self._handshakes = handshakes
+        self.refusals = refusals
         self.is_far = is_far
         self.max_message_bytes = max_message_bytes
 
-    def admit(self, context: grpc.ServicerContext) -> Caller:
-        """Who calls; ends the call if it may not come in."""
+    def admit(self, context: grpc.ServicerContext, role: str) -> Caller:
+        """Who calls; ends the call if it has no token of this role."""
         if self._handshakes is not None:
             self._handshakes.called(context.peer())
         metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         identity = metadata.get("worker", "")
-        caller = Caller(identity, identity.partition(".")[0], token if scheme == "Bearer" else "")
+        caller = Caller(identity, identity.partition(".")[0], token if scheme == "Bearer" else "", role)
         objection = self.objection(caller)
         if objection is not None:
-            self._refusals.refuse(context, objection)
+            self.refusals.refuse(context, objection)
         if not _IDENTITY.fullmatch(identity):
             message = f"the worker's name must be letters, digits, _ and -, got {identity[:80]!r}"
-            self._refusals.refuse(context, Refusal(grpc.StatusCode.FAILED_PRECONDITION, message))
+            self.refusals.refuse(context, Refusal(grpc.StatusCode.FAILED_PRECONDITION, message))
         return caller
 
     def objection(self, caller: Caller) -> Refusal | None:
         """Why this caller may not come in, or not stay; None: it may."""
-        verdict = self._tokens.judge(caller.name, caller.token, self._role)
+        verdict = self._tokens.judge(caller.name, caller.token, caller.role)
         if verdict is Verdict.accepted:
             return None
         if verdict is Verdict.revoked:
@@ -150,7 +148,7 @@ class Door:
             message = f"the token was made for another name than {caller.name[:80]!r}"
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
         if verdict is Verdict.another_role:
-            return Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the token was not made for the role {self._role!r}")
+            return Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the token was not made for the role {caller.role!r}")
         if verdict is Verdict.unreadable:
             message = "the list of tokens cannot be read at the moment, so nobody new is let in"
             return Refusal(grpc.StatusCode.UNAVAILABLE, message)
@@ -161,25 +159,4 @@ class Door:
         lost = 0 if self._handshakes is None else self._handshakes.take_lost()
         if lost:
             message = "came to nothing: plaintext, no trust in our certificate (ca.pem of another authority), or a scan"
-            self._refusals.note(f"{lost} connection{'s' if lost > 1 else ''}", message, lost)
-
-
-def read_one(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-    """The only message of a call; empty when none was sent.
-
-    A unary method that is served as a stream reads its message after the token was checked, not before. A caller that
-    has hung up meanwhile did nothing wrong: the call ends, and nothing is refused.
-    """
-    try:
-        return next(requests)
-    except Exception:  # StopIteration, or a bare Exception with which gRPC ends the iterator of a call that is over.
-        if not _is_over(context):
-            return b""
-    context.abort(grpc.StatusCode.CANCELLED, "the caller hung up")
-    raise AssertionError("abort raises")
-
-
-def _is_over(context: grpc.ServicerContext) -> bool:
-    """Whether the caller is gone; gRPC may say so a moment after it has said that no message will come."""
-    over = threading.Event()
-    return not context.add_callback(over.set) or over.wait(_HANGING_UP_S)
+            self.refusals.note(f"{lost} connection{'s' if lost > 1 else ''}", message, lost)

@@ -199,7 +199,7 @@ def _advice(folder: Path) -> list[str]:
     return [
         f"Copy {folder / 'learner'}, {folder / 'relay'} and each folder in {folder / 'workers'} to its own machine "
         "and name the copy there in remote.credentials.",
-        f"Keep {folder / 'ca' / 'ca.key'} here: whoever has it can pass for the learner.",
+        f"Keep {folder / 'ca' / 'ca.key'} here: anybody who has it can pass for the learner.",
         "To revoke a token, take its entry out of tokens.json, here and on the learner's and the relay's machine; both "
         "notice while they run.",
     ]

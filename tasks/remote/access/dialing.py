@@ -1,7 +1,7 @@
 """Dialling out: the channel to a learner or a relay, and what is said of one that does not answer as expected.
 
-Used by ``uplink`` (workers) and by whoever else dials. Some failures will not go away by trying again; ``refusal`` and
-``diagnose`` tell them from those that will.
+Used by ``uplink`` (workers and stations) and by ``relay_link`` (learners). Some failures will not go away by trying
+again; ``refusal`` and ``diagnose`` tell them from those that will.
 """
 
 from __future__ import annotations

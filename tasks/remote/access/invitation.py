@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 _MEGABYTE = 1024 * 1024
 
 
-class Entrance(NamedTuple):
+class FarPort(NamedTuple):
     """What is opened, and under which names it is reached."""
 
     listener: FarListener
@@ -29,7 +29,7 @@ class Entrance(NamedTuple):
     """Names and addresses that the certificate is good for; empty: plaintext."""
 
 
-def read_entrance(remote: RemoteConfig) -> Entrance:
+def read_far_port(remote: RemoteConfig) -> FarPort:
     """Reads the credentials of a process that listens at ``remote.listen``.
 
     Raises:
@@ -51,7 +51,7 @@ def read_entrance(remote: RemoteConfig) -> Entrance:
         remote.max_message_mb * _MEGABYTE,
         handshakes=None if remote.insecure else server.handshakes,
     )
-    return Entrance(listener, () if remote.insecure else server.hosts)
+    return FarPort(listener, () if remote.insecure else server.hosts)
 
 
 def check_credentials(remote: RemoteConfig) -> None:
@@ -61,7 +61,7 @@ def check_credentials(remote: RemoteConfig) -> None:
         ValueError: It is missing or cannot be read; names the key or the file.
     """
     if remote.listen is not None:
-        read_entrance(remote)
+        read_far_port(remote)
     if remote.relay is not None and remote.credentials is None:
         raise ValueError(
             f"remote.relay={remote.relay} needs remote.credentials: the folder .../learner that "
@@ -71,28 +71,28 @@ def check_credentials(remote: RemoteConfig) -> None:
         load_client(str(remote.credentials))
 
 
-def announce(entrance: Entrance, address: str, words: Sequence[str]) -> None:
+def announce(far_port: FarPort, address: str, words: Sequence[str]) -> None:
     """Says where workers join and what they have to type; warns of what an attacker could do.
 
     Args:
-        entrance: What was opened.
+        far_port: What was opened.
         address: host:port that it listens at, with the port that was chosen.
         words: Words of the configuration that a worker must have, such as task=TM20Lidar; empty: not known here.
     """
     host, _, port = address.rpartition(":")
-    is_plaintext = entrance.listener.credentials is None
+    is_plaintext = far_port.listener.credentials is None
     if is_plaintext and not is_loopback(host):
         _log.warning(
-            "remote.insecure=true: %s is NOT encrypted. Whoever sees this network can read samples, weights and the "
-            "tokens of workers, and join with them. Leave remote.insecure out to encrypt",
+            "remote.insecure=true: %s is NOT encrypted. Anybody who sees this network can read samples, weights and "
+            "the tokens of workers, and join with them. Leave remote.insecure out to encrypt",
             address,
         )
-    names = [name for name in entrance.hosts if name not in LOCAL_HOSTS]
+    names = [name for name in far_port.hosts if name not in LOCAL_HOSTS]
     if not is_plaintext and not names and not is_loopback(host):
         _log.warning(
             "the certificate is good for %s only, so no other machine will trust it: run --make-credentials again "
             "with --hosts and the name or address of this machine",
-            ", ".join(entrance.hosts),
+            ", ".join(far_port.hosts),
         )
     reached = _reached_at(host, names)
     command = worker_command(words, f"{reached}:{port}", "FOLDER", is_insecure=is_plaintext)

@@ -7,7 +7,7 @@ elsewhere; the relay opens one, too. Who may join and what is said is decided in
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,9 @@ import grpc
 from tasks.remote.access.handshakes import HandshakeWatch
 from tasks.remote.access.tokens import Tokens
 from tasks.remote.wire import link
+from tasks.remote.wire.methods import METHODS, SERVICE
+
+Handler = Callable[[Iterator[bytes], Any], Any]
 
 CALLS_PER_WORKER = 3
 """Streams that a worker holds at most: segments, weights, evaluation requests."""
@@ -74,7 +77,8 @@ class Listener:
 
     Args:
         address: host:port; port 0: any that is free.
-        handlers: What answers each method of the service.
+        handlers: What answers each method; called with the requests and what ``check`` makes of gRPC's context.
+        check: Stands before all of them.
         max_calls: Calls that are served at a time; further ones are refused.
         credentials: TLS; None: plaintext.
         max_message_bytes: Larger messages are refused.
@@ -87,7 +91,8 @@ class Listener:
     def __init__(
         self,
         address: str,
-        handlers: Mapping[str, grpc.RpcMethodHandler],
+        handlers: Mapping[str, Handler],
+        check: grpc.ServerInterceptor,
         max_calls: int,
         *,
         credentials: grpc.ServerCredentials | None = None,
@@ -99,8 +104,11 @@ class Listener:
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", link.MAX_MESSAGE_BYTES),
         ]
-        self._server = grpc.server(_DaemonThreads(), options=options, maximum_concurrent_rpcs=max_calls)
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(link.SERVICE, dict(handlers)),))
+        self._server = grpc.server(
+            _DaemonThreads(), interceptors=(check,), options=options, maximum_concurrent_rpcs=max_calls
+        )
+        served = {name: _rpc_handler(name, handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, served),))
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(address)
@@ -116,6 +124,12 @@ class Listener:
     def close(self, grace_s: float = 0.2) -> None:
         """Ends all calls and frees the port. Calling it twice is fine."""
         self._server.stop(grace=grace_s).wait(grace_s + 1.0)
+
+
+def _rpc_handler(name: str, handler: Handler) -> grpc.RpcMethodHandler:
+    if METHODS[name].is_stream:
+        return grpc.stream_stream_rpc_method_handler(handler)
+    return grpc.stream_unary_rpc_method_handler(handler)
 
 
 class _DaemonThreads(Executor):

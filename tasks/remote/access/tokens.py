@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tasks.remote.access.private_files import write_file
+from tasks.remote.wire import methods
 
 _log = logging.getLogger(__name__)
 
-WORKER = "worker"
-TRAINER = "trainer"
+WORKER, TRAINER = methods.WORKER, methods.TRAINER
 ROLES = (WORKER, TRAINER)
 """A worker sends segments; the trainer, one of them, takes segments from a relay and gives it weights."""
 

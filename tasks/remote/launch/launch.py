@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tasks.remote.launch import worker_process
+from tasks.remote.station import child_process
 from tasks.remote.worker.worker import WorkerConfig
 
 _log = logging.getLogger(__name__)
@@ -199,23 +199,23 @@ class LocalLauncher(WorkerLauncher):
             _log.info("%s | %s", config.worker, line)
 
         started = time.monotonic()
-        process = worker_process.spawn()
+        process = child_process.spawn()
         with self._lock:
             self._processes[place] = process
         if self._is_closing.is_set():
-            worker_process.hang_up(process)
-        status, said = worker_process.run(process, config.to_line(), take_line)
-        reason = worker_process.describe_status(status)
+            child_process.hang_up(process)
+        status, said = child_process.run(process, config.to_line(), take_line)
+        reason = child_process.describe_status(status)
         return Ending(reason, said, "\n".join(tail), time.monotonic() - started)
 
     def _end_all(self) -> None:
         with self._lock:
             processes = list(self._processes.values())
         for process in processes:
-            worker_process.hang_up(process)
+            child_process.hang_up(process)
         deadline = time.monotonic() + _CLOSE_GRACE_S
         for process in processes:
-            worker_process.end(process, max(deadline - time.monotonic(), 0.0))
+            child_process.end(process, max(deadline - time.monotonic(), 0.0))
 
 
 def _failure(config: WorkerConfig, line: str) -> WorkerFailed | None:

@@ -29,8 +29,8 @@ from typing import Any, TextIO
 
 from tasks.remote.launch import ray_cluster
 from tasks.remote.launch.launch import Ending
-from tasks.remote.launch.ray_keeper import RayKeeper, code_digest
-from tasks.remote.launch.worker_process import describe_status
+from tasks.remote.launch.ray_actor import WorkerActor, code_digest
+from tasks.remote.station.child_process import describe_status, take_standard_output
 
 _POLL_S = 2.0
 _UNREACHABLE_S = 10.0
@@ -65,7 +65,7 @@ class DriverConfig:
 
 def main() -> int:
     """Serves the launcher until standard input closes; returns the exit code."""
-    answers = Answers(_take_standard_output())
+    answers = Answers(take_standard_output())
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     config = DriverConfig(**json.loads(sys.stdin.readline()))
     requests = _Requests()
@@ -143,7 +143,7 @@ class Driver:
         # It is for the launcher to start a worker again, under a new name.
         options = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 4, "scheduling_strategy": "SPREAD"}
         options |= _demand(config.resources)
-        self._keepers = ray.remote(**options)(RayKeeper)
+        self._actor_class = ray.remote(**options)(WorkerActor)
         self._is_closing = threading.Event()
         self._lock = threading.Lock()
         self._actors: dict[int, Any] = {}
@@ -177,7 +177,7 @@ class Driver:
         self._answers.say({"run": run, "ended": ending._asdict()})
 
     def _run(self, run: int, worker: str, configuration: str) -> Ending:
-        actor = self._keepers.options(name=worker).remote()
+        actor = self._actor_class.options(name=worker).remote()
         with self._lock:
             self._actors[run] = actor
         try:
@@ -282,13 +282,6 @@ def _short(text: str) -> str:
     """One line."""
     line = " ".join(text.split())
     return line if len(line) <= _REASON_CHARACTERS else f"{line[:_REASON_CHARACTERS]}..."
-
-
-def _take_standard_output() -> TextIO:
-    """A private handle on standard output, so that nothing that Ray prints mixes with answers."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
 
 
 def _leave(status: int) -> None:

@@ -90,7 +90,7 @@ class RayLauncher(WorkerLauncher):
         """
         if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" and self._address != LOCAL:
             _log.warning(
-                "RAY_AUTH_MODE=%s: whoever reaches the ports of this Ray cluster can run code on all of its nodes",
+                "RAY_AUTH_MODE=%s: anybody who reaches the ports of this Ray cluster can run code on all of its nodes",
                 os.environ["RAY_AUTH_MODE"],
             )
         self._driver = _Driver(self._driver_config)

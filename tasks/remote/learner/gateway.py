@@ -9,37 +9,31 @@ from __future__ import annotations
 
 import math
 import secrets
-import threading
 import time
 from collections.abc import Mapping, Sequence
 
 import grpc
 import numpy as np
 
-from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
-from tasks.experience.samples import Segment
-from tasks.experience.worker_status import RateMeter, WorkerStatus
+from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.access.admission import Refusal
 from tasks.remote.access.listener import FarListener
 from tasks.remote.access.stream_limit import StreamLimit
-from tasks.remote.learner.evaluations import Evaluations
+from tasks.remote.learner.receiver import Receiver
 from tasks.remote.station.calls import Call
-from tasks.remote.station.evaluation_desk import EvaluationDesk
+from tasks.remote.station.evaluation_queue import EvaluationQueue
 from tasks.remote.station.lock_step_channel import LockStepChannel
 from tasks.remote.station.mailbox import Mailbox
 from tasks.remote.station.peers import Peer
-from tasks.remote.station.segment_queue import SegmentQueue
 from tasks.remote.station.worker_service import WorkerService
 from tasks.remote.wire import link
 
 MAX_QUEUE_BYTES = 1024 * 1024 * 1024
 """Beyond this workers wait, however few segments it is."""
 
-_MAX_VERSIONS = 1024
 
-
-class Gateway:
+class Gateway(Receiver):
     """Serves the link.
 
     Args:
@@ -75,22 +69,13 @@ class Gateway:
         self.token = token if token is not None else secrets.token_urlsafe(32)
         self.weights = Mailbox()
         """What the service hands out."""
-        self.desk = EvaluationDesk()
+        self.evaluation_queue = EvaluationQueue()
         """Whom the service asks for evaluations."""
         self._service = WorkerService(self, 0 if far is None else far.max_workers, received)
-        self._lock = self._service.lock
-        self._queue = SegmentQueue(self._lock, queue_segments, MAX_QUEUE_BYTES)
+        super().__init__(self._service.lock, queue_segments, MAX_QUEUE_BYTES)
         self._peers = self._service.peers
         self._far_streams = StreamLimit()
-        self._evaluations = Evaluations()
         self._lock_steps: dict[int, LockStepChannel] = {}
-        self._failure: BaseException | None = None
-        self._is_closed = threading.Event()
-        self._counters = dict.fromkeys(("segments", "bytes", "duplicates"), 0)
-        self._samples = RateMeter()
-        self._published_s: dict[int, float] = {}
-        self._newest_version = 0
-        self._seen_version = 0
         try:
             self.address = self._service.listen_near(f"{host}:0", self.token, max_workers, credentials)
             self.far_address = None if far is None else self._service.listen_far(far)
@@ -100,21 +85,6 @@ class Gateway:
             raise
 
     # --- samples ---
-
-    def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
-        """Segments that have come in, in the order of each worker; waits for the first one.
-
-        Args:
-            timeout_s: After this time the list is empty.
-            max_segments: No more than so many; the rest stays in the queue.
-
-        Raises:
-            BaseException: What ``fail`` was called with.
-        """
-        with self._lock:
-            self._queue.wait(timeout_s, lambda: self._failure is not None or self._is_closed.is_set())
-            self._raise_failure()
-            return self._queue.take(max_segments)
 
     def acknowledge(self, durable: Mapping[str, int]) -> None:
         """Tells workers that their segments up to this number are stored; they may forget them and go on."""
@@ -127,9 +97,7 @@ class Gateway:
 
     def fail(self, failure: BaseException) -> None:
         """Makes every waiting and later call raise ``failure``."""
-        with self._lock:
-            self._failure = self._failure or failure
-            self._queue.wake()
+        super().fail(failure)
         for channel in list(self._lock_steps.values()):
             channel.wake()
 
@@ -139,31 +107,16 @@ class Gateway:
         """Offers new weights to all workers; a worker that is slow skips to the newest ones."""
         message = link.encode_weights(weights, version)
         with self._lock:
-            self._newest_version = version
-            self._published_s[version] = time.monotonic()
-            while len(self._published_s) > _MAX_VERSIONS:
-                self._published_s.pop(next(iter(self._published_s)))
+            self._note_published(version)
         self.weights.put(message)
 
     def request_evaluation(
         self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
     ) -> None:
-        """Asks whoever evaluates for one episode per seed; replaces a request that was not begun."""
+        """Asks an evaluator for one episode per seed; replaces a request that was not begun."""
         with self._lock:
             request = self._evaluations.request(weights, version, seeds, clip)
-        self.desk.put(link.encode_evaluation_request(request))
-
-    def poll_evaluation(self) -> EvaluationReport | None:
-        """The next report that has come in, or None."""
-        with self._lock:
-            self._raise_failure()
-            return self._evaluations.next_report()
-
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether the newest request has not been answered yet."""
-        with self._lock:
-            return self._evaluations.is_open
+        self.evaluation_queue.put(link.encode_evaluation_request(request))
 
     # --- lock step ---
 
@@ -171,11 +124,6 @@ class Gateway:
         """The channel to the lock-step worker at this place, which may join later."""
         with self._lock:
             return self._lock_steps.setdefault(index, LockStepChannel(index))
-
-    def raise_failure(self) -> None:
-        """Raises what ``fail`` was called with, if it was."""
-        with self._lock:
-            self._raise_failure()
 
     # --- state ---
 
@@ -200,24 +148,10 @@ class Gateway:
         now = time.monotonic()
         with self._lock:
             peers = list(self._peers)
-            connected = [peer for peer in peers if peer.is_connected and peer.hello.role != "evaluator"]
-            round_trips_ms = [peer.round_trip_ms for peer in connected if not math.isnan(peer.round_trip_ms)]
-            age_s = self._age_s(self._seen_version, now)
-            return {
-                "gateway/workers": float(len(connected)),
-                "gateway/far_workers": float(sum(peer.is_far for peer in connected)),
-                "gateway/samples_per_s": self._samples.per_second(now),
-                "gateway/segments": float(self._counters["segments"]),
-                "gateway/megabytes": self._counters["bytes"] / 1e6,
-                "gateway/duplicates": float(self._counters["duplicates"]),
+            unacknowledged = sum(peer.received - peer.durable for peer in peers)
+            return self._statistics((peer.status(now, math.nan) for peer in peers), unacknowledged) | {
                 "gateway/refused": float(self._service.refusals.count),
                 "gateway/dropped": float(sum(peer.dropped for peer in peers)),
-                "gateway/queue_depth": float(len(self._queue)),
-                "gateway/queue_megabytes": self._queue.num_bytes / 1e6,
-                "gateway/unacknowledged": float(sum(peer.received - peer.durable for peer in peers)),
-                "gateway/round_trip_ms": max(round_trips_ms, default=0.0),
-                "gateway/weights_age_s": 0.0 if math.isnan(age_s) else age_s,
-                "gateway/weights_lag": float(self._newest_version - self._seen_version),
             }
 
     def close(self) -> None:
@@ -257,18 +191,19 @@ class Gateway:
         with self._lock:
             if not self._queue.wait_for_room(segment.worker, self._service.num_senders, lambda: call.is_open):
                 return False
-            self._counters["bytes"] += len(message)
+            self._bytes += len(message)
             peer.bytes += len(message)
             peer.dropped = max(peer.dropped, dropped)
             if segment.seq <= peer.received:
                 peer.duplicates += 1
-                self._counters["duplicates"] += 1
+                self._duplicates += 1
                 return True
             if peer.is_far:
                 self._far_streams.check(segment.worker, segment.stream)
             peer.received = segment.seq
-            self._queue.put(segment)
-            self._count(peer, segment)
+            peer.weights_version = self._put(segment)
+            peer.segments += 1
+            peer.samples.add(segment.num_env_steps, time.monotonic())
             peer.changed.notify_all()
         return True
 
@@ -278,25 +213,4 @@ class Gateway:
         with self._lock:
             if self._evaluations.take(report, number):
                 # A worker that is restarted shall not do it again.
-                self.desk.clear()
-
-    # --- inside ---
-
-    def _count(self, peer: Peer, segment: Segment) -> None:
-        now = time.monotonic()
-        # What a worker claims of itself must not go beyond what there is.
-        version = min(segment.weights_version, self._newest_version)
-        self._counters["segments"] += 1
-        self._samples.add(segment.num_env_steps, now)
-        self._seen_version = max(self._seen_version, version)
-        peer.segments += 1
-        peer.samples.add(segment.num_env_steps, now)
-        peer.weights_version = version
-
-    def _age_s(self, version: int, now: float) -> float:
-        """Since these weights were published; NaN: never, or too long ago."""
-        return now - self._published_s.get(version, math.nan)
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+                self.evaluation_queue.clear()

@@ -15,7 +15,7 @@ from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.networking import LearnerLink
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus
-from tasks.remote.station import evaluation_desk
+from tasks.remote.station import evaluation_queue
 
 _LOOK_S = 2.0
 _SLICE_S = 0.02
@@ -35,7 +35,7 @@ class LinkGroup:
     """
 
     def __init__(
-        self, links: Sequence[LearnerLink], has_evaluator: bool, patience_s: float = 2 * evaluation_desk.PATIENCE_S
+        self, links: Sequence[LearnerLink], has_evaluator: bool, patience_s: float = 2 * evaluation_queue.PATIENCE_S
     ) -> None:
         self._links = tuple(links)
         self._has_evaluator = has_evaluator

@@ -12,26 +12,24 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import numpy as np
 
-from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
-from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.access import dialing
 from tasks.remote.access.credentials import ClientCredentials, load_client
 from tasks.remote.access.stream_limit import StreamLimit
 from tasks.remote.config import RemoteConfig
-from tasks.remote.learner.evaluations import Evaluations
+from tasks.remote.learner.receiver import Receiver
 from tasks.remote.learner.relay_publisher import Kind, RelayPublisher
-from tasks.remote.learner.relay_tally import RelayTally
-from tasks.remote.station.segment_queue import SegmentQueue
+from tasks.remote.station.uplink import RefusedError
 from tasks.remote.wire import link, parts, relay_messages
-from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest
-from tasks.remote.worker.uplink import RefusedError
+from tasks.remote.wire.methods import path_of
+from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest, RelayStatus
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ def open_relay_link(
     return RelayLink(remote.relay, credentials, spec, fingerprint, is_plaintext=remote.insecure, received=received)
 
 
-class RelayLink:
+class RelayLink(Receiver):
     """The connection of one learner to one relay; dials from the moment it is made.
 
     Args:
@@ -111,44 +109,26 @@ class RelayLink:
             ("worker", credentials.name),
             ("session", self._session),
         )
-        self._lock = threading.Lock()
+        super().__init__(threading.Lock(), queue_segments, _MAX_QUEUE_BYTES)
         self._changed = threading.Condition(self._lock)
-        self._queue = SegmentQueue(self._lock, queue_segments, _MAX_QUEUE_BYTES)
         self._received = dict(received or {})
         self._durable = dict(received or {})
         self._unsent_marks: dict[str, int] = {}
         self._refused: dict[str, tuple[int, str]] = {}
         self._barred: dict[str, int] = {}
-        self._evaluations = Evaluations()
         self._streams = StreamLimit()
-        self._tally = RelayTally()
-        self._failure: BaseException | None = None
+        self._status = RelayStatus((), 0, 0, 0)
+        self._refused_segments = 0
         self._has_joined = False
         self._is_connected = False
         self._trouble = ""
         self._call: Any = None
-        self._stop = threading.Event()
         self._channel = dialing.open_channel(address, None if is_plaintext else credentials)
         self._publisher = RelayPublisher(address, self._channel, self._metadata, self.fail)
         self._thread = threading.Thread(target=self._keep_pulling, name="relay-pull", daemon=True)
         self._thread.start()
 
     # --- samples ---
-
-    def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
-        """Segments that have come in, in the order of each worker; waits for the first one.
-
-        Args:
-            timeout_s: After this time the list is empty.
-            max_segments: No more than so many; the rest stays in the queue.
-
-        Raises:
-            RefusedError: The relay does not want this learner.
-        """
-        with self._lock:
-            self._queue.wait(timeout_s, lambda: self._failure is not None or self._stop.is_set())
-            self._raise_failure()
-            return self._queue.take(max_segments)
 
     def acknowledge(self, durable: Mapping[str, int]) -> None:
         """Says up to which number the segments of each worker are stored; only this lets workers forget them."""
@@ -164,25 +144,13 @@ class RelayLink:
         with self._lock:
             return dict(self._received)
 
-    def fail(self, failure: BaseException) -> None:
-        """Makes every waiting and later call raise ``failure``."""
-        with self._lock:
-            self._failure = self._failure or failure
-            self._queue.wake()
-            self._changed.notify_all()
-
-    def raise_failure(self) -> None:
-        """Raises what ended the link, if anything did."""
-        with self._lock:
-            self._raise_failure()
-
     # --- weights and evaluation ---
 
     def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         """Offers new weights to the workers behind the relay; only the newest go there."""
         message = link.encode_weights(weights, version)
         with self._lock:
-            self._tally.published(version)
+            self._note_published(version)
         self._publisher.put(Kind.weights, message)
 
     def request_evaluation(
@@ -192,18 +160,6 @@ class RelayLink:
         with self._lock:
             request = self._evaluations.request(weights, version, seeds, clip)
         self._publisher.put(Kind.request, link.encode_evaluation_request(request))
-
-    def poll_evaluation(self) -> EvaluationReport | None:
-        """The next report that has come in, or None."""
-        with self._lock:
-            self._raise_failure()
-            return self._evaluations.next_report()
-
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether the newest request has not been answered yet."""
-        with self._lock:
-            return self._evaluations.is_open
 
     # --- state ---
 
@@ -215,23 +171,25 @@ class RelayLink:
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker behind the relay, as the relay saw it last."""
         with self._lock:
-            return self._tally.workers(self._is_connected)
+            return self._workers()
 
     def statistics(self) -> dict[str, float]:
         """Metrics under ``gateway/``."""
         with self._lock:
             unacknowledged = sum(seq - self._durable.get(worker, 0) for worker, seq in self._received.items())
-            return self._tally.statistics(self._is_connected) | {
-                "gateway/queue_depth": float(len(self._queue)),
-                "gateway/queue_megabytes": self._queue.num_bytes / 1e6,
-                "gateway/unacknowledged": float(max(unacknowledged, 0)),
+            return self._statistics(self._workers(), unacknowledged) | {
+                "gateway/refused": float(self._refused_segments + self._status.refused),
+                "gateway/dropped": float(sum(worker.dropped for worker in self._status.workers)),
+                "gateway/relay_connected": float(self._is_connected),
+                "gateway/relay_segments": float(self._status.waiting_segments),
+                "gateway/relay_megabytes": self._status.waiting_bytes / 1e6,
             }
 
     def close(self) -> None:
         """Hangs up; what was acknowledged is told to the relay first, if it listens. Calling it twice is fine."""
-        if self._stop.is_set():
+        if self._is_closed.is_set():
             return
-        self._stop.set()
+        self._is_closed.set()
         with self._lock:
             self._queue.wake()
             self._changed.notify_all()
@@ -258,22 +216,22 @@ class RelayLink:
         pause = _FIRST_PAUSE_S
         crowded_since_s: float | None = None
         try:
-            while not self._stop.is_set():
+            while not self._is_closed.is_set():
                 try:
                     self._pull()
                 except grpc.RpcError as error:
-                    if self._stop.is_set():
+                    if self._is_closed.is_set():
                         return
                     if self._is_connected:
                         pause, crowded_since_s = _FIRST_PAUSE_S, None
                     crowded_since_s = self._judge(error, crowded_since_s)
                     self._note_trouble(_describe(error), pause)
                 self._set_connected(False)
-                self._stop.wait(pause)
+                self._is_closed.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
         except Exception as error:
             # gRPC answers calls on a closed channel with a ValueError.
-            if not self._stop.is_set():
+            if not self._is_closed.is_set():
                 self.fail(error)
         finally:
             self._set_connected(False)
@@ -303,9 +261,7 @@ class RelayLink:
             self._refused = {}
             self._barred = {}
         is_over = threading.Event()
-        call = self._channel.stream_stream(f"/{link.SERVICE}/Pull")(
-            self._marks(first, is_over), metadata=self._metadata
-        )
+        call = self._channel.stream_stream(path_of("Pull"))(self._marks(first, is_over), metadata=self._metadata)
         with self._lock:
             self._call = call
         try:
@@ -331,20 +287,20 @@ class RelayLink:
         while not is_over.is_set() and not is_last:
             with self._lock:
                 self._changed.wait_for(
-                    lambda: self._unsent_marks or self._refused or is_over.is_set() or self._stop.is_set(),
+                    lambda: self._unsent_marks or self._refused or is_over.is_set() or self._is_closed.is_set(),
                     SIGN_OF_LIFE_S,
                 )
                 durable = dict(list(self._unsent_marks.items())[: relay_messages.MAX_MARKS])
                 for worker in durable:
                     del self._unsent_marks[worker]
                 refused, self._refused = self._refused, {}
-                is_last = self._stop.is_set() and not self._unsent_marks
+                is_last = self._is_closed.is_set() and not self._unsent_marks
             yield relay_messages.encode_marks(Marks(durable, refused))
 
     def _take(self, item: Item, incoming: Iterator[bytes | bytearray]) -> None:
         if item.status is not None:
             with self._lock:
-                self._tally.status = item.status
+                self._status = item.status
             return
         message = next(incoming, None)
         if message is None:
@@ -368,15 +324,15 @@ class RelayLink:
             self._refuse(item, str(error))
             return
         with self._lock:
-            if not self._queue.wait_for_room(item.worker, lambda: 1, lambda: not self._stop.is_set()):
+            if not self._queue.wait_for_room(item.worker, lambda: 1, lambda: not self._is_closed.is_set()):
                 return
             if item.seq <= self._received.get(item.worker, 0):
-                self._tally.duplicates += 1
+                self._duplicates += 1
                 self._repeat_mark(item.worker)
                 return
             self._received[item.worker] = item.seq
-            self._queue.put(received.segment)
-            self._tally.count(received.segment, len(message))
+            self._bytes += len(message)
+            self._put(received.segment)
 
     def _repeat_mark(self, worker: str) -> None:
         """A segment that comes again may be one of which the relay has forgotten that it is stored."""
@@ -388,7 +344,7 @@ class RelayLink:
         """Tells the relay to turn the worker away; what follows of it until then is ignored."""
         _log.warning("segment %d of %s was refused: %s", item.seq, item.worker, reason)
         with self._lock:
-            self._tally.refused += 1
+            self._refused_segments += 1
             self._barred[item.worker] = item.epoch
             self._refused[item.worker] = (item.epoch, reason)
             self._changed.notify_all()
@@ -423,9 +379,16 @@ class RelayLink:
             _log.warning("the relay at %s: %s; next try in %.1f s", self._address, trouble, pause_s)
         self._trouble = trouble
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+    def _workers(self) -> list[WorkerStatus]:
+        now = time.monotonic()
+        return [
+            replace(
+                worker,
+                connected=worker.connected and self._is_connected,
+                weights_age_s=self._age_s(worker.weights_version, now),
+            )
+            for worker in self._status.workers
+        ]
 
 
 def _describe(error: grpc.RpcError) -> str:

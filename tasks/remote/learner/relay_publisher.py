@@ -14,8 +14,8 @@ from enum import Enum
 import grpc
 
 from tasks.remote.access import dialing
-from tasks.remote.wire import link
-from tasks.remote.worker.uplink import RefusedError
+from tasks.remote.station.uplink import RefusedError
+from tasks.remote.wire.methods import path_of
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class RelayPublisher:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._address = address
-        self._publish = channel.unary_unary(f"/{link.SERVICE}/Publish")
+        self._publish = channel.unary_unary(path_of("Publish"))
         self._metadata = metadata
         self._on_failure = on_failure
         self._changed = threading.Condition()

@@ -1,9 +1,8 @@
 """``RemoteVecEnv``: rl_games' vectorised environment over worker processes, in two modes.
 
-With a policy it is asynchronous: workers act by themselves and stream segments (``start``, ``receive``,
-``acknowledge``, ``publish``; ``algos.learning.learner`` uses these), its own and those that join from elsewhere
-(``remote``). Without one it is in lock step: ``reset`` and ``step(actions)`` as stock rl_games algorithms call them.
-Nothing starts before the first use.
+With a policy it is asynchronous: workers act by themselves and stream segments (``start``, then ``link``, which
+``algos.learning.sources`` uses), its own and those that join from elsewhere (``remote``). Without one it is in lock
+step: ``reset`` and ``step(actions)`` as stock rl_games algorithms call them. Nothing starts before the first use.
 """
 
 from __future__ import annotations
@@ -22,12 +21,11 @@ from tasks import registry
 from tasks.acting.env_source import EnvSource
 from tasks.config import config_from_dict
 from tasks.envs.classic_env import ClassicEnv
-from tasks.experience.evaluation_report import EvaluationReport
-from tasks.experience.samples import Segment
+from tasks.experience.networking import LearnerLink
 from tasks.experience.worker_status import WorkerStatus, samples_by_name
 from tasks.plugins import load_plugins, plugin_paths
-from tasks.remote.access.agreement import agreement
-from tasks.remote.access.invitation import read_entrance
+from tasks.remote.access.fingerprint import agreed_fingerprint
+from tasks.remote.access.invitation import read_far_port
 from tasks.remote.config import Launcher, RayConfig, RemoteConfig
 from tasks.remote.launch.launch import Place
 from tasks.remote.launch.ray_launch import check_ray
@@ -96,7 +94,7 @@ class RemoteVecEnv(IVecEnv):
         _check(num_actors, num_workers, segment_rows, window, buffer_segments, observation)
         self._remote = config_from_dict(RemoteConfig, remote or {}, "remote")
         _check_remote(self._remote, num_workers, policy)
-        self._entrance = None if self._remote.listen is None else read_entrance(self._remote)
+        self._far_port = None if self._remote.listen is None else read_far_port(self._remote)
         self._worker_words = tuple(worker_words)
         self._ray = config_from_dict(RayConfig, ray or {}, "ray") if Launcher[launcher] is Launcher.ray else None
         if self._ray is not None:
@@ -164,41 +162,24 @@ class RemoteVecEnv(IVecEnv):
             if self._pool is None:
                 self._pool = self._open_pool()
 
-    def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
-        """Segments that have come in, in order for each worker; waits for the first, at most ``timeout_s``.
+    @property
+    def link(self) -> LearnerLink:
+        """The way to all workers, which must be started: segments come from it, weights go to it.
 
-        Raises:
-            WorkerFailed: If an environment or a policy raised, or a worker keeps dying.
+        Its ``receive`` raises ``WorkerFailed`` if an environment or a policy raised, or a worker keeps dying.
         """
-        return self._started().link.receive(timeout_s, max_segments)
-
-    def acknowledge(self, durable: Mapping[str, int]) -> None:
-        """Says up to which number the segments of each worker are stored; only this lets workers go on."""
-        self._started().link.acknowledge(durable)
-
-    def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
-        """Offers weights to all workers, which take the newest between two segments."""
-        self._started().link.publish(weights, version)
+        return self._started().link
 
     def request_evaluation(
         self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
     ) -> None:
-        """Has one deterministic episode driven per seed; see ``poll_evaluation``.
+        """Has one deterministic episode driven per seed; ``link.poll_evaluation`` gives the report.
 
         In lock step the environments of a game that is there only once are reset by the next ``step``, or ``reset``.
         """
         if not self._has_evaluator:
             raise ValueError("request_evaluation needs env_config.evaluator to be true, got false")
         self._started().link.request_evaluation(weights, version, seeds, clip)
-
-    def poll_evaluation(self) -> EvaluationReport | None:
-        """The next finished evaluation, or None."""
-        return None if self._pool is None else self._pool.link.poll_evaluation()
-
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether an evaluation was requested and has not come in yet."""
-        return self._pool is not None and self._pool.link.is_evaluating
 
     def statistics(self) -> dict[str, float]:
         """Metrics under ``gateway/``."""
@@ -317,12 +298,12 @@ class RemoteVecEnv(IVecEnv):
             places.append(Place("evaluator", 0))
         config = PoolConfig(
             self._spec,
-            agreement(self._description.fingerprint, self._policy),
+            agreed_fingerprint(self._description.fingerprint, self._policy),
             places,
             queue_segments=max(256, 2 * len(places) * self._settings["window"]),
             ray=self._ray,
             remote=self._remote,
-            entrance=self._entrance,
+            far_port=self._far_port,
             worker_words=self._worker_words,
             received=self._received,
             evaluates_here=bool(places),

@@ -1,45 +1,33 @@
-"""``--server``: a relay on a machine that trainer and workers can both reach, for when neither reaches the other.
+"""``--server``: a relay on a machine that learner and workers can both reach, for when neither reaches the other.
 
-``train.py`` calls ``run``. Both dial out to the relay. Workers see what they see at a learner; segments wait in a spool
-on the disk until the trainer has them, also while it is away. Workers hear that a segment is durable only from the
-trainer, so a relay can be killed, restarted and robbed of its disk at any time, and nothing is lost.
+``train.py`` calls ``run``. Both dial out to the relay. Workers see what they see at a learner; segments go on to the
+learner as it takes them. The relay keeps nothing on a disk: workers hear that a segment is durable only from the
+learner, and keep it until then, so a relay can be killed and started again at any time, and nothing is lost.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from tasks.process.stop_signals import stop_signals
-from tasks.remote.access.admission import Door
-from tasks.remote.access.invitation import announce, read_entrance
+from tasks.remote.access.invitation import announce, read_far_port
 from tasks.remote.access.listener import FarListener
-from tasks.remote.access.tokens import TRAINER
 from tasks.remote.config import RemoteConfig
-from tasks.remote.relay import spool_file
 from tasks.remote.relay.relay_display import RelayState, watch
-from tasks.remote.relay.relay_hub import RelayHub
-from tasks.remote.relay.relay_trainer import RelayTrainer
-from tasks.remote.relay.spool import Spool
-from tasks.remote.relay.spool_file import SpoolDamagedError
-
-_log = logging.getLogger(__name__)
-
-_MEGABYTE = 1024 * 1024
-_PAUSE_S = 1.0
+from tasks.remote.relay.relay_hub import MAX_QUEUE_BYTES, RelayHub
+from tasks.remote.relay.relay_learner import RelayLearner
 
 
 def run(config: RemoteConfig, *, headless: bool = False, stop: threading.Event | None = None) -> int:
     """Relays until Ctrl-C, SIGTERM, the end of its terminal or ``stop``.
 
     Args:
-        config: Where it listens, its credentials and its spool.
+        config: Where it listens, and its credentials.
         headless: Whether plain lines are written instead of one that is redrawn.
         stop: Ends it.
 
@@ -48,25 +36,13 @@ def run(config: RemoteConfig, *, headless: bool = False, stop: threading.Event |
 
     Raises:
         ValueError: The configuration or a file of the credentials is not right.
-        OSError: The address is taken, or the spool cannot be used.
+        OSError: The address is taken.
     """
-    entrance = read_entrance(config)
-    listener = entrance.listener
+    far_port = read_far_port(config)
     stop = threading.Event() if stop is None else stop
-    is_first = True
-    with _stopped_by_signals(stop):
-        while not stop.is_set():
-            with _open(listener, config) as relay:
-                if is_first:
-                    announce(entrance, relay.address, [])
-                    is_first = False
-                # With the port that was chosen, should it have to begin anew.
-                listener = replace(listener, address=relay.address)
-                watch(relay, stop, headless)
-            if relay.damage is None:
-                break
-            _begin_new_spool(config.spool)
-            stop.wait(_PAUSE_S)
+    with _stopped_by_signals(stop), Relay(far_port.listener) as relay:
+        announce(far_port, relay.address, [])
+        watch(relay, stop, headless)
     return 0
 
 
@@ -75,32 +51,17 @@ class Relay:
 
     Args:
         listener: Where it listens, and who may join.
-        folder: Of the spool.
-        capacity_bytes: Of the spool; beyond it workers wait.
+        queue_bytes: What waits for the learner at most; beyond it workers wait.
 
     Raises:
-        OSError: The address or the spool cannot be used.
+        OSError: The address cannot be used.
     """
 
-    def __init__(self, listener: FarListener, folder: str, capacity_bytes: int) -> None:
-        self.damage: SpoolDamagedError | None = None
-        """What is wrong with the spool, so that the relay must begin anew with another one."""
-        self._is_over = threading.Event()
-        self._spool = Spool(folder, capacity_bytes)
-        try:
-            self._hub = RelayHub(self._spool, listener.max_workers, self._note_damage)
-            refusals = self._hub.service.refusals
-            door = Door(listener.tokens, TRAINER, refusals, handshakes=listener.handshakes)
-            self._trainer = RelayTrainer(self._hub, self._spool, door, self._note_damage)
-            self.address = self._hub.service.listen_far(listener, self._trainer.handlers())
-            """host:port, with the port that was chosen."""
-        except BaseException:
-            self._spool.close()
-            raise
-
-    def wait(self, timeout_s: float) -> bool:
-        """Waits; True: it cannot go on, see ``damage``."""
-        return self._is_over.wait(timeout_s)
+    def __init__(self, listener: FarListener, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
+        self._hub = RelayHub(listener.max_workers, queue_bytes)
+        self._trainer = RelayLearner(self._hub)
+        self.address = self._hub.service.listen_far(listener, self._trainer.handlers())
+        """host:port, with the port that was chosen."""
 
     def state(self) -> RelayState:
         """What is shown of it."""
@@ -111,46 +72,20 @@ class Relay:
             self._trainer.connected,
             tuple(sorted(worker.name for worker in connected)),
             sum(worker.samples_per_s for worker in connected),
-            status.spooled_segments,
-            status.spooled_bytes,
-            self._spool.state().is_full,
+            status.waiting_segments,
+            status.waiting_bytes,
+            self._hub.is_full,
         )
 
     def close(self) -> None:
-        """Ends all calls, frees the port and closes the spool. Calling it twice is fine."""
+        """Ends all calls and frees the port. Calling it twice is fine."""
         self._hub.close()
-        self._spool.close()
 
     def __enter__(self) -> Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _note_damage(self, damage: SpoolDamagedError) -> None:
-        if self.damage is None:
-            self.damage = damage
-            _log.error("%s", damage)
-        self._is_over.set()
-
-
-def _open(listener: FarListener, config: RemoteConfig) -> Relay:
-    """A relay; with a new spool, if the one that is there cannot be used."""
-    capacity_bytes = config.spool_mb * _MEGABYTE
-    try:
-        return Relay(listener, config.spool, capacity_bytes)
-    except SpoolDamagedError as error:
-        _log.error("%s", error)
-        _begin_new_spool(config.spool)
-        return Relay(listener, config.spool, capacity_bytes)
-
-
-def _begin_new_spool(folder: str) -> None:
-    aside = spool_file.set_aside(folder)
-    _log.error(
-        "the spool was damaged and is begun anew (the old file: %s); nothing is lost, workers send again what the "
-        "learner has not stored", aside,
-    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a person at a relay sees: one line about learner, workers and spool, kept up to date.
+"""What a person at a relay sees: one line about learner, workers and what is on its way, kept up to date.
 
 On a terminal the line is redrawn in place, below the log; elsewhere it is logged when something has changed, and once a
 minute.
@@ -6,13 +6,13 @@ minute.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import NamedTuple, Protocol
+
+from tasks.remote.station.live_line import redraw
 
 REDRAW_EVERY_S = 0.5
 PLAIN_LINE_EVERY_S = 60.0
@@ -29,18 +29,18 @@ class RelayState(NamedTuple):
     workers: tuple[str, ...]
     """Names of those that are connected."""
     samples_per_s: float
-    spooled_segments: int
-    spooled_bytes: int
+    waiting_segments: int
+    waiting_bytes: int
     is_full: bool
-    """Whether workers wait because the spool is full."""
+    """Whether workers wait because the learner does not keep up."""
 
     def line(self) -> str:
         """All of it."""
-        learner = f"learner at {self.learner}" if self.learner else "no learner"
+        learner = f"learner at {self.learner}" if self.learner else "no learner: workers keep their segments"
         full = ", FULL: workers wait" if self.is_full else ""
         return (
             f"relay {self.address} | {learner} | {len(self.workers)} workers, {self.samples_per_s:.0f} samples/s | "
-            f"spool {self.spooled_bytes / 1e6:,.1f} MB, {self.spooled_segments:,} segments{full}"
+            f"{self.waiting_segments:,} segments on their way ({self.waiting_bytes / 1e6:,.1f} MB){full}"
         )
 
 
@@ -50,12 +50,9 @@ class ShownRelay(Protocol):
     def state(self) -> RelayState:
         """How it is now."""
 
-    def wait(self, timeout_s: float) -> bool:
-        """Waits; True: it cannot go on."""
-
 
 def watch(relay: ShownRelay, stop: threading.Event, is_plain: bool) -> None:
-    """Shows a relay until ``stop`` is set or it cannot go on."""
+    """Shows a relay until ``stop`` is set."""
     if is_plain or not sys.stderr.isatty():
         _watch_plain(relay, stop)
     else:
@@ -64,7 +61,7 @@ def watch(relay: ShownRelay, stop: threading.Event, is_plain: bool) -> None:
 
 def _watch_plain(relay: ShownRelay, stop: threading.Event) -> None:
     shown, due_s = None, 0.0
-    while not stop.is_set() and not relay.wait(REDRAW_EVERY_S):
+    while not stop.wait(REDRAW_EVERY_S):
         state, now = relay.state(), time.monotonic()
         worth_a_line = (bool(state.learner), state.workers, state.is_full)
         if worth_a_line != shown or now >= due_s:
@@ -74,30 +71,5 @@ def _watch_plain(relay: ShownRelay, stop: threading.Event) -> None:
 
 def _watch_live(relay: ShownRelay, stop: threading.Event) -> None:
     from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
 
-    before = {id(sys.stdout), id(sys.stderr)}
-    console = Console(stderr=True, soft_wrap=True)
-    # A terminal that is gone ends neither the relay nor its good order.
-    with contextlib.suppress(OSError), Live(console=console, auto_refresh=False) as live, _log_above(before):
-        while not stop.is_set() and not relay.wait(REDRAW_EVERY_S):
-            with contextlib.suppress(OSError):
-                live.update(Text(relay.state().line()), refresh=True)
-
-
-@contextlib.contextmanager
-def _log_above(before: set[int]) -> Iterator[None]:
-    """Log lines go above the line instead of through it: handlers keep the stream they were made with."""
-    moved = [
-        (handler, handler.stream)
-        for handler in logging.getLogger().handlers
-        if isinstance(handler, logging.StreamHandler) and id(handler.stream) in before
-    ]
-    for handler, _ in moved:
-        handler.setStream(sys.stderr)
-    try:
-        yield
-    finally:
-        for handler, stream in moved:
-            handler.setStream(stream)
+    redraw(Console(stderr=True, soft_wrap=True), lambda: relay.state().line(), stop.wait, REDRAW_EVERY_S)

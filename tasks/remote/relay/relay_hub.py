@@ -1,64 +1,76 @@
-"""The workers' side of a relay: takes their segments into the spool and gives them what the trainer publishes.
+"""The workers' side of a relay: hands their segments on to the learner and gives them what the learner publishes.
 
-``worker_service`` serves the workers and asks here; ``relay_trainer`` says what the trainer says. Nothing is called
-durable here that the trainer did not call so.
+``worker_service`` serves the workers and asks here; ``relay_learner`` says what the learner says. Nothing is called
+durable here that the learner did not call so, so workers keep everything until then, and a relay keeps nothing: what
+waits in its bounded memory is forgotten with each new connection of the learner, and sent again by the workers.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import grpc
 
 from tasks.experience.observation import ObservationSpec
 from tasks.remote.access.admission import Refusal
-from tasks.remote.relay.spool import Outcome, Spool
-from tasks.remote.relay.spool_file import SpoolDamagedError
 from tasks.remote.station.calls import Call
-from tasks.remote.station.evaluation_desk import EvaluationDesk
+from tasks.remote.station.evaluation_queue import EvaluationQueue
 from tasks.remote.station.lock_step_channel import LockStepChannel
 from tasks.remote.station.mailbox import Mailbox
 from tasks.remote.station.peers import Peer
+from tasks.remote.station.segment_queue import SegmentQueue
 from tasks.remote.station.worker_service import WorkerService
 from tasks.remote.wire import link, relay_messages
-from tasks.remote.wire.relay_messages import RelayStatus
+from tasks.remote.wire.relay_messages import PullRequest, RelayStatus
 
 _log = logging.getLogger(__name__)
 
-_ROOM_POLL_S = 0.5
+MAX_QUEUE_SEGMENTS = 1024
+MAX_QUEUE_BYTES = 256 * 1024 * 1024
+"""What waits for the learner at most; beyond it workers wait."""
+
 _MAX_REPORTS = 4
+
+
+class WaitingSegment(NamedTuple):
+    """A segment on its way to the learner."""
+
+    worker: str
+    seq: int
+    epoch: int
+    """Of the worker, when it was taken."""
+    message: bytes | bytearray
 
 
 class RelayHub:
     """What stands behind the relay's service for workers. All methods may be called from any thread.
 
     Args:
-        spool: Where segments wait for the trainer.
         max_workers: Workers for which there is room at a time.
-        on_damage: Called when the spool cannot be used any more.
+        queue_bytes: What waits for the learner at most.
     """
 
-    def __init__(self, spool: Spool, max_workers: int, on_damage: Callable[[SpoolDamagedError], None]) -> None:
-        self._spool = spool
-        self._on_damage = on_damage
+    def __init__(self, max_workers: int, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
         self.weights = Mailbox()
         """The newest weights."""
-        self.desk = EvaluationDesk()
+        self.evaluation_queue = EvaluationQueue()
         """The newest request for an evaluation."""
         self.service = WorkerService(self, max_workers)
+        self._lock = self.service.lock
+        self._queue: SegmentQueue[WaitingSegment] = SegmentQueue(self._lock, MAX_QUEUE_SEGMENTS, queue_bytes)
+        self._received: dict[str, int] = {}
+        self._durable: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
+        self._queue.is_paused = True
         self._reports: deque[bytes] = deque(maxlen=_MAX_REPORTS)
-        self._arrived = threading.Condition()
-        self._arrivals = 0
-        self._has_room = threading.Condition()
         self._task: tuple[str, ObservationSpec] | None = None
         self._newest_weights = b""
         self._request_id = -1
-        self._load_task()
 
     # --- what the service for workers asks ---
 
@@ -72,49 +84,56 @@ class RelayHub:
 
     def greeted(self, peer: Peer) -> None:
         """Says how far a worker has come; the service's lock is held."""
-        position = self._spool.position(peer.hello.worker)
-        peer.received, peer.durable = position.received, position.durable
+        worker = peer.hello.worker
+        peer.received, peer.durable = self._received.get(worker, 0), self._durable.get(worker, 0)
 
     def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Takes a segment into the spool, waiting while there is no room. False: the call has ended.
+        """Takes a segment, waiting while there is no room or no learner. False: the call has ended.
 
         Raises:
             LinkError: It is not a segment of this worker and of its task.
         """
-        worker = peer.hello.worker
-        # Before the call is looked at: who resets the worker ends the call first, and then begins a new epoch.
-        epoch = self._spool.position(worker).epoch
-        task = self._task
-        if not call.is_open or task is None or _mismatch(peer.hello, task[0]) is not None:
+        worker, task = peer.hello.worker, self._task
+        if task is None or _mismatch(peer.hello, task[0]) is not None:
             return False
-        received = link.decode_segment(message, task[1])
-        segment = received.segment
+        segment, dropped = link.decode_segment(message, task[1])
         if segment.worker != worker:
             raise link.LinkError(f"{worker} sent a segment of {segment.worker!r}")
-        while call.is_open:
-            outcome = self._append(worker, segment.seq, message, task[0], epoch)
-            if outcome is Outcome.stale:
-                call.end()
+
+        def may_go_on() -> bool:
+            # A stream that began before the learner came back goes on where that learner does not.
+            return call.is_open and peer.calls.get("push") is call
+
+        with self._lock:
+            if not self._queue.wait_for_room(worker, self.service.num_senders, may_go_on):
                 return False
-            if outcome is not Outcome.no_room:
-                self._count(peer, received, len(message), outcome is Outcome.repeated)
+            peer.bytes += len(message)
+            peer.dropped = dropped
+            if segment.seq <= self._received.get(worker, 0):
+                peer.duplicates += 1
                 return True
-            self._make_room()
-        return False
+            self._received[worker] = segment.seq
+            waiting = WaitingSegment(worker, segment.seq, self._epochs.get(worker, 0), message)
+            self._queue.put(waiting, worker, len(message))
+            peer.segments += 1
+            peer.samples.add(segment.num_env_steps, time.monotonic())
+            peer.weights_version = segment.weights_version
+            self._tell(worker)
+        return True
 
     def take_report(self, message: bytes) -> None:
-        """Keeps the report of an evaluation for the trainer.
+        """Keeps the report of an evaluation for the learner.
 
         Raises:
             LinkError: It is not one.
         """
         _, number = link.decode_evaluation_report(message)
-        with self._arrived:
+        with self._lock:
             self._reports.append(message)
-            self._note_arrival()
             is_answer = number == self._request_id
+            self._queue.wake()
         if is_answer:
-            self.desk.clear()
+            self.evaluation_queue.clear()
 
     def lock_step_channel(self, index: int) -> LockStepChannel:
         """There is no lock step over a relay, and its port does not offer it."""
@@ -124,45 +143,63 @@ class RelayHub:
         """No worker can bring the relay down."""
         _log.error("%s", failure)
 
-    # --- what the trainer says ---
+    # --- what the learner says ---
 
-    def set_task(self, fingerprint: str, spec: ObservationSpec) -> None:
-        """The trainer that is here now: workers of another task are turned away."""
-        before = self._task
-        self._spool.set_task(fingerprint, relay_messages.encode_spec(spec))
-        self._task = (fingerprint, spec)
-        if before is None or before[0] == fingerprint:
-            return
-        with self.service.lock:
-            refused = [(peer, _mismatch(peer.hello, fingerprint)) for peer in self.service.peers]
-            calls = [(call, refusal) for peer, refusal in refused for call in peer.calls.values() if refusal]
-        for call, refusal in calls:
+    def begin(self, request: PullRequest, is_new_learner: bool) -> None:
+        """The learner has come, or come back: workers go on behind what it has, and those of another task may not.
+
+        Args:
+            request: What it said.
+            is_new_learner: Whether what another one published is of no use any more.
+        """
+        if is_new_learner:
+            self.weights.clear()
+            self.evaluation_queue.clear()
+        with self._lock:
+            self._task = (request.fingerprint, request.spec)
+            self._received, self._durable = dict(request.received), dict(request.durable)
+            self._queue.take()
+            if is_new_learner:
+                self._reports.clear()
+                self._newest_weights = b""
+                self._request_id = -1
+            ended: list[tuple[Call, Refusal | None]] = []
+            for peer in self.service.peers:
+                refusal = _mismatch(peer.hello, request.fingerprint)
+                push = peer.calls.pop("push", None)
+                ended += [(call, refusal) for call in (push, *(peer.calls.values() if refusal else ())) if call]
+            self._queue.is_paused = False
+            self._queue.wake()
+        for call, refusal in ended:
             call.end(refusal)
 
-    def begin_anew(self) -> None:
-        """Forgets what the trainer of before published: another one is here."""
-        self.weights.clear()
-        self.desk.clear()
-        with self._arrived:
-            self._reports.clear()
-            self._newest_weights = b""
-            self._request_id = -1
+    def leave(self) -> None:
+        """The learner is gone: workers keep what they have until it is back."""
+        with self._lock:
+            self._queue.is_paused = True
 
     def store(self, durable: Mapping[str, int]) -> None:
-        """Lets go of what the trainer has stored, and tells the workers."""
-        changed = self._spool.forget(durable)
-        with self.service.lock:
-            for worker in changed:
-                self._tell(worker)
-        if changed:
-            with self._has_room:
-                self._has_room.notify_all()
+        """Tells workers what the learner has stored."""
+        with self._lock:
+            for worker, seq in durable.items():
+                if seq > self._durable.get(worker, 0):
+                    self._durable[worker] = seq
+                    self._received[worker] = max(seq, self._received.get(worker, 0))
+                    self._tell(worker)
 
     def refuse(self, worker: str, epoch: int, reason: str) -> None:
-        """Turns a worker away whose segments the trainer cannot use; what it sent is let go of."""
-        if self._spool.position(worker).epoch == epoch:
-            _log.warning("the learner refused the segments of %s: %s", worker, reason)
-            self._reset(worker, Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"segment refused: {reason}"))
+        """Turns a worker away whose segments the learner cannot use; what waits of it is forgotten."""
+        with self._lock:
+            if self._epochs.get(worker, 0) != epoch:
+                return
+            self._epochs[worker] = epoch + 1
+            self._received[worker] = self._durable.get(worker, 0)
+            self._queue.forget(worker)
+            peer = self.service.peers.get(worker)
+            call = None if peer is None else peer.calls.pop("push", None)
+        _log.warning("the learner refused the segments of %s: %s", worker, reason)
+        if call is not None:
+            call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"segment refused: {reason}"))
 
     def publish(self, message: bytes) -> None:
         """Offers weights or a request for an evaluation to the workers; what they have already is not sent again.
@@ -178,116 +215,62 @@ class RelayHub:
                 self.weights.put(message)
             return
         number = link.decode_evaluation_request(message).id
-        with self._arrived:
+        with self._lock:
             is_new, self._request_id = number != self._request_id, number
         if is_new:
-            self.desk.put(message)
+            self.evaluation_queue.put(message)
 
-    # --- what the trainer gets ---
+    # --- what the learner gets ---
+
+    def wait_arrival(self, timeout_s: float, is_over: Callable[[], bool]) -> None:
+        """Waits until there is something for the learner."""
+        with self._lock:
+            self._queue.wait(timeout_s, lambda: bool(self._reports) or is_over())
+
+    def take_segment_for_learner(self) -> WaitingSegment | None:
+        """The oldest segment that waits, once; its worker has it until it is durable."""
+        with self._lock:
+            return next(iter(self._queue.take(1)), None)
+
+    def take_report_for_learner(self) -> bytes | None:
+        """The oldest report that waits, once."""
+        with self._lock:
+            return self._reports.popleft() if self._reports else None
 
     @property
-    def arrivals(self) -> int:
-        """Grows with everything that there is for the trainer."""
-        return self._arrivals
-
-    def wait_arrival(self, arrivals: int, timeout_s: float, is_over: Callable[[], bool]) -> None:
-        """Waits until there is more than there was."""
-        with self._arrived:
-            self._arrived.wait_for(lambda: self._arrivals != arrivals or is_over(), timeout_s)
-
-    def wake(self) -> None:
-        """Makes all who wait look again."""
-        with self._arrived:
-            self._arrived.notify_all()
-        with self._has_room:
-            self._has_room.notify_all()
-
-    def take_report_for_trainer(self) -> bytes | None:
-        """The oldest report that waits, once."""
-        with self._arrived:
-            return self._reports.popleft() if self._reports else None
+    def is_full(self) -> bool:
+        """Whether workers wait because the learner does not keep up."""
+        with self._lock:
+            return self._queue.is_full
 
     def status(self) -> RelayStatus:
         """How the relay is."""
         now = time.monotonic()
-        with self.service.lock:
+        with self._lock:
             shown = sorted(self.service.peers.shown(now), key=lambda peer: not peer.is_connected)
             rows = tuple(peer.status(now, math.nan) for peer in shown[: relay_messages.MAX_ROWS])
-        state = self._spool.state()
-        return RelayStatus(rows, state.segments, state.bytes, self.service.refusals.count)
+            return RelayStatus(rows, len(self._queue), self._queue.num_bytes, self.service.refusals.count)
+
+    def wake(self) -> None:
+        """Makes all who wait look again."""
+        with self._lock:
+            self._queue.wake()
 
     def close(self) -> None:
         """Ends all calls and frees the port. Calling it twice is fine."""
         self.weights.wake()
-        self.desk.wake()
+        self.evaluation_queue.wake()
         self.service.close()
         self.wake()
 
     # --- inside ---
 
-    def _load_task(self) -> None:
-        stored = self._spool.task
-        if stored is None:
-            return
-        try:
-            self._task = (stored[0], relay_messages.decode_spec(stored[1]))
-        except link.LinkError as error:
-            _log.warning("the task of the learner that was here last cannot be read: %s", error)
-
-    def _append(self, worker: str, seq: int, message: bytes | bytearray, fingerprint: str, epoch: int) -> Outcome:
-        try:
-            return self._spool.append(worker, seq, message, fingerprint, epoch)
-        except SpoolDamagedError as error:
-            self._on_damage(error)
-            return Outcome.stale
-
-    def _count(self, peer: Peer, received: link.ReceivedSegment, num_bytes: int, is_repeated: bool) -> None:
-        with self.service.lock:
-            peer.bytes += num_bytes
-            peer.dropped = received.dropped
-            if is_repeated:
-                peer.duplicates += 1
-                return
-            peer.segments += 1
-            peer.samples.add(received.segment.num_env_steps, time.monotonic())
-            peer.weights_version = received.segment.weights_version
-            self._tell(peer.hello.worker)
-        with self._arrived:
-            self._note_arrival()
-
-    def _note_arrival(self) -> None:
-        self._arrivals += 1
-        self._arrived.notify_all()
-
     def _tell(self, worker: str) -> None:
-        """Has a worker told how far it has come; the service's lock is held."""
+        """Has a worker told how far it has come; the lock is held."""
         peer = self.service.peers.get(worker)
         if peer is not None:
             self.greeted(peer)
             peer.changed.notify_all()
-
-    def _make_room(self) -> None:
-        """Waits for room; segments of other tasks, which their workers still hold, make way."""
-        others = self._spool.workers_of_other_tasks()
-        if others:
-            _log.warning("the spool is full: segments of another task, of %s, make room", ", ".join(others))
-        for worker in others:
-            self._reset(worker, None)
-        if not others:
-            with self._has_room:
-                self._has_room.wait(_ROOM_POLL_S)
-
-    def _reset(self, worker: str, refusal: Refusal | None) -> None:
-        """Begins anew with a worker: it asks where to go on, and is told what is durable."""
-        while True:
-            with self.service.lock:
-                peer = self.service.peers.get(worker)
-                call = None if peer is None else peer.calls.get("push")
-                if call is None or not call.is_open:
-                    self._spool.reset(worker)
-                    self._tell(worker)
-                    return
-            call.end(refusal)
 
 
 def _mismatch(hello: link.Hello, fingerprint: str) -> Refusal | None:

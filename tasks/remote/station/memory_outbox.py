@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from tasks.experience.samples import Segment
+from tasks.remote.station.segment_queue import size_of
 from tasks.remote.wire import link
 
 
@@ -37,12 +38,27 @@ class MemoryOutbox:
     def __len__(self) -> int:
         return len(self._segments)
 
+    @property
+    def unreceived(self) -> int:
+        """Numbers that the learner has not received."""
+        return max(self.last_seq - self._received, 0)
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest segment that is kept, or was."""
+        return self._segments[-1].seq if self._segments else self._received
+
+    def bytes_after(self, seq: int) -> int:
+        """What the segments behind ``seq`` hold."""
+        return sum(size_of(segment) for segment in self._segments if segment.seq > seq)
+
     def append(self, segment: Segment) -> None:
         """Numbers and keeps a segment: the next rows of its stream."""
+        # One that is dropped has a number too, so that the other side can count what is missing.
+        self._last_seq += 1
         kept = self._after_cut(segment)
         if kept is None:
             return
-        self._last_seq += 1
         self._segments.append(replace(kept, seq=self._last_seq))
         while len(self._segments) > self._capacity:
             self._drop_oldest()

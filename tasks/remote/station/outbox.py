@@ -1,8 +1,8 @@
 """The disk outbox of a far worker: segments that the learner has not stored yet.
 
-The courier process owns it, so that a write never holds up who drives. It numbers the segments, goes on numbering after
-a restart, and forgets only what the learner calls durable. A process that is killed, or a machine that loses its power,
-loses no segment that ``append`` returned for.
+The station of a far worker owns it. It numbers the segments, goes on numbering after a restart, and forgets only what
+the learner calls durable. A process that is killed, or a machine that loses its power, loses no segment that ``append``
+returned for.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def open_outbox(
         capacity_bytes: Of ``DiskOutbox``.
         policy: Of ``DiskOutbox``.
         fingerprint: What worker and learner must agree on; segments fit no other.
-        session: Names one run of the worker: a courier that is started again within it takes up the same streams.
+        session: Names one run of the worker: a station that is started again within it takes up the same streams.
         patience_s: How long to wait for the first choice: the process that has it may be about to end [s].
 
     Raises:

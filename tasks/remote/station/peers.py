@@ -15,7 +15,7 @@ import grpc
 
 from tasks.experience.worker_status import RateMeter, WorkerStatus
 from tasks.process.step_watch import HANGING_S
-from tasks.remote.access.admission import Door, Refusal
+from tasks.remote.access.admission import Refusal
 from tasks.remote.station.calls import Call
 from tasks.remote.wire import link
 
@@ -126,27 +126,27 @@ class Peers:
         """The worker of this name, if it has greeted."""
         return self._peers.get(identity)
 
-    def greet(self, hello: link.Hello, door: Door, address: str) -> Peer | Refusal:
+    def greet(self, hello: link.Hello, is_far: bool, address: str) -> Peer | Refusal:
         """Takes note of a worker that may come in, and keeps a place for it."""
         now = time.monotonic()
         peer = self._peers.get(hello.worker)
-        if peer is not None and peer.is_far != door.is_far:
+        if peer is not None and peer.is_far != is_far:
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the name {hello.worker} is taken by another worker")
-        refusal = self.room(peer, door, now)
+        refusal = self.room(peer, is_far, now)
         if refusal is not None:
             return refusal
         if peer is None:
             changed = threading.Condition(self._lock)
-            peer = Peer(hello, door.is_far, changed, self._stored.get(hello.worker, 0))
+            peer = Peer(hello, is_far, changed, self._stored.get(hello.worker, 0))
             self._peers[hello.worker] = peer
         peer.hello, peer.address = hello, address
         peer.greeted_s = peer.seen_s = now
         peer.forget_pings()
         return peer
 
-    def room(self, peer: Peer | None, door: Door, now: float) -> Refusal | None:
+    def room(self, peer: Peer | None, is_far: bool, now: float) -> Refusal | None:
         """Why there is no room for a worker, which has greeted before or not; None: there is."""
-        if not door.is_far or (peer is not None and peer.has_place(now)):
+        if not is_far or (peer is not None and peer.has_place(now)):
             return None
         taken = sum(other.is_far and other.has_place(now) for other in self._peers.values())
         if taken >= self._max_far:

@@ -1,7 +1,8 @@
 """The service that workers dial: greetings, segments, weights, evaluations, lock step, on one port or two.
 
-It checks who calls, keeps their streams and says what came of their segments. What becomes of the segments, and where
-weights come from, is decided by what stands behind it: ``gateway`` at the learner, ``relay`` between the two.
+It keeps the streams of workers and says how far their segments have come. What becomes of the segments, and where
+weights come from, is decided by what stands behind it: ``gateway`` at the learner, ``relay_hub`` between the two,
+``far_station`` beside a far worker.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import grpc
 
-from tasks.remote.access.admission import Caller, Door, Refusal, Refusals, read_one
-from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, FarListener, Listener
-from tasks.remote.access.tokens import WORKER, RunToken
-from tasks.remote.station.calls import SHORT_CALL_S, Call, OpenCalls
-from tasks.remote.station.evaluation_desk import EvaluationDesk
+from tasks.remote.access.admission import Admission, Refusal, Refusals
+from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, FarListener, Handler, Listener
+from tasks.remote.access.tokens import RunToken
+from tasks.remote.station.calls import Call, OpenCalls
+from tasks.remote.station.evaluation_queue import EvaluationQueue
 from tasks.remote.station.lock_step_channel import LockStepChannel
 from tasks.remote.station.mailbox import Mailbox
 from tasks.remote.station.peers import Peer, Peers
 from tasks.remote.wire import link, parts
+from tasks.remote.wire.methods import METHODS
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Hub(Protocol):
 
     weights: Mailbox
     """The newest weights."""
-    desk: EvaluationDesk
+    evaluation_queue: EvaluationQueue
     """The newest request for an evaluation."""
 
     def objection(self, hello: link.Hello) -> Refusal | None:
@@ -73,9 +75,8 @@ class WorkerService:
         """Guards ``peers`` and what they hold."""
         self.peers = Peers(self.lock, max_far, received or {})
         self.refusals = Refusals()
-        self._doors: list[Door] = []
+        self.calls = OpenCalls()
         self._listeners: list[Listener] = []
-        self.calls = OpenCalls(self._doors)
 
     # --- ports ---
 
@@ -91,35 +92,20 @@ class WorkerService:
             credentials: TLS, where these workers may be on other machines; None: plaintext.
         """
         stranger = "the token is not the one of this run"
-        door = Door(RunToken(token), WORKER, self.refusals, stranger=stranger, is_far=False)
-        listener = Listener(
-            address,
-            self._handlers(door),
-            CALLS_PER_WORKER * max_workers + SPARE_CALLS,
-            credentials=credentials,
-            is_far=credentials is not None,
-        )
-        return self._listen(door, listener)
+        admission = Admission(RunToken(token), self.refusals, stranger=stranger, is_far=False)
+        return self._listen(address, admission, {}, max_workers, credentials, credentials is not None)
 
-    def listen_far(self, far: FarListener, more: Mapping[str, grpc.RpcMethodHandler] | None = None) -> str:
+    def listen_far(self, far: FarListener, more: Mapping[str, Handler] | None = None) -> str:
         """Opens a port for workers from elsewhere; returns host:port.
 
         Args:
             far: Who is let in, and how.
-            more: Further methods to serve there, each of which checks its callers itself.
+            more: Further methods to serve there.
         """
-        door = Door(
-            far.tokens, WORKER, self.refusals, handshakes=far.handshakes, max_message_bytes=far.max_message_bytes
+        admission = Admission(
+            far.tokens, self.refusals, handshakes=far.handshakes, max_message_bytes=far.max_message_bytes
         )
-        listener = Listener(
-            far.address,
-            self._handlers(door) | dict(more or {}),
-            CALLS_PER_WORKER * far.max_workers + SPARE_CALLS,
-            credentials=far.credentials,
-            max_message_bytes=far.max_message_bytes,
-            is_far=True,
-        )
-        return self._listen(door, listener)
+        return self._listen(far.address, admission, more or {}, far.max_workers, far.credentials, True)
 
     def close(self) -> None:
         """Ends all calls and frees the ports. Calling it twice is fine."""
@@ -131,76 +117,84 @@ class WorkerService:
         """Workers that have a stream of segments open; expects ``lock`` to be held."""
         return sum("push" in peer.calls for peer in self.peers)
 
-    def _listen(self, door: Door, listener: Listener) -> str:
-        self._doors.append(door)
+    def _listen(
+        self,
+        address: str,
+        admission: Admission,
+        more: Mapping[str, Handler],
+        max_workers: int,
+        credentials: grpc.ServerCredentials | None,
+        is_far: bool,
+    ) -> str:
+        handlers: dict[str, Handler] = {
+            "Hello": self._hello,
+            "Ping": self._ping,
+            "Push": self._push,
+            "Weights": self._newest,
+            "Report": self._report,
+            "LockStep": self._lock_step,
+            **more,
+        }
+        listener = Listener(
+            address,
+            {
+                name: handler
+                for name, handler in handlers.items()
+                if not (admission.is_far and METHODS[name].is_near_only)
+            },
+            self.calls.check_at(admission),
+            CALLS_PER_WORKER * max_workers + SPARE_CALLS,
+            credentials=credentials,
+            max_message_bytes=admission.max_message_bytes,
+            is_far=is_far,
+        )
         self._listeners.append(listener)
         return listener.address
 
-    def _handlers(self, door: Door) -> dict[str, grpc.RpcMethodHandler]:
-        # All take a stream of requests, of which nothing is read before the token was checked.
-        unary: dict[str, Callable[[Door, Iterator[bytes], grpc.ServicerContext], bytes]] = {
-            "Hello": self._hello,
-            "Ping": self._ping,
-            "Report": self._report,
-        }
-        streams: dict[str, Callable[[Door, Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]] = {
-            "Push": self._push,
-            "Weights": self._newest,
-        }
-        if not door.is_far:
-            streams["LockStep"] = self._lock_step
-        handlers = {name: grpc.stream_unary_rpc_method_handler(functools.partial(m, door)) for name, m in unary.items()}
-        for name, method in streams.items():
-            handlers[name] = grpc.stream_stream_rpc_method_handler(functools.partial(method, door))
-        return handlers
-
     # --- greetings ---
 
-    def _hello(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        caller = door.admit(context)
-        with self.calls.opened(context, caller, door, SHORT_CALL_S):
-            try:
-                hello = link.decode_hello(read_one(requests, context))
-            except link.LinkError as error:
-                self._refuse(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
-            if refusal := self._objection(hello, caller, door):
-                self.refusals.refuse(context, refusal)
-            with self.lock:
-                peer = self.peers.greet(hello, door, context.peer())
-                if isinstance(peer, Peer):
-                    self._hub.greeted(peer)
-            if isinstance(peer, Refusal):
-                self.refusals.refuse(context, peer)
-            _log.info("%s joined as %s %s", hello.worker, hello.role, dict(hello.software))
-            return link.encode_hello_reply(link.HelloReply(peer.received))
+    def _hello(self, requests: Iterator[bytes], call: Call) -> bytes:
+        try:
+            hello = link.decode_hello(call.read_one(requests))
+        except link.LinkError as error:
+            call.refuse(Refusal(grpc.StatusCode.FAILED_PRECONDITION, str(error)))
+        if refusal := self._objection(hello, call):
+            call.refuse(refusal)
+        with self.lock:
+            peer = self.peers.greet(hello, call.admission.is_far, call.peer)
+            if isinstance(peer, Peer):
+                self._hub.greeted(peer)
+        if isinstance(peer, Refusal):
+            call.refuse(peer)
+        _log.info("%s joined as %s %s", hello.worker, hello.role, dict(hello.software))
+        return link.encode_hello_reply(link.HelloReply(peer.received))
 
-    def _objection(self, hello: link.Hello, caller: Caller, door: Door) -> Refusal | None:
-        if hello.worker != caller.identity:
-            message = f"{caller.identity} greets under the name of another worker: {hello.worker!r}"
+    def _objection(self, hello: link.Hello, call: Call) -> Refusal | None:
+        identity = call.caller.identity
+        if hello.worker != identity:
+            message = f"{identity} greets under the name of another worker: {hello.worker!r}"
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
-        if door.is_far and hello.role != "worker":
-            message = f"{caller.identity} wants to be {hello.role}, which is only for the learner's own processes"
+        if call.admission.is_far and hello.role != "worker":
+            message = f"{identity} wants to be {hello.role}, which is only for the learner's own processes"
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
         return self._hub.objection(hello)
 
-    def _ping(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        caller = door.admit(context)
-        with self.calls.opened(context, caller, door, SHORT_CALL_S):
-            peer = self._peer(caller, context)
-            try:
-                ping = link.decode_ping(read_one(requests, context))
-            except link.LinkError as error:
-                self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    def _ping(self, requests: Iterator[bytes], call: Call) -> bytes:
+        peer = self._peer(call)
+        try:
+            ping = link.decode_ping(call.read_one(requests))
+        except link.LinkError as error:
+            call.refuse(Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         with self.lock:
             peer.note_ping(ping, time.monotonic())
         return b""
 
     # --- segments ---
 
-    def _push(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    def _push(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
         """Acknowledgements to one worker, while a thread of its own takes what it sends."""
-        segments = parts.joined(requests, door.max_message_bytes)
-        with self._stream("push", door, context) as (peer, call):
+        segments = parts.joined(requests, call.admission.max_message_bytes)
+        with self._stream("push", call) as peer:
             reader = threading.Thread(
                 target=self._take_segments, args=(peer, call, segments), name="take-segments", daemon=True
             )
@@ -236,20 +230,17 @@ class WorkerService:
 
     # --- weights and evaluation ---
 
-    def _newest(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Weights as they are published or, to whoever evaluates, requests for evaluations."""
-        caller = door.admit(context)
-        with self.calls.opened(context, caller, door, SHORT_CALL_S):
-            is_evaluator = self._peer(caller, context).hello.role == "evaluator"
-            asks_for_requests = read_one(requests, context) == link.REQUESTS or is_evaluator
-        if asks_for_requests:
-            yield from self._evaluation_requests(door, context)
+    def _newest(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
+        """Weights as they are published or, to an evaluator, requests for evaluations."""
+        is_evaluator = self._peer(call).hello.role == "evaluator"
+        if call.read_one(requests) == link.REQUESTS or is_evaluator:
+            yield from self._evaluation_requests(call)
         else:
-            yield from self._newest_weights(door, context)
+            yield from self._newest_weights(call)
 
-    def _newest_weights(self, door: Door, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def _newest_weights(self, call: Call) -> Iterator[bytes]:
         mailbox = self._hub.weights
-        with self._stream("weights", door, context) as (_, call):
+        with self._stream("weights", call):
             call.wakes(mailbox.wake)
             seen = 0
             while call.is_open:
@@ -257,34 +248,32 @@ class WorkerService:
                 if message is not None and call.is_open:
                     yield from parts.split(message)
 
-    def _evaluation_requests(self, door: Door, context: grpc.ServicerContext) -> Iterator[bytes]:
-        desk = self._hub.desk
-        with self._stream("requests", door, context) as (peer, call):
-            call.wakes(desk.wake)
-            with desk.seat(peer.hello.worker, peer.is_far) as seat:
+    def _evaluation_requests(self, call: Call) -> Iterator[bytes]:
+        evaluation_queue = self._hub.evaluation_queue
+        with self._stream("requests", call) as peer:
+            call.wakes(evaluation_queue.wake)
+            with evaluation_queue.candidate(peer.hello.worker, peer.is_far) as candidate:
                 while call.is_open:
-                    message = seat.take(lambda: not call.is_open, _HEARTBEAT_S)
+                    message = candidate.take(lambda: not call.is_open, _HEARTBEAT_S)
                     if message is not None and call.is_open:
                         yield from parts.split(message)
 
-    def _report(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        caller = door.admit(context)
-        with self.calls.opened(context, caller, door, SHORT_CALL_S):
-            peer = self._peer(caller, context)
-            message = read_one(requests, context)
-            if peer.is_far and self._hub.desk.driver != caller.identity:
-                # The request was given to another worker while this one was away.
-                return b""
-            try:
-                self._hub.take_report(message)
-            except link.LinkError as error:
-                self._refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    def _report(self, requests: Iterator[bytes], call: Call) -> bytes:
+        peer = self._peer(call)
+        message = call.read_one(requests)
+        if peer.is_far and self._hub.evaluation_queue.assigned != call.caller.identity:
+            # The request was given to another worker while this one was away.
+            return b""
+        try:
+            self._hub.take_report(message)
+        except link.LinkError as error:
+            call.refuse(Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         return b""
 
     # --- lock step ---
 
-    def _lock_step(self, door: Door, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        with self._stream("lock_step", door, context) as (peer, call):
+    def _lock_step(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
+        with self._stream("lock_step", call) as peer:
             channel = self._hub.lock_step_channel(peer.hello.index)
             call.wakes(channel.wake)
             generation = channel.connect()
@@ -309,48 +298,40 @@ class WorkerService:
     # --- inside ---
 
     @contextmanager
-    def _stream(self, kind: str, door: Door, context: grpc.ServicerContext) -> Iterator[tuple[Peer, Call]]:
+    def _stream(self, kind: str, call: Call) -> Iterator[Peer]:
         """A stream of a worker that has greeted; takes over from the one of this kind that it had before.
 
-        A worker that has come back does not wait for a connection that does not know yet that it is dead. A refusal
-        that came up meanwhile is told at the end.
+        A worker that has come back does not wait for a connection that does not know yet that it is dead.
         """
-        caller = door.admit(context)
-        with self.calls.opened(context, caller, door) as call:
-            peer = self._peer(caller, context)
-            with self.lock:
-                refusal = self.peers.room(peer, door, time.monotonic())
-                former = peer.calls.get(kind)
-                if refusal is None:
-                    peer.calls[kind] = call
-                    peer.address = context.peer()
-            if refusal is not None:
-                self.refusals.refuse(context, refusal)
-            if former is not None:
-                former.end()
-            call.wakes(functools.partial(self._wake, peer))
-            try:
-                yield peer, call
-            finally:
-                with self.lock:
-                    if peer.calls.get(kind) is call:
-                        del peer.calls[kind]
-                    peer.seen_s = time.monotonic()
-            if call.refusal is not None:
-                self.refusals.refuse(context, call.refusal)
-
-    def _peer(self, caller: Caller, context: grpc.ServicerContext) -> Peer:
+        peer = self._peer(call)
         with self.lock:
-            peer = self.peers.get(caller.identity)
+            refusal = self.peers.room(peer, call.admission.is_far, time.monotonic())
+            former = peer.calls.get(kind)
+            if refusal is None:
+                peer.calls[kind] = call
+                peer.address = call.peer
+        if refusal is not None:
+            call.refuse(refusal)
+        if former is not None:
+            former.end()
+        call.take_up()
+        call.wakes(functools.partial(self._wake, peer))
+        try:
+            yield peer
+        finally:
+            with self.lock:
+                if peer.calls.get(kind) is call:
+                    del peer.calls[kind]
+                peer.seen_s = time.monotonic()
+
+    def _peer(self, call: Call) -> Peer:
+        with self.lock:
+            peer = self.peers.get(call.caller.identity)
         if peer is None:
             # Not a refusal: the learner was restarted and the worker greets it again.
-            context.abort(grpc.StatusCode.ABORTED, "say hello first")
-            raise AssertionError("abort raises")
+            call.abort(grpc.StatusCode.ABORTED, "say hello first")
         return peer
 
     def _wake(self, peer: Peer) -> None:
         with self.lock:
             peer.changed.notify_all()
-
-    def _refuse(self, context: grpc.ServicerContext, code: grpc.StatusCode, message: str) -> NoReturn:
-        self.refusals.refuse(context, Refusal(code, message))

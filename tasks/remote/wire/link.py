@@ -20,10 +20,9 @@ from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 
-SERVICE = "tm.v1.Link"
 SCHEMA_VERSION = 1
 ANSWERED = "answered"
-"""Metadata of every refusal: whoever listens was reached, even where the status is also that of a dead line."""
+"""Metadata of every refusal: the other side was reached, even where the status is also that of a dead line."""
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MAX_SEGMENT_ROWS = 4096
 MAX_STATE_SIZE = 16384
@@ -137,7 +136,7 @@ REQUESTS = b"evaluator"
 
 
 class EvaluationRequest(NamedTuple):
-    """An order to whoever evaluates."""
+    """An order to an evaluator."""
 
     id: int
     weights: Weights
@@ -157,7 +156,7 @@ class LockStepCommand(NamedTuple):
 
 @dataclass(frozen=True)
 class LockStepReply:
-    """What came of a command; environments that ended have already been reset."""
+    """The result of a command; environments that ended have already been reset."""
 
     id: int
     is_reset: bool

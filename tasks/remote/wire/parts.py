@@ -19,10 +19,10 @@ _MAGIC = b"TMLP"
 _HEAD = struct.Struct("<4sQ")
 
 
-def split(message: bytes) -> Iterator[bytes]:
+def split(message: bytes | bytearray) -> Iterator[bytes]:
     """What is sent of a message, in this order."""
     if len(message) <= 2 * PART_BYTES:
-        yield message
+        yield bytes(message)
         return
     with memoryview(message) as content:
         yield b"".join((_HEAD.pack(_MAGIC, len(message)), content[:PART_BYTES]))

@@ -78,9 +78,9 @@ class RelayStatus(NamedTuple):
     """How the relay is."""
 
     workers: tuple[WorkerStatus, ...]
-    spooled_segments: int
-    """Segments that are not stored at the trainer yet."""
-    spooled_bytes: int
+    waiting_segments: int
+    """Segments in its memory, on their way to the learner."""
+    waiting_bytes: int
     refused: int
     """Calls that were refused so far."""
 
@@ -156,7 +156,7 @@ def decode_item(message: bytes | bytearray) -> Item:
     rows = data.get("workers")
     if not isinstance(rows, list) or len(rows) > MAX_ROWS:
         raise link.LinkError(f"a status speaks of at most {MAX_ROWS} workers")
-    counts = [_count(data, name) for name in ("spooled_segments", "spooled_bytes", "refused")]
+    counts = [_count(data, name) for name in ("waiting_segments", "waiting_bytes", "refused")]
     return Item(content, status=RelayStatus(tuple(_worker_status(row) for row in rows), *counts))
 
 

@@ -1,44 +1,47 @@
-"""A worker that joins from elsewhere (``train.py --worker``): drives here, delivers through a courier process.
+"""A worker that joins from elsewhere (``train.py --worker``): drives here, delivers through its station.
 
-``run`` is called by ``train.py``, ``drive`` by whoever has an environment of their own. Driving and delivering are two
-processes: the loop here hands encoded segments over and never waits for a disk or a network; ``courier`` does the rest.
+``run`` is called by ``train.py``, ``drive`` by programs with an environment of their own. Driving and delivering are
+two processes: the loop here is the one of any worker, over a link to the station (``far_station``) on this machine, and
+never waits for a disk or a network.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-import platform
 import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.acting.env_source import EnvDescription, EnvSource, load_function
+from tasks.acting.env_source import EnvDescription, EnvSource
 from tasks.acting.evaluation import ClipRecorder
 from tasks.acting.punctuality import punctual
-from tasks.acting.rollout import Policy, Rollout
+from tasks.acting.rollout import Rollout
 from tasks.config import TaskConfig, config_to_dict
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
 from tasks.process.step_watch import HangTeller, StepWatch
 from tasks.process.stop_signals import stop_signals
-from tasks.remote.access.agreement import agreement
 from tasks.remote.access.credentials import load_client
+from tasks.remote.access.fingerprint import agreed_fingerprint
 from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
 from tasks.remote.station.outbox import STREAMS_PER_START
+from tasks.remote.station.station_config import StationConfig, StationStatus
+from tasks.remote.station.station_process import StationProcess
+from tasks.remote.station.uplink import RefusedError, Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.courier import Courier
-from tasks.remote.worker.courier_pipe import CourierConfig
-from tasks.remote.worker.examiner import Examiner
-from tasks.remote.worker.uplink import RefusedError
+from tasks.remote.worker.acting_loop import ActingLoop, Progress, make_policy, watch
+from tasks.remote.worker.evaluator import Evaluator
+from tasks.remote.worker.worker import software
 from tasks.remote.worker.worker_display import WorkerDisplay
 
 _log = logging.getLogger(__name__)
@@ -49,7 +52,16 @@ OUTBOX_ROOT = Path("runs") / "outbox"
 DONE, REFUSED = 0, 2
 """Exit codes: ended as asked, also by Ctrl-C; there is something that the user has to put right."""
 
+MAX_BUFFER_SEGMENTS = 512
+BUFFER_BYTES = 128 << 20
+"""In real time: what may wait here for the station; beyond it the oldest segments go."""
+
+_NAME = "far"
+_LISTEN = "127.0.0.1:0"
 _GIVE_UP_S = 4.0
+_HAND_OVER_S = 2.0
+_HANG_UP_POLL_S = 0.05
+_POLL_S = 0.5
 _EXPERT_VERSION = 1
 
 
@@ -121,96 +133,130 @@ def drive(
     """
     description = source.describe()
     _check(remote, worker, description, expert_weights)
-    fingerprint = agreement(description.fingerprint, policy)
-    config = _courier_config(remote, worker, fingerprint, evaluates(worker, description))
+    fingerprint = agreed_fingerprint(description.fingerprint, policy)
+    config = _station_config(remote, worker, fingerprint, description)
     stop = threading.Event() if stop is None else stop
-    courier = Courier(config)
-    driver = FarDriver(courier, worker, description, segment_rows, window, stop)
+    station, progress, step_watch = StationProcess(config), Progress(), StepWatch()
     with (
-        _stopping_by_signal(stop, courier.wake),
-        WorkerDisplay(config.address, courier, driver, headless),
-        HangTeller(driver.hanging),
+        _stopping_by_signal(stop, station.wake),
+        WorkerDisplay(config.address, station, progress, headless),
+        HangTeller(lambda: {"this worker": step_watch.hangs_for_s()}),
     ):
         try:
-            courier.start()
-            courier.wait_until_joined(stop)
+            station.start()
+            station.wait(lambda status: status.has_joined, stop)
             if not stop.is_set():
-                driver.drive(source, policy, expert_weights)
+                rows = segment_rows if worker.samples_per_packet == "auto" else int(worker.samples_per_packet)
+                far_worker = FarWorker(station, config, worker, description, rows, window, stop, progress, step_watch)
+                far_worker.drive(source, policy, expert_weights)
         except (RefusedError, GameError) as error:
             _log.error("%s", error)
             return REFUSED
         finally:
-            unkept = courier.close()
-            _say_what_is_left(courier, unkept)
+            station.close()
+            _say_what_is_left(station.status)
     return DONE
 
 
-class FarDriver:
-    """The loop that drives: environments and policies in turn, their segments to the courier.
+class FarWorker:
+    """Drives, and hands what happened to the station.
 
     Args:
-        courier: Takes segments, brings weights.
+        station: Stores and delivers.
+        config: Of the station.
         worker: How to drive.
         description: Of the environments.
-        segment_rows: Of ``drive``.
+        segment_rows: Rows of a segment.
         window: Of ``drive``.
-        stop: Ends the loop.
+        stop: Ends driving.
+        progress: Where it is noted how far it has come.
+        step_watch: Where it is noted how long a step takes.
     """
 
     def __init__(
         self,
-        courier: Courier,
+        station: StationProcess,
+        config: StationConfig,
         worker: FarWorkerConfig,
         description: EnvDescription,
         segment_rows: int,
         window: int,
         stop: threading.Event,
+        progress: Progress,
+        step_watch: StepWatch,
     ) -> None:
-        self._courier = courier
+        self._station = station
         self._worker = worker
         self._is_wall_clock = description.is_wall_clock
-        self._evaluates = evaluates(worker, description)
-        self._may_drop = worker.outbox_policy is OutboxPolicy.drop_oldest
-        # Real time waits for nobody; a simulator ahead of the learner does.
-        self._window = None if description.is_wall_clock else max(window, worker.envs_per_worker)
-        self._rows = segment_rows if worker.samples_per_packet == "auto" else int(worker.samples_per_packet)
+        self._evaluates = config.evaluates
+        self._segment_rows = segment_rows
         self._stop = stop
-        self.num_acts = 0
-        """Rows so far: environment steps and resets."""
-        self.num_episodes = 0
-        """Episodes that ended."""
-        self.last_return = float("nan")
-        """Of the last of them."""
-        self.is_waiting = False
-        """Whether driving rests until there is room in the outbox."""
-        self._watch = StepWatch()
-        self._hung = False
-
-    def hanging(self) -> dict[str, float]:
-        """How long the environments have not come back, for the log here; the learner is told, too."""
-        hangs_for_s = self._watch.hangs_for_s()
-        if hangs_for_s or self._hung:
-            self._courier.note_hanging(hangs_for_s)
-        self._hung = hangs_for_s > 0
-        return {"this worker": hangs_for_s}
+        self._progress = progress
+        self._step_watch = step_watch
+        # Real time waits for nobody; a simulator ahead of the learner does.
+        window = max(window, worker.envs_per_worker)
+        buffer_segments = window + worker.envs_per_worker
+        if description.is_wall_clock:
+            buffer_segments = min(max(BUFFER_BYTES // (segment_rows * _row_bytes(description)), 1), MAX_BUFFER_SEGMENTS)
+        self._buffer_segments = buffer_segments
+        self._outbox_bytes = sys.maxsize if worker.outbox_policy is OutboxPolicy.drop_oldest else config.outbox_bytes
+        self._is_full = False
+        self._hangs_up = threading.Event()
+        self._uplink = Uplink(
+            station.status.listen,
+            config.token,
+            link.Hello(_NAME, 0, "worker", config.fingerprint, config.software),
+            self._hangs_up,
+            window=sys.maxsize if description.is_wall_clock else window,
+            buffer_segments=buffer_segments,
+            hangs_for_s=step_watch.hangs_for_s,
+            peer="the station",
+        )
+        station.on_failure(self._uplink.fail)
 
     def drive(
         self, source: EnvSource, policy: Mapping[str, Any], expert_weights: Mapping[str, np.ndarray] | None
     ) -> None:
         """Makes the environments, drives until the end, and delivers what ``worker.episodes`` made."""
         with contextlib.ExitStack() as stack:
+            stack.callback(self._hang_up)
+            self._uplink.connect()
+            self._uplink.start_pings()
             try:
-                rollouts = self._make_rollouts(stack, source, policy, expert_weights)
-                examiner = self._make_examiner(rollouts[0], policy)
-                with punctual() if self._is_wall_clock else contextlib.nullcontext():
-                    self._loop(rollouts, examiner)
+                self._act(source, policy, expert_weights)
             except Exception:
                 if not self._stop.is_set():
                     raise
                 _log.debug("on the way out", exc_info=True)
-        if not self._stop.is_set():
-            _log.info("%d episodes are driven; waiting until the learner has stored them", self.num_episodes)
-            self._courier.finish(self._stop)
+            if not self._stop.is_set():
+                count = self._progress.num_episodes
+                _log.info("%d episodes are driven; waiting until the learner has stored them", count)
+                last = self._uplink.last_seq
+                self._station.wait(lambda status: status.taken >= last and not status.segments, self._stop)
+
+    def _act(
+        self, source: EnvSource, policy: Mapping[str, Any], expert_weights: Mapping[str, np.ndarray] | None
+    ) -> None:
+        with contextlib.ExitStack() as stack:
+            rollouts = self._make_rollouts(stack, source, policy, expert_weights)
+            evaluator = None
+            if self._evaluates:
+                # A policy of its own: what explores here is not disturbed.
+                own = make_policy(policy, 0)
+                evaluator = Evaluator(own, self._uplink, rollouts[0].env, self._stop, _small_clip)
+            loop = ActingLoop(
+                self._uplink,
+                rollouts,
+                self._segment_rows,
+                self._stop,
+                evaluator=evaluator,
+                episodes=self._worker.episodes,
+                wait_for_room=self._wait_for_room,
+                progress=self._progress,
+            )
+            self._uplink.start(push=True, requests=self._evaluates, weights=expert_weights is None)
+            with punctual() if self._is_wall_clock else contextlib.nullcontext():
+                loop.run()
 
     def _make_rollouts(
         self,
@@ -224,65 +270,50 @@ class FarDriver:
         seeds = sequence.generate_state(2 * self._worker.envs_per_worker).tolist()
         rollouts = []
         for index in range(self._worker.envs_per_worker):
-            with self._watch.call():
-                env = self._watch.around(stack.enter_context(contextlib.closing(source.make())))
-            if env.has_wrapper_attr("watch"):
-                env.get_wrapper_attr("watch")(self._stop.is_set)
-            made = _make_policy(policy, seeds[2 * index])
+            with self._step_watch.call():
+                env = self._step_watch.around(stack.enter_context(contextlib.closing(source.make())))
+            watch(env, self._stop)
+            made = make_policy(policy, seeds[2 * index])
             if expert_weights is not None:
                 made.load_weights(expert_weights, _EXPERT_VERSION)
             rollouts.append(
-                Rollout(env, made, "far", index, seeds[2 * index + 1], deterministic=self._worker.deterministic)
+                Rollout(env, made, _NAME, index, seeds[2 * index + 1], deterministic=self._worker.deterministic)
             )
         return rollouts
 
-    def _make_examiner(self, rollout: Rollout, policy: Mapping[str, Any]) -> Examiner | None:
-        if not self._evaluates:
-            return None
-        # A policy of its own: what explores here is not disturbed.
-        return Examiner(_make_policy(policy, 0), self._courier, rollout.env, self._stop, _small_clip)
-
-    def _loop(self, rollouts: Sequence[Rollout], examiner: Examiner | None) -> None:
-        while True:
-            for rollout in rollouts:
-                if examiner is not None and rollout.is_between_episodes:
-                    examiner.answer_waiting()
-                self._wait_for_room(rollout)
-                self._load_newest(rollouts)
-                if self._is_done():
-                    return
-                segment = rollout.run(self._rows, partial(self._note_row, rollout))
-                self._courier.send(link.encode_segment(segment))
-                self._courier.raise_failure()
-                if segment.episodes:
-                    self.last_return = segment.episodes[-1].get("return", float("nan"))
-
-    def _note_row(self, rollout: Rollout) -> bool:
-        """Called after every row; whether driving shall end here."""
-        self.num_acts += 1
-        self.num_episodes += rollout.is_between_episodes
-        return self._is_done() or (self._courier.has_request and rollout.is_between_episodes)
-
-    def _is_done(self) -> bool:
-        return self._stop.is_set() or 0 < self._worker.episodes <= self.num_episodes
-
-    def _wait_for_room(self, rollout: Rollout) -> None:
-        if self._courier.has_room(self._window, self._may_drop):
-            return
+    def _wait_for_room(self, rollout: Rollout) -> bool:
+        if self._has_room():
+            return True
         if self._is_wall_clock:
-            _log.warning("driving rests: %s", self._courier.status.full or "too much is not delivered yet")
+            _log.warning("driving rests: %s", self._station.status.full or "too much is not delivered yet")
             rollout.rest()
-        self.is_waiting = True
-        self._courier.wait_for_room(self._window, self._may_drop, self._stop)
-        self.is_waiting = False
+        self._progress.is_waiting = True
+        self._uplink.wait_for_room(_POLL_S, self._stop.is_set)
+        self._station.wait(lambda _: self._has_room(), self._stop)
+        self._progress.is_waiting = False
+        return True
 
-    def _load_newest(self, rollouts: Sequence[Rollout]) -> None:
-        message = self._courier.take_weights()
-        if message is None:
-            return
-        weights = link.decode_weights(message)
-        for rollout in rollouts:
-            rollout.policy.load_weights(weights.arrays, weights.version)
+    def _has_room(self) -> bool:
+        """Whether there is room for another segment at the learner and, where none may be dropped, in the outbox."""
+        status = self._station.status
+        # What was handed over before the outbox was known to be full waits here, and comes first.
+        self._is_full = bool(status.full) or (self._is_full and status.taken < self._uplink.last_seq)
+        if self._outbox_bytes == sys.maxsize or not self._uplink.has_room:
+            return self._uplink.has_room
+        held_bytes = status.num_bytes + self._uplink.bytes_after(status.taken)
+        lags = 2 * self._uplink.unreceived > self._buffer_segments
+        return not (self._is_full or lags or held_bytes >= self._outbox_bytes)
+
+    def _hang_up(self) -> None:
+        """Hands the last segments to the station, if it takes them soon."""
+        deadline_s = time.monotonic() + _HAND_OVER_S
+        with contextlib.suppress(Exception):  # What it is, is known already.
+            while self._uplink.unreceived and time.monotonic() < deadline_s:
+                self._uplink.wait_change(_HANG_UP_POLL_S)
+        if self._uplink.unreceived:
+            _log.warning("%d segments could not be kept", self._uplink.unreceived)
+        self._hangs_up.set()
+        self._uplink.close()
 
 
 def evaluates(worker: FarWorkerConfig, description: EnvDescription) -> bool:
@@ -295,7 +326,9 @@ def _small_clip() -> ClipRecorder:
     return ClipRecorder(max_frames=75, max_width=160)
 
 
-def _courier_config(remote: RemoteConfig, worker: FarWorkerConfig, fingerprint: str, evaluates: bool) -> CourierConfig:
+def _station_config(
+    remote: RemoteConfig, worker: FarWorkerConfig, fingerprint: str, description: EnvDescription
+) -> StationConfig:
     if remote.address is None:
         raise ValueError("remote.address must be host:port of the learner or relay to join, got null")
     if remote.credentials is None:
@@ -308,7 +341,9 @@ def _courier_config(remote: RemoteConfig, worker: FarWorkerConfig, fingerprint: 
         raise ValueError(
             f"worker.name must be {name!r}, for which the token in {remote.credentials} was made, got {worker.name!r}"
         )
-    return CourierConfig(
+    return StationConfig(
+        listen=_LISTEN,
+        token=secrets.token_urlsafe(32),
         address=remote.address,
         credentials=remote.credentials,
         is_plaintext=remote.insecure,
@@ -320,10 +355,11 @@ def _courier_config(remote: RemoteConfig, worker: FarWorkerConfig, fingerprint: 
         outbox_policy=worker.outbox_policy.name,
         max_message_bytes=remote.max_message_mb * 1024 * 1024,
         compress=worker.compress,
-        forwards_weights=not worker.expert,
-        evaluates=evaluates,
+        holds_back=not description.is_wall_clock,
+        takes_weights=not worker.expert,
+        evaluates=evaluates(worker, description),
         weights_history=worker.weights_history,
-        software={"python": platform.python_version(), "numpy": np.__version__, "platform": sys.platform},
+        software=software(),
     )
 
 
@@ -355,15 +391,11 @@ def _check(
         )
 
 
-def _make_policy(policy: Mapping[str, Any], seed: int) -> Policy:
-    made: Policy = load_function(policy["function"], "policy.function")(
-        **{**(policy.get("kwargs") or {}), "seed": seed}
-    )
-    return made
+def _row_bytes(description: EnvDescription) -> int:
+    return sum(math.prod(field.frame_shape) * np.dtype(field.dtype).itemsize for field in description.spec.fields)
 
 
-def _say_what_is_left(courier: Courier, unkept: int) -> None:
-    status = courier.status
+def _say_what_is_left(status: StationStatus) -> None:
     if status.segments:
         _log.info(
             "%d segments (%.1f MB) that the learner has not stored wait in %s for the next start",
@@ -371,8 +403,6 @@ def _say_what_is_left(courier: Courier, unkept: int) -> None:
             status.num_bytes / 1e6,
             status.folder,
         )
-    if unkept > 0:
-        _log.warning("%d segments could not be kept", unkept)
 
 
 @contextlib.contextmanager
@@ -403,6 +433,6 @@ def _stopping_by_signal(stop: threading.Event, wake: Callable[[], None]) -> Iter
 
 
 def _give_up() -> None:
-    """An environment hangs; the courier keeps what it has got when this process is gone."""
+    """An environment hangs; the station keeps what it has got when this process is gone."""
     exit_release.release_all()
     os._exit(130)

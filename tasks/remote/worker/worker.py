@@ -22,27 +22,29 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
 import gymnasium
 import numpy as np
 
-from tasks.acting.env_source import EnvDescription, EnvSource, load_function
+from tasks.acting.env_source import EnvDescription, EnvSource
 from tasks.acting.punctuality import punctual
-from tasks.acting.rollout import Policy, Rollout
+from tasks.acting.rollout import Rollout
 from tasks.envs.foreign import WrongValueError
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
 from tasks.plugins import load_plugins
 from tasks.process.step_watch import StepWatch
 from tasks.process.stop_signals import ignore_terminal
-from tasks.remote.access.agreement import agreement
 from tasks.remote.access.credentials import ClientCredentials
+from tasks.remote.access.fingerprint import agreed_fingerprint
 from tasks.remote.access.run_credentials import client_credentials
+from tasks.remote.station.child_process import take_standard_output
+from tasks.remote.station.uplink import RefusedError, Uplink
 from tasks.remote.wire import link
+from tasks.remote.worker.acting_loop import ActingLoop, make_policy, watch
 from tasks.remote.worker.env_group import EnvGroup
-from tasks.remote.worker.examiner import Examiner
-from tasks.remote.worker.uplink import RefusedError, Uplink
+from tasks.remote.worker.evaluator import Evaluator
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def main() -> int:
     ignore_terminal()
     # Here, because the environment opens the controls in a thread of its own.
     exit_release.handle_signals()
-    answers = _take_standard_output()
+    answers = take_standard_output()
     config = WorkerConfig.from_line(sys.stdin.readline())
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format=f"{config.worker} %(levelname)s %(name)s: %(message)s"
@@ -150,9 +152,9 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
     source = EnvSource(**config.env)
     description = source.describe()
     # In lock step the learner acts, and the policy, if there is one, only evaluates.
-    agreed = agreement(description.fingerprint, None if config.role == "lock_step" else config.policy)
-    hello = link.Hello(config.worker, config.index, config.role, agreed, _software())
-    watch = StepWatch()
+    agreed = agreed_fingerprint(description.fingerprint, None if config.role == "lock_step" else config.policy)
+    hello = link.Hello(config.worker, config.index, config.role, agreed, software())
+    step_watch = StepWatch()
     capacity = config.buffer_segments if description.is_wall_clock else config.window + config.num_envs
     uplink = Uplink(
         config.address,
@@ -164,7 +166,7 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         buffer_segments=capacity,
         compress=config.compress,
         credentials=_credentials(config),
-        hangs_for_s=watch.hangs_for_s,
+        hangs_for_s=step_watch.hangs_for_s,
     )
     stop.on_set(uplink.wake)
     roles = {"worker": _roll_out, "evaluator": _evaluate, "lock_step": _step_on_command}
@@ -172,11 +174,11 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         stack.callback(uplink.close)
         uplink.connect()
         uplink.start_pings()
-        with watch.call():
+        with step_watch.call():
             made = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
-        envs = [watch.around(env) for env in made]
+        envs = [step_watch.around(env) for env in made]
         for env in envs:
-            _watch(env, stop)
+            watch(env, stop)
         try:
             roles[config.role](config, uplink, envs, description, stop)
         except Exception:
@@ -203,46 +205,23 @@ def _roll_out(
     """Acts and streams; new weights are taken between segments."""
     seeds = _seeds(config)
     rollouts = [
-        Rollout(env, _make_policy(config, seeds[i]), config.worker, i, seeds[-1 - i], config.check_samples)
+        Rollout(env, make_policy(config.policy, seeds[i]), config.worker, i, seeds[-1 - i], config.check_samples)
         for i, env in enumerate(envs)
     ]
-    examiner = _make_examiner(config, uplink, envs[0], stop) if config.evaluates else None
-
-    def should_stop() -> bool:
-        return stop.is_set() or (uplink.has_request and rollout.is_between_episodes)
-
+    evaluator = _make_evaluator(config, uplink, envs[0], stop) if config.evaluates else None
     uplink.start(push=True, requests=config.evaluates)
     with punctual() if description.is_wall_clock else contextlib.nullcontext():
-        while not stop.is_set():
-            for rollout in rollouts:
-                if examiner is not None and rollout.is_between_episodes:
-                    examiner.answer_waiting()
-                if not uplink.wait_for_room():
-                    return
-                _load_newest(uplink, rollouts)
-                segment = rollout.run(config.segment_rows, should_stop)
-                if stop.is_set():
-                    return
-                uplink.send(segment)
-
-
-def _load_newest(uplink: Uplink, rollouts: Sequence[Rollout]) -> None:
-    message = uplink.take_newest()
-    if message is None:
-        return
-    weights = link.decode_weights(message)
-    for rollout in rollouts:
-        rollout.policy.load_weights(weights.arrays, weights.version)
+        ActingLoop(uplink, rollouts, config.segment_rows, stop, evaluator=evaluator).run()
 
 
 def _evaluate(
     config: WorkerConfig, uplink: Uplink, envs: Sequence[gymnasium.Env], _: EnvDescription, stop: StopSignal
 ) -> None:
     """Waits for requests and answers each with a report."""
-    examiner = _make_examiner(config, uplink, envs[0], stop)
+    evaluator = _make_evaluator(config, uplink, envs[0], stop)
     uplink.start(push=False)
     while (message := uplink.wait_newest()) is not None:
-        examiner.answer(message)
+        evaluator.answer(message)
 
 
 def _step_on_command(
@@ -261,24 +240,18 @@ def _step_on_command(
     if not config.evaluates:
         uplink.serve_lock_step(answer)
         return
-    examiner = _make_examiner(config, uplink, envs[0], stop)
+    evaluator = _make_evaluator(config, uplink, envs[0], stop)
 
     def evaluate_in_between(message: bytes | bytearray) -> None:
         group.abandon_episodes()
-        examiner.answer(message)
+        evaluator.answer(message)
 
     uplink.start(push=False, requests=True)
     uplink.serve_lock_step(answer, evaluate_in_between)
 
 
-def _make_examiner(config: WorkerConfig, uplink: Uplink, env: gymnasium.Env, stop: StopSignal) -> Examiner:
-    return Examiner(_make_policy(config, _seeds(config)[0]), uplink, env, stop)
-
-
-def _watch(env: gymnasium.Env, stop: StopSignal) -> None:
-    """Has an environment that waits for its game notice the end of the worker."""
-    if env.has_wrapper_attr("watch"):
-        env.get_wrapper_attr("watch")(stop.is_set)
+def _make_evaluator(config: WorkerConfig, uplink: Uplink, env: gymnasium.Env, stop: StopSignal) -> Evaluator:
+    return Evaluator(make_policy(config.policy, _seeds(config)[0]), uplink, env, stop)
 
 
 def _seeds(config: WorkerConfig) -> list[int]:
@@ -287,22 +260,9 @@ def _seeds(config: WorkerConfig) -> list[int]:
     return [int(seed) for seed in sequence.generate_state(2 * config.num_envs)]
 
 
-def _make_policy(config: WorkerConfig, seed: int) -> Policy:
-    if config.policy is None:
-        raise ValueError(f"a worker in the role {config.role} needs a policy: {{function, kwargs}}")
-    kwargs = dict(config.policy.get("kwargs") or {})
-    return load_function(config.policy["function"], "policy.function")(**{**kwargs, "seed": seed})
-
-
-def _software() -> dict[str, str]:
+def software() -> dict[str, str]:
+    """Names and versions, for the learner's log."""
     return {"python": platform.python_version(), "numpy": np.__version__, "platform": sys.platform}
-
-
-def _take_standard_output() -> TextIO:
-    """A private handle on standard output, so that nothing an environment prints mixes with answers."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
 
 
 def _watch_parent(stop: StopSignal) -> None:
@@ -327,8 +287,8 @@ def _watch_parent(stop: StopSignal) -> None:
             if os.getppid() != parent:
                 end()
 
-    for watch in (watch_input, watch_parent):
-        threading.Thread(target=watch, name=watch.__name__, daemon=True).start()
+    for target in (watch_input, watch_parent):
+        threading.Thread(target=target, name=target.__name__, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ the loop that drives nothing: a thread of its own writes it.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import sys
 import threading
@@ -15,7 +14,9 @@ import time
 from collections import deque
 from typing import IO, Protocol
 
-from tasks.remote.worker.courier_pipe import CourierStatus
+from tasks.remote.station.live_line import redraw
+from tasks.remote.station.station_config import StationStatus
+from tasks.remote.worker.acting_loop import Progress
 
 LINE_EVERY_S = 10.0
 """Between two plain lines [s]."""
@@ -28,17 +29,8 @@ class StatusSource(Protocol):
     """What delivers."""
 
     @property
-    def status(self) -> CourierStatus:
+    def status(self) -> StationStatus:
         """How things are."""
-
-
-class DrivingSource(Protocol):
-    """What drives."""
-
-    num_acts: int
-    num_episodes: int
-    last_return: float
-    is_waiting: bool
 
 
 class WorkerDisplay:
@@ -46,8 +38,8 @@ class WorkerDisplay:
 
     Args:
         address: Of the learner or relay.
-        courier: What delivers.
-        driver: What drives.
+        station: What delivers.
+        progress: How far driving has come.
         is_plain: Plain lines on a terminal, too.
         stream: Where to write; default: standard error, where the log goes.
     """
@@ -55,20 +47,19 @@ class WorkerDisplay:
     def __init__(
         self,
         address: str,
-        courier: StatusSource,
-        driver: DrivingSource,
+        station: StatusSource,
+        progress: Progress,
         is_plain: bool = False,
         stream: IO[str] | None = None,
     ) -> None:
         from rich.console import Console
 
         self._address = address
-        self._courier = courier
-        self._driver = driver
+        self._station = station
+        self._progress = progress
         self._console = Console(file=stream if stream is not None else sys.stderr)
         self._is_live = not is_plain and self._console.is_terminal and not self._console.is_dumb_terminal
         self._marks: deque[tuple[float, int]] = deque()
-        self._moved: list[tuple[logging.StreamHandler, IO[str]]] = []
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._keep_showing, name="worker-display", daemon=True)
 
@@ -86,20 +77,20 @@ class WorkerDisplay:
         Args:
             now_s: Monotonic time.
         """
-        status, driver = self._courier.status, self._driver
+        status, progress = self._station.status, self._progress
         parts = [self._connection(status), f"{self._acts_per_s(now_s):.1f} acts/s"]
-        if driver.num_episodes:
-            parts.append(f"{driver.num_episodes} episodes")
-        if not math.isnan(driver.last_return):
-            parts.append(f"last return {driver.last_return:.1f}")
+        if progress.num_episodes:
+            parts.append(f"{progress.num_episodes} episodes")
+        if not math.isnan(progress.last_return):
+            parts.append(f"last return {progress.last_return:.1f}")
         parts.append(f"outbox {status.segments} ({status.num_bytes / 1e6:.1f} MB)")
         parts.append(f"weights {status.weights_version}" if status.weights_version else "no weights yet")
         parts.append(f"dropped {status.dropped}")
-        if driver.is_waiting:
+        if progress.is_waiting:
             parts.append(f"waiting: {status.full or 'the learner is behind'}")
         return " | ".join(parts)
 
-    def _connection(self, status: CourierStatus) -> str:
+    def _connection(self, status: StationStatus) -> str:
         if status.is_connected:
             trip = "" if status.round_trip_ms is None else f" ({status.round_trip_ms:.0f} ms)"
             return f"{status.worker} connected to {self._address}{trip}"
@@ -108,7 +99,7 @@ class WorkerDisplay:
         return f"connecting to {self._address}"
 
     def _acts_per_s(self, now_s: float) -> float:
-        self._marks.append((now_s, self._driver.num_acts))
+        self._marks.append((now_s, self._progress.num_acts))
         while len(self._marks) > 2 and now_s - self._marks[1][0] >= RATE_SPAN_S:
             self._marks.popleft()
         (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
@@ -122,29 +113,8 @@ class WorkerDisplay:
 
     def _show(self) -> None:
         if self._is_live:
-            self._redraw()
+            redraw(self._console, lambda: self.line(time.monotonic()), self._is_over.wait, REDRAW_EVERY_S)
             return
         self._acts_per_s(time.monotonic())
         while not self._is_over.wait(LINE_EVERY_S):
             self._console.print(self.line(time.monotonic()), markup=False, highlight=False, soft_wrap=True)
-
-    def _redraw(self) -> None:
-        from rich.live import Live
-        from rich.text import Text
-
-        before = {id(sys.stdout), id(sys.stderr)}
-        with Live(console=self._console, auto_refresh=False) as live:
-            self._move_log_handlers(before)
-            try:
-                while not self._is_over.wait(REDRAW_EVERY_S):
-                    live.update(Text(self.line(time.monotonic())), refresh=True)
-            finally:
-                for handler, stream in self._moved:
-                    handler.setStream(stream)
-
-    def _move_log_handlers(self, before: set[int]) -> None:
-        """Log lines go above the line instead of through it: handlers keep the stream they were made with."""
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.StreamHandler) and id(handler.stream) in before:
-                self._moved.append((handler, handler.stream))
-                handler.setStream(sys.stderr)

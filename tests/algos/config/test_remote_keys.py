@@ -52,7 +52,7 @@ def config(
         ("worker", {"remote": {"address": "learner:1", "credentials": "pc", "insecure": True, "max_message_mb": 9}}),
         ("worker", {"remote": {"address": "learner:1"}, "worker": {"expert": True, "outbox_mb": 7, "name": "pc"}}),
         ("worker", {"remote": {"address": "learner:1"}, "game": GameKind.auto, "num_workers": 0}),
-        ("server", {"remote": LISTEN | {"spool": "elsewhere", "spool_mb": 7, "max_workers": 3, "insecure": True}}),
+        ("server", {"remote": LISTEN | {"max_workers": 3, "insecure": True}}),
         ("play", {"num_workers": 0}),
     ],
 )

@@ -15,6 +15,7 @@ from algos.faces import runner_params
 from algos.run.checkpoint import load_checkpoint
 from tasks.config import ClockKind, GameKind, TaskConfig
 from tasks.experience.evaluation_report import EvaluationReport
+from tasks.remote.learner.gateway import Gateway
 from tests.algos.faces.test_ppo import make_params as make_ppo_params
 from tests.algos.runs import make_agent, make_params
 
@@ -70,10 +71,10 @@ def test_ppo_trains_and_evaluates_on_one_game(tmp_path: Path) -> None:
     assert len(load_checkpoint(nn / "best.pth").best["report"]["episodes"]) == 2
 
 
-def test_ppo_stops_while_it_waits_for_an_evaluation(tmp_path: Path) -> None:
+def test_ppo_stops_while_it_waits_for_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"num_actors": 1, "horizon_length": 64, "minibatch_size": 32, "evaluation_interval": 64}
     agent = make_agent(on_one_game(make_ppo_params(tmp_path, **changes), tmp_path / "game"))
-    agent.vec_env.poll_evaluation = agent.stop  # returns None
+    monkeypatch.setattr(Gateway, "poll_evaluation", lambda _: agent.stop())
     agent.train()
     assert load_checkpoint(tmp_path / "run" / "nn" / "last.pth").counters["env_steps"] == 64
 

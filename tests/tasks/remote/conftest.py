@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tasks.remote.access.credentials import ClientCredentials, load_client
-from tasks.remote.relay import relay_trainer
+from tasks.remote.relay import relay_learner
 from tests.tasks.remote.far import Folder
 from tests.tasks.remote.relay_site import Site
 
@@ -23,6 +21,6 @@ def learner(folder: Folder) -> ClientCredentials:
 
 
 @pytest.fixture
-def site(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
-    monkeypatch.setattr(relay_trainer, "STATUS_EVERY_S", 0.1)
-    return Site(folder, tmp_path / "spool")
+def site(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(relay_learner, "STATUS_EVERY_S", 0.1)
+    return Site(folder)

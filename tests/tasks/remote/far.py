@@ -21,6 +21,7 @@ from tasks.remote.access.listener import FarListener
 from tasks.remote.access.tokens import TokenEntry, read_tokens, write_tokens
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.wire import link
+from tasks.remote.wire.methods import path_of
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 
 SPEC = CountingEnv().observation_spec
@@ -104,7 +105,7 @@ class RawWorker:
         self._channel.close()
 
     def unary(self, method: str, message: bytes) -> bytes:
-        stub = self._channel.unary_unary(f"/{link.SERVICE}/{method}")
+        stub = self._channel.unary_unary(path_of(method))
         return bytes(stub(message, metadata=self.metadata, timeout=20))
 
     def hello(self, fingerprint: str = FINGERPRINT, role: str = "worker", worker: str = "") -> int:
@@ -117,7 +118,7 @@ class RawWorker:
         self._sends.append(sends)
         for message in first or []:
             sends.put(message)
-        stub = self._channel.stream_stream(f"/{link.SERVICE}/{method}")
+        stub = self._channel.stream_stream(path_of(method))
         call = stub(iter(sends.get, None), metadata=self.metadata)
         self._calls.append(call)  # one that nobody holds is cancelled
         return call, sends.put

@@ -20,8 +20,8 @@ from tasks.remote.config import OutboxPolicy, RemoteConfig
 from tasks.remote.learner.relay_link import open_relay_link
 from tasks.remote.relay import relay
 from tasks.remote.station.outbox import open_outbox
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.uplink import Uplink
 from tests.tasks.remote.far import FINGERPRINT, SPEC, make_segment
 
 

@@ -17,26 +17,26 @@ from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay.relay import Relay
 from tasks.remote.station.outbox import open_outbox
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link, relay_messages
 from tasks.remote.wire.relay_messages import Content, PullRequest
-from tasks.remote.worker.uplink import Uplink
 from tests.tasks.remote.far import FINGERPRINT, SPEC, Folder, RawWorker, Reader, make_segment, wait_until
 
 MEGABYTE = 2**20
 
 
 class Site:
-    """A relay that can be ended and begun again on the same port, and its spool."""
+    """A relay that can be ended and begun again on the same port."""
 
-    def __init__(self, folder: Folder, spool: Path, capacity_bytes: int = 64 * MEGABYTE) -> None:
-        self.folder, self.spool, self.capacity_bytes = folder, spool, capacity_bytes
+    def __init__(self, folder: Folder, queue_bytes: int = 64 * MEGABYTE) -> None:
+        self.folder, self.queue_bytes = folder, queue_bytes
         self.address = "127.0.0.1:0"
 
     @contextmanager
     def relay(self, **kwargs: Any) -> Iterator[Relay]:
         server = load_server(self.folder.path / "relay")
         listener = FarListener(self.address, server.channel, server.tokens, **{"max_workers": 8, **kwargs})
-        with Relay(listener, str(self.spool), self.capacity_bytes) as relay:
+        with Relay(listener, self.queue_bytes) as relay:
             self.address = relay.address
             yield relay
 
@@ -137,11 +137,3 @@ def raw_trainer(site: Site, learner: ClientCredentials, session: str = "") -> It
     with RawWorker(None, learner, learner.name, address=site.address) as trainer:  # type: ignore[arg-type]
         trainer.metadata = (*trainer.metadata, ("session", session))  # type: ignore[assignment]
         yield trainer
-
-
-def flip_a_byte(path: Path) -> None:
-    """In the middle of what a worker sent."""
-    content = bytearray(path.read_bytes())
-    place = content.rfind(b"TMLK") + 200
-    content[place] ^= 0xFF
-    path.write_bytes(content)

@@ -10,8 +10,8 @@ import pytest
 from tasks.remote.access.credentials import ClientCredentials
 from tasks.remote.access.run_credentials import client_credentials, make_run_credentials
 from tasks.remote.learner.gateway import Gateway
+from tasks.remote.station.uplink import RefusedError, Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.uplink import RefusedError, Uplink
 from tasks.remote.worker.worker import WorkerConfig
 from tests.tasks.remote.far import FINGERPRINT, SPEC, make_segment
 from tests.tasks.remote.ray_nodes import own_address

@@ -87,8 +87,8 @@ def test_workers_on_this_machine_need_no_other_setting() -> None:
         segments = receive_until_both(vecenv, "worker-0", "worker-1", 20)
         assert_whole_and_in_order(segments)
         vecenv.request_evaluation({"value": np.array([0.5], np.float32)}, 3, [7, 8])
-        wait_until(lambda: not vecenv.is_evaluating, 60.0)
-        report = vecenv.poll_evaluation()
+        wait_until(lambda: not vecenv.link.is_evaluating, 60.0)
+        report = vecenv.link.poll_evaluation()
         assert report is not None
         assert (report.weights_version, len(report.episodes)) == (3, 2)
         assert len(vecenv.process_ids()) == 3
@@ -199,7 +199,7 @@ def test_a_node_that_dies_has_its_workers_replaced(cluster: RayCluster, caplog: 
 def test_a_worker_waits_for_a_node_with_its_resource(cluster: RayCluster) -> None:
     cluster.add_node("--num-cpus=2")
     with started(1, {"address": cluster.address, "resources": {"trackmania": 1.0}}) as vecenv:
-        assert vecenv.receive(3.0) == []
+        assert vecenv.link.receive(3.0) == []
         cluster.add_node("--num-cpus=1", '--resources={"trackmania": 1}')
         receive(vecenv, 3, timeout_s=90.0)
 

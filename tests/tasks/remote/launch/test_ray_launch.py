@@ -229,7 +229,7 @@ def test_an_open_cluster_is_warned_about_where_it_was_asked_for(
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     scene = play("steady")
     scene.launcher.prepare()
-    assert "RAY_AUTH_MODE=disabled: whoever reaches the ports of this Ray cluster can run code" in caplog.text
+    assert "RAY_AUTH_MODE=disabled: anybody who reaches the ports of this Ray cluster can run code" in caplog.text
     assert scene.starts()[0]["env"]["RAY_AUTH_MODE"] == "disabled"
 
 

@@ -20,9 +20,10 @@ from tasks.remote.access import handshakes, stream_limit
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
 from tasks.remote.access.listener import FarListener
 from tasks.remote.learner.gateway import Gateway
-from tasks.remote.station import calls, peers, worker_service
+from tasks.remote.station import calls, peers
+from tasks.remote.station.uplink import RefusedError, Uplink
 from tasks.remote.wire import link, parts
-from tasks.remote.worker.uplink import RefusedError, Uplink
+from tasks.remote.wire.methods import METHODS
 from tests.tasks.remote.far import (
     FINGERPRINT,
     SPEC,
@@ -733,7 +734,7 @@ def test_a_report_of_a_worker_that_was_not_asked_is_not_taken(gateway: Gateway, 
 def test_a_call_whose_message_never_comes_is_cut_off(
     gateway: Gateway, folder: Folder, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_service, "SHORT_CALL_S", 0.5)
+    monkeypatch.setitem(METHODS, method, METHODS[method]._replace(limit_s=0.5))
     with RawWorker(gateway, folder.alice) as alice:
         alice.hello()
         reader = Reader(alice.stream(method)[0])

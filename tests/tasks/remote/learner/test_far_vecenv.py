@@ -54,7 +54,7 @@ def started(*args: Any, **kwargs: Any) -> Iterator[RemoteVecEnv]:
 
 
 class FarWorker:
-    """A far worker in a thread of this process, with a courier process and an outbox of its own.
+    """A far worker in a thread of this process, with a station and an outbox of its own.
 
     Its address may be what says it, and says None until there is one.
     """
@@ -108,7 +108,7 @@ def names(segments: list[Segment]) -> set[str]:
 
 def test_without_workers_of_its_own_all_samples_come_from_elsewhere(credentials: Path, tmp_path: Path) -> None:
     with started(credentials) as vecenv, FarWorker(vecenv.far_address, tmp_path, credentials):
-        vecenv.publish(WEIGHTS, 3)
+        vecenv.link.publish(WEIGHTS, 3)
         segments = receive(vecenv, 20)
         while segments[-1].weights_version != 3:
             segments += receive(vecenv, 1)
@@ -140,8 +140,8 @@ def test_workers_here_and_elsewhere_learn_together_and_are_shown(credentials: Pa
         assert min(each.values()) > 0.0
         # The evaluator of this machine drives, not the far worker.
         vecenv.request_evaluation(WEIGHTS, 5, seeds=[1, 2])
-        wait_until(lambda: not vecenv.is_evaluating, timeout_s=40)
-        report = vecenv.poll_evaluation()
+        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
+        report = vecenv.link.poll_evaluation()
         assert report is not None
         assert len(report.episodes) == 2
     assert_whole_and_in_order(segments)
@@ -191,18 +191,18 @@ def test_one_far_worker_at_a_time_evaluates_where_only_they_have_the_game(creden
     envs = {name: source("make_single_game", folder=str(path), step_s=0.01) for name, path in folders.items()}
     with started(credentials, env=envs["learner"], evaluator=True) as vecenv:
         assert vecenv.is_single_game
-        vecenv.publish(WEIGHTS, 1)
+        vecenv.link.publish(WEIGHTS, 1)
 
         def evaluate() -> int:
             vecenv.request_evaluation(WEIGHTS, 5, seeds=[901, 902])
             deadline = time.monotonic() + 60
-            while vecenv.is_evaluating:
+            while vecenv.link.is_evaluating:
                 assert time.monotonic() < deadline, "waited in vain"
                 receive_and_store(vecenv)
-            report = vecenv.poll_evaluation()
+            report = vecenv.link.poll_evaluation()
             assert report is not None
             assert [episode.seed for episode in report.episodes] == [901, 902]
-            assert vecenv.poll_evaluation() is None
+            assert vecenv.link.poll_evaluation() is None
             return report.weights_version
 
         with FarWorker(vecenv.far_address, tmp_path, credentials, envs["bob"], name="bob"):
@@ -222,8 +222,8 @@ def test_one_far_worker_at_a_time_evaluates_where_only_they_have_the_game(creden
 
 
 def receive_and_store(vecenv: RemoteVecEnv) -> None:
-    segments = vecenv.receive(0.1)
-    vecenv.acknowledge({segment.worker: segment.seq for segment in segments})
+    segments = vecenv.link.receive(0.1)
+    vecenv.link.acknowledge({segment.worker: segment.seq for segment in segments})
 
 
 # --- the relay ---
@@ -233,9 +233,7 @@ def receive_and_store(vecenv: RemoteVecEnv) -> None:
 def relay_address(credentials: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[str]:
     caplog.set_level(logging.INFO)
     stop = threading.Event()
-    config = RemoteConfig(
-        listen="127.0.0.1:0", credentials=str(credentials / "relay"), spool=str(tmp_path / "spool"), spool_mb=64
-    )
+    config = RemoteConfig(listen="127.0.0.1:0", credentials=str(credentials / "relay"))
     thread = threading.Thread(target=relay.run, args=(config,), kwargs={"headless": True, "stop": stop}, daemon=True)
     thread.start()
     wait_until(lambda: "remote.address=" in caplog.text, timeout_s=30)
@@ -254,7 +252,7 @@ def test_workers_behind_a_relay_and_at_the_learner_are_one_source(
         FarWorker(relay_address, tmp_path, credentials, name="alice"),
         FarWorker(vecenv.far_address, tmp_path, credentials, name="bob"),
     ):
-        vecenv.publish(WEIGHTS, 1)
+        vecenv.link.publish(WEIGHTS, 1)
         segments = receive(vecenv, 1)
         while names(segments) != {"alice", "bob"} or {segment.weights_version for segment in segments[-4:]} != {1}:
             segments += receive(vecenv, 1)
@@ -262,8 +260,8 @@ def test_workers_behind_a_relay_and_at_the_learner_are_one_source(
         wait_until(lambda: vecenv.statistics()["gateway/far_workers"] == 2)
         assert vecenv.statistics()["gateway/relay_connected"] == 1
         vecenv.request_evaluation(WEIGHTS, 5, seeds=[1])
-        wait_until(lambda: not vecenv.is_evaluating, timeout_s=40)
-        assert vecenv.poll_evaluation() is not None
+        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
+        assert vecenv.link.poll_evaluation() is not None
     assert_whole_and_in_order(segments)
     assert f"python train.py {' '.join(words)} --worker remote.address={relay_address} " in caplog.text
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from tasks.acting.rollout import Rollout
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.remote.learner.gateway import Gateway
+from tasks.remote.station.uplink import RefusedError, Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.uplink import RefusedError, Uplink
+from tasks.remote.wire.methods import path_of
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 
 pytestmark = pytest.mark.timeout(60)
@@ -90,7 +92,7 @@ def test_another_schema_version_is_refused_at_once_and_told_why(gateway: Gateway
 @pytest.mark.parametrize("method", ["Hello", "Push", "Weights", "Report", "LockStep"])
 def test_every_method_asks_for_the_token(gateway: Gateway, method: str) -> None:
     with grpc.insecure_channel(gateway.address) as channel:
-        call = channel.stream_stream(f"/{link.SERVICE}/{method}")
+        call = channel.stream_stream(path_of(method))
         with pytest.raises(grpc.RpcError) as caught:
             list(call(iter([b""]), metadata=(("worker", "w"),), timeout=5))
     assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
@@ -161,7 +163,7 @@ def test_a_repeated_segment_is_dropped_and_counted(gateway: Gateway) -> None:
     messages = [link.encode_segment(replace(make_rollout().run(3), seq=seq)) for seq in (1, 2, 1, 2, 3)]
     with uplink_to(gateway) as uplink, grpc.insecure_channel(gateway.address) as channel:
         uplink.connect()
-        call = channel.stream_stream(f"/{link.SERVICE}/Push")(iter(messages), metadata=uplink._metadata)
+        call = channel.stream_stream(path_of("Push"))(iter(messages), metadata=uplink._metadata)
         assert [segment.seq for segment in drain(gateway, 3)] == [1, 2, 3]
         assert gateway.statistics()["gateway/duplicates"] == 2
         assert gateway.received() == {"w": 3}
@@ -180,7 +182,7 @@ def test_a_second_stream_of_a_worker_takes_over_from_its_ghost(gateway: Gateway)
             never.wait(20)
             yield from ()
 
-        stub = channel.stream_stream(f"/{link.SERVICE}/Push")
+        stub = channel.stream_stream(path_of("Push"))
         ghost = stub(silence(), metadata=uplink._metadata)
         wait_until(lambda: gateway.num_connected() == 1)
         message = link.encode_segment(replace(make_rollout().run(3), seq=1))
@@ -241,3 +243,24 @@ def test_close_is_quick_with_workers_connected_and_twice() -> None:
         gateway.close()
         gateway.close()
         assert time.monotonic() - start < 15.0
+
+
+def test_an_evaluation_whose_report_was_lost_on_its_way_is_driven_again(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a station or a relay that dies after it has taken the report."""
+    monkeypatch.setattr(Gateway, "take_report", lambda _, message: None)
+    with uplink_to(gateway) as uplink:
+        uplink.connect()
+        uplink.start(push=True, requests=True)
+        gateway.request_evaluation({"w": np.ones(3, np.float32)}, 3, [0])
+        wait_until(lambda: uplink.has_request)
+        request = uplink.take_request()
+        assert request is not None
+        number = link.decode_evaluation_request(request).id
+        result = EpisodeResult(0, True, 30.0, 100.0, 1.0, 0)
+        uplink.report(link.encode_evaluation_report(EvaluationReport((result,), 3), number))
+        for call in list(uplink._calls):
+            call.cancel()  # with the next connection comes what was not answered
+        wait_until(lambda: uplink.has_request)
+        assert uplink.take_request() == request

@@ -53,8 +53,8 @@ def episodes(folder: Path) -> list[str]:
 
 
 def is_evaluated(vecenv: RemoteVecEnv) -> Any:
-    wait_until(lambda: not vecenv.is_evaluating, timeout_s=40)
-    return vecenv.poll_evaluation()
+    wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
+    return vecenv.link.poll_evaluation()
 
 
 # --- what is refused ---
@@ -94,7 +94,7 @@ def test_the_worker_evaluates_between_two_episodes_and_goes_on(tmp_path: Path) -
     with started(tmp_path) as vecenv:
         segments = receive(vecenv, 3)
         assert list(vecenv.process_ids()) == [Place("worker", 0)]
-        vecenv.publish({"value": np.array([0.5], np.float32)}, 6)
+        vecenv.link.publish({"value": np.array([0.5], np.float32)}, 6)
         vecenv.request_evaluation(WEIGHTS, 7, seeds=[4, 5, 6])
         report = is_evaluated(vecenv)
         segments += receive(vecenv, 6)
@@ -139,7 +139,7 @@ def test_the_newest_of_several_requests_is_answered(tmp_path: Path) -> None:
         for version in (1, 2, 3):
             vecenv.request_evaluation(WEIGHTS, version, seeds=[9])
         assert is_evaluated(vecenv).weights_version == 3
-        assert vecenv.poll_evaluation() is None
+        assert vecenv.link.poll_evaluation() is None
 
 
 def test_a_worker_killed_while_it_evaluates_does_it_again_after_its_restart(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from tasks.experience.samples import Segment
-from tasks.remote.launch import worker_process
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
+from tasks.remote.station import child_process
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -43,10 +43,10 @@ def receive(vecenv: RemoteVecEnv, count: int, timeout_s: float = 30.0, acknowled
     deadline = time.monotonic() + timeout_s
     while len(segments) < count:
         assert time.monotonic() < deadline, f"only {len(segments)} of {count} segments came"
-        new = vecenv.receive(0.5)
+        new = vecenv.link.receive(0.5)
         segments += new
         if acknowledge:
-            vecenv.acknowledge({segment.worker: segment.seq for segment in new})
+            vecenv.link.acknowledge({segment.worker: segment.seq for segment in new})
     return segments
 
 
@@ -96,11 +96,11 @@ def test_a_worker_is_held_at_the_window_until_it_is_acknowledged() -> None:
     with started(window=3) as vecenv:
         segments = receive(vecenv, 3, acknowledge=False)
         time.sleep(0.5)
-        assert vecenv.receive(0.2) == []
-        vecenv.acknowledge({segments[0].worker: 2})
+        assert vecenv.link.receive(0.2) == []
+        vecenv.link.acknowledge({segments[0].worker: 2})
         more = receive(vecenv, 2, acknowledge=False)
         time.sleep(0.3)
-        assert vecenv.receive(0.2) == []
+        assert vecenv.link.receive(0.2) == []
         assert_whole_and_in_order(segments + more)
         assert vecenv.statistics()["gateway/unacknowledged"] == 3
 
@@ -126,10 +126,10 @@ def test_newest_weights_win() -> None:
         segments = receive(vecenv, 1, acknowledge=False)
         assert segments[0].weights_version == 0
         for version in range(1, 20):
-            vecenv.publish({"value": np.array([version / 100], np.float32)}, version)
+            vecenv.link.publish({"value": np.array([version / 100], np.float32)}, version)
         wait_until(lambda: vecenv.statistics()["gateway/workers"] == 1)
         time.sleep(0.3)
-        vecenv.acknowledge({segments[0].worker: 1})
+        vecenv.link.acknowledge({segments[0].worker: 1})
         (segment,) = receive(vecenv, 1)
         assert segment.weights_version == 19
         np.testing.assert_array_equal(segment.action[~segment.is_first], np.float32(0.19))
@@ -166,7 +166,7 @@ def test_an_exception_in_an_environment_reaches_the_user_with_its_traceback() ->
         assert "fakes.py" in str(caught.value)
         assert "in step" in str(caught.value)
         with pytest.raises(WorkerFailed):
-            vecenv.receive(0.1)
+            vecenv.link.receive(0.1)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_worker_that_cannot_be_started_is_said(monkeypatch: pytest.MonkeyPatch
     def refuse() -> subprocess.Popen[str]:
         raise OSError("too many open files")
 
-    monkeypatch.setattr(worker_process, "spawn", refuse)
+    monkeypatch.setattr(child_process, "spawn", refuse)
     with started() as vecenv, pytest.raises(WorkerFailed, match="could not be started: too many open files"):
         receive(vecenv, 1)
 
@@ -276,18 +276,18 @@ def test_workers_leave_ctrl_c_and_a_closed_terminal_to_the_learner() -> None:
 def test_the_evaluator_reports_without_holding_anyone_up() -> None:
     with started(evaluator=True) as vecenv:
         receive(vecenv, 2)
-        assert vecenv.poll_evaluation() is None
+        assert vecenv.link.poll_evaluation() is None
         vecenv.request_evaluation({"value": np.array([0.25], np.float32)}, 7, seeds=[4, 5, 6])
-        assert vecenv.is_evaluating
-        wait_until(lambda: not vecenv.is_evaluating)
-        report = vecenv.poll_evaluation()
+        assert vecenv.link.is_evaluating
+        wait_until(lambda: not vecenv.link.is_evaluating)
+        report = vecenv.link.poll_evaluation()
         assert report is not None
         assert report.weights_version == 7
         assert [episode.seed for episode in report.episodes] == [4, 5, 6]
         # Ten steps with rewards 1 to 10, of which the fake's own statistics say the count.
         assert [episode.steps for episode in report.episodes] == [10, 10, 10]
         np.testing.assert_array_equal(report.episodes[0].trajectory[:, 3], np.arange(1, 11))
-        assert vecenv.poll_evaluation() is None
+        assert vecenv.link.poll_evaluation() is None
 
 
 def test_a_killed_evaluator_does_its_request_again() -> None:
@@ -297,8 +297,8 @@ def test_a_killed_evaluator_does_its_request_again() -> None:
         wait_until(lambda: vecenv._pool is not None and vecenv._pool.gateway.num_connected("evaluator") == 1)
         time.sleep(0.3)
         os.kill(vecenv.process_ids()[Place("evaluator", 0)], signal.SIGKILL)
-        wait_until(lambda: not vecenv.is_evaluating)
-        report = vecenv.poll_evaluation()
+        wait_until(lambda: not vecenv.link.is_evaluating)
+        report = vecenv.link.poll_evaluation()
         assert report is not None
         assert len(report.episodes) == 4
         assert vecenv.statistics()["gateway/restarts"] == 1
@@ -332,8 +332,8 @@ def test_a_task_is_driven_by_workers_and_evaluated() -> None:
         vecenv.start()
         vecenv.request_evaluation({"value": np.array([0.0], np.float32)}, 1, seeds=[0, 1], clip=True)
         segments = receive(vecenv, 6)
-        wait_until(lambda: not vecenv.is_evaluating, timeout_s=40)
-        report = vecenv.poll_evaluation()
+        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
+        report = vecenv.link.poll_evaluation()
     assert all(segment.frames["lidar"].shape == (32, 19) for segment in segments)
     assert sum(len(segment.episodes) for segment in segments) >= 2
     assert report is not None
@@ -434,7 +434,7 @@ def test_wrong_uses_are_explained() -> None:
         vecenv.step(np.zeros((1, 3), np.float32))
     with make() as vecenv:
         with pytest.raises(RuntimeError, match=r"call start\(\) first"):
-            vecenv.receive(0.1)
+            vecenv.link.receive(0.1)
         with pytest.raises(RuntimeError, match="asynchronous"):
             vecenv.reset()
         with pytest.raises(ValueError, match="evaluator"):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
+from tasks.remote.access.admission import Admission, Refusals
 from tasks.remote.access.credentials import ClientCredentials, load_server
 from tasks.remote.access.listener import Listener
 from tasks.remote.learner.relay_link import RelayLink
+from tasks.remote.station.calls import Call, OpenCalls
 from tasks.remote.wire import link, relay_messages
 from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest, RelayStatus
 from tests.tasks.remote.far import (
@@ -30,8 +30,6 @@ from tests.tasks.remote.relay_site import (
     last_acknowledgement,
     numbers,
     push_all,
-    raw_trainer,
-    segments_of,
     take,
 )
 
@@ -57,71 +55,80 @@ def test_segments_come_through_in_order_and_durable_comes_back(
         assert trainer.statistics()["gateway/duplicates"] == 0
 
 
-def test_what_comes_while_the_learner_is_away_waits_on_the_disk(
-    site: Site, folder: Folder, learner: ClientCredentials
+def test_while_the_learner_is_away_workers_keep_what_they_have(
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
 ) -> None:
-    with site.relay() as relay:
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(site.relay())
         with site.link(learner) as trainer:
             wait_until(lambda: trainer.is_connected)
         wait_until(lambda: not relay.state().learner)
-        with site.worker(folder.alice) as alice, site.worker(folder.bob) as bob:
-            readers = [push_all(worker, range(1, 16), 0) for worker in (alice, bob)]
-            time.sleep(0.3)
-            assert [last_acknowledgement(reader) for reader in readers] == [(15, 0), (15, 0)]
-            assert relay.state().spooled_segments == 30
-            with site.link(learner) as trainer:
-                taken = take(trainer, 30)
-                for worker in (alice, bob):
-                    assert [entry for entry in taken if entry[0] == worker.identity] == numbers(worker, 1, 15)
-                trainer.acknowledge({alice.identity: 15, bob.identity: 15})
-                wait_until(lambda: [last_acknowledgement(reader) for reader in readers] == [(15, 15), (15, 15)])
-            assert relay.state().spooled_segments == 0
+        workers = [
+            stack.enter_context(DiskWorker(site, credentials, tmp_path / credentials.name))
+            for credentials in (folder.alice, folder.bob)
+        ]
+        for worker in workers:
+            worker.send(15)
+        time.sleep(0.3)
+        assert relay.state().waiting_segments == 0
+        assert [len(worker.outbox) for worker in workers] == [15, 15]
+        with site.link(learner) as trainer:
+            taken = take(trainer, 30)
+            for worker in workers:
+                own = [entry for entry in taken if entry[0] == worker.identity]
+                assert own == [(worker.identity, seq) for seq in range(1, 16)]
+            assert [len(worker.outbox) for worker in workers] == [15, 15]
+            trainer.acknowledge({worker.identity: 15 for worker in workers})
+            wait_until(lambda: [len(worker.outbox) for worker in workers] == [0, 0])
+            assert trainer.statistics()["gateway/duplicates"] == 0
 
 
 def test_what_was_acknowledged_last_is_heard_although_the_learner_leaves(
     site: Site, folder: Folder, learner: ClientCredentials
 ) -> None:
-    with site.relay() as relay, site.worker(folder.alice) as alice:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-            reader = push_all(alice, range(1, 6), 0)
-            take(trainer, 5)
-            trainer.acknowledge({alice.identity: 5})
+    with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
+        wait_until(lambda: trainer.is_connected)
+        reader = push_all(alice, range(1, 6), 0)
+        take(trainer, 5)
+        trainer.acknowledge({alice.identity: 5})
+        trainer.close()
         wait_until(lambda: last_acknowledgement(reader) == (5, 5))
-        assert relay.state().spooled_segments == 0
 
 
 def test_a_learner_that_comes_back_gets_what_its_storage_lacks(
-    site: Site, folder: Folder, learner: ClientCredentials
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
 ) -> None:
-    with site.relay(), site.worker(folder.alice) as alice:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(site.relay())
         with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-            reader = push_all(alice, range(1, 21), 0)
+            worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
+            worker.send(20)
             take(trainer, 20)
-            trainer.acknowledge({alice.identity: 8})
-            wait_until(lambda: last_acknowledgement(reader) == (20, 8))
+            trainer.acknowledge({worker.identity: 8})
+            wait_until(lambda: len(worker.outbox) == 12)
         # It had received 20 and stored 12; the last four were stored when it died, before it could say so.
-        with site.link(learner, received={alice.identity: 12}) as trainer:
-            assert take(trainer, 8) == numbers(alice, 13, 20)
-            wait_until(lambda: last_acknowledgement(reader) == (20, 12))
+        with site.link(learner, received={worker.identity: 12}) as trainer:
+            assert take(trainer, 8) == [(worker.identity, seq) for seq in range(13, 21)]
+            wait_until(lambda: len(worker.outbox) == 8)
             assert trainer.statistics()["gateway/duplicates"] == 0
 
 
-def test_a_relay_that_comes_back_goes_on_with_its_spool(site: Site, folder: Folder, learner: ClientCredentials) -> None:
-    with site.relay(), site.worker(folder.alice) as alice:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-            push_all(alice, range(1, 6), 0)
-            take(trainer, 5)
-            trainer.acknowledge({alice.identity: 5})
-        push_all(alice, range(6, 11), 5)
-    with site.relay() as relay, site.worker(folder.alice) as alice:
-        # It knows the task although the learner is not there, and how far the worker is.
-        push_all(alice, range(11, 13), 10)
-        assert relay.state().spooled_segments == 7
-        with site.link(learner, received={alice.identity: 5}) as trainer:
-            assert take(trainer, 7) == numbers(alice, 6, 12)
+def test_a_connection_of_the_learner_that_breaks_loses_nothing_that_was_on_its_way(
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(site.relay())
+        # The learner takes three at a time, so that most are at the relay or between the two when the line breaks.
+        trainer = stack.enter_context(site.link(learner, queue_segments=3))
+        worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
+        worker.send(40)
+        taken = take(trainer, 5)
+        for _ in range(2):
+            trainer._call.cancel()
+            wait_until(lambda: not trainer.is_connected)
+            taken += take(trainer, 5)
+        taken += take(trainer, 25)
+        assert taken == [(worker.identity, seq) for seq in range(1, 41)]
 
 
 def test_a_learner_and_a_worker_outlive_a_relay(
@@ -145,10 +152,10 @@ def test_a_learner_and_a_worker_outlive_a_relay(
             wait_until(lambda: len(worker.outbox) == 0)
 
 
-def test_a_destroyed_spool_loses_nothing_even_when_the_learner_loses_its_memory_next(
+def test_a_relay_that_is_lost_loses_nothing_even_when_the_learner_loses_its_memory_next(
     site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
 ) -> None:
-    """The learner has 30 in memory and 10 on its disk; then the relay's disk is lost, then the learner's memory."""
+    """The learner has 30 in memory and 10 on its disk; then the relay is lost, then the learner's memory."""
     with contextlib.ExitStack() as stack:
         with site.relay():
             trainer = stack.enter_context(site.link(learner))
@@ -157,10 +164,7 @@ def test_a_destroyed_spool_loses_nothing_even_when_the_learner_loses_its_memory_
             assert len(take(trainer, 30)) == 30
             trainer.acknowledge({worker.identity: 10})
             wait_until(lambda: len(worker.outbox) == 20)
-        shutil.rmtree(site.spool)
-        with site.relay() as relay:
-            # The worker sends again all that is not durable; the learner takes none of it twice.
-            wait_until(lambda: relay.state().spooled_segments == 20)
+        with site.relay():
             worker.send(5)
             assert take(trainer, 5) == [(worker.identity, seq) for seq in range(31, 36)]
             trainer.close()
@@ -170,7 +174,7 @@ def test_a_destroyed_spool_loses_nothing_even_when_the_learner_loses_its_memory_
             wait_until(lambda: len(worker.outbox) == 0)
 
 
-def test_a_destroyed_spool_while_the_learner_is_away_asks_the_worker_for_everything(
+def test_a_new_relay_takes_nothing_before_a_learner_has_been_there(
     site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -180,7 +184,6 @@ def test_a_destroyed_spool_while_the_learner_is_away_asks_the_worker_for_everyth
             take(trainer, 12)
             trainer.acknowledge({worker.identity: 5})
             wait_until(lambda: len(worker.outbox) == 7)
-        shutil.rmtree(site.spool)
         with site.relay():
             worker.send(3)
             wait_until(lambda: "no learner has been at this relay yet" in worker.uplink.trouble)
@@ -189,28 +192,16 @@ def test_a_destroyed_spool_while_the_learner_is_away_asks_the_worker_for_everyth
 
 
 def test_segments_that_came_another_way_are_known(site: Site, folder: Folder, learner: ClientCredentials) -> None:
-    """A worker that dialled the learner itself meanwhile: its spooled segments are stored already."""
-    with site.relay() as relay, site.worker(folder.alice) as alice:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-        reader = push_all(alice, range(1, 11), 0)
-        with site.link(learner, received={alice.identity: 25}):
-            wait_until(lambda: last_acknowledgement(reader) == (25, 25))
-            assert relay.state().spooled_segments == 0
-            assert alice.hello() == 25
-
-
-def test_the_relay_leaves_out_what_the_learner_has(site: Site, folder: Folder, learner: ClientCredentials) -> None:
-    with site.relay(), site.worker(folder.alice) as alice:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-        push_all(alice, range(1, 11), 0)
-        with raw_trainer(site, learner) as raw:
-            request = PullRequest("raw", FINGERPRINT, SPEC, {alice.identity: 7}, {alice.identity: 2})
-            reader = Reader(raw.stream("Pull", [relay_messages.encode_pull_request(request)])[0])
-            wait_until(lambda: len(segments_of(reader)) >= 3)
-            time.sleep(0.3)
-            assert segments_of(reader) == numbers(alice, 8, 10)
+    """A worker that dialled the learner itself meanwhile."""
+    with (
+        site.relay(),
+        site.link(learner, received={"alice.00000001": 25}) as trainer,
+        site.worker(folder.alice) as alice,
+    ):
+        wait_until(lambda: trainer.is_connected)
+        assert alice.hello() == 25
+        reader = Reader(alice.push()[0])
+        wait_until(lambda: last_acknowledgement(reader) == (25, 25))
 
 
 def test_the_learner_drops_what_comes_twice(learner: ClientCredentials, folder: Folder) -> None:
@@ -219,7 +210,8 @@ def test_the_learner_drops_what_comes_twice(learner: ClientCredentials, folder: 
     pulls: list[PullRequest] = []
     marks: list[Marks] = []
 
-    def pull(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    def pull(requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
+        call.take_up()
         pulls.append(relay_messages.decode_pull_request(next(requests)))
         yield relay_messages.encode_item(Item(Content.status, status=RelayStatus((), 0, 0, 0)))
         for seq in (1, 2, 3, 2, 3, 4):
@@ -229,9 +221,14 @@ def test_the_learner_drops_what_comes_twice(learner: ClientCredentials, folder: 
             marks.extend(relay_messages.decode_marks(message) for message in requests)
 
     server = load_server(folder.path / "relay")
-    handlers = {"Pull": grpc.stream_stream_rpc_method_handler(pull)}
-    listener = Listener("127.0.0.1:0", handlers, 8, credentials=server.channel, is_far=True)
-    with contextlib.closing(listener), RelayLink(listener.address, learner, SPEC, FINGERPRINT) as trainer:
+    calls = OpenCalls()
+    check = calls.check_at(Admission(server.tokens, Refusals()))
+    listener = Listener("127.0.0.1:0", {"Pull": pull}, check, 8, credentials=server.channel, is_far=True)
+    with (
+        contextlib.closing(calls),
+        contextlib.closing(listener),
+        RelayLink(listener.address, learner, SPEC, FINGERPRINT) as trainer,
+    ):
         assert take(trainer, 4) == [(name, seq) for seq in range(1, 5)]
         trainer.acknowledge({name: 3})
         wait_until(lambda: trainer.statistics()["gateway/duplicates"] == 8)
@@ -255,31 +252,32 @@ def test_a_gap_in_the_numbers_stays_a_gap(site: Site, folder: Folder, learner: C
 # --- room ---
 
 
-def test_workers_wait_while_the_spool_is_full_and_go_on_when_segments_are_stored(
-    site: Site, folder: Folder, learner: ClientCredentials
+def test_workers_wait_while_the_learner_does_not_keep_up(
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
 ) -> None:
-    size = len(link.encode_segment(make_segment("alice.00000001", 1)))
-    site.capacity_bytes = 5 * size + 10
-    with site.relay() as relay, site.link(learner) as trainer, site.worker(folder.alice) as alice:
-        wait_until(lambda: trainer.is_connected)
-        assert alice.hello() == 0
-        call, send = alice.push()
-        reader = Reader(call)
-        for seq in range(1, 13):
-            send(seq)
+    # 40 kB each: more than sockets hold on their way.
+    segment = make_segment("alice.00000001", 1)
+    site.queue_bytes = 5 * len(link.encode_segment(segment)) + 10
+    with (
+        site.relay() as relay,
+        site.link(learner, queue_segments=2) as trainer,
+        DiskWorker(site, folder.alice, tmp_path / "outbox") as worker,
+    ):
+        worker.send(3_000)
         wait_until(lambda: relay.state().is_full)
-        time.sleep(0.3)
-        assert last_acknowledgement(reader) == (5, 0)
-        for done in (5, 10, 12):
-            wait_until(lambda done=done: trainer.received().get(alice.identity) == done)  # type: ignore[misc]
-            trainer.acknowledge({alice.identity: done})
-        wait_until(lambda: last_acknowledgement(reader) == (12, 12))
-        assert take(trainer, 12) == numbers(alice, 1, 12)
+        assert relay.state().waiting_segments <= 6
+        assert len(worker.outbox) == 3_000
+        taken: list[tuple[str, int]] = []
+        while len(taken) < 3_000:
+            assert relay.state().waiting_segments <= 6
+            taken += take(trainer, 500)
+            trainer.acknowledge({worker.identity: len(taken)})
+        assert taken == [(worker.identity, seq) for seq in range(1, 3_001)]
+        wait_until(lambda: len(worker.outbox) == 0)
         assert not relay.state().is_full
 
 
 def test_a_worker_that_waits_does_not_hold_up_the_end(site: Site, folder: Folder, learner: ClientCredentials) -> None:
-    site.capacity_bytes = 10
     with site.relay() as relay:
         with site.link(learner) as trainer:
             wait_until(lambda: trainer.is_connected)
@@ -288,7 +286,7 @@ def test_a_worker_that_waits_does_not_hold_up_the_end(site: Site, folder: Folder
             _, send = alice.push()
             for seq in range(1, 4):
                 send(seq)
-            wait_until(lambda: relay.state().is_full)
+            time.sleep(0.2)
             start = time.monotonic()
             relay.close()
             relay.close()

@@ -19,10 +19,9 @@ from tasks.remote.access.handshakes import HandshakeWatch
 from tasks.remote.access.tokens import read_tokens, write_tokens
 from tasks.remote.learner import relay_link
 from tasks.remote.learner.relay_link import RelayLink
-from tasks.remote.relay import relay_trainer
-from tasks.remote.relay.spool_file import FILE_NAME
+from tasks.remote.relay import relay_learner
+from tasks.remote.station.uplink import RefusedError
 from tasks.remote.wire import link
-from tasks.remote.worker.uplink import RefusedError
 from tests.tasks.remote.far import (
     FINGERPRINT,
     SPEC,
@@ -37,7 +36,6 @@ from tests.tasks.remote.far import (
 from tests.tasks.remote.relay_site import (
     DiskWorker,
     Site,
-    flip_a_byte,
     numbers,
     pull_request,
     push_all,
@@ -80,7 +78,7 @@ def test_a_learner_takes_over_from_its_own_dead_connection(
 def test_a_learner_that_has_gone_silent_makes_room(
     site: Site, folder: Folder, learner: ClientCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_trainer, "SILENCE_S", 0.5)
+    monkeypatch.setattr(relay_learner, "SILENCE_S", 0.5)
     with site.relay() as relay, raw_trainer(site, learner) as trainer:
         ghost = Reader(trainer.stream("Pull", [pull_request("silent")])[0])
         wait_until(lambda: relay.state().learner)
@@ -181,51 +179,26 @@ def test_a_worker_that_was_answered_looks_for_no_fault_in_the_connection(
 
 
 def test_the_learner_of_another_task_gets_none_of_the_old_segments(
-    site: Site, folder: Folder, learner: ClientCredentials
+    site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
 ) -> None:
     other = link.joint_fingerprint("task B", "network B")
-    with site.relay() as relay, site.worker(folder.alice) as alice, site.worker(folder.bob) as bob:
-        with site.link(learner) as trainer:
+    with site.relay(), site.worker(folder.bob) as bob:
+        with site.link(learner) as trainer, DiskWorker(site, folder.alice, tmp_path / "outbox") as alice:
             wait_until(lambda: trainer.is_connected)
-        reader = push_all(alice, range(1, 6), 0)
-        with site.link(learner, fingerprint=other) as trainer:
-            wait_until(lambda: reader.error is not None)
-            assert reader.error is not None
-            assert reader.error.code() is grpc.StatusCode.FAILED_PRECONDITION
-            assert bob.hello(other) == 0
-            _, send = bob.push()
-            send(1)
-            assert take(trainer, 1) == numbers(bob, 1, 1)
-            time.sleep(0.3)
-            assert trainer.receive(0.0) == []
-        assert relay.state().spooled_segments == 6
-        with site.link(learner) as trainer:
-            assert take(trainer, 5) == numbers(alice, 1, 5)
-
-
-def test_segments_of_another_task_make_room_and_come_again(
-    site: Site, folder: Folder, learner: ClientCredentials
-) -> None:
-    size = len(link.encode_segment(make_segment("alice.00000001", 1)))
-    site.capacity_bytes = 4 * size + 10
-    other = link.joint_fingerprint("task B", "network B")
-    with site.relay(), site.worker(folder.alice) as alice, site.worker(folder.bob) as bob:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-        push_all(alice, range(1, 4), 0)
-        with site.link(learner, fingerprint=other) as trainer:
-            wait_until(lambda: trainer.is_connected)
-            assert bob.hello(other) == 0
-            _, send = bob.push()
-            for seq in range(1, 5):
-                send(seq)
-            assert take(trainer, 4) == numbers(bob, 1, 4)
-            trainer.acknowledge({bob.identity: 4})
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-            # The worker holds them still, and is told that none is here any more.
-            push_all(alice, range(1, 4), 0)
-            assert take(trainer, 3) == numbers(alice, 1, 3)
+            alice.send(5)
+            wait_until(lambda: trainer.received() == {alice.identity: 5})
+            trainer.close()
+            with site.link(learner, fingerprint=other) as second:
+                with pytest.raises(RefusedError, match="another task than the learner"):
+                    alice.uplink.wait_newest()
+                assert bob.hello(other) == 0
+                _, send = bob.push()
+                send(1)
+                assert take(second, 1) == numbers(bob, 1, 1)
+                time.sleep(0.3)
+                assert second.receive(0.0) == []
+        with site.link(learner) as trainer, DiskWorker(site, folder.alice, tmp_path / "outbox") as alice:
+            assert take(trainer, 5) == [(alice.identity, seq) for seq in range(1, 6)]
 
 
 # --- what may be believed ---
@@ -246,7 +219,7 @@ def test_a_segment_that_cannot_be_read_is_refused_at_the_relay(
             assert error is not None
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert reason in error.details()
-        assert relay.state().spooled_segments == 0
+        assert relay.state().waiting_segments == 0
         push_all(alice, range(1, 3), 0)
         assert take(trainer, 2) == numbers(alice, 1, 2)
 
@@ -254,26 +227,26 @@ def test_a_segment_that_cannot_be_read_is_refused_at_the_relay(
 def test_a_segment_that_only_the_learner_finds_wrong_is_refused_there_and_its_worker_told(
     site: Site, folder: Folder, learner: ClientCredentials
 ) -> None:
-    """The same fingerprint with another observation: a fault of versions that the fingerprint did not catch."""
-    other = dataclasses.replace(SPEC, action_size=2)
-    with site.relay() as relay, site.worker(folder.alice) as alice, site.worker(folder.bob) as bob:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-        reader = push_all(alice, range(1, 4), 0)
-        push_all(bob, range(1, 3), 0)
-        with RelayLink(site.address, learner, other, FINGERPRINT) as trainer:
-            wait_until(lambda: reader.error is not None)
-            assert reader.error is not None
-            assert reader.error.code() is grpc.StatusCode.INVALID_ARGUMENT
-            assert "'action' must be float32" in reader.error.details()
-            wait_until(lambda: relay.state().spooled_segments == 0)
-            assert trainer.receive(0.0) == []
-            assert trainer.statistics()["gateway/refused"] >= 2
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-            # They were not durable, so the workers begin where they were.
-            push_all(alice, range(1, 4), 0)
-            assert take(trainer, 3) == numbers(alice, 1, 3)
+    with site.relay() as relay, site.worker(folder.alice) as alice, site.link(learner) as trainer:
+        wait_until(lambda: trainer.is_connected)
+        # The same fingerprint with another observation: a fault of versions that the fingerprint did not catch.
+        trainer._spec = dataclasses.replace(SPEC, action_size=2)
+        assert alice.hello() == 0
+        call, send = alice.push()
+        reader = Reader(call)
+        for seq in (1, 2, 3):
+            send(seq)
+        wait_until(lambda: reader.error is not None)
+        assert reader.error is not None
+        assert reader.error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "'action' must be float32" in reader.error.details()
+        assert relay.state().waiting_segments == 0
+        assert trainer.receive(0.0) == []
+        wait_until(lambda: trainer.statistics()["gateway/refused"] >= 2)  # by the learner, and to the worker
+        trainer._spec = SPEC
+        # They were not durable, so the worker begins where it was.
+        push_all(alice, range(1, 4), 0)
+        assert take(trainer, 3) == numbers(alice, 1, 3)
 
 
 def test_a_worker_that_begins_too_many_streams_is_refused_by_the_learner(
@@ -322,17 +295,6 @@ def test_only_who_pulls_publishes_and_only_what_can_be_published(site: Site, lea
             assert error.code() is grpc.StatusCode.ABORTED
 
 
-def test_a_spool_that_breaks_is_noticed(site: Site, folder: Folder, learner: ClientCredentials) -> None:
-    with site.relay() as relay, site.worker(folder.alice) as alice:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
-        push_all(alice, range(1, 40), 0)
-    flip_a_byte(site.spool / FILE_NAME)
-    with site.relay() as relay, site.link(learner):
-        wait_until(lambda: relay.damage is not None)
-        assert relay.wait(0.0)
-
-
 def test_rows_of_the_table_tell_of_the_workers(site: Site, folder: Folder, learner: ClientCredentials) -> None:
     with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
         wait_until(lambda: trainer.is_connected)
@@ -346,5 +308,4 @@ def test_rows_of_the_table_tell_of_the_workers(site: Site, folder: Folder, learn
         assert row.address.startswith("ipv4:127.0.0.1:")
         statistics = trainer.statistics()
         assert statistics["gateway/relay_connected"] == 1.0
-        assert statistics["gateway/relay_segments"] == 5.0
         assert statistics["gateway/workers"] == 1.0

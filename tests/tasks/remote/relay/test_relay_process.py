@@ -6,13 +6,10 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,9 +59,8 @@ class Site:
 
     def __init__(self, folder: Folder, work: Path, stack: contextlib.ExitStack) -> None:
         self._folder, self._work, self._stack = folder, work, stack
-        self.spool = work / "spool"
         self.ledger = work / "ledger"
-        config = {"listen": "127.0.0.1:0", "credentials": str(folder.path / "relay"), "spool": str(self.spool)}
+        config = {"listen": "127.0.0.1:0", "credentials": str(folder.path / "relay")}
         self.relay = self._process("relay", "relay", config)
         found = wait_for(lambda: re.search(r"relay (127\.0\.0\.1:\d+) \|", self.relay.said), self.relay)
         self.address = self.relay.config["listen"] = found[1]
@@ -131,13 +127,9 @@ def test_every_number_is_stored_once_whoever_is_killed(site: Site) -> None:
     start_again(site.relay)
     learner.kill()
     start_again(learner)
-    site.relay.kill()
-    shutil.rmtree(site.spool)
-    start_again(site.relay)
-    # Both at once, and the disk of the relay with them.
+    # Both at once.
     learner.kill()
     site.relay.kill()
-    shutil.rmtree(site.spool)
     site.relay.start()
     start_again(learner)
     learner.kill()
@@ -149,14 +141,14 @@ def test_every_number_is_stored_once_whoever_is_killed(site: Site) -> None:
         assert site.stored(name) == list(range(1, count + 1))
 
 
-def test_ctrl_c_ends_the_relay_with_everybody_connected_and_keeps_its_spool(site: Site) -> None:
+def test_ctrl_c_ends_the_relay_with_everybody_connected_and_leaves_nothing_behind(site: Site) -> None:
     learner = site.learner()
     worker = site.worker("alice", 30, 0.0)
     wait_for(lambda: worker.process.poll() == 0, site.relay, learner, worker)
     learner.kill()
-    wait_for(lambda: "is gone; segments wait for it on the disk" in site.relay.said, site.relay)
+    wait_for(lambda: "is gone; workers keep their segments for it" in site.relay.said, site.relay)
     second = site.worker("bob", 20, 0.0)
-    wait_for(lambda: spooled(site) == 20, site.relay, second)
+    wait_for(lambda: "1 workers" in site.relay.said, site.relay, second)
     start = time.monotonic()
     site.relay.process.send_signal(signal.SIGINT)
     assert site.relay.process.wait(PATIENCE_S) == 0, site.relay.said
@@ -165,43 +157,20 @@ def test_ctrl_c_ends_the_relay_with_everybody_connected_and_keeps_its_spool(site
     learner.start()
     wait_for(lambda: second.process.poll() == 0, site.relay, learner, second)
     assert site.stored("bob") == list(range(1, 21))
-    assert (site.spool.stat().st_mode & 0o777, (site.spool / "spool.sqlite3").stat().st_mode & 0o777) == (0o700, 0o600)
 
 
-def test_a_damaged_spool_is_put_aside_and_nothing_is_lost(site: Site) -> None:
-    learner = site.learner()
-    worker = site.worker("alice", 30, 0.0)
-    wait_for(lambda: worker.process.poll() == 0, site.relay, learner, worker)
-    learner.kill()
-    second = site.worker("bob", 40, 0.0)
-    wait_for(lambda: spooled(site) == 40, site.relay, second)
-    site.relay.kill()
-    damage(site.spool)
-    site.relay.start()
-    learner.start()
-    wait_for(lambda: second.process.poll() == 0, site.relay, learner, second)
-    assert site.stored("bob") == list(range(1, 41))
-    assert "the spool was damaged and is begun anew" in site.relay.said
-    assert (site.spool / "spool.sqlite3.damaged").exists()
-
-
-def test_a_relay_needs_an_address_and_credentials_and_its_own_spool(site: Site, folder: Folder) -> None:
+def test_a_relay_needs_an_address_and_credentials(site: Site, folder: Folder) -> None:
     credentials = str(folder.path / "relay")
     with pytest.raises(ValueError, match=r"remote\.listen must be given"):
         relay.run(RemoteConfig(credentials=credentials))
     with pytest.raises(ValueError, match=r"needs remote\.credentials"):
         relay.run(RemoteConfig(listen="127.0.0.1:0"))
-    with pytest.raises(OSError, match="another relay uses"):
-        relay.run(RemoteConfig(listen="127.0.0.1:0", credentials=credentials, spool=str(site.spool)))
-    spool = str(site.spool.with_name("other"))
     with pytest.raises(OSError, match="cannot listen on"):
-        relay.run(RemoteConfig(listen=site.address, credentials=credentials, spool=spool))
+        relay.run(RemoteConfig(listen=site.address, credentials=credentials))
 
 
-def test_a_relay_without_tls_is_warned_about(folder: Folder, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = RemoteConfig(
-        listen="0.0.0.0:0", credentials=str(folder.path / "relay"), insecure=True, spool=str(tmp_path / "spool")
-    )
+def test_a_relay_without_tls_is_warned_about(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    config = RemoteConfig(listen="0.0.0.0:0", credentials=str(folder.path / "relay"), insecure=True)
     for _ in range(2):
         stop = threading.Event()
         threading.Timer(0.2, stop.set).start()
@@ -215,7 +184,7 @@ def test_handshakes_that_fail_do_not_fill_the_log_of_a_program(folder: Folder, t
     log = tmp_path / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "train.py"), *words, f"remote.spool={tmp_path / 'spool'}"],
+            [sys.executable, str(ROOT / "train.py"), *words],
             cwd=tmp_path,
             env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
             stdout=file,
@@ -239,24 +208,3 @@ def test_handshakes_that_fail_do_not_fill_the_log_of_a_program(folder: Folder, t
         process.kill()
         process.wait()
     assert "andshake" not in log.read_text()
-
-
-def spooled(site: Site) -> int:
-    """Segments in the spool, read from a copy of its files: nobody else may open them."""
-    with tempfile.TemporaryDirectory() as folder:
-        for path in site.spool.glob("spool.sqlite3*"):
-            shutil.copy(path, folder)
-        with contextlib.closing(sqlite3.connect(Path(folder) / "spool.sqlite3")) as db:
-            try:
-                return int(db.execute("SELECT COUNT(*) FROM segments").fetchone()[0])
-            except sqlite3.DatabaseError:  # copied in the middle of a change
-                return -1
-
-
-def damage(folder: Path) -> None:
-    """Flips bytes all over what the spool holds; both in the file and in its log."""
-    for path in folder.glob("spool.sqlite3*"):
-        content = bytearray(path.read_bytes())
-        for place in range(100, len(content), 5000):
-            content[place] ^= 0xFF
-        path.write_bytes(content)

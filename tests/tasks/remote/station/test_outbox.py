@@ -112,7 +112,7 @@ def test_two_outboxes_have_two_names(tmp_path: Path) -> None:
         assert a.identity != b.identity
 
 
-def test_within_a_session_a_restarted_courier_takes_up_where_it_was(tmp_path: Path, learner: Learner) -> None:
+def test_within_a_session_a_restarted_station_takes_up_where_it_was(tmp_path: Path, learner: Learner) -> None:
     with opened(tmp_path / "o") as outbox:
         fill(outbox, range(1, 6))
     with opened(tmp_path / "o") as outbox:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.acting.rollout import Rollout
 from tasks.experience.samples import Segment
-from tasks.remote.station.segment_queue import SegmentQueue
+from tasks.remote.station.segment_queue import SegmentQueue, size_of
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 
 TEMPLATE = Rollout(CountingEnv(), RandomPolicy(), "w", 0, 0).run(4)
@@ -19,21 +19,26 @@ def segment(worker: str, seq: int) -> Segment:
     return replace(TEMPLATE, worker=worker, seq=seq)
 
 
-def make(max_segments: int, max_bytes: int = 10**9) -> tuple[threading.Lock, SegmentQueue]:
+def make(max_segments: int, max_bytes: int = 10**9) -> tuple[threading.Lock, SegmentQueue[Segment]]:
     lock = threading.Lock()
     return lock, SegmentQueue(lock, max_segments, max_bytes)
 
 
-def fits(queue: SegmentQueue, worker: str, num_senders: int = 1) -> bool:
+def put(queue: SegmentQueue[Segment], worker: str, seq: int) -> None:
+    new = segment(worker, seq)
+    queue.put(new, worker, size_of(new))
+
+
+def fits(queue: SegmentQueue[Segment], worker: str, num_senders: int = 1) -> bool:
     asked = iter([True, False])  # looks once
     return queue.wait_for_room(worker, lambda: num_senders, lambda: next(asked))
 
 
-def fill(queue: SegmentQueue, worker: str, num_senders: int) -> int:
+def fill(queue: SegmentQueue[Segment], worker: str, num_senders: int) -> int:
     count = 0
-    while not queue._is_full(worker, num_senders):
+    while fits(queue, worker, num_senders):
         count += 1
-        queue.put(segment(worker, count))
+        put(queue, worker, count)
     return count
 
 
@@ -41,7 +46,7 @@ def test_first_in_first_out_all_or_so_many() -> None:
     lock, queue = make(10)
     with lock:
         for seq in range(1, 6):
-            queue.put(segment("a" if seq % 2 else "b", seq))
+            put(queue, "a" if seq % 2 else "b", seq)
         assert [s.seq for s in queue.take(2)] == [1, 2]
         assert [s.seq for s in queue.take(None)] == [3, 4, 5]
         assert queue.take(None) == []
@@ -79,7 +84,7 @@ def test_a_worker_with_a_backlog_leaves_room_to_the_others() -> None:
 def test_a_wait_for_room_ends_when_there_is_some() -> None:
     lock, queue = make(1)
     with lock:
-        queue.put(segment("a", 1))
+        put(queue, "a", 1)
     results = []
 
     def wait() -> None:

@@ -18,9 +18,10 @@ import pytest
 
 from tasks.acting.env_source import EnvSource
 from tasks.experience.samples import Segment
-from tasks.remote.access.agreement import agreement
+from tasks.remote.access.fingerprint import agreed_fingerprint
 from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
 from tasks.remote.station.outbox import open_outbox
+from tasks.remote.station.segment_queue import size_of
 from tasks.remote.worker import far_worker
 from tests.tasks.remote.far_fakes import FakeLearner, wait_until
 
@@ -43,7 +44,7 @@ def _no_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def learner(tmp_path: Path) -> Iterator[FakeLearner]:
-    with FakeLearner(tmp_path, agreement(source().describe().fingerprint, POLICY)) as learner:
+    with FakeLearner(tmp_path, agreed_fingerprint(source().describe().fingerprint, POLICY)) as learner:
         yield learner
 
 
@@ -169,7 +170,7 @@ def test_a_simulator_waits_for_its_learner(learner: FakeLearner, config: Any) ->
 
 def test_real_time_goes_on_while_the_learner_is_away_and_drops_the_oldest(tmp_path: Path, config: Any) -> None:
     game = EnvSource({}, GAME, {"folder": str(tmp_path), "length": 99})
-    with FakeLearner(tmp_path / "learner", agreement(game.describe().fingerprint, POLICY)) as learner:
+    with FakeLearner(tmp_path / "learner", agreed_fingerprint(game.describe().fingerprint, POLICY)) as learner:
         configuration = config(outbox_mb=1, compress=False, samples_per_packet=100)  # room for some 250
         running = Running(game, learner.remote(), configuration, POLICY)
         wait_until(lambda: len(learner.stored) > 0)
@@ -189,7 +190,7 @@ def test_real_time_goes_on_while_the_learner_is_away_and_drops_the_oldest(tmp_pa
 def test_real_time_with_the_policy_to_pause_rests_between_two_episodes(tmp_path: Path, config: Any) -> None:
     game = EnvSource({}, GAME, {"folder": str(tmp_path), "length": 1000})
     diary = tmp_path / "diary"
-    with FakeLearner(tmp_path / "learner", agreement(game.describe().fingerprint, POLICY)) as learner:
+    with FakeLearner(tmp_path / "learner", agreed_fingerprint(game.describe().fingerprint, POLICY)) as learner:
         learner.stores = False
         configuration = config(outbox_policy=OutboxPolicy.pause, outbox_mb=1, compress=False, samples_per_packet=300)
         running = Running(game, learner.remote(), configuration, POLICY)
@@ -208,6 +209,45 @@ def test_real_time_with_the_policy_to_pause_rests_between_two_episodes(tmp_path:
         assert (is_first[1:] == jumps).all()
         assert 0 < counts[:-1][jumps].min() < 1000  # an episode was left in the middle
         assert steps(segments) == len(counts) - is_first.sum()
+
+
+@pytest.mark.parametrize(
+    "hangs", [False, pytest.param(True, marks=pytest.mark.skipif(os.name != "posix", reason="signals"))]
+)
+def test_a_worker_that_pauses_is_no_further_ahead_than_its_outbox_and_one_segment(
+    tmp_path: Path, config: Any, hangs: bool
+) -> None:
+    """Whether the learner stores nothing, or the station takes nothing in."""
+    game = EnvSource({}, GAME, {"folder": str(tmp_path), "length": 99})
+    diary = tmp_path / "diary"
+    with FakeLearner(tmp_path / "learner", agreed_fingerprint(game.describe().fingerprint, POLICY)) as learner:
+        learner.stores = hangs
+        pausing = config(outbox_policy=OutboxPolicy.pause, outbox_mb=1, compress=False, samples_per_packet=100)
+        running = Running(game, learner.remote(), pausing, POLICY)
+        # An episode is a segment.
+        wait_until(lambda: learner.num_received >= 1)
+        stored = (learner.stored + learner._pending)[0]
+        if hangs:
+            station = station_pid()
+            os.kill(station, signal.SIGSTOP)
+        before = diary.read_text().count("end") if hangs else 0
+        wait_until(lambda: "wait" in diary.read_text())
+        time.sleep(0.3)
+        ahead = diary.read_text().count("end") - before
+        assert ahead <= 1_000_000 // size_of(stored) + 2
+        if hangs:
+            os.kill(station, signal.SIGCONT)
+        learner.stores = True
+        wait_until(lambda: diary.read_text().count("end") > before + ahead)
+        running.end()
+        assert [segment.seq for segment in learner.stored] == list(range(1, len(learner.stored) + 1))
+
+
+def station_pid() -> int:
+    """Of the station that this process has started."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    (line,) = [line for line in listed.stdout.splitlines() if "far_station" in line]
+    return int(line.split()[0])
 
 
 def test_a_refusal_is_final_and_said_once(learner: FakeLearner, config: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -309,9 +349,7 @@ def test_ctrl_c_ends_it_in_good_order_and_keeps_the_outbox(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_kill_9_of_worker_or_courier_loses_nothing_that_was_handed_over(
-    learner: FakeLearner, start_process: Any
-) -> None:
+def test_kill_9_of_a_worker_loses_nothing_that_was_handed_over(learner: FakeLearner, start_process: Any) -> None:
     process = start_process()
     wait_until(lambda: len(learner.stored) > 3)
     process.kill()

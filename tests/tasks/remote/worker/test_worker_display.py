@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import logging
-import math
 import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from tasks.remote.station.station_config import StationStatus
 from tasks.remote.worker import worker_display
-from tasks.remote.worker.courier_pipe import CourierStatus
+from tasks.remote.worker.acting_loop import Progress
 from tasks.remote.worker.worker_display import WorkerDisplay
 
-CONNECTED = CourierStatus(
+CONNECTED = StationStatus(
     worker="pc.0123abcd",
     segments=3,
     num_bytes=2_400_000,
@@ -27,15 +27,12 @@ CONNECTED = CourierStatus(
 )
 
 
-class Fake:
-    """A courier and a driver in one."""
+class Fake(Progress):
+    """A station and the progress of driving in one."""
 
-    def __init__(self, status: CourierStatus = CONNECTED) -> None:
+    def __init__(self, status: StationStatus = CONNECTED) -> None:
+        super().__init__()
         self.status = status
-        self.num_acts = 0
-        self.num_episodes = 0
-        self.last_return = math.nan
-        self.is_waiting = False
 
 
 def display_of(fake: Fake, **kwargs: Any) -> WorkerDisplay:
@@ -65,7 +62,7 @@ def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (CourierStatus(), "connecting to learner.example.org:55555 | 0.0 acts/s | outbox 0 (0.0 MB) | no weights yet"),
+        (StationStatus(), "connecting to learner.example.org:55555 | 0.0 acts/s | outbox 0 (0.0 MB) | no weights yet"),
         (
             replace(CONNECTED, is_connected=False, trouble="cannot be reached (UNAVAILABLE: Connection refused)"),
             "learner.example.org:55555 cannot be reached (UNAVAILABLE: Connection refused) | ",
@@ -73,7 +70,7 @@ def test_the_rate_is_that_of_the_last_ten_seconds() -> None:
         (replace(CONNECTED, round_trip_ms=None), "pc.0123abcd connected to learner.example.org:55555 | "),
     ],
 )
-def test_the_line_begins_with_the_connection(status: CourierStatus, words: str) -> None:
+def test_the_line_begins_with_the_connection(status: StationStatus, words: str) -> None:
     assert display_of(Fake(status)).line(0.0).startswith(words)
 
 

@@ -1,8 +1,8 @@
-"""Who drives an evaluation, where several workers could: one at a time.
+"""Which worker drives an evaluation, where several could: one at a time.
 
 A gateway or a relay puts the newest request here; the streams of the workers that evaluate wait here for it. A worker
 of the learner's own machine goes before those from elsewhere, and of these the one that has been there for longest.
-Who is chosen keeps the request. Another one gets it only when the chosen one is gone: at once where it was a process
+The chosen one keeps the request. Another one gets it only when that one is gone: at once where it was a process
 of this machine, and after some patience where the network may bring it back.
 """
 
@@ -19,7 +19,7 @@ PATIENCE_S = 30.0
 """For how long a far worker that has a request may be gone before another one gets it [s]."""
 
 
-class EvaluationDesk:
+class EvaluationQueue:
     """Holds the newest request and gives it to one worker. Its methods may be called from any thread.
 
     Args:
@@ -30,22 +30,22 @@ class EvaluationDesk:
         self._patience_s = patience_s
         self._changed = threading.Condition()
         self._orders = itertools.count()
-        self._seats: list[Seat] = []
+        self._candidates: list[Candidate] = []
         self._serial = 0
         self._message: bytes | None = None
-        self._driver = ""
-        self._driver_is_lost_s = math.inf
+        self._assigned = ""
+        self._assigned_lost_s = math.inf
 
     @property
-    def driver(self) -> str:
+    def assigned(self) -> str:
         """Name of the worker that has the newest request, or had it; empty: nobody has had it."""
-        return self._driver
+        return self._assigned
 
     def put(self, message: bytes) -> None:
-        """Replaces the request. Whoever has one that is not answered gets the new one, too."""
+        """Replaces the request. A worker whose request is not answered gets the new one, too."""
         with self._changed:
             if self._message is None:
-                self._driver = ""
+                self._assigned = ""
             self._serial += 1
             self._message = message
             self._changed.notify_all()
@@ -61,7 +61,7 @@ class EvaluationDesk:
             self._changed.notify_all()
 
     @contextmanager
-    def seat(self, worker: str, is_far: bool) -> Iterator[Seat]:
+    def candidate(self, worker: str, is_far: bool) -> Iterator[Candidate]:
         """The place of a worker while its stream is open.
 
         Args:
@@ -69,57 +69,57 @@ class EvaluationDesk:
             is_far: Whether it is from elsewhere.
         """
         with self._changed:
-            seat = Seat(self, worker, is_far, next(self._orders))
-            self._seats.append(seat)
-            self._seats.sort(key=lambda other: (other.is_far, other.number))
+            candidate = Candidate(self, worker, is_far, next(self._orders))
+            self._candidates.append(candidate)
+            self._candidates.sort(key=lambda other: (other.is_far, other.number))
             self._changed.notify_all()
         try:
-            yield seat
+            yield candidate
         finally:
             with self._changed:
-                self._seats.remove(seat)
-                if worker == self._driver and self._newest_of(worker) is None:
-                    self._driver_is_lost_s = time.monotonic() + (self._patience_s if is_far else 0.0)
+                self._candidates.remove(candidate)
+                if worker == self._assigned and self._newest_of(worker) is None:
+                    self._assigned_lost_s = time.monotonic() + (self._patience_s if is_far else 0.0)
                 self._changed.notify_all()
 
-    def _take(self, seat: Seat, is_over: Callable[[], bool], timeout_s: float) -> bytes | None:
-        """What ``Seat.take`` returns."""
+    def _take(self, candidate: Candidate, is_over: Callable[[], bool], timeout_s: float) -> bytes | None:
+        """What ``Candidate.take`` returns."""
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while not is_over():
-                if self._message is not None and seat.seen < self._serial and self._chosen() is seat:
-                    self._driver, self._driver_is_lost_s = seat.worker, math.inf
-                    seat.seen = self._serial
+                if self._message is not None and candidate.seen < self._serial and self._chosen() is candidate:
+                    self._assigned, self._assigned_lost_s = candidate.worker, math.inf
+                    candidate.seen = self._serial
                     return self._message
                 now = time.monotonic()
                 if now >= deadline_s:
                     break
-                self._changed.wait(max(min(deadline_s, self._driver_is_lost_s) - now, 0.01))
+                self._changed.wait(max(min(deadline_s, self._assigned_lost_s) - now, 0.01))
         return None
 
-    def _chosen(self) -> Seat | None:
+    def _chosen(self) -> Candidate | None:
         """Where the request goes."""
-        if self._driver:
-            own = self._newest_of(self._driver)
-            if own is not None or time.monotonic() < self._driver_is_lost_s:
+        if self._assigned:
+            own = self._newest_of(self._assigned)
+            if own is not None or time.monotonic() < self._assigned_lost_s:
                 return own
-        # The newest stream of whoever goes first: an older one of its own is dead.
-        return self._newest_of(self._seats[0].worker) if self._seats else None
+        # The newest stream of the first worker: an older one of its own is dead.
+        return self._newest_of(self._candidates[0].worker) if self._candidates else None
 
-    def _newest_of(self, worker: str) -> Seat | None:
-        own = [seat for seat in self._seats if seat.worker == worker]
+    def _newest_of(self, worker: str) -> Candidate | None:
+        own = [candidate for candidate in self._candidates if candidate.worker == worker]
         return own[-1] if own else None
 
 
-class Seat:
-    """One open stream of a worker that evaluates; made by ``EvaluationDesk.seat``."""
+class Candidate:
+    """One open stream of a worker that evaluates; made by ``EvaluationQueue.candidate``."""
 
-    def __init__(self, desk: EvaluationDesk, worker: str, is_far: bool, number: int) -> None:
-        self._desk = desk
+    def __init__(self, queue: EvaluationQueue, worker: str, is_far: bool, number: int) -> None:
+        self._queue = queue
         self.worker = worker
         self.is_far = is_far
         self.number = number
-        """Who came first has the smallest."""
+        """The first to come has the smallest."""
         self.seen = 0
         """Serial number of the request that went through this stream last."""
 
@@ -127,10 +127,10 @@ class Seat:
         """The request, once for each stream, when this worker is to drive it.
 
         Args:
-            is_over: True ends the wait; ``EvaluationDesk.wake`` makes it look.
+            is_over: True ends the wait; ``EvaluationQueue.wake`` makes it look.
             timeout_s: How long to wait.
 
         Returns:
             None when there was none within ``timeout_s``, or it is another worker's.
         """
-        return self._desk._take(self, is_over, timeout_s)
+        return self._queue._take(self, is_over, timeout_s)

@@ -17,12 +17,12 @@ MACHINE_KEYS = ("device", "seed")
 """Keyword arguments of a policy that may differ from machine to machine."""
 
 
-def agreement(task_fingerprint: str, policy: Mapping[str, Any] | None) -> str:
+def agreed_fingerprint(task_fingerprint: str, policy: Mapping[str, Any] | None) -> str:
     """The fingerprint of a greeting.
 
     Args:
         task_fingerprint: Of the environments (``EnvDescription.fingerprint``).
-        policy: {"function": "module:function", "kwargs": {...}} of whoever takes weights; None: in lock step.
+        policy: {"function": "module:function", "kwargs": {...}} of the worker that takes weights; None: in lock step.
     """
     return task_fingerprint if policy is None else link.joint_fingerprint(task_fingerprint, policy_fingerprint(policy))
 

@@ -1,4 +1,4 @@
-"""A worker's end of the link: dials the learner, keeps what is not stored there yet, holds the newest weights.
+"""The way out of a worker or a station: dials the next one, passes segments on, holds the newest weights.
 
 It only dials out. A connection that breaks is dialled again with growing pauses and goes on where the learner says; a
 refusal (token, version, task) is final. What is sent comes from an outbox: of this process (``MemoryOutbox``), or on
@@ -21,6 +21,7 @@ from tasks.remote.access import dialing
 from tasks.remote.station.memory_outbox import MemoryOutbox
 from tasks.remote.wire import link, parts
 from tasks.remote.wire.call_queues import IncomingMessages, OutgoingMessages
+from tasks.remote.wire.methods import path_of
 
 if TYPE_CHECKING:
     from tasks.remote.access.credentials import ClientCredentials
@@ -64,19 +65,20 @@ class Outbox(Protocol):
 
 
 class Uplink:
-    """The connection of one worker.
+    """The connection of one worker, or of its station.
 
     Args:
         address: host:port of the learner.
         token: The secret of the run, or of this worker.
         hello: Who this worker is.
         stop: Ends every wait once it is set; ``wake`` makes the waits notice at once.
-        window: Unacknowledged segments at which ``wait_for_room`` waits.
+        window: Segments that are not stored, at which ``wait_for_room`` waits.
         buffer_segments: Unacknowledged segments kept at most; beyond them the oldest are dropped.
         compress: Whether images are compressed.
         credentials: For TLS; None: plaintext.
         outbox: What is sent, instead of what is given to ``send``; its owner calls ``wake`` when it has added to it.
         hangs_for_s: How long the environment has not come back; 0: it does not hang.
+        peer: What it is called that is dialled.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class Uplink:
         credentials: ClientCredentials | None = None,
         outbox: Outbox | None = None,
         hangs_for_s: Callable[[], float] = lambda: 0.0,
+        peer: str = "the learner",
     ) -> None:
         self._address = address
+        self._peer = peer
         self._authority = None if credentials is None else credentials.authority
         self._hello_message = link.encode_hello(hello)
         self._metadata = (("authorization", f"Bearer {token}"), ("worker", hello.worker))
@@ -124,7 +128,7 @@ class Uplink:
             RefusedError: If the learner does not want this worker.
         """
         pause = _FIRST_PAUSE_S
-        while not self._stop.is_set():
+        while not self._stop.is_set() and self._failure is None:
             try:
                 link.decode_hello_reply(self._method("Hello")(self._hello_message, **self._call_arguments()))
             except grpc.RpcError as error:
@@ -201,14 +205,38 @@ class Uplink:
 
     # --- segments ---
 
-    def wait_for_room(self, poll_s: float = 1.0) -> bool:
-        """Waits while ``window`` segments are unacknowledged.
+    @property
+    def has_room(self) -> bool:
+        """Whether ``wait_for_room`` would not wait."""
+        return len(self._outbox) < self._window
+
+    @property
+    def unreceived(self) -> int:
+        """Segments given to ``send`` that the other side has not got."""
+        return self._memory.unreceived
+
+    @property
+    def last_seq(self) -> int:
+        """Number of the last segment given to ``send``."""
+        return self._memory.last_seq
+
+    def bytes_after(self, seq: int) -> int:
+        """What the segments given to ``send`` hold behind this number."""
+        with self._changed:
+            return self._memory.bytes_after(seq)
+
+    def wait_for_room(self, poll_s: float = 1.0, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Waits while ``window`` segments are not stored.
+
+        Args:
+            poll_s: How often ``is_over`` is asked.
+            is_over: True ends the wait.
 
         Returns:
             False when ``stop`` was set instead.
         """
         with self._changed:
-            while len(self._outbox) >= self._window and not self._stop.is_set() and self._failure is None:
+            while not (self.has_room or self._stop.is_set() or self._failure is not None or is_over()):
                 self._changed.wait(poll_s)
         self.raise_failure()
         return not self._stop.is_set()
@@ -267,6 +295,8 @@ class Uplink:
                 self._stop.wait(_FIRST_PAUSE_S)
                 self.connect()
             else:
+                # Should it come again, the report was lost behind the other side.
+                self._last_request = b""
                 return
 
     def serve_lock_step(
@@ -318,7 +348,7 @@ class Uplink:
         """Runs a stream again and again until the worker stops."""
         pause = _FIRST_PAUSE_S
         try:
-            while not self._stop.is_set():
+            while not self._stop.is_set() and self._failure is None:
                 began = time.monotonic()
                 try:
                     stream()
@@ -335,9 +365,9 @@ class Uplink:
         except ValueError as error:
             # gRPC's answer to calls on a closed channel; anything else is a message that cannot be read.
             if not self._stop.is_set():
-                self._fail(error)
+                self.fail(error)
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _receive_weights(self) -> None:
         for message in self._newest_messages(b""):
@@ -413,7 +443,7 @@ class Uplink:
             pause = _PING_S
 
     def _open(self, method: str, requests: Iterator[bytes]) -> Any:
-        stub = self._channel.stream_stream(f"/{link.SERVICE}/{method}")
+        stub = self._channel.stream_stream(path_of(method))
         call = stub(requests, metadata=self._metadata)
         with self._changed:
             self._calls.append(call)
@@ -425,15 +455,16 @@ class Uplink:
             self._calls.remove(call)
 
     def _method(self, name: str) -> Any:
-        path = f"/{link.SERVICE}/{name}"
+        path = path_of(name)
         return self._channel.unary_stream(path) if name == "Weights" else self._channel.unary_unary(path)
 
     def _call_arguments(self, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:
         return {"metadata": self._metadata, "timeout": timeout_s}
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Has every wait and later call raise ``error``."""
         with self._changed:
-            self._failure = error
+            self._failure = self._failure or error
             self._changed.notify_all()
 
     def _note_trouble(self, trouble: str, pause_s: float) -> None:
@@ -442,14 +473,14 @@ class Uplink:
             before, self._trouble = self._trouble, trouble
             self._changed.notify_all()
         if trouble and not before:
-            _log.warning("the learner at %s %s; next try in %.1f s", self._address, trouble, pause_s)
+            _log.warning("%s at %s %s; next try in %.1f s", self._peer, self._address, trouble, pause_s)
         elif trouble != before:
-            _log.info("the learner at %s %s", self._address, trouble or "is there again")
+            _log.info("%s at %s %s", self._peer, self._address, trouble or "is there again")
 
     def _raise_refusal(self, error: grpc.RpcError) -> None:
         reason = dialing.refusal(error)
         if reason is not None:
-            raise RefusedError(f"the learner refused this worker: {reason}") from error
+            raise RefusedError(f"{self._peer} refused this worker: {reason}") from error
 
     def _raise_diagnosis(self, error: grpc.RpcError) -> None:
         """What was never reached may never be; what was is only away."""

@@ -1,4 +1,4 @@
-"""The keeper of one worker on a node, with real worker processes and without Ray."""
+"""The actor of one worker on a node, with real worker processes and without Ray."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tasks.remote.launch import ray_keeper
-from tasks.remote.launch.ray_keeper import RayKeeper, code_digest
+from tasks.remote.launch import ray_actor
+from tasks.remote.launch.ray_actor import WorkerActor, code_digest
 from tasks.remote.worker.worker import WorkerConfig
 from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, wait_until
 from tests.tasks.remote.ray_nodes import environment_of
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayKeeper]:
-    monkeypatch.setattr(ray_keeper, "_where", lambda: {"node": "n", "host": "10.0.0.1"})
-    monkeypatch.setattr(ray_keeper, "_ray_folders", list)
-    keeper = RayKeeper()
-    yield keeper
-    keeper.stop()
+def actor(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerActor]:
+    monkeypatch.setattr(ray_actor, "_where", lambda: {"node": "n", "host": "10.0.0.1"})
+    monkeypatch.setattr(ray_actor, "_ray_folders", list)
+    actor = WorkerActor()
+    yield actor
+    actor.stop()
 
 
 def configuration(**changes: Any) -> str:
@@ -37,18 +37,18 @@ def configuration(**changes: Any) -> str:
     return WorkerConfig(**{**config, "env": env, "policy": POLICY, **changes}).to_line()
 
 
-def exit_of(keeper: RayKeeper, timeout_s: float = 30.0) -> dict[str, Any]:
+def exit_of(actor: WorkerActor, timeout_s: float = 30.0) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     while True:
-        ended: dict[str, Any] | None = keeper.poll(0.5)["exit"]
+        ended: dict[str, Any] | None = actor.poll(0.5)["exit"]
         if ended is not None:
             return ended
         assert time.monotonic() < deadline
 
 
-def test_a_worker_runs_until_it_is_stopped(keeper: RayKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_runs_until_it_is_stopped(actor: WorkerActor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "the token of the cluster")
-    started = keeper.start(configuration())
+    started = actor.start(configuration())
     assert (started["node"], started["host"]) == ("n", "10.0.0.1")
     wait_until(lambda: (Path("/proc") / str(started["pid"]) / "environ").read_text() != "")
     environment = environment_of(started["pid"])
@@ -56,32 +56,32 @@ def test_a_worker_runs_until_it_is_stopped(keeper: RayKeeper, monkeypatch: pytes
     assert environment["OMP_NUM_THREADS"] == "1"
     lines: list[str] = []
     while not lines:
-        lines += keeper.poll(0.2)["lines"]
+        lines += actor.poll(0.2)["lines"]
     assert "cannot be reached" in lines[0]
-    assert keeper.poll(0.0)["exit"] is None
-    keeper.stop()
-    assert exit_of(keeper)["status"] == 0
-    assert exit_of(keeper) == exit_of(keeper)
+    assert actor.poll(0.0)["exit"] is None
+    actor.stop()
+    assert exit_of(actor)["status"] == 0
+    assert exit_of(actor) == exit_of(actor)
 
 
-def test_what_a_worker_reports_is_passed_on(keeper: RayKeeper) -> None:
-    keeper.start(configuration(policy={"function": f"{FAKES}:nothing", "kwargs": {}}, plugins=["not_there.py"]))
-    ended = exit_of(keeper)
+def test_what_a_worker_reports_is_passed_on(actor: WorkerActor) -> None:
+    actor.start(configuration(policy={"function": f"{FAKES}:nothing", "kwargs": {}}, plugins=["not_there.py"]))
+    ended = exit_of(actor)
     (said,) = map(json.loads, ended["said"])
     assert "not_there.py" in said["message"]
     assert ended["status"] == 1
     assert 0 < ended["lived_s"] < 30
 
 
-def test_a_worker_that_does_not_take_its_configuration_has_ended(keeper: RayKeeper) -> None:
-    keeper.start("no configuration\n")
-    ended = exit_of(keeper)
+def test_a_worker_that_does_not_take_its_configuration_has_ended(actor: WorkerActor) -> None:
+    actor.start("no configuration\n")
+    ended = exit_of(actor)
     assert ended["status"] == 1
     assert ended["said"] == []
 
 
-def test_stop_before_start_is_fine(keeper: RayKeeper) -> None:
-    keeper.stop()
+def test_stop_before_start_is_fine(actor: WorkerActor) -> None:
+    actor.stop()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.remote.access.agreement import agreement, policy_fingerprint
+from tasks.remote.access.fingerprint import agreed_fingerprint, policy_fingerprint
 from tasks.remote.wire.link import explain_mismatch
 
 
@@ -30,10 +30,10 @@ def test_what_decides_the_weights_may_not(changes: dict[str, Any]) -> None:
 
 
 def test_task_and_network_are_told_apart() -> None:
-    ours = agreement("task A", policy())
-    assert "another task" in explain_mismatch(agreement("task B", policy()), ours)
-    assert "another network" in explain_mismatch(agreement("task A", policy(network={})), ours)
+    ours = agreed_fingerprint("task A", policy())
+    assert "another task" in explain_mismatch(agreed_fingerprint("task B", policy()), ours)
+    assert "another network" in explain_mismatch(agreed_fingerprint("task A", policy(network={})), ours)
 
 
 def test_in_lock_step_only_the_task_counts() -> None:
-    assert agreement("task A", None) == "task A"
+    assert agreed_fingerprint("task A", None) == "task A"

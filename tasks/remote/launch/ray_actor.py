@@ -2,7 +2,7 @@
 
 The worker is a process of its own, the same as on the learner's machine: one that crashes takes nothing of Ray with it,
 its exit status and last lines are known, and its libraries keep to one thread. ``ray_driver`` makes an actor of
-``RayKeeper``; when Ray ends the actor, the worker's standard input closes, and so does the worker.
+``WorkerActor``; when Ray ends the actor, the worker's standard input closes, and so does the worker.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from tasks.remote.launch import worker_process
+from tasks.remote.station import child_process
 
 HIDDEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-"""Variables that a worker does not get: whoever has the token of the cluster can run code on all of its nodes."""
+"""Variables that a worker does not get: anybody who has the token of the cluster can run code on all of its nodes."""
 
 _GRACE_S = 1.3
 _MAX_LINES = 1000
@@ -38,14 +38,14 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-class RayKeeper:
+class WorkerActor:
     """Keeps one worker process. Its methods are called over Ray, several at a time; all data is plain."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._process: subprocess.Popen[str] | None = None
-        self._exit: worker_process.Exit | None = None
+        self._exit: child_process.Exit | None = None
         self._started_s = 0.0
 
     def start(self, configuration: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class RayKeeper:
         Raises:
             OSError: There is no process, no memory or no file left.
         """
-        process = worker_process.spawn(HIDDEN, without=_ray_folders())
+        process = child_process.spawn(hidden=HIDDEN, without=_ray_folders())
         self._started_s = time.monotonic()
         self._process = process
         threading.Thread(target=self._attend, args=(process, configuration), name="attend", daemon=True).start()
@@ -81,11 +81,11 @@ class RayKeeper:
     def stop(self) -> None:
         """Ends the worker, kindly at first; returns when it has ended."""
         if self._process is not None:
-            worker_process.hang_up(self._process)
-            worker_process.end(self._process, _GRACE_S)
+            child_process.hang_up(self._process)
+            child_process.end(self._process, _GRACE_S)
 
     def _attend(self, process: subprocess.Popen[str], configuration: str) -> None:
-        ended = worker_process.run(process, configuration, self._take_line)
+        ended = child_process.run(process, configuration, self._take_line)
         with self._changed:
             self._lived_s = time.monotonic() - self._started_s
             self._exit = ended

@@ -7,33 +7,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 import gymnasium
 
 from tasks.acting.evaluation import ClipRecorder, evaluate
 from tasks.acting.rollout import Policy
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
 
 
-class Desk(Protocol):
-    """Where requests come from and reports go: an ``Uplink`` or a ``Courier``."""
-
-    def take_request(self) -> bytes | bytearray | None:
-        """The newest request, once."""
-        ...
-
-    def report(self, message: bytes) -> None:
-        """Takes a report."""
-        ...
-
-
-class Examiner:
+class Evaluator:
     """Answers evaluation requests by driving an environment with a policy of its own.
 
     Args:
         policy: Chooses the actions; nobody else's.
-        desk: Brings requests and takes reports.
+        uplink: Brings requests and takes reports.
         env: The environment; between two episodes when it is used here.
         stop: Abandons an evaluation.
         make_clip: Makes what takes pictures of the first episode, where they are wanted.
@@ -42,20 +30,25 @@ class Examiner:
     def __init__(
         self,
         policy: Policy,
-        desk: Desk,
+        uplink: Uplink,
         env: gymnasium.Env,
         stop: threading.Event,
         make_clip: Callable[[], ClipRecorder] = ClipRecorder,
     ) -> None:
         self._policy = policy
-        self._desk = desk
+        self._uplink = uplink
         self._env = env
         self._stop = stop
         self._make_clip = make_clip
 
+    @property
+    def has_request(self) -> bool:
+        """Whether a request waits."""
+        return self._uplink.has_request
+
     def answer_waiting(self) -> None:
         """Answers the request that waits, if there is one."""
-        message = self._desk.take_request()
+        message = self._uplink.take_request()
         if message is not None:
             self.answer(message)
 
@@ -66,4 +59,4 @@ class Examiner:
         clip = self._make_clip() if request.clip else None
         report = evaluate(self._env, self._policy, request.seeds, clip=clip, stop=self._stop.is_set)
         if not self._stop.is_set():
-            self._desk.report(link.encode_evaluation_report(report, request.id))
+            self._uplink.report(link.encode_evaluation_report(report, request.id))

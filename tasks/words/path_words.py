@@ -13,7 +13,6 @@ PATH_KEYS = (
     "task.track",
     "task.reward.path",
     "remote.credentials",
-    "remote.spool",
     "worker.outbox",
 )
 """Keys whose value is a file or folder."""

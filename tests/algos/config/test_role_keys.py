@@ -58,8 +58,6 @@ ROLES = {
     "remote.address": "worker",
     "remote.relay": "train",
     "remote.max_workers": "train server",
-    "remote.spool": "server",
-    "remote.spool_mb": "server",
     "worker": "worker",
     "worker.envs_per_worker": "train worker",
     "ray": "train",

@@ -203,7 +203,7 @@ def test_key_of_an_algorithm_that_changes_shapes_is_refused_with_a_checkpoint(
     if one == other:
         refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
         return
-    with pytest.raises(ValueError, match=rf"train\.params\.config\.{key}=new would change the shape of the networks"):
+    with pytest.raises(ValueError, match=rf"train\.params\.config\.{key}=new would change the shape of the critics"):
         refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
     refuse_shape_changes(old, new, "a.pth", is_new_agent=True)
     refuse_shape_changes(old, new, "a.pth", is_new_agent=False, is_playing=True)

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from tasks.remote.relay.relay_display import RelayState, watch
+from tasks.remote.relay import relay_display
+from tasks.remote.relay.relay_display import RelayState
 
 
 class FadingTerminal(io.StringIO):
@@ -26,25 +27,27 @@ class FadingTerminal(io.StringIO):
 
 
 class FakeRelay:
-    """Its terminal goes at the first look; it cannot go on after five more."""
+    """Its terminal goes at the first look; it ends with the sixth."""
 
-    def __init__(self, terminal: FadingTerminal) -> None:
+    def __init__(self, terminal: FadingTerminal, stop: threading.Event) -> None:
         self._terminal = terminal
+        self._stop = stop
         self.looks = 0
 
     def state(self) -> RelayState:
-        return RelayState("127.0.0.1:1", "", (), 0.0, 0, 0, False)
-
-    def wait(self, timeout_s: float) -> bool:
         self._terminal.is_gone = True
         self.looks += 1
-        return self.looks > 5
+        if self.looks > 5:
+            self._stop.set()
+        return RelayState("127.0.0.1:1", "", (), 0.0, 0, 0, False)
 
 
 def test_a_relay_goes_on_when_its_terminal_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(relay_display, "REDRAW_EVERY_S", 0.001)
     terminal = FadingTerminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    relay = FakeRelay(terminal)
-    watch(relay, threading.Event(), is_plain=False)
+    stop = threading.Event()
+    relay = FakeRelay(terminal, stop)
+    relay_display.watch(relay, stop, is_plain=False)
     assert relay.looks == 6

@@ -73,3 +73,4 @@ def _watch_live(relay: ShownRelay, stop: threading.Event) -> None:
     from rich.console import Console
 
     redraw(Console(stderr=True, soft_wrap=True), lambda: relay.state().line(), stop.wait, REDRAW_EVERY_S)
+    stop.wait()  # a terminal that is gone ends no relay

@@ -69,6 +69,7 @@ class Station(StationProcess):
         self._buffer_segments = buffer_segments
         self._over = threading.Event()
         self._uplink: Uplink | None = None
+        self.hangs_for_s = 0.0
         self.start()
 
     @property
@@ -83,9 +84,11 @@ class Station(StationProcess):
                 self._over,
                 window=10**9,
                 buffer_segments=self._buffer_segments,
+                hangs_for_s=lambda: self.hangs_for_s,
             )
             self.on_failure(self._uplink.fail)
             self._uplink.connect()
+            self._uplink.start_pings()
             self._uplink.start(push=True)
         return self._uplink
 
@@ -174,6 +177,31 @@ def test_the_newest_weights_come_back(stations: Any, learner: FakeLearner) -> No
     assert [weights.version for weights in seen] == sorted({weights.version for weights in seen})
     assert station.uplink.take_newest() is None
     wait_until(lambda: station.status.weights_version == 29)
+
+
+def test_the_learner_hears_that_the_environment_hangs_and_that_it_is_over(stations: Any, learner: FakeLearner) -> None:
+    station = stations()
+    station.hangs_for_s = 31.0
+    station.join()
+    station.send(segment(1))
+
+    def hangs_for_s() -> float:
+        return max((worker.hangs_for_s for worker in learner.gateway.workers()), default=0.0)
+
+    wait_until(lambda: hangs_for_s() >= 31.0)
+    station.hangs_for_s = 0.0
+    wait_until(lambda: hangs_for_s() == 0.0)
+
+
+def test_a_station_leaves_ctrl_c_and_a_closed_terminal_to_its_worker(stations: Any, learner: FakeLearner) -> None:
+    station = stations()
+    station.join()
+    process_id = station.process_id
+    for number in (signal.SIGINT, signal.SIGHUP):
+        os.kill(process_id, number)
+    station.send(segment(1))
+    station.finish()
+    assert station.process_id == process_id
 
 
 def test_a_station_that_is_killed_loses_and_doubles_nothing(stations: Any, learner: FakeLearner) -> None:

@@ -31,7 +31,8 @@ _SEGMENT_MAGIC = b"TMSG"
 _MAX_HEAD_BYTES = 16 << 20
 _MAX_FIELD_BYTES = 1 << 30
 """No field of a segment is larger, however few bytes claim to hold it."""
-_MAX_NUMBER = 1 << 53
+_MAX_NUMBER = 1 << 62
+"""What the link lets in at most; a smaller bound would make a segment that was taken unreadable."""
 _ZSTD_LEVEL = 1
 _ANY = -1
 """A length that follows from the others."""

@@ -23,6 +23,7 @@ from algos.replay.memory import ReplayMemory
 from algos.replay.storage import ReplayStorage
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
+from tasks.remote.wire.link import decode_segment, encode_segment
 from tests.algos.replay.replay_reference import Run, make_spec
 
 CAPACITY = 120
@@ -461,6 +462,18 @@ def test_sequence_numbers_are_stored_once_over_restarts(tmp_path: Path) -> None:
     storage.close()
     memory, _ = restored(tmp_path, spec)
     assert memory.total_rows == sum(map(len, segments))
+
+
+def test_the_largest_numbers_that_the_link_takes_are_read_back(tmp_path: Path) -> None:
+    spec = make_spec(2, 2, 2)
+    largest = 2**62
+    segment = replace(segments_of(spec, 1)[0], stream=largest, seq=largest, weights_version=largest)
+    assert decode_segment(encode_segment(segment), spec).segment.seq == largest
+    with new_storage(tmp_path, spec) as storage:
+        storage.append(segment)
+    with new_storage(tmp_path, spec) as storage:
+        assert storage.load(new_memory(spec)) == len(segment)
+        assert storage.received == {segment.worker: largest}
 
 
 def test_segments_without_sequence_numbers_are_all_stored(tmp_path: Path) -> None:

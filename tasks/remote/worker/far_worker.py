@@ -222,6 +222,7 @@ class FarWorker:
             stack.callback(self._hang_up)
             self._uplink.connect()
             self._uplink.start_pings()
+            self._uplink.start(push=True, requests=self._evaluates, weights=expert_weights is None)
             try:
                 self._act(source, policy, expert_weights)
             except Exception:
@@ -254,7 +255,6 @@ class FarWorker:
                 wait_for_room=self._wait_for_room,
                 progress=self._progress,
             )
-            self._uplink.start(push=True, requests=self._evaluates, weights=expert_weights is None)
             with punctual() if self._is_wall_clock else contextlib.nullcontext():
                 loop.run()
 

@@ -23,6 +23,7 @@ from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
 from tasks.remote.station.outbox import open_outbox
 from tasks.remote.station.segment_queue import size_of
 from tasks.remote.worker import far_worker
+from tests.tasks.remote.fakes import CountingEnv
 from tests.tasks.remote.far_fakes import FakeLearner, wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -248,6 +249,34 @@ def station_pid() -> int:
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
     (line,) = [line for line in listed.stdout.splitlines() if "far_station" in line]
     return int(line.split()[0])
+
+
+@pytest.mark.parametrize("where", ["make", "step"])
+def test_an_environment_that_hangs_is_told_to_the_learner_and_said_here(
+    where: str, learner: FakeLearner, config: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = threading.Event()
+    owner: Any = {"make": EnvSource, "step": CountingEnv}[where]
+    call = getattr(owner, where)
+
+    def hang(*args: Any) -> Any:
+        if learner.gateway.workers():  # it has joined: not while the environment is only described
+            goes_on.wait(60)
+        return call(*args)
+
+    def hangs_for_s() -> float:
+        return max((worker.hangs_for_s for worker in learner.gateway.workers()), default=0.0)
+
+    monkeypatch.setattr(owner, where, hang)
+    monkeypatch.setattr("tasks.process.step_watch.HANGING_S", 0.1)
+    monkeypatch.setattr("tasks.process.step_watch.LOOK_EVERY_S", 0.05)
+    running = Running(source(), learner.remote(), config(), POLICY)
+    wait_until(lambda: hangs_for_s() > 0.0)
+    wait_until(lambda: "this worker has not stepped for" in caplog.text)
+    goes_on.set()
+    wait_until(lambda: hangs_for_s() == 0.0)
+    wait_until(lambda: "this worker steps again" in caplog.text)
+    assert running.end() == 0
 
 
 def test_a_refusal_is_final_and_said_once(learner: FakeLearner, config: Any, caplog: pytest.LogCaptureFixture) -> None:

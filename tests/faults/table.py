@@ -157,28 +157,27 @@ make test-faults                                             # all of it, about 
 .venv/bin/python -m pytest -m faults tests/faults -k relay   # some of it
 ```
 
-Learner, relay and workers are processes of their own, connected with TLS and tokens as [remote.md](remote.md)
-describes, and driven by an environment that numbers its rows 1, 2, 3, ... After the fault the learner is ended, and its
-stored replay is read as a resumed run reads it. A row that is missing, a row that was lost or one that is there twice
-fails the suite.
+Learner, relay and workers run as separate processes, connected with TLS and tokens as in [remote.md](remote.md). Their
+environment numbers its rows 1, 2, 3, ... After the fault the learner ends, and the suite reads its stored replay as a resumed
+run does. A missing or duplicated row fails the suite.
 
-Small disks and network namespaces take root on Linux, the clock a C compiler. Where something is not there, its tests
-are skipped with one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail instead, as continuous integration does.
+Small disks and network namespaces need root on Linux, the clock tests a C compiler. Without them the tests are skipped, with
+one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail instead, as in continuous integration.
 
 ## The faults
 
 {faults}
 
-## What became of the samples
+## Results
 
 {conditions}
 
 {rows}
 
-- **sent**: rows that the worker had taken into its outbox, or, where it was not killed, rows that it drove.
-- **stored**: different rows in the stored replay, each with the picture and the reward that belong to its number.
-- **lost**: sent, but neither stored nor dropped. **doubled**: stored once too often. Both must be 0.
-- **dropped**: given up by an outbox that was full, as `worker.outbox_policy=drop_oldest` asks for, or left out by a
-  learner whose disk was full; counted there.
-- **seconds**: of the whole test, starting and ending the processes included.
+- **sent**: rows in the worker's outbox or, if it was not killed, rows that it collected.
+- **stored**: distinct rows in the stored replay, each with the image and the reward of its number.
+- **lost**: sent, but neither stored nor dropped. **doubled**: stored more than once. Both must be 0.
+- **dropped**: discarded and counted by a full outbox with `worker.outbox_policy=drop_oldest`, or by a learner whose
+  disk was full.
+- **seconds**: for the whole test, including the start and end of the processes.
 """

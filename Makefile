@@ -1,10 +1,10 @@
 # make train                         installs what is missing, then trains TM20Full with SAC on the simulator
-# make train ARGS="task=TM20Lidar"   the same with the words of your choice
+# make train ARGS="task=TM20Lidar"   the same with your arguments
 # make test                          installs what is missing, then lint, types, spelling and tests
-# make test-faults                   kills processes, breaks networks and fills disks, and prints what became of samples
+# make test-faults                   kills processes, breaks networks, fills disks, and counts stored and lost samples
 # make lint | type | spell | pytest | format | bench | pictures | clean
-# PROCESSES=1 runs the tests in one process after another instead of two at once (many wait for others most of the time).
-# PYTHON=python3.12 chooses the interpreter that .venv is made from.
+# PROCESSES=1 runs the tests in one process instead of two.
+# PYTHON=python3.12 chooses the interpreter for .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-# Hydra refuses a key that is given twice, so a default gives way to the same word in ARGS.
+# Hydra refuses a key that is given twice, so ARGS replaces a default with the same key.
 # A task without a train file takes its own default; a checkpoint brings its configuration along.
 CHECKPOINT_WORDS := --play --play=% --checkpoint --checkpoint=% checkpoint=%
 DEFAULT_TASK := $(if $(filter task=% $(CHECKPOINT_WORDS),$(ARGS)),,task=TM20Full)

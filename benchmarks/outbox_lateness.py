@@ -1,4 +1,4 @@
-"""How late a 20 Hz loop wakes up while its worker drains a backlog of 200 MB to a learner; prints a table.
+"""How late a 20 Hz loop wakes up while its worker sends a backlog of 200 MB; prints a table.
 
     python -m benchmarks.outbox_lateness [--turns 5] [--rate 25]
 

@@ -1,4 +1,4 @@
-"""Time to draw a batch from the replay memory, Stable-Baselines3's buffers beside it; prints a table.
+"""Time to sample a batch from the replay buffer, compared with Stable-Baselines3's; prints a table.
 
     python benchmarks/replay_sampling.py [--rows 200000] [--batch-size 256] [--repeats 400]
 

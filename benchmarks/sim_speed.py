@@ -1,4 +1,4 @@
-"""Steps per second of the simulator on one core, beside Gymnasium's CarRacing-v3: ``python -m benchmarks.sim_speed``.
+"""Steps per second of the simulator on one core, compared with CarRacing-v3: ``python -m benchmarks.sim_speed``.
 
 Kernel: 5 physics ticks and one observation, through ``SimulatedGame``. Whole step: ``env.step()`` of the registered
 task, reward included, on ``long`` at the speed of the scripted driver (its actions are recorded first, then replayed).

@@ -1,4 +1,4 @@
-"""How exactly real-time steps follow each other: our wall-clock environment beside plain rtgym; prints a table.
+"""Timing errors of real-time steps: our wall-clock environment compared with plain rtgym; prints a table.
 
     python -m benchmarks.step_jitter [--seconds 20] [--time-step 0.05]
 

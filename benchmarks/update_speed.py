@@ -1,4 +1,4 @@
-"""Updates per second of SAC on one CPU thread, Stable-Baselines3's SAC beside it in the same run; prints a table.
+"""SAC updates per second on one CPU thread, compared with Stable-Baselines3's SAC in the same run; prints a table.
 
     python benchmarks/update_speed.py [--seconds 4] [--slow]
 

@@ -1,4 +1,4 @@
-"""Holds the cuts between the packages: who imports whom, what an import may do, and how files may be read."""
+"""Checks the architecture: who imports whom, what an import may do, and how files may be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TMRL's config.json becomes words that our command line takes."""
+"""TMRL's config.json becomes arguments that our command line takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README.md and docs/ tell people to type exists: commands, keys of the configuration, files, headings."""
+"""What README.md and docs/ mention exists: commands, keys of the configuration, files, headings."""
 
 from __future__ import annotations
 

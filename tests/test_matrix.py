@@ -1,4 +1,4 @@
-"""Every task learns with every algorithm: 60 steps through the front door and rl_games' Runner, in this process.
+"""Every task learns with every algorithm: 60 steps through the command line and rl_games' Runner, in this process.
 
 Every algorithm is played back on one task, and every task with one algorithm of each player.
 """

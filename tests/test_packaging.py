@@ -1,4 +1,4 @@
-"""Holds that what is imported is also installed, and that the make targets say the documented commands."""
+"""Every imported package is also installed, and the make targets run the documented commands."""
 
 from __future__ import annotations
 

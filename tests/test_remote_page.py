@@ -1,4 +1,4 @@
-"""docs/remote.md says what is there: keys and their defaults, messages as the program has them, limits as they are."""
+"""docs/remote.md agrees with the program: keys and their defaults, messages, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stopped and resumed is the same run, bit for bit: SAC and every sibling, synchronous, through the front door."""
+"""A resumed synchronous run equals an uninterrupted one, bit for bit: SAC and its variants, through train.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints and configuration files of somebody else bring values: no text in them becomes code that runs."""
+"""Checkpoints and configuration files from somebody else contain only values: no text in them runs as code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user gets wrong: one message with the full key or path, exit code 2, no traceback, nothing left behind."""
+"""Mistakes of the user: one message with the full key or path, exit code 2, no traceback, nothing left behind."""
 
 from __future__ import annotations
 

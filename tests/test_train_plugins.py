@@ -1,4 +1,4 @@
-"""A user's own file adds tasks, algorithms and observers by name, in the front door and in the workers."""
+"""A user's own file adds tasks, algorithms and observers by name, in train.py and in the workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoint that comes with the repository drives with today's code: what changes observations shows here."""
+"""The repository's checkpoint drives with today's code: a change of observations fails here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user brings from outside, by name: the programs of docs/examples in whole runs, with workers and --play."""
+"""Code of the user, selected by name: the programs of docs/examples in whole runs, with workers and --play."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Learning studies: trainings that are compared, from the command line to the table and the picture."""
+"""Learning studies: runs trainings from the command line and compares them in a table and a plot."""

@@ -1,4 +1,4 @@
-"""What came of a training: its evaluations over steps and minutes, and the ten fresh episodes of its best policy."""
+"""Result of a training: its evaluations over steps and minutes, and the ten fresh episodes of its best policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table (Markdown) and the picture of a study."""
+"""The table (Markdown) and the plot of a study."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The machines, their network and what came of a training on them; ``python -m benchmarks.two_machines``."""
+"""Trains on several machines and compares the results; ``python -m benchmarks.two_machines``."""

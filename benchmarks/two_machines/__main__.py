@@ -1,4 +1,4 @@
-"""Learner, relay and workers on machines of their own, beside the same training on one machine; prints tables.
+"""Trains with learner, relay and workers on separate machines, and on one machine for comparison; prints tables.
 
     python -m benchmarks.two_machines [--ways one,direct,relay] [--seeds 0] [--steps 60000] [--round-trips 0,40]
 

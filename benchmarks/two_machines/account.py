@@ -25,13 +25,13 @@ class Account(NamedTuple):
     waiting: int
     """Not stored, and still in an outbox."""
     dropped: int
-    """Given up by an outbox that was full."""
+    """Discarded by a full outbox."""
     doubled: int
-    """Stored once too often."""
+    """Stored more than once."""
     env_steps: int
     """In what is stored."""
     workers: int
-    """Of which something is stored."""
+    """Workers with at least one stored segment."""
 
     @property
     def lost(self) -> int:
@@ -40,7 +40,7 @@ class Account(NamedTuple):
 
 
 class Outbox(NamedTuple):
-    """What an outbox on the disk says."""
+    """State of an outbox on disk."""
 
     identity: str
     last_seq: int
@@ -52,7 +52,7 @@ def account(replay: Path, spec: ObservationSpec, capacity: int, outboxes: Mappin
     """Compares; all processes must have ended.
 
     Args:
-        replay: Folder of the stored replay, of which nothing has been overwritten yet.
+        replay: Folder of the stored replay; nothing in it may have been overwritten yet.
         spec: What was observed.
         capacity: Rows that it may hold.
         outboxes: Folder of each far worker's outbox, by its name; empty: the workers were the learner's own.

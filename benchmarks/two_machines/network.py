@@ -1,4 +1,4 @@
-"""Machines with addresses of their own: Linux network namespaces on one switch (iproute2). Needs root.
+"""Machines with their own addresses: Linux network namespaces on one switch (iproute2). Needs root.
 
 One of the machines can be reached by the others; these reach only it and not each other, as machines behind firewalls
 that let connections out and none in: their ports of the switch are isolated. Nothing leads out of this network.

@@ -1,4 +1,4 @@
-"""``train.py`` as a process on one of the machines: with a folder and a log of its own, ended as Ctrl-C ends it."""
+"""``train.py`` as a process on one of the machines: with its own folder and log, ended as by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Out of the reach of this terminal's Ctrl-C: that is for whoever started all of them.
+                # This terminal's Ctrl-C must not reach it: only the benchmark handles that.
                 start_new_session=True,
             )
 

@@ -1,4 +1,4 @@
-"""One training of TM20Lidar: on one machine, with workers on others, or with a relay between; and what came of it."""
+"""One training of TM20Lidar: on one machine, with workers on others, or over a relay; and its result."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Driven(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of a training."""
+    """Result of a training."""
 
     setting: Setting
     best_at: int

@@ -1,4 +1,4 @@
-"""Cables that take their time: pairs of virtual network devices, and every frame comes out of the other one later.
+"""Cables with a delay: pairs of virtual network devices that forward every frame later.
 
 ``network`` runs this in the namespace between the machines, because not every kernel can delay packets itself (netem).
 It ends when standard input closes, and the devices go with it.

@@ -1,4 +1,4 @@
-"""A networking interface of your own: segments and weights as files in a folder, say of a network drive.
+"""A networking interface of your own: segments and weights as files in a folder, for example on a network drive.
 
 python docs/examples/folder_link.py      library.py's workers and learner, over a folder instead of a connection
 
@@ -155,7 +155,7 @@ def _name(seq: int) -> str:
 
 
 def _write(path: Path, message: bytes) -> None:
-    """In one step: whoever looks sees the old file or the new one."""
+    """Writes atomically: readers see the old file or the new one."""
     unfinished = path.with_suffix(".unfinished")
     with unfinished.open("wb") as file:
         file.write(message)

@@ -1,4 +1,4 @@
-"""A network of your own in place of the actor: what acts is another in workers, evaluations and --play too.
+"""A network of your own in place of the actor, in workers, evaluations and --play too.
 
 python train.py task=TM20Lidar train=LinearSAC 'plugins=[docs/examples/own_network.py]'
 

@@ -1,4 +1,4 @@
-"""What own_ppo.py registers: an agent, a player and a network in the terms of rl_games."""
+"""What own_ppo.py registers: an agent and a network builder for rl_games."""
 
 from __future__ import annotations
 

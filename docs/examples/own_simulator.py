@@ -1,4 +1,4 @@
-"""A simulator that knows nothing of gym, as a task: one at a time in workers, or hundreds at once for PPO.
+"""A simulator without a gym interface, as a task: one at a time in workers, or hundreds at once for PPO.
 
 python train.py task=Boat 'plugins=[docs/examples/own_simulator.py]'
 python train.py task=Boat train=PPO 'plugins=[docs/examples/own_simulator.py]' train.params.config.num_actors=256

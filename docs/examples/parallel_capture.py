@@ -1,4 +1,4 @@
-"""An observation that takes longer than a step: captured by a process of its own, whose newest result is read.
+"""An observation that takes longer than a step: a separate process captures it, and the interface reads its newest result.
 
 python docs/examples/parallel_capture.py      a few seconds in real time
 

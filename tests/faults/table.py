@@ -158,11 +158,11 @@ make test-faults                                             # all of it, about 
 ```
 
 Learner, relay and workers run as separate processes, connected with TLS and tokens as in [remote.md](remote.md). Their
-environment numbers its rows 1, 2, 3, ... After the fault the learner ends, and the suite reads its stored replay as a resumed
-run does. A missing or duplicated row fails the suite.
+environment numbers its rows 1, 2, 3, ... After the fault the learner ends, and the suite reads its stored replay as a
+resumed run does. A missing or duplicated row fails the suite.
 
-Small disks and network namespaces need root on Linux, the clock tests a C compiler. Without them the tests are skipped, with
-one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail instead, as in continuous integration.
+Small disks and network namespaces need root on Linux, the clock tests a C compiler. Without them the tests are skipped,
+with one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail instead, as in continuous integration.
 
 ## The faults
 

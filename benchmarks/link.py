@@ -1,4 +1,4 @@
-"""The link between workers and learner: throughput, weights latency, and the workers' load on the learner; prints tables.
+"""The link between workers and learner: throughput, weights latency, the workers' load on the learner; prints tables.
 
     python -m benchmarks.link [--tlspyo DIR] [--turns 3] [--seconds 10] [--parts throughput,latency,load]
 

@@ -1,4 +1,4 @@
-"""An observation that takes longer than a step: a separate process captures it, and the interface reads its newest result.
+"""An observation that takes longer than a step: a process captures it, and the interface reads the newest result.
 
 python docs/examples/parallel_capture.py      a few seconds in real time
 

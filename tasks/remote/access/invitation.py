@@ -1,4 +1,4 @@
-"""How workers from elsewhere are let in, and what is said of it when a learner or a relay starts.
+"""How far workers are let in, and what is said of it when a learner or a relay starts.
 
 From the configuration (``remote``) to what the gateway opens, and the command that starts a worker. A listener that is
 not encrypted is refused unless it was asked for, and then warned about.
@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tasks.remote.access.credentials import LOCAL_HOSTS, load_client, load_server
+from tasks.remote.access.credentials import LOCAL_HOSTS, ClientCredentials, load_client, load_server
 from tasks.remote.access.listener import FarListener
 from tasks.remote.config import RemoteConfig
 
@@ -55,20 +55,29 @@ def read_far_port(remote: RemoteConfig) -> FarPort:
 
 
 def check_credentials(remote: RemoteConfig) -> None:
-    """Reads what a learner needs for workers elsewhere, so that a mistake is found before anything starts.
+    """Reads what a learner needs for far workers, so that a mistake is found before anything starts.
 
     Raises:
         ValueError: It is missing or cannot be read; names the key or the file.
     """
     if remote.listen is not None:
         read_far_port(remote)
-    if remote.relay is not None and remote.credentials is None:
+    if remote.relay is not None:
+        load_relay_client(remote)
+
+
+def load_relay_client(remote: RemoteConfig) -> ClientCredentials:
+    """Reads what a learner needs to dial ``remote.relay``.
+
+    Raises:
+        ValueError: It is missing or cannot be read; names the key or the file.
+    """
+    if remote.credentials is None:
         raise ValueError(
             f"remote.relay={remote.relay} needs remote.credentials: the folder .../learner that "
             "'python train.py --make-credentials DIR' makes"
         )
-    if remote.relay is not None:
-        load_client(str(remote.credentials))
+    return load_client(remote.credentials)
 
 
 def announce(far_port: FarPort, address: str, words: Sequence[str]) -> None:
@@ -116,7 +125,7 @@ def announce_relay(remote: RemoteConfig, words: Sequence[str]) -> None:
 
 
 def worker_command(words: Sequence[str], address: str, credentials: str, *, is_insecure: bool = False) -> str:
-    """What starts a worker elsewhere.
+    """What starts a far worker.
 
     Args:
         words: Words of the configuration; empty: placeholders.

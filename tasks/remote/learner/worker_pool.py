@@ -1,4 +1,4 @@
-"""What runs while a learner has workers: their processes, the gateway, and the way to workers elsewhere.
+"""What runs while a learner has workers: their processes, the gateway, and the way to far workers.
 
 ``vecenv`` opens one at its first use. It decides nothing about environments or policies; what each process does comes
 from ``make_worker``.
@@ -54,11 +54,11 @@ class PoolConfig:
     far_port: FarPort | None = None
     """What is opened at ``remote.listen``."""
     worker_words: Sequence[str] = ()
-    """Words of the configuration that a worker elsewhere must have."""
+    """Words of the configuration that a far worker must have."""
     received: Mapping[str, int] = field(default_factory=dict)
     """Sequence numbers up to which the stored replay has the segments of earlier workers."""
     evaluates_here: bool = True
-    """Whether one of the processes drives evaluations, so that no worker elsewhere has to."""
+    """Whether one of the processes drives evaluations, so that no far worker has to."""
 
 
 class WorkerPool:
@@ -77,7 +77,9 @@ class WorkerPool:
     def __init__(self, config: PoolConfig, make_worker: Callable[[Connection, Place, int], WorkerConfig]) -> None:
         self._make_worker = make_worker
         self._authority: str | None = None
-        self._teller = HangTeller(self._hanging)
+        self._teller = HangTeller(
+            lambda: {worker.name: worker.hangs_for_s for worker in self.link.workers() if worker.connected}
+        )
         self.launcher = self._make_launcher(config)
         """Keeps the processes."""
         opened: list[LearnerLink] = []
@@ -103,9 +105,6 @@ class WorkerPool:
         self._teller.close()
         self.launcher.close()
         self.link.close()
-
-    def _hanging(self) -> dict[str, float]:
-        return {worker.name: worker.hangs_for_s for worker in self.link.workers() if worker.connected}
 
     def _make_launcher(self, config: PoolConfig) -> WorkerLauncher:
         if config.ray is None:

@@ -5,7 +5,7 @@ open: when it closes, the learner is gone and so is the worker. A failure goes t
 standard output; everything else that is printed goes to standard error. Imports neither torch nor rl_games by itself:
 that comes with the policy.
 
-A game that is there only once has one worker and nobody beside it: that worker also answers evaluation requests,
+A single game has one worker and nobody beside it: that worker also answers evaluation requests,
 between two episodes on its own environment (``evaluates``).
 """
 
@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -36,13 +36,13 @@ from tasks.live.controls import exit_release
 from tasks.plugins import load_plugins
 from tasks.process.step_watch import StepWatch
 from tasks.process.stop_signals import ignore_terminal
-from tasks.remote.access.credentials import ClientCredentials
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.fingerprint import agreed_fingerprint
 from tasks.remote.access.run_credentials import client_credentials
-from tasks.remote.station.child_process import take_standard_output
-from tasks.remote.station.uplink import RefusedError, Uplink
+from tasks.remote.station.child_process import Line, take_standard_output
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.acting_loop import ActingLoop, make_policy, watch
+from tasks.remote.worker.acting_loop import ActingLoop, make_envs, make_policy
 from tasks.remote.worker.env_group import EnvGroup
 from tasks.remote.worker.evaluator import Evaluator
 
@@ -53,7 +53,7 @@ _PARENT_CHECK_S = 1.0
 
 
 @dataclass(frozen=True)
-class WorkerConfig:
+class WorkerConfig(Line):
     """Everything a worker needs, as plain data."""
 
     address: str
@@ -94,15 +94,6 @@ class WorkerConfig:
     authority: str | None = None
     """Certificate that the gateway's must be signed by; None: plaintext, on the learner's machine."""
 
-    def to_line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @staticmethod
-    def from_line(line: str) -> WorkerConfig:
-        """The inverse of ``to_line``."""
-        return WorkerConfig(**json.loads(line))
-
 
 def main() -> int:
     """Runs the worker that standard input describes; returns the exit code."""
@@ -128,7 +119,7 @@ def main() -> int:
 
 
 class StopSignal(threading.Event):
-    """The event that ends the worker; setting it also wakes who waits elsewhere."""
+    """The event that ends the worker; setting it also wakes other waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,21 +156,27 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         window=sys.maxsize if description.is_wall_clock else config.window,
         buffer_segments=capacity,
         compress=config.compress,
-        credentials=_credentials(config),
+        credentials=None
+        if config.authority is None
+        else client_credentials(config.authority, config.worker, config.token),
         hangs_for_s=step_watch.hangs_for_s,
     )
     stop.on_set(uplink.wake)
     roles = {"worker": _roll_out, "evaluator": _evaluate, "lock_step": _step_on_command}
+    is_lock_step = config.role == "lock_step"
     with contextlib.ExitStack() as stack:
         stack.callback(uplink.close)
         uplink.connect()
         uplink.start_pings()
-        with step_watch.call():
-            made = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
-        envs = [step_watch.around(env) for env in made]
-        for env in envs:
-            watch(env, stop)
+        # Before the environments, so that the learner shows a worker that hangs while it makes them.
+        uplink.start(
+            push=config.role == "worker",
+            weights=not is_lock_step,
+            requests=config.evaluates,
+            lock_step=is_lock_step,
+        )
         try:
+            envs = make_envs(stack, source, config.num_envs, step_watch, stop)
             roles[config.role](config, uplink, envs, description, stop)
         except Exception:
             if not stop.is_set():
@@ -187,12 +184,6 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
             _log.debug("on the way out", exc_info=True)
         finally:
             stop.set()
-
-
-def _credentials(config: WorkerConfig) -> ClientCredentials | None:
-    if config.authority is None:
-        return None
-    return client_credentials(config.authority, config.worker, config.token)
 
 
 def _roll_out(
@@ -209,7 +200,6 @@ def _roll_out(
         for i, env in enumerate(envs)
     ]
     evaluator = _make_evaluator(config, uplink, envs[0], stop) if config.evaluates else None
-    uplink.start(push=True, requests=config.evaluates)
     with punctual() if description.is_wall_clock else contextlib.nullcontext():
         ActingLoop(uplink, rollouts, config.segment_rows, stop, evaluator=evaluator).run()
 
@@ -219,7 +209,6 @@ def _evaluate(
 ) -> None:
     """Waits for requests and answers each with a report."""
     evaluator = _make_evaluator(config, uplink, envs[0], stop)
-    uplink.start(push=False)
     while (message := uplink.wait_newest()) is not None:
         evaluator.answer(message)
 
@@ -246,7 +235,6 @@ def _step_on_command(
         group.abandon_episodes()
         evaluator.answer(message)
 
-    uplink.start(push=False, requests=True)
     uplink.serve_lock_step(answer, evaluate_in_between)
 
 

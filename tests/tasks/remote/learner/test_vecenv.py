@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.station import child_process
+from tests.tasks.remote.far import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -48,13 +50,6 @@ def receive(vecenv: RemoteVecEnv, count: int, timeout_s: float = 30.0, acknowled
         if acknowledge:
             vecenv.link.acknowledge({segment.worker: segment.seq for segment in new})
     return segments
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def num_of(segments: list[Segment], worker: str) -> int:
@@ -121,6 +116,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.parametrize("roles", [{"worker", "evaluator"}, {"lock_step"}], ids=["asynchronous", "lock step"])
+def test_an_environment_that_hangs_while_it_is_made_is_shown(roles: set[str], tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    env = {"function": f"{FAKES}:make_hanging", "kwargs": {"go_on": str(go_on), "learner": os.getpid()}}
+    policy = None if "lock_step" in roles else POLICY
+    with RemoteVecEnv("Hanging", 1, env=env, policy=policy, evaluator=policy is not None) as vecenv:
+        vecenv.start()
+        wait_until(lambda: {worker.role for worker in vecenv.workers() if worker.hangs_for_s} == roles)
+        go_on.touch()
+        wait_until(lambda: not any(worker.hangs_for_s for worker in vecenv.workers()))
+        assert {worker.role for worker in vecenv.workers()} == roles
+
+
 def test_newest_weights_win() -> None:
     with started(window=1) as vecenv:
         segments = receive(vecenv, 1, acknowledge=False)
@@ -183,7 +191,7 @@ def test_what_is_wrong_in_a_worker_is_said(kwargs: dict[str, Any], message: str)
 
 
 def test_a_worker_that_keeps_dying_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.remote.launch.launch.MAX_QUICK_DEATHS", 2)
+    monkeypatch.setattr("tasks.remote.station.child_process.MAX_QUICK_DEATHS", 2)
     with started(env={"die_at": 4}) as vecenv:
         with pytest.raises(WorkerFailed, match=r"died 2 times in a row.*exit status 1"):
             receive(vecenv, 1000)

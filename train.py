@@ -128,7 +128,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
 
     from algos.config.remote_keys import check_remote
-    from algos.config.role_keys import check_roles
+    from algos.config.role_keys import check_needs, check_roles
     from algos.config.schema import typed
     from algos.config.typed_only import refuse_names_of_code
     from algos.run.stored_config import start_from
@@ -142,6 +142,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     load_plugins(plain["plugins"])
     config = typed(plain, type(registry.default_config(plain["task"].get("name"))))
     check_roles(config, role, words)
+    check_needs(config, role, words)
     check_remote(config, role.name)
     if role is not Role.server:  # it drives nothing
         config.task = registry.resolve_game(config.task)
@@ -199,16 +200,17 @@ def _check_machine(task: Any) -> None:
 
 def _without_runner(config: Any, role: Role) -> int:
     """Every role that rl_games' Runner has no part in; returns the exit code."""
-    from algos.run.folder import RUNS, new_run_folder
+    from algos.run.folder import RUNS
     from tasks import registry
 
     if role is Role.benchmark:
         from algos.faces.configured_policy import acting_policy
+        from tasks.process.dated_folder import new_dated_folder
         from tasks.roles.benchmark import benchmark
 
         benchmark.require_clock(config.task)
         policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
-        benchmark.run(config.task, config.benchmark, policy, new_run_folder("benchmark", datetime.now()))
+        benchmark.run(config.task, config.benchmark, policy, new_dated_folder(RUNS, "benchmark", datetime.now()))
         return 0
     if role is Role.worker:
         from algos.faces.configured_policy import expert_weights, far_policy

@@ -22,6 +22,7 @@ ROOMS: dict[str, str] = {
     "tasks.plugins": "",
     "tasks.pictures": "tasks.process",
     "tasks.points": "",
+    "tasks.recordings": "tasks.process",
     # games
     "tasks.sim": "tasks.config tasks.game tasks.points",
     "tasks.live.window": "tasks.game",

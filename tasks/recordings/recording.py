@@ -1,7 +1,7 @@
 """One drive of the game's car: its states every 50 ms and the inputs of every 10 ms tick, from and to an .npz file.
 
-World frame as in ``tasks.sim.vehicle``: yaw is 0 along +z and grows to the right as seen from above. The game's own x
-points to the left of z; a reader of the game's files turns that axis round.
+The frame is the game's: y up, z forward at yaw 0, x to the left of it; yaw grows to the right as seen from above.
+``tasks.sim.vehicle`` has its x to the right.
 """
 
 from __future__ import annotations

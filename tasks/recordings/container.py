@@ -33,9 +33,7 @@ def read_container(path: Path) -> GbxFile:
         GbxError: It is none or damaged, or larger than the bounds allow.
         OSError: It cannot be opened.
     """
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise GbxError(f"must be at most {MAX_FILE_BYTES >> 20} MB, got {size >> 20} MB")
+    _refuse_large_file(path.stat().st_size)
     return unpack(path.read_bytes())
 
 
@@ -45,6 +43,7 @@ def unpack(data: bytes) -> GbxFile:
     Raises:
         GbxError: They are none or damaged, or larger than the bounds allow.
     """
+    _refuse_large_file(len(data))
     cursor = ByteCursor(data, "the file")
     magic = cursor.take(3, "the mark GBX")
     if magic != b"GBX":
@@ -64,6 +63,11 @@ def unpack(data: bytes) -> GbxFile:
         raise GbxError(f"number of external references must be 0, got {external}")
     body = _packed_body(cursor) if flags[2:3] == b"C" else cursor.take(cursor.left, "body")
     return GbxFile(CLASSES[class_id], user_header, body)
+
+
+def _refuse_large_file(size: int) -> None:
+    if size > MAX_FILE_BYTES:
+        raise GbxError(f"must be at most {MAX_FILE_BYTES >> 20} MB, got {size >> 20} MB")
 
 
 def _packed_body(cursor: ByteCursor) -> bytes:

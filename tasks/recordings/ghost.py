@@ -6,15 +6,16 @@ What is read is the drive. Names, logins and whatever else is personal in these 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks.recordings import pressed_inputs
-from tasks.recordings.container import GbxFile, read_container
+from tasks.recordings.container import GbxFile, read_container, unpack
 from tasks.recordings.cursor import ByteCursor, GbxError
 from tasks.recordings.pieces import cut
 from tasks.recordings.pressed_inputs import PressedInputs, read_inputs
@@ -63,9 +64,7 @@ def read_ghost(path: str | Path) -> Ghost:
     Raises:
         GbxError: There is none, or the file is damaged or larger than the bounds allow; the text begins with its path.
     """
-    ghosts = read_ghosts(path)
-    finished = [ghost for ghost in ghosts if ghost.race_time_s is not None]
-    return min(finished, key=lambda ghost: ghost.race_time_s or 0.0) if finished else ghosts[0]
+    return fastest(read_ghosts(path))
 
 
 def read_ghosts(path: str | Path) -> list[Ghost]:
@@ -80,6 +79,20 @@ def read_ghosts(path: str | Path) -> list[Ghost]:
     except (GbxError, OSError) as error:
         text = error.strerror if isinstance(error, OSError) else str(error)
         raise GbxError(f"{file}: {text}") from error
+
+
+def ghosts_in(data: bytes) -> list[Ghost]:
+    """All drives in the bytes of a file, at least one.
+
+    Raises:
+        GbxError: There is none, or they are damaged or larger than the bounds allow.
+    """
+    return _ghosts(unpack(data))
+
+
+def fastest(ghosts: Sequence[Ghost]) -> Ghost:
+    """The fastest finished drive; where none was finished, the first."""
+    return min(ghosts, key=lambda ghost: math.inf if ghost.race_time_s is None else ghost.race_time_s)
 
 
 class _Chunk(NamedTuple):

@@ -26,6 +26,8 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of the states: time [ms], position [m], heading [rad], speed along and across the heading and in all [m/s],
 inputs of the tick that follows, gear, rpm byte, the material under each wheel, turbo (0 or 1)."""
+UNKNOWN_MATERIAL = -1.0
+"""Material of a recording that does not tell it, such as one of the plugin's telemetry."""
 INPUT_COLUMNS = ("steer", "gas", "brake")
 MAX_BYTES = 64 * 2**20
 """Largest file, and largest array in it, that is read."""

@@ -26,6 +26,7 @@ INSTALL_REQUIRES = [
     "grpcio>=1.66,<2",
     "safetensors>=0.5,<1",
     "zstandard>=0.23,<1",
+    "lzallright>=0.2.6,<1",
     "cryptography>=43",
 ]
 

@@ -42,6 +42,7 @@ def plot_driven_line(
     title: str = "",
     size_px: tuple[int, int] | None = None,
     max_speed_kmh: float | None = None,
+    is_x_left: bool = False,
 ) -> np.ndarray:
     """Draws trajectories over the track from above, coloured by speed.
 
@@ -54,6 +55,7 @@ def plot_driven_line(
         title: Text above the plot.
         size_px: Width and height of the picture [px]; None: 700 high and as wide as the track needs.
         max_speed_kmh: Upper end of the colours; None: the highest speed driven.
+        is_x_left: Whether x points to the left of z, as in the game.
 
     Returns:
         The picture, uint8 RGB, shape (h, w, 3).
@@ -75,6 +77,8 @@ def plot_driven_line(
     _mark_failures(axes, trajectories, finished)
     axes.set_aspect("equal")
     axes.autoscale_view()
+    if is_x_left:
+        axes.invert_xaxis()
     axes.set_xlabel("x [m]")
     axes.set_ylabel("z [m]")
     longest = max(map(len, title.splitlines()), default=0)

@@ -358,7 +358,8 @@ class OffPolicyAgent(BaseAlgorithm):
         env_steps = candidate.counters["env_steps"] if candidate is not None else self.frame
         self.log.evaluation(report, env_steps)
         is_best = report.score() > tuple(self._best.get("score", WORSE_THAN_ANY))
-        logger.info("evaluation at %d steps: %s%s", env_steps, summary(report), ", the best so far" if is_best else "")
+        driven = summary(report, self.log.human_lap_time_s)
+        logger.info("evaluation at %d steps: %s%s", env_steps, driven, ", the best so far" if is_best else "")
         if is_best and candidate is not None:
             self._best = {"score": list(report.score()), "env_steps": env_steps, "report": report.to_json()}
             candidate.best = dict(self._best)

@@ -123,6 +123,7 @@ class RemotePlayer(BasePlayer):
             place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
             scripted_lap_time_s=self._scripted_lap_time_s(),
+            human_lap_time_s=course.human_lap_time_s(self.task) if course.has_course(self.task) else None,
         )
         _say(results_table(report, results))
         if self.play_config.get("rules") == "league" and len(report.episodes) == LEAGUE_RUNS:
@@ -202,6 +203,10 @@ def results_table(report: EvaluationReport, results: Mapping[str, Any]) -> str:
         rows.append(("scripted driver", f"{results['scripted_lap_time_s']:.3f} s"))
     if results.get("lap_ratio") is not None:
         rows.append(("mean lap / scripted", f"{results['lap_ratio']:.3f}"))
+    if results.get("human_lap_time_s") is not None:
+        rows.append(("human driver", f"{results['human_lap_time_s']:.3f} s"))
+    if results.get("human_lap_ratio") is not None:
+        rows.append(("mean lap / human", f"{results['human_lap_ratio']:.3f}"))
     return _lines(rows)
 
 

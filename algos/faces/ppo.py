@@ -296,7 +296,8 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._evaluated_frame = self.frame
         self.log.evaluation(report, self.frame)
         is_best = report.score() > tuple(self._best.get("score", WORSE_THAN_ANY))
-        logger.info("evaluation at %d steps: %s%s", self.frame, summary(report), ", the best so far" if is_best else "")
+        driven = summary(report, self.log.human_lap_time_s)
+        logger.info("evaluation at %d steps: %s%s", self.frame, driven, ", the best so far" if is_best else "")
         if is_best:
             self._keep_best(report)
 

@@ -168,14 +168,18 @@ def play_results(
     place: Mapping[str, str],
     checkpoint: str,
     scripted_lap_time_s: float | None,
+    human_lap_time_s: float | None = None,
 ) -> dict[str, Any]:
     """The content of ``results.json``; ``lap_ratio`` is the mean lap over the scripted driver's.
+
+    Where a person's lap is known, ``human_lap_ratio`` is the mean lap over that.
 
     Args:
         report: What was driven. Of a task without a finish nothing is said of laps.
         place: What was driven on, by key: the task, its track and game.
         checkpoint: File of the policy.
         scripted_lap_time_s: Lap of the scripted driver there; None: it does not drive there.
+        human_lap_time_s: Lap of the person who drove the line of the track; None: nobody is known to have.
     """
     keys = ("seed", *(("finished", "lap_time_s") if report.has_finish else ()), "return")
     keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")
@@ -196,11 +200,14 @@ def play_results(
     }
     if "track" not in place:
         return results
-    return {
-        **results,
-        "scripted_lap_time_s": scripted_lap_time_s,
-        "lap_ratio": lap / scripted_lap_time_s if lap is not None and scripted_lap_time_s else None,
-    }
+    results |= {"scripted_lap_time_s": scripted_lap_time_s, "lap_ratio": _ratio(lap, scripted_lap_time_s)}
+    if human_lap_time_s is not None:
+        results |= {"human_lap_time_s": human_lap_time_s, "human_lap_ratio": _ratio(lap, human_lap_time_s)}
+    return results
+
+
+def _ratio(lap: float | None, reference: float | None) -> float | None:
+    return lap / reference if lap is not None and reference else None
 
 
 def write_results(path: str | Path, results: Mapping[str, Any]) -> None:

@@ -1,10 +1,12 @@
-"""Files of points: tracks and reference paths, from tables of text, .npy and TMRL's ``reward.pkl``.
+"""Files of points: tracks and reference paths, from tables of text, .npy, TMRL's ``reward.pkl`` and the game's files.
 
 The one reader for ``tasks.sim.track`` and ``tasks.trackmania.reference_path``; what may be driven, they decide.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +15,15 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.points.stored_arrays import npy_array, pickled_array
-from tasks.points.table import PointTable, read_table
+from tasks.points.table import read_table
+from tasks.recordings.driven_line import driven_line
+from tasks.recordings.ghost import fastest, ghosts_in
 
 MAX_BYTES = 256 * 2**20
 """A larger file is refused; it would be a road of thousands of kilometres."""
+GAME_FRAME = "game"
+"""What the description of a path calls the frame whose x points to the left of z."""
+_MAX_DESCRIPTION_BYTES = 2**20
 MAX_COORDINATE_M = 1e7
 """Farther from the origin nothing is driven [m]."""
 
@@ -28,6 +35,10 @@ class PointFile(NamedTuple):
     """[m], finite, float64, shape (N >= 2, 2) x,z or (N >= 2, 3) x,y,z in driving order."""
     columns: str
     """How its columns were told apart, for people."""
+    is_game_frame: bool = False
+    """Whether x points to the left of z, as in the game; else to the right, as in the simulator, or nobody knows."""
+    human_lap_time_s: float | None = None
+    """The lap of the person who drove it [s]."""
 
     @property
     def has_heights(self) -> bool:
@@ -54,7 +65,8 @@ def read_points(path: str | Path) -> PointFile:
     """Reads a file of points.
 
     Args:
-        path: .csv, .tsv or .txt: a table; .npy: an array of numbers; .pkl or .pickle: TMRL's reward.pkl.
+        path: .csv, .tsv or .txt: a table; .npy: an array of numbers; .pkl or .pickle: TMRL's reward.pkl; .gbx: the line
+            that was driven in a ghost, a replay or the ghost of a map's author.
 
     Raises:
         ValueError: It does not exist, is no such file, or is ambiguous; the message begins with its path.
@@ -68,24 +80,37 @@ def read_points(path: str | Path) -> PointFile:
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"{file} must be at most {MAX_BYTES >> 20} MB, got {file.stat().st_size >> 20} MB")
     try:
-        table = read(file.read_bytes())
-        return PointFile(_checked(table.points), table.columns)
+        found = read(file.read_bytes())
+        return _described(file, found._replace(points=_checked(found.points)))
     except ValueError as error:
         raise ValueError(f"{file} {error}") from error
 
 
-def _array_reader(parse: Callable[[bytes], np.ndarray]) -> Callable[[bytes], PointTable]:
-    def read(data: bytes) -> PointTable:
+def _table(data: bytes) -> PointFile:
+    return PointFile(*read_table(data))
+
+
+def _array_reader(parse: Callable[[bytes], np.ndarray]) -> Callable[[bytes], PointFile]:
+    def read(data: bytes) -> PointFile:
         points = parse(data)
-        return PointTable(points, f"an array of shape {points.shape}")
+        return PointFile(points, f"an array of shape {points.shape}")
 
     return read
 
 
-_READERS: dict[str, Callable[[bytes], PointTable]] = {
-    **dict.fromkeys((".csv", ".tsv", ".txt"), read_table),
+def _driven(data: bytes) -> PointFile:
+    ghosts = ghosts_in(data)
+    ghost = fastest(ghosts)
+    which = f", the fastest of {len(ghosts)}" if len(ghosts) > 1 else ""
+    lap = "that was not finished" if ghost.race_time_s is None else f"of {ghost.race_time_s:.3f} s"
+    return PointFile(driven_line(ghost).points, f"the line of a drive {lap}{which}", True, ghost.race_time_s)
+
+
+_READERS: dict[str, Callable[[bytes], PointFile]] = {
+    **dict.fromkeys((".csv", ".tsv", ".txt"), _table),
     ".npy": _array_reader(npy_array),
     **dict.fromkeys((".pkl", ".pickle"), _array_reader(pickled_array)),
+    ".gbx": _driven,
 }
 POINT_SPACING_M = 0.1
 """Distance between neighbouring points of centre lines and reference paths [m]: one point is 0.01 of reward."""
@@ -105,3 +130,21 @@ def _checked(points: np.ndarray) -> np.ndarray:
             f"point {bad[0]} must be finite numbers within {MAX_COORDINATE_M:g} m, got {points[bad[0]].tolist()}"
         )
     return points
+
+
+def _described(file: Path, found: PointFile) -> PointFile:
+    """Adds what the description beside a recorded path says; a file that has none is taken as it is."""
+    path = file.with_suffix(".json")
+    if file.suffix.lower() != ".npy" or not path.is_file() or path.stat().st_size > _MAX_DESCRIPTION_BYTES:
+        return found
+    try:
+        description = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return found
+    if not isinstance(description, dict):
+        return found
+    lap = description.get("human_lap_time_s")
+    is_time = isinstance(lap, float) and 0 < lap < math.inf
+    return found._replace(
+        is_game_frame=description.get("frame") == GAME_FRAME, human_lap_time_s=lap if is_time else None
+    )

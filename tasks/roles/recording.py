@@ -167,6 +167,11 @@ class Recorder:
         """How often the car was put back to the start and the recording began anew."""
         return self._num_restarts
 
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """When the first and the last record of the path arrived [s]."""
+        return self._samples[0].time_s, self._samples[-1].time_s
+
     def add(self, sample: Sample) -> RecordingState:
         """Takes the next record; one with a value that is not finite, or after the end, changes nothing."""
         if self._state.is_over or not all(map(math.isfinite, (sample.time_s, sample.speed_mps, *sample.position))):

@@ -7,21 +7,22 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tasks.config import GameKind, RandomizationConfig, TaskConfig
 from tasks.game.clock import Clock
 from tasks.pictures import plot_driven_line
-from tasks.points.files import POINT_SPACING_M
+from tasks.points.files import GAME_FRAME, POINT_SPACING_M
 from tasks.process.atomic_file import write_file
 from tasks.process.dated_folder import new_dated_folder
-from tasks.roles.config import RecordConfig
+from tasks.recordings.recording import Recording, save_npz
+from tasks.roles.config import Driver, RecordConfig
 from tasks.roles.recording import RecordedPath, Recorder, RecordingState
 
 _logger = logging.getLogger(__name__)
@@ -41,17 +42,36 @@ def undisturbed(task: TaskConfig) -> TaskConfig:
     return replace(task, randomization=still)
 
 
+class GameDrive(NamedTuple):
+    """What else is known of a drive in the game."""
+
+    recordings: Sequence[Recording]
+    """States and inputs, one for each piece without a jump."""
+    checkpoint_times_s: Sequence[float] = ()
+    """The finish last [s]."""
+    map_uid: str = ""
+    source: str = ""
+    """Name of the file that it was read from; empty: it was driven now."""
+
+
 def write_recording(
-    recorded: RecordedPath, task: TaskConfig, config: RecordConfig, runs: Path, *, lap_time_s: float
+    recorded: RecordedPath,
+    task: TaskConfig,
+    config: RecordConfig,
+    runs: Path,
+    *,
+    lap_time_s: float,
+    drive: GameDrive | None = None,
 ) -> Path:
-    """Writes path.npy, path.json and map.png into a new folder and says where.
+    """Writes path.npy, path.json and map.png into a new folder and says where; of a drive in the game drive.npz too.
 
     Args:
         recorded: The path.
         task: The task in which it was driven.
         config: Its name.
         runs: Folder of all runs.
-        lap_time_s: As the simulator knows it [s]; NaN: from driving off to the finish.
+        lap_time_s: As the simulator or the file knows it [s]; NaN: from driving off to the finish.
+        drive: A drive in the game; None: in the simulator.
 
     Returns:
         The path.npy.
@@ -64,27 +84,51 @@ def write_recording(
     write_file(file, packed.getbuffer())
     if math.isnan(lap_time_s):
         lap_time_s = recorded.duration_s
-    is_live = task.game is GameKind.live
-    obstacle = _why_no_track(file, task.track_width_m)
+    lap = round(lap_time_s, 3) if recorded.has_finished else None
+    is_in_game = drive is not None or task.game is GameKind.live
+    is_human = is_in_game or config.driver is Driver.human
     description: dict[str, Any] = {
         "name": config.name,
-        "game": task.game.name,
-        "track": None if is_live else task.track,
+        "game": GameKind.live.name if is_in_game else task.game.name,
+        "frame": GAME_FRAME if is_in_game else "simulator",
+        "track": None if is_in_game else task.track,
         "date": now.isoformat(timespec="seconds"),
         "length_m": round(recorded.length_m, 2),
         "points": len(recorded.points),
         "point_spacing_m": POINT_SPACING_M,
         "has_finished": recorded.has_finished,
-        "lap_time_s": round(lap_time_s, 3) if recorded.has_finished else None,
-        "is_simulator_track": obstacle is None,
+        "lap_time_s": lap,
+        "human_lap_time_s": lap if is_human else None,
     }
-    write_file(folder / "path.json", (json.dumps(description, indent=2, allow_nan=False) + "\n").encode())
-    draw_map(recorded, task, folder / "map.png", title=_title(description))
-    sys.stdout.write(_summary(description, file, obstacle) + "\n")
+    if drive is not None:
+        description |= {
+            "checkpoint_times_s": list(drive.checkpoint_times_s),
+            "map_uid": drive.map_uid,
+            "source": drive.source,
+        }
+    _write_description(folder, description)  # the simulator asks it for the frame of the path
+    obstacle = _why_no_track(file, task.track_width_m)
+    _write_description(folder, description | {"is_simulator_track": obstacle is None})
+    names = [] if drive is None else _write_drive(folder, drive.recordings)
+    draw_map(recorded, task, folder / "map.png", title=_title(description), is_in_game=is_in_game)
+    sys.stdout.write(_summary(description, file, obstacle, names) + "\n")
     return file
 
 
-def draw_map(recorded: RecordedPath, task: TaskConfig, file: Path | None, *, title: str) -> np.ndarray:
+def _write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    write_file(folder / "path.json", (json.dumps(description, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _write_drive(folder: Path, recordings: Sequence[Recording]) -> list[str]:
+    names = [f"drive_{number}.npz" if number > 1 else "drive.npz" for number in range(1, len(recordings) + 1)]
+    for name, recording in zip(names, recordings, strict=True):
+        save_npz(folder / name, recording)
+    return names
+
+
+def draw_map(
+    recorded: RecordedPath, task: TaskConfig, file: Path | None, *, title: str, is_in_game: bool = False
+) -> np.ndarray:
     """The driven line, coloured by speed, over the road of the simulator or the width around it in the live game.
 
     Args:
@@ -92,17 +136,19 @@ def draw_map(recorded: RecordedPath, task: TaskConfig, file: Path | None, *, tit
         task: Where it was driven.
         file: PNG to write; None: none.
         title: Text above the map.
+        is_in_game: Whether it was driven in the game whatever ``task.game`` is: it was read from a file.
 
     Returns:
         The picture, uint8 RGB, shape (h, w, 3).
     """
     line, width_m = recorded.points, task.track_width_m
-    if task.game is not GameKind.live:
+    is_in_game = is_in_game or task.game is GameKind.live
+    if not is_in_game:
         from tasks.sim.track import load_track
 
         track = load_track(task.track, task.track_width_m)
         line, width_m = track.centre_line, track.width_m
-    return plot_driven_line(line, width_m, [recorded.trajectory], file, title=title)
+    return plot_driven_line(line, width_m, [recorded.trajectory], file, title=title, is_x_left=is_in_game)
 
 
 class RecordingProgress:
@@ -143,16 +189,18 @@ def _why_no_track(file: Path, width_m: float) -> str | None:
 
 
 def _title(description: Mapping[str, Any]) -> str:
-    where = description["track"] or "live game"
+    where = description.get("source") or description["track"] or "live game"
     lap = "" if description["lap_time_s"] is None else f", {description['lap_time_s']:.2f} s"
     return f"{description['name']} ({where}): {description['length_m']:.0f} m{lap}"
 
 
-def _summary(description: Mapping[str, Any], file: Path, obstacle: str | None) -> str:
+def _summary(description: Mapping[str, Any], file: Path, obstacle: str | None, drives: Sequence[str]) -> str:
     lap = f" in {description['lap_time_s']:.2f} s" if description["has_finished"] else ", the finish was not reached"
     lines = [f"recorded {description['length_m']:.1f} m{lap}: {file}"]
     is_live = description["track"] is None
     lines.append(f"drive along it: task.track={file}" if is_live else f"rewards along it: task.reward.path={file}")
+    if drives:
+        lines.append(f"states and inputs of the drive: {', '.join(drives)}")
     if obstacle is not None:
         lines.append(f"the simulator can build no road along it: {obstacle}")
     return "\n".join(lines)

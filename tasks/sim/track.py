@@ -35,6 +35,8 @@ ROAD_HEIGHT_M = 10.0
 TRACKS_FOLDER = Path(__file__).parent / "tracks"
 
 MIN_LENGTH_M = 100.0
+MAX_CLIMB_M = 2.0
+"""How far a line that was driven in the game may leave the height of its start [m]."""
 MIN_RADIUS_M = 5.0
 MIN_WIDTH_M = 2 * (BORDER_M + 2.5)
 """A narrower road leaves no room for the car between its borders [m]."""
@@ -246,13 +248,32 @@ def _load_file(path: str, width_m: float) -> Track:
     file = read_points(path)
     try:
         _refuse_too_large(file.ground, width_m, path)
+        if file.is_game_frame:
+            _refuse_slope(file.points, path)
         _refuse_jump(file.ground, path)
         line = _resample(file.ground)
         check_line(line, width_m, path)
     except ValueError as error:
         raise ValueError(f"{error}; --check draws the line") from error
+    if file.is_game_frame:
+        line = line * np.array([-1.0, 1.0])  # what turns right in the game turns right here
     height = float(np.median(file.points[:, 1])) if file.has_heights else ROAD_HEIGHT_M
     return Track(Path(path).stem, _with_height(line, height), float(width_m))
+
+
+def _refuse_slope(points: FloatArray, source: str) -> None:
+    """What was driven in the game on slopes, over jumps or in loops is another road than a flat one."""
+    climb = points[:, 1] - points[0, 1]
+    off = np.flatnonzero(np.abs(climb) > MAX_CLIMB_M)
+    if len(off):
+        at = int(off[0])
+        along = float(np.linalg.norm(np.diff(points[: at + 1], axis=0), axis=1).sum())
+        side = "above" if climb[at] > 0 else "below"
+        raise ValueError(
+            f"track {source} is not flat: at {along:.1f} m ({_place_text(points[at, [0, 2]])}) it is "
+            f"{abs(climb[at]):.1f} m {side} its start (a slope, a jump or a loop); the "
+            f"simulator's road is flat, at most {MAX_CLIMB_M:g} m up or down: drive it in the game (task.game=live)"
+        )
 
 
 def _refuse_jump(points: FloatArray, source: str) -> None:

@@ -27,6 +27,8 @@ class Course(NamedTuple):
     centre_line: np.ndarray
     """x, y, z [m], shape (N, 3)."""
     width_m: float
+    human_lap_time_s: float | None = None
+    """Lap of the person who drove the line in the game [s]; None: nobody is known to have."""
 
 
 def has_course(task: Mapping[str, Any]) -> bool:
@@ -49,7 +51,8 @@ def course(task: Mapping[str, Any]) -> Course:
     from tasks.sim.track import load_track
 
     track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
-    return Course(str(task["track"]), np.asarray(track.centre_line), float(track.width_m))
+    line = np.asarray(track.centre_line)
+    return Course(str(task["track"]), line, float(track.width_m), human_lap_time_s(task))
 
 
 def file_notes(task: TaskConfig) -> list[str]:
@@ -66,7 +69,7 @@ def file_notes(task: TaskConfig) -> list[str]:
     if is_point_file(task.track) and not (is_live and task.reward.path):
         file = read_points(task.track)
         notes.append(_file_note("track", task.track, file))
-        if not is_live and file.height_range_m >= LEAST_HEIGHT_M:
+        if not is_live and not file.is_game_frame and file.height_range_m >= LEAST_HEIGHT_M:
             notes[-1] += (
                 f"; its heights span {file.height_range_m:.1f} m, and all of that is ignored: the simulator's road is "
                 "flat, without slopes and jumps"
@@ -98,7 +101,22 @@ def _live_course(task: Mapping[str, Any]) -> Course:
 
     keys = ("track", "track_width_m", "reward")
     config = config_from_dict(TaskConfig, {"name": "live", **{key: task[key] for key in keys if key in task}}, "task")
-    return Course(config.track, path_of_task(config), config.track_width_m)
+    return Course(config.track, path_of_task(config), config.track_width_m, human_lap_time_s(task))
+
+
+def human_lap_time_s(task: Mapping[str, Any]) -> float | None:
+    """Lap of the person who drove the line of a task in the game [s]; None: nobody is known to have driven it.
+
+    Args:
+        task: TaskConfig as plain data.
+    """
+    path = (task.get("reward") or {}).get("path")
+    for name in (path, task["track"]):
+        if name is not None and is_point_file(str(name)):
+            lap_time_s = read_points(str(name)).human_lap_time_s
+            if lap_time_s is not None:
+                return lap_time_s
+    return None
 
 
 def scripted_lap_time_s(task: Mapping[str, Any]) -> float:

@@ -112,7 +112,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
     """
     flags, words = build_parser().parse_known_args(list(argv))
     is_sweep = "--multirun" in words or "-m" in words
-    words = [as_typed(_without_plus(word), is_sweep=is_sweep) for word in words]
+    words = [as_typed(_renamed(_without_plus(word)), is_sweep=is_sweep) for word in words]
     _check_flags(words)
     role = _role(flags)
     if flags.checkpoint is not None:
@@ -218,3 +218,8 @@ def _without_plus(word: str) -> str:
         if word.startswith(prefix):
             return word.lstrip("+")
     return word
+
+
+def _renamed(word: str) -> str:
+    """``record.from``: Python lets no field be called so."""
+    return word.replace("record.from=", "record.from_file=", 1) if word.startswith("record.from=") else word

@@ -12,6 +12,7 @@ PATH_KEYS = (
     "checkpoint",
     "task.track",
     "task.reward.path",
+    "record.from_file",
     "remote.credentials",
     "worker.outbox",
 )

@@ -21,9 +21,11 @@ from tasks.game.clock import Clock, VirtualClock, WallClock
 from tasks.game.errors import GameError, TelemetryError, TelemetryState
 from tasks.game.protocols import TelemetrySource
 from tasks.roles.config import DriveConfig, Driver, RecordConfig
+from tasks.roles.record.from_file import write_from_file
 from tasks.roles.record.stop_key import StopKey
+from tasks.roles.record.telemetry_log import TelemetryLog
 from tasks.roles.recording import RecordedPath, Recorder, RecordingState, Sample
-from tasks.roles.recording_files import RecordingProgress, undisturbed, write_recording
+from tasks.roles.recording_files import GameDrive, RecordingProgress, undisturbed, write_recording
 
 _MOMENTS_S = (0.01, 0.02, 0.03, 0.04, 0.05)
 """When the simulator's telemetry is read within a step [s]."""
@@ -51,11 +53,14 @@ def run(task: TaskConfig, config: RecordConfig, window: DriveConfig, *, headless
     Raises:
         ValueError: The drive makes no path (``RecordingRefused``), or this cannot be recorded as asked.
     """
+    if config.from_file is not None:
+        return write_from_file(task, config, runs)
     is_live = task.game is GameKind.live
     if is_live and config.driver is Driver.scripted:
         raise ValueError("record.driver=scripted drives the simulator only: set record.driver=human or task.game=sim")
     if is_live:
-        return write_recording(_recorded_live(task, config), task, config, runs, lap_time_s=math.nan)
+        recorded, telemetry = _recorded_live(task, config)
+        return write_recording(recorded, task, config, runs, lap_time_s=math.nan, drive=telemetry)
     if config.driver is Driver.scripted:
         recorded, lap_time_s = recorded_by_script(task, config)
         return write_recording(recorded, task, config, runs, lap_time_s=lap_time_s)
@@ -70,7 +75,7 @@ def run(task: TaskConfig, config: RecordConfig, window: DriveConfig, *, headless
 
 def recorded_live(
     source: TelemetrySource, config: RecordConfig, clock: Clock, *, is_stopped: Callable[[], bool], patience_s: float
-) -> RecordedPath:
+) -> tuple[RecordedPath, GameDrive]:
     """Records what a person drives in the live game.
 
     Args:
@@ -80,6 +85,9 @@ def recorded_live(
         is_stopped: Whether the recording shall end; asked several times a second.
         patience_s: How long telemetry may be missing [s].
 
+    Returns:
+        The path, and the telemetry and inputs of the drive.
+
     Raises:
         RecordingRefused: The drive makes no path.
         ValueError: No telemetry came for ``patience_s``.
@@ -87,9 +95,12 @@ def recorded_live(
     recorder = Recorder(config)
     silence = _Silence(clock, patience_s)
     progress = RecordingProgress(recorder, clock, f"press {config.stop_key} and Enter to end it before the finish")
+    log = TelemetryLog()
     with _kept_when_interrupted(recorder):
-        _follow(source, recorder, silence, progress, clock, is_stopped)
-    return recorder.path()
+        _follow(source, recorder, log, silence, progress, clock, is_stopped)
+    path = recorder.path()
+    recording = log.recording(*recorder.span_s)
+    return path, GameDrive([] if recording is None else [recording])
 
 
 @contextlib.contextmanager
@@ -106,6 +117,7 @@ def _kept_when_interrupted(recorder: Recorder) -> Iterator[None]:
 def _follow(
     source: TelemetrySource,
     recorder: Recorder,
+    log: TelemetryLog,
     silence: _Silence,
     progress: RecordingProgress,
     clock: Clock,
@@ -123,7 +135,9 @@ def _follow(
             clock.sleep_until(clock.now() + _RETRY_S)
             continue
         silence.end()
-        recorder.add(Sample.from_telemetry(clock.now() - age_s, telemetry))
+        time_s = clock.now() - age_s
+        log.add(time_s, telemetry)
+        recorder.add(Sample.from_telemetry(time_s, telemetry))
         progress.tell()
 
 
@@ -200,7 +214,7 @@ class _Silence:
         self._told_at_s = -math.inf
 
 
-def _recorded_live(task: TaskConfig, config: RecordConfig) -> RecordedPath:
+def _recorded_live(task: TaskConfig, config: RecordConfig) -> tuple[RecordedPath, GameDrive]:
     """``recorded_live`` with the plugin's telemetry and the terminal."""
     from tasks.live.telemetry.layouts import LAYOUTS
     from tasks.live.telemetry.openplanet import OpenPlanetClient

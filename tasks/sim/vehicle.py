@@ -117,7 +117,7 @@ class VehicleConstants:
     slide_from_sideways: float = 2.6
     """A car that goes sideways faster than this slides, above 15 m/s [m/s; fit]."""
     slide_until_sideways: float = 1.3
-    """Without the brake, the slide ends below this sideways speed [m/s; 1.2-1.3 in 5 maps]."""
+    """The slide ends below this sideways speed, with the brake on below 15 m/s only [m/s; 1.2-1.3 in 5 maps]."""
     slide_force_braking: tuple[float, ...] = (14.0, 21.8, 28.3, 36.8, 40.3, 44.3, 53.0)
     """Sideways force of a slide, brake on, over ``FORCE_NODES_BRAKING_MPS`` [m/s2; n 114, 3 maps]."""
     slide_force_free: tuple[float, ...] = (86.2, 86.1, 91.0, 94.4, 95.8, 101.6, 109.7, 115.0)
@@ -445,7 +445,7 @@ def _start_or_end_slide(memory: FloatArray, constants: FloatArray) -> None:
     is_thrown = has_gas and has_brake and is_turning_hard and u > constants[_SLIDE_SPEED]
     if is_thrown or (sideways > constants[_SLIDE_FROM] and u > _SLIDES_FROM_MPS):
         memory[SLIDING] = 1.0
-    elif not has_brake and sideways < constants[_SLIDE_UNTIL]:
+    elif sideways < constants[_SLIDE_UNTIL] and (not has_brake or u <= _SLIDES_FROM_MPS):
         memory[SLIDING] = 0.0
 
 
@@ -526,6 +526,7 @@ def _sideways(memory: FloatArray, constants: FloatArray, grip: float) -> float:
         if memory[BRAKE_IN] > 0.0 and memory[GAS_IN] <= 0.0 and u > _SLIDES_FROM_MPS:
             per_steer += constants[_SIDEWAYS_BRAKING]
         target = per_steer * memory[STEER] - _table(_SIDEWAYS_NODES, constants, _SIDEWAYS_TURN, u) * turn
+        target *= min(1.0, u / _STANDS_BELOW_MPS)
     return w + (target - w) * (1.0 - math.exp(-TICK_S / constants[_SIDEWAYS_LAG]))
 
 

@@ -276,6 +276,24 @@ def test_brake_at_standstill_reverses_as_recorded_and_gas_drives_off_again() -> 
     assert rig[vehicle.GEAR] >= 1
 
 
+def test_standing_car_stays_where_it_is_while_the_wheel_turns() -> None:
+    rig = Rig()
+    for steer in (1.0, -0.5):
+        rig.drive(0.0, 0.0, steer, 100)
+    assert [rig[i] for i in (vehicle.X, vehicle.Z, vehicle.YAW, vehicle.SPEED_LAT)] == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_braking_drift_comes_to_rest() -> None:
+    rig = Rig()
+    rig.start(300.0, 4)
+    rig.drive(1.0, 0.0, 1.0, 40)
+    rig.drive(1.0, 1.0, 1.0, 40)
+    while rig[vehicle.SPEED_LONG] > 0.5:
+        rig.drive(0.0, 1.0, 0.0)
+    assert rig[vehicle.SLIDING] == 0.0
+    assert rig[vehicle.SPEED_LAT] == pytest.approx(0.0, abs=0.01)
+
+
 def test_steering_backwards_swings_the_nose_the_other_way() -> None:
     rig = Rig()
     rig.set(vehicle.SPEED_LONG, -5.0)

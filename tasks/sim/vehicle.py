@@ -4,6 +4,9 @@
 compiled by numba without fastmath, so that equal inputs give bit-identical cars. numba's cache watches one file only:
 a kernel may therefore call kernels of its own file only.
 
+The car is TrackMania 2020's on flat asphalt, as recordings of it show; docs/simulator.md has the laws, where
+each number comes from, and what is still a guess.
+
 World frame: x to the right and z forward at yaw 0 (heading +z), y up; yaw grows clockwise seen from above, that is to
 the right. Forward is (sin yaw, cos yaw), right is (cos yaw, -sin yaw) in (x, z).
 """
@@ -11,6 +14,7 @@ the right. Forward is (sin yaw, cos yaw), right is (cos yaw, -sin yaw) in (x, z)
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -24,121 +28,177 @@ TICK_S = 0.01
 FRAME_S = 1.0 / 60.0
 """Time between two rendered frames [s]."""
 
+TURN_NODES_KMH = (0, 10, 20, 30, 40, 55, 70, 85, 100, 130, 160, 200, 250, 300, 350, 400, 450)
+"""Speeds of the nodes of ``turn_rate`` [km/h]."""
+SIDEWAYS_NODES_MPS = (0, 7, 14, 22, 32, 50, 63, 80, 95, 125)
+"""Speeds of the nodes of ``sideways_per_turn`` and ``sideways_per_steer`` [m/s]."""
+FORCE_NODES_BRAKING_MPS = (0, 5, 8, 12.5, 16.5, 20.5, 26)
+"""Sideways speeds of the nodes of ``slide_force_braking`` [m/s]."""
+FORCE_NODES_FREE_MPS = (0, 4.7, 6.9, 9, 14, 18, 21, 26)
+"""Sideways speeds of the nodes of ``slide_force_free`` [m/s]."""
+DRIVE_NODES_MPS = (0, 2.45, 4.67, 6.9, 9)
+"""Sideways speeds of the nodes of ``slide_drive`` [m/s]."""
+
 
 @dataclass(frozen=True)
 class VehicleConstants:
-    """Everything that makes the car what it is. The defaults are the car of all shipped tracks.
+    """Everything that makes the car what it is. The defaults are the game's car.
 
-    Shift speeds are those known of TrackMania 2020; acceleration and grip are chosen such that a good lap of a track
-    like TMRL's takes about as long as its author's medal.
+    Tables are linear between their nodes and constant beyond them. In brackets: the unit, then the source. "n" counts
+    50 ms samples of recordings of the real car, "maps" the maps that they are from; "fit": least squares over 737
+    windows of one second from 18 maps; "guess": no data.
     """
 
-    acceleration_0: float = 28.0
-    """Full-gas acceleration at standstill [m/s2]; linear between the following nodes, 100 km/h apart."""
-    acceleration_100: float = 19.3
-    """At 100 km/h [m/s2]."""
-    acceleration_200: float = 11.4
-    """At 200 km/h [m/s2]."""
-    acceleration_300: float = 6.1
-    """At 300 km/h [m/s2]."""
-    acceleration_400: float = 2.8
-    """At 400 km/h [m/s2]."""
-    acceleration_500: float = 0.9
-    """At 500 km/h [m/s2]."""
-    acceleration_600: float = 0.0
-    """At 600 km/h and above [m/s2]."""
-    brake: float = 40.0
-    """Deceleration of the full brake [m/s2]."""
-    coast: float = 3.0
-    """Deceleration without gas and brake [m/s2]."""
-    reverse_acceleration: float = 12.0
-    """Acceleration backwards: full brake, no gas, car at standstill [m/s2]."""
-    reverse_speed: float = 12.0
-    """Highest speed backwards [m/s]."""
-    shift_1_2: float = 102.0 / 3.6
-    """Speed of the shift from first to second gear [m/s]."""
-    shift_2_3: float = 162.0 / 3.6
-    """Second to third [m/s]."""
-    shift_3_4: float = 235.0 / 3.6
-    """Third to fourth [m/s]."""
-    shift_4_5: float = 342.0 / 3.6
-    """Fourth to fifth [m/s]."""
-    shift_pause: float = 0.12
-    """Time without drive at an up-shift [s]."""
-    downshift_ratio: float = 0.85
-    """A gear is left downwards below this fraction of the speed at which it was entered."""
-    fifth_gear_speed: float = 600.0 / 3.6
-    """Speed of the highest rpm in fifth gear [m/s]."""
+    acceleration: tuple[float, ...] = (15.80, 10.96, 6.99, 5.49)
+    """Full gas in the four ranges of speed [m/s2; n 526, 162, 5340, 3122; 18, 5, 10, 4 maps]. No drag comes off it."""
+    acceleration_until_kmh: tuple[float, ...] = (101.0, 200.5, 400.5)
+    """Ends of the first three ranges [km/h; the same; +-1, 0.5, 0.5]."""
+    upshift_kmh: tuple[float, ...] = (102.0, 161.9, 235.0, 341.9)
+    """Speeds of the shifts to gears 2, 3, 4, 5 [km/h; n 53, 18, 10, 65]."""
+    downshift_kmh: tuple[float, ...] = (90.0, 142.0, 202.0, 300.0)
+    """Speeds below which gears 2, 3, 4, 5 are left [km/h; n 2, 2, 1, 3: rough]."""
+    shift_pause_s: tuple[float, ...] = (0.30, 0.18, 0.23, 0.17)
+    """Time without drive after the shift to gears 2, 3, 4, 5 [s; n 45, 11, 23, 281; +-0.02]."""
+    steer_loss: float = 0.46
+    """Acceleration that full steer costs; grows with the square of the steer [m/s2; as acceleration]."""
+    steer_loss_slow: float = 3.1
+    """The same at standstill [m/s2; fit, also of maps held out elsewhere] ..."""
+    steer_loss_fade: float = 0.1116
+    """... and by how much less per speed, down to ``steer_loss`` [1/s; the same]."""
+    gas_rolling_back: float = 17.3
+    """Gas, with or without the brake, against rolling backwards faster than 2.2 m/s [m/s2; few samples] ..."""
+    gas_rolling_back_slow: float = 9.0
+    """... and gas alone slower than that, down to 0.3 m/s [m/s2; few samples]."""
+    both_pedals: float = 10.08
+    """Gas and brake together above 20 m/s, extrapolated to standstill [m/s2; n 114, 3 maps] ..."""
+    both_pedals_per_speed: float = 0.1116
+    """... and by how much less per speed [1/s; the same]."""
+    both_pedals_slow: float = 1.6
+    """Deceleration of gas and brake together below 20 m/s [m/s2; measured at 31 km/h only]."""
+    coast: float = 1.06
+    """Deceleration without gas and brake at standstill [m/s2; n 312, 4 maps] ..."""
+    coast_per_speed: float = 0.296
+    """... its growth with speed [1/s; the same] ..."""
+    coast_per_turn: float = 0.79
+    """... and with the yaw rate [m/s2 per rad/s; the same]."""
+    brake_slow: float = 17.4
+    """Least deceleration of the brake alone [m/s2; n 4, 0-20 km/h]."""
+    brake_per_speed: float = 0.752
+    """Deceleration of the brake alone per speed, where that is more [1/s; n 8, one map, 147-195 km/h; else a guess]."""
+    brake_sliding_per_speed: float = 0.42
+    """The same in a slide [1/s; n 5, one map, 295-326 km/h]."""
+    reverse: float = 13.9
+    """Acceleration backwards from standstill, brake alone [m/s2; up to 95 km/h] ..."""
+    reverse_per_speed: float = 0.44
+    """... and by how much less per speed [1/s; the same]."""
+    steer_slew: float = 20.0
+    """Rate of the steering wheel, centre to full lock = 1 [1/s; 76 steps, 13 maps; fit]."""
+    yaw_lag_s: float = 0.145
+    """Time constant with which the yaw rate follows the wheel [s; the same]."""
+    turn_rate: tuple[float, ...] = (
+        0.0, 0.475, 0.783, 1.138, 1.314, 1.528, 1.699, 1.777, 1.761, 1.547, 1.370, 1.153, 1.015, 0.887, 0.862, 0.839,
+        0.808,
+    )  # fmt: skip
+    """Yaw rate at full steer over ``TURN_NODES_KMH``; at less steer its share [rad/s; fit]. It holds in a slide too."""
+    sideways_per_turn: tuple[float, ...] = (-0.101, 0.306, 0.484, 0.725, 0.674, 1.215, 1.267, 1.765, 1.981, 2.098)
+    """Sideways speed of a gripping car to the outside, per yaw rate, over ``SIDEWAYS_NODES_MPS`` [m; fit] ..."""
+    sideways_per_steer: tuple[float, ...] = (0.104, 0.367, 0.500, 0.557, 0.687, 0.680, 0.648, 0.820, 0.754, 0.735)
+    """... and to the inside, per steer [m/s; fit]."""
+    sideways_braking: float = -0.85
+    """To the inside per steer, in addition, brake alone above 15 m/s [m/s; fit]."""
+    sideways_reverse: float = 0.42
+    """Sideways speed backwards, per yaw rate [m; fit]."""
+    sideways_lag_s: float = 0.0084
+    """Time constant with which a gripping car takes that sideways speed [s; fit]."""
+    slide_from_mps: float = 55.0
+    """Gas and brake together start a slide above this speed [m/s; seen from 67 on, the edge is a guess] ..."""
+    slide_from_pull: float = 30.0
+    """... where speed times yaw rate is more than this [m/s2; seen from 43 on, the edge is a guess]."""
+    slide_from_sideways: float = 2.6
+    """A car that goes sideways faster than this slides, above 15 m/s [m/s; fit]."""
+    slide_until_sideways: float = 1.3
+    """The slide ends below this sideways speed, with the brake on below 15 m/s only [m/s; 1.2-1.3 in 5 maps]."""
+    slide_force_braking: tuple[float, ...] = (14.0, 21.8, 28.3, 36.8, 40.3, 44.3, 53.0)
+    """Sideways force of a slide, brake on, over ``FORCE_NODES_BRAKING_MPS`` [m/s2; n 114, 3 maps]."""
+    slide_force_free: tuple[float, ...] = (86.2, 86.1, 91.0, 94.4, 95.8, 101.6, 109.7, 115.0)
+    """The same, brake off, over ``FORCE_NODES_FREE_MPS`` [m/s2; n 223, 5 maps]."""
+    slide_drive: tuple[float, ...] = (0.0, 0.0, 1.46, 2.58, 2.85)
+    """What a slide adds to full gas, over ``DRIVE_NODES_MPS`` [m/s2; n 223, 5 maps]."""
+    rpm_per_kmh: tuple[float, ...] = (107.5, 63.9, 46.9, 32.1, 24.8)
+    """Engine speed per speed in gears 1 to 5 [1/min per km/h; ratios measured, the scale is a guess]."""
     rpm_max: float = 11000.0
-    """Engine speed at the end of a gear [1/min]."""
+    """Highest engine speed that is shown [1/min; known of the game]."""
     rpm_idle: float = 800.0
-    """Engine speed at standstill [1/min]."""
-    grip: float = 70.0
-    """Lateral acceleration that the tyres hold at standstill [m/s2]."""
-    grip_per_speed: float = 0.1
-    """Its growth with speed (downforce) [1/s]."""
-    steer_slew: float = 1.0 / 0.15
-    """Rate of the steering wheel, centre to full lock = 1 [1/s]."""
-    max_curvature: float = 1.0 / 8.0
-    """Path curvature at full lock where grip does not limit it [1/m]."""
-    yaw_lag: float = 0.06
-    """Time constant of the yaw rate [s]."""
-    slide_recovery: float = 0.1
-    """Time constant with which tyres below their limit end a lateral slide [s]."""
-    drift_speed: float = 191.0 / 3.6
-    """Braking above this speed starts a drift [m/s]."""
-    drift_grip: float = 0.65
-    """Fraction of the grip that is left while drifting at full brake."""
-    drift_yaw: float = 1.2
-    """Factor on the yaw rate while drifting at full brake: the tail comes round."""
+    """Lowest [1/min; guess]."""
     off_road_drag: float = 1.4
-    """Deceleration per speed with the body fully over the border [1/s]."""
+    """Deceleration per speed with the body fully over the border [1/s; guess]."""
     off_road_grip: float = 0.7
-    """Fraction of the grip that is left there."""
+    """Fraction of yaw rate and sideways force that is left there [guess]."""
     half_length: float = 2.0
-    """Half the length of the body [m]."""
+    """Half the length of the body [m; guess]."""
     half_width: float = 0.95
-    """Half its width [m]."""
+    """Half its width [m; guess]."""
     wall_loss: float = 0.8
-    """Speed along the wall lost per speed into it."""
+    """Speed along the wall lost per speed into it [guess]."""
     wall_bounce: float = 0.1
-    """Fraction of the speed into the wall with which the car leaves it."""
-    wall_scrape: float = 18.0
-    """Deceleration along the wall while pressed against it [m/s2]."""
-    wall_turn: float = 2.0
-    """Rate at which the wall turns a nose-in car along itself [rad/s]."""
-    contact_gap: float = 0.2
-    """Time apart that makes two touches two contacts [s]."""
+    """Fraction of the speed into the wall with which the car leaves it [guess]."""
+    wall_scrape: float = 10.0
+    """Deceleration along the wall while pressed against it [m/s2; guess]."""
+    wall_turn: float = 4.0
+    """Rate at which the wall turns a nose-in car along itself [rad/s; guess]."""
+    contact_gap_s: float = 0.2
+    """Time apart that makes two touches two contacts [s; a matter of counting]."""
 
     def vector(self) -> FloatArray:
-        """The constants in field order, for the kernels, shape (number of fields,)."""
-        return np.array([getattr(self, field.name) for field in fields(self)], np.float64)
+        """All constants in field order, tables node by node, for the kernels, shape (number of values,)."""
+        return np.hstack([getattr(self, field.name) for field in fields(self)]).astype(np.float64)
 
 
-_C = {field.name: index for index, field in enumerate(fields(VehicleConstants))}
-_ACCELERATION = _C["acceleration_0"]
-_SHIFT = _C["shift_1_2"]
-_BRAKE, _COAST = _C["brake"], _C["coast"]
-_REVERSE_ACCELERATION, _REVERSE_SPEED = _C["reverse_acceleration"], _C["reverse_speed"]
-_SHIFT_PAUSE, _DOWNSHIFT, _FIFTH = _C["shift_pause"], _C["downshift_ratio"], _C["fifth_gear_speed"]
-_RPM_MAX, _RPM_IDLE = _C["rpm_max"], _C["rpm_idle"]
-_GRIP, _GRIP_PER_SPEED = _C["grip"], _C["grip_per_speed"]
-_STEER_SLEW, _MAX_CURVATURE = _C["steer_slew"], _C["max_curvature"]
-_YAW_LAG, _SLIDE_RECOVERY = _C["yaw_lag"], _C["slide_recovery"]
-_DRIFT_SPEED, _DRIFT_GRIP, _DRIFT_YAW = _C["drift_speed"], _C["drift_grip"], _C["drift_yaw"]
+def _offsets() -> dict[str, int]:
+    """Where each constant begins in the vector."""
+    starts, at = {}, 0
+    for field in fields(VehicleConstants):
+        starts[field.name] = at
+        at += np.size(field.default)
+    return starts
+
+
+_C = _offsets()
+_ACCELERATION, _ACCELERATION_UNTIL = _C["acceleration"], _C["acceleration_until_kmh"]
+_UPSHIFT, _DOWNSHIFT, _SHIFT_PAUSE = _C["upshift_kmh"], _C["downshift_kmh"], _C["shift_pause_s"]
+_STEER_LOSS, _STEER_LOSS_SLOW, _STEER_LOSS_FADE = _C["steer_loss"], _C["steer_loss_slow"], _C["steer_loss_fade"]
+_GAS_BACK, _GAS_BACK_SLOW = _C["gas_rolling_back"], _C["gas_rolling_back_slow"]
+_BOTH, _BOTH_PER_SPEED, _BOTH_SLOW = _C["both_pedals"], _C["both_pedals_per_speed"], _C["both_pedals_slow"]
+_COAST, _COAST_PER_SPEED, _COAST_PER_TURN = _C["coast"], _C["coast_per_speed"], _C["coast_per_turn"]
+_BRAKE_SLOW, _BRAKE, _BRAKE_SLIDING = _C["brake_slow"], _C["brake_per_speed"], _C["brake_sliding_per_speed"]
+_REVERSE, _REVERSE_PER_SPEED = _C["reverse"], _C["reverse_per_speed"]
+_STEER_SLEW, _YAW_LAG, _TURN_RATE = _C["steer_slew"], _C["yaw_lag_s"], _C["turn_rate"]
+_SIDEWAYS_TURN, _SIDEWAYS_STEER = _C["sideways_per_turn"], _C["sideways_per_steer"]
+_SIDEWAYS_BRAKING, _SIDEWAYS_REVERSE = _C["sideways_braking"], _C["sideways_reverse"]
+_SIDEWAYS_LAG = _C["sideways_lag_s"]
+_SLIDE_SPEED, _SLIDE_PULL = _C["slide_from_mps"], _C["slide_from_pull"]
+_SLIDE_FROM, _SLIDE_UNTIL = _C["slide_from_sideways"], _C["slide_until_sideways"]
+_FORCE_BRAKING, _FORCE_FREE, _SLIDE_DRIVE = _C["slide_force_braking"], _C["slide_force_free"], _C["slide_drive"]
+_RPM, _RPM_MAX, _RPM_IDLE = _C["rpm_per_kmh"], _C["rpm_max"], _C["rpm_idle"]
 _OFF_ROAD_DRAG, _OFF_ROAD_GRIP = _C["off_road_drag"], _C["off_road_grip"]
 _HALF_LENGTH, _HALF_WIDTH = _C["half_length"], _C["half_width"]
 _WALL_LOSS, _WALL_BOUNCE = _C["wall_loss"], _C["wall_bounce"]
-_WALL_SCRAPE, _WALL_TURN, _CONTACT_GAP = _C["wall_scrape"], _C["wall_turn"], _C["contact_gap"]
+_WALL_SCRAPE, _WALL_TURN, _CONTACT_GAP = _C["wall_scrape"], _C["wall_turn"], _C["contact_gap_s"]
+
+_TURN_NODES = np.array(TURN_NODES_KMH, np.float64)
+_SIDEWAYS_NODES = np.array(SIDEWAYS_NODES_MPS, np.float64)
+_FORCE_NODES_BRAKING = np.array(FORCE_NODES_BRAKING_MPS, np.float64)
+_FORCE_NODES_FREE = np.array(FORCE_NODES_FREE_MPS, np.float64)
+_DRIVE_NODES = np.array(DRIVE_NODES_MPS, np.float64)
 
 # Layout of the memory vector: the car at the newest tick ...
 X, Z, YAW, SPEED_LONG, SPEED_LAT, YAW_RATE, STEER, GEAR, RPM = range(9)
 GAS_IN, BRAKE_IN, STEER_IN = 9, 10, 11
-SHIFT_LEFT, DISTANCE, FINISH_TIME, CONTACTS, IMPACT, SINCE_CONTACT, OFF_ROAD = range(12, 19)
+SHIFT_LEFT, SLIDING, DISTANCE, FINISH_TIME, CONTACTS, IMPACT, SINCE_CONTACT, OFF_ROAD = range(12, 20)
 # ... the timeline ...
-TICK, NEXT_FRAME, NUM_PENDING, INPUT_DELAY, FRAME_PHASE, HEIGHT = range(19, 25)
+TICK, NEXT_FRAME, NUM_PENDING, INPUT_DELAY, FRAME_PHASE, HEIGHT = range(20, 26)
 # ... the telemetry record of the newest frame, the pose of that frame and of the one that is on the screen ...
-RECORD = 25
+RECORD = 26
 RECORD_SIZE = 11
 POSE = RECORD + RECORD_SIZE
 SCREEN_POSE = POSE + 3
@@ -158,14 +218,25 @@ FAR_FROM_ROAD_M = 1000.0
 """What the field holds where no road is near [m]."""
 
 _NUM_GEARS = 5
-_NODE_SPEED = 100.0 / 3.6
-_NUM_NODES = 7
+_NUM_STEPS = 3
+_REVERSE_GEAR_BELOW_MPS = -0.5
+_STANDS_BELOW_MPS = 0.3
+"""Slower than this the car counts as standing for brake (reverse) and gas (drive off)."""
+_ROLLS_BACK_SLOWLY_MPS = 2.2
+_BOTH_PEDALS_FROM_MPS = 20.0
+_SLIDES_FROM_MPS = 15.0
+_CLEAR_SIDEWAYS_MPS = 0.3
 _TIME_TOLERANCE = 1e-6
 
 
 def acceleration_at(constants: VehicleConstants, speed_mps: float) -> float:
     """Full-gas acceleration [m/s2] at ``speed_mps``, gear shifts aside."""
-    return float(_full_gas(constants.vector(), speed_mps))
+    return constants.acceleration[bisect_right(constants.acceleration_until_kmh, 3.6 * abs(speed_mps))]
+
+
+def turn_rate_at(constants: VehicleConstants, speed_mps: float) -> float:
+    """Yaw rate at full steer [rad/s] of a car that drives at ``speed_mps``."""
+    return float(np.interp(3.6 * abs(speed_mps), TURN_NODES_KMH, constants.turn_rate))
 
 
 def new_memory() -> FloatArray:
@@ -235,7 +306,10 @@ def send(
     index: np.ndarray,
     field: np.ndarray,
 ) -> None:
-    """Advances to ``now_s`` and sends controls; they act from the current tick on, plus the input delay."""
+    """Advances to ``now_s`` and sends controls; they act from the current tick on, plus the input delay.
+
+    Gas and brake are on above 0, else off, as in the game; the steer is analog.
+    """
     advance(memory, now_s, constants, place, index, field)
     due = math.floor(now_s / TICK_S + _TIME_TOLERANCE) + memory[INPUT_DELAY]
     count = int(memory[NUM_PENDING])
@@ -243,8 +317,8 @@ def send(
         count -= 1
     at = PENDING + 4 * count
     memory[at] = due
-    memory[at + 1] = min(max(gas, 0.0), 1.0)
-    memory[at + 2] = min(max(brake, 0.0), 1.0)
+    memory[at + 1] = 1.0 if gas > 0.0 else 0.0
+    memory[at + 2] = 1.0 if brake > 0.0 else 0.0
     memory[at + 3] = min(max(steer, -1.0), 1.0)
     memory[NUM_PENDING] = count + 1
 
@@ -252,13 +326,11 @@ def send(
 @njit(cache=True)
 def tick(memory: FloatArray, constants: FloatArray, place: FloatArray, index: np.ndarray, field: np.ndarray) -> None:
     """Advances the car by one tick with the controls that act now."""
+    x_before, z_before = memory[X], memory[Z]
     _move_steering(memory, constants)
     _shift_gears(memory, constants)
+    _start_or_end_slide(memory, constants)
     _move_body(memory, constants)
-    x_before, z_before = memory[X], memory[Z]
-    sin_yaw, cos_yaw = math.sin(memory[YAW]), math.cos(memory[YAW])
-    memory[X] += (memory[SPEED_LONG] * sin_yaw + memory[SPEED_LAT] * cos_yaw) * TICK_S
-    memory[Z] += (memory[SPEED_LONG] * cos_yaw - memory[SPEED_LAT] * sin_yaw) * TICK_S
     _touch_walls(memory, constants, place, index, field)
     step_x, step_z = memory[X] - x_before, memory[Z] - z_before
     memory[DISTANCE] += math.sqrt(step_x * step_x + step_z * step_z)
@@ -294,12 +366,16 @@ def sample_field(
 
 
 @njit(cache=True)
-def _full_gas(constants: FloatArray, speed: float) -> float:
-    node = abs(speed) / _NODE_SPEED
-    index = min(int(node), _NUM_NODES - 2)
-    fraction = min(node - index, 1.0)
-    low, high = constants[_ACCELERATION + index], constants[_ACCELERATION + index + 1]
-    return low + fraction * (high - low)
+def _table(nodes: FloatArray, constants: FloatArray, at: int, value: float) -> float:
+    """A table of the constants, which begins at ``at``, linear between its nodes and constant beyond them."""
+    last = len(nodes) - 1
+    if value >= nodes[last]:
+        return constants[at + last]
+    i = 0
+    while value >= nodes[i + 1]:
+        i += 1
+    fraction = (value - nodes[i]) / (nodes[i + 1] - nodes[i])
+    return constants[at + i] + max(fraction, 0.0) * (constants[at + i + 1] - constants[at + i])
 
 
 @njit(cache=True)
@@ -344,62 +420,133 @@ def _move_steering(memory: FloatArray, constants: FloatArray) -> None:
 @njit(cache=True)
 def _shift_gears(memory: FloatArray, constants: FloatArray) -> None:
     """Changes gear by speed and sets the engine speed."""
-    u = memory[SPEED_LONG]
+    kmh = 3.6 * memory[SPEED_LONG]
     gear = int(memory[GEAR])
     memory[SHIFT_LEFT] = max(0.0, memory[SHIFT_LEFT] - TICK_S)
-    if u < -0.1:
+    if memory[SPEED_LONG] < _REVERSE_GEAR_BELOW_MPS:
         gear = 0
     elif gear == 0:
         gear = 1
-    elif gear < _NUM_GEARS and u >= constants[_SHIFT + gear - 1]:
+    elif gear < _NUM_GEARS and kmh >= constants[_UPSHIFT + gear - 1]:
+        memory[SHIFT_LEFT] = constants[_SHIFT_PAUSE + gear - 1]
         gear += 1
-        memory[SHIFT_LEFT] = constants[_SHIFT_PAUSE]
-    elif gear > 1 and u < constants[_DOWNSHIFT] * constants[_SHIFT + gear - 2]:
+    elif gear > 1 and kmh < constants[_DOWNSHIFT + gear - 2]:
         gear -= 1
-    top = constants[_FIFTH]
-    if gear < _NUM_GEARS:
-        top = constants[_SHIFT + max(gear, 1) - 1]
     memory[GEAR] = gear
-    memory[RPM] = min(max(constants[_RPM_MAX] * abs(u) / top, constants[_RPM_IDLE]), constants[_RPM_MAX])
+    rpm = constants[_RPM + max(gear, 1) - 1] * abs(kmh)
+    memory[RPM] = min(max(rpm, constants[_RPM_IDLE]), constants[_RPM_MAX])
 
 
 @njit(cache=True)
-def _drive(memory: FloatArray, constants: FloatArray) -> float:
-    """Longitudinal speed after one tick of engine, brake and drag, before any turning [m/s]."""
-    u, gas, brake = memory[SPEED_LONG], memory[GAS_IN], memory[BRAKE_IN]
-    drive = gas * _full_gas(constants, u) * TICK_S
+def _start_or_end_slide(memory: FloatArray, constants: FloatArray) -> None:
+    u, sideways = memory[SPEED_LONG], abs(memory[SPEED_LAT])
+    has_gas, has_brake = memory[GAS_IN] > 0.0, memory[BRAKE_IN] > 0.0
+    is_turning_hard = abs(u * memory[YAW_RATE]) > constants[_SLIDE_PULL]
+    is_thrown = has_gas and has_brake and is_turning_hard and u > constants[_SLIDE_SPEED]
+    if is_thrown or (sideways > constants[_SLIDE_FROM] and u > _SLIDES_FROM_MPS):
+        memory[SLIDING] = 1.0
+    elif sideways < constants[_SLIDE_UNTIL] and (not has_brake or u <= _SLIDES_FROM_MPS):
+        memory[SLIDING] = 0.0
+
+
+@njit(cache=True)
+def _gas(memory: FloatArray, constants: FloatArray) -> float:
+    """Acceleration of gas alone [m/s2]."""
+    u = memory[SPEED_LONG]
+    if u < -_ROLLS_BACK_SLOWLY_MPS:
+        return constants[_GAS_BACK]
+    if u < -_STANDS_BELOW_MPS:
+        return constants[_GAS_BACK_SLOW]
+    step, kmh = 0, 3.6 * abs(u)
+    while step < _NUM_STEPS and kmh >= constants[_ACCELERATION_UNTIL + step]:
+        step += 1
+    full = constants[_ACCELERATION + step]
+    if memory[SLIDING] > 0.0:
+        return full + _table(_DRIVE_NODES, constants, _SLIDE_DRIVE, abs(memory[SPEED_LAT]))
     if memory[SHIFT_LEFT] > _TIME_TOLERANCE:
-        drive = 0.0
-    if brake > 0.0 and gas <= 0.0 and u <= 0.0:
-        return max(u - brake * constants[_REVERSE_ACCELERATION] * TICK_S, -constants[_REVERSE_SPEED])
-    u += drive
-    slow = (constants[_COAST] * (1.0 - gas) * (1.0 - brake) + constants[_BRAKE] * brake) * TICK_S
-    slow += abs(u) * constants[_OFF_ROAD_DRAG] * memory[OFF_ROAD] * TICK_S
-    if u > 0.0:
-        return max(0.0, u - slow)
-    return min(0.0, u + slow)
+        return 0.0
+    loss = max(constants[_STEER_LOSS], constants[_STEER_LOSS_SLOW] - constants[_STEER_LOSS_FADE] * abs(u))
+    return full - loss * memory[STEER] * memory[STEER]
+
+
+@njit(cache=True)
+def _slow_down(memory: FloatArray, constants: FloatArray) -> float:
+    """Deceleration that ends at standstill: both pedals of a slow car, or none [m/s2]."""
+    speed = abs(memory[SPEED_LONG])
+    if memory[GAS_IN] > 0.0:
+        return constants[_BOTH_SLOW]
+    turn = constants[_COAST_PER_TURN] * abs(memory[YAW_RATE])
+    return constants[_COAST] + constants[_COAST_PER_SPEED] * speed + turn
+
+
+@njit(cache=True)
+def _brake(memory: FloatArray, constants: FloatArray) -> float:
+    """Acceleration of the brake alone, which drives backwards from standstill [m/s2]."""
+    u = memory[SPEED_LONG]
+    if u <= _STANDS_BELOW_MPS:
+        return -max(0.0, constants[_REVERSE] - constants[_REVERSE_PER_SPEED] * abs(u))
+    if memory[SLIDING] > 0.0:
+        return -constants[_BRAKE_SLIDING] * u
+    return -max(constants[_BRAKE_SLOW], constants[_BRAKE] * u)
+
+
+@njit(cache=True)
+def _pedals(memory: FloatArray, constants: FloatArray) -> float:
+    """Change of the speed in one tick by gas and brake [m/s]."""
+    u = memory[SPEED_LONG]
+    has_gas, has_brake = memory[GAS_IN] > 0.0, memory[BRAKE_IN] > 0.0
+    if has_gas and not has_brake:
+        return _gas(memory, constants) * TICK_S
+    if has_brake and not has_gas:
+        return _brake(memory, constants) * TICK_S
+    if has_gas and u > _BOTH_PEDALS_FROM_MPS:
+        return (constants[_BOTH] - constants[_BOTH_PER_SPEED] * u) * TICK_S
+    if has_gas and u < -_ROLLS_BACK_SLOWLY_MPS:
+        return constants[_GAS_BACK] * TICK_S
+    slow = min(_slow_down(memory, constants) * TICK_S, abs(u))
+    return -slow if u > 0.0 else slow
+
+
+@njit(cache=True)
+def _sideways(memory: FloatArray, constants: FloatArray, grip: float) -> float:
+    """Sideways speed after one tick [m/s], from the speeds before it and the yaw rate after it."""
+    u, w, turn = memory[SPEED_LONG], memory[SPEED_LAT], memory[YAW_RATE]
+    if memory[SLIDING] > 0.0:
+        # A car that does not clearly go to one side yet is about to slide to the outside of its turn.
+        side = w if abs(w) >= _CLEAR_SIDEWAYS_MPS else -u * turn
+        if memory[BRAKE_IN] > 0.0:
+            force = _table(_FORCE_NODES_BRAKING, constants, _FORCE_BRAKING, abs(w))
+        else:
+            force = _table(_FORCE_NODES_FREE, constants, _FORCE_FREE, abs(w))
+        return w - (math.copysign(grip * force, side) + u * turn) * TICK_S
+    if u < 0.0:
+        target = constants[_SIDEWAYS_REVERSE] * turn
+    else:
+        per_steer = _table(_SIDEWAYS_NODES, constants, _SIDEWAYS_STEER, u)
+        if memory[BRAKE_IN] > 0.0 and memory[GAS_IN] <= 0.0 and u > _SLIDES_FROM_MPS:
+            per_steer += constants[_SIDEWAYS_BRAKING]
+        target = per_steer * memory[STEER] - _table(_SIDEWAYS_NODES, constants, _SIDEWAYS_TURN, u) * turn
+        target *= min(1.0, u / _STANDS_BELOW_MPS)
+    return w + (target - w) * (1.0 - math.exp(-TICK_S / constants[_SIDEWAYS_LAG]))
 
 
 @njit(cache=True)
 def _move_body(memory: FloatArray, constants: FloatArray) -> None:
-    """Changes speeds and heading: drive, grip-limited turning, drift while braking fast."""
-    u = _drive(memory, constants)
-    w = memory[SPEED_LAT]
-    grip = constants[_GRIP] + constants[_GRIP_PER_SPEED] * abs(u)
-    grip *= 1.0 - (1.0 - constants[_OFF_ROAD_GRIP]) * memory[OFF_ROAD]
-    hold, swing = grip, grip
-    if u > constants[_DRIFT_SPEED]:
-        hold *= 1.0 - (1.0 - constants[_DRIFT_GRIP]) * memory[BRAKE_IN]
-        swing *= 1.0 + (constants[_DRIFT_YAW] - 1.0) * memory[BRAKE_IN]
-    limit = min(abs(u) * constants[_MAX_CURVATURE], swing / max(abs(u), 1.0))
-    target = memory[STEER] * limit if u >= 0.0 else -memory[STEER] * limit
+    """Changes speeds, heading and position, in the game's order: the car moves by the speed before the tick."""
+    u, w = memory[SPEED_LONG], memory[SPEED_LAT]
+    grip = 1.0 - (1.0 - constants[_OFF_ROAD_GRIP]) * memory[OFF_ROAD]
+    change = _pedals(memory, constants)
+    turn = grip * memory[STEER] * _table(_TURN_NODES, constants, _TURN_RATE, 3.6 * abs(u))
+    if u < 0.0:
+        turn = -turn
+    memory[YAW_RATE] += (turn - memory[YAW_RATE]) * (1.0 - math.exp(-TICK_S / constants[_YAW_LAG]))
     yaw_rate = memory[YAW_RATE]
-    yaw_rate += (target - yaw_rate) * (1.0 - math.exp(-TICK_S / constants[_YAW_LAG]))
-    sideways = u * yaw_rate - w / constants[_SLIDE_RECOVERY]
-    sideways = min(max(sideways, -hold), hold)
-    memory[SPEED_LAT] = w + (sideways - u * yaw_rate) * TICK_S
-    memory[SPEED_LONG] = u + w * yaw_rate * TICK_S
-    memory[YAW_RATE] = yaw_rate
+    memory[SPEED_LAT] = _sideways(memory, constants, grip)
+    dragged = max(0.0, 1.0 - constants[_OFF_ROAD_DRAG] * memory[OFF_ROAD] * TICK_S)
+    memory[SPEED_LONG] = dragged * (u + change) + yaw_rate * w * TICK_S
+    middle, across = memory[YAW] + 0.5 * yaw_rate * TICK_S, 0.5 * (w + memory[SPEED_LAT])
+    memory[X] += (u * math.sin(middle) + across * math.cos(middle)) * TICK_S
+    memory[Z] += (u * math.cos(middle) - across * math.sin(middle)) * TICK_S
     memory[YAW] += yaw_rate * TICK_S
 
 

@@ -51,11 +51,11 @@ def test_telemetry_is_that_of_the_newest_frame_boundary() -> None:
     record, age = game.telemetry()
     # Frames at 0, 16.67, 33.33 ms; the newest one holds the tick at 30 ms.
     assert age == pytest.approx(0.049 - 2 / 60, abs=1e-9)
-    assert record.speed == pytest.approx(3 * 0.01 * 28.0, rel=0.02)
+    assert record.speed == pytest.approx(3 * 0.01 * 15.8, rel=0.02)
     _wait(clock, 0.0015)
     record, age = game.telemetry()
     assert age == pytest.approx(0.0005, abs=1e-9)
-    assert record.speed == pytest.approx(5 * 0.01 * 28.0, rel=0.02)
+    assert record.speed == pytest.approx(5 * 0.01 * 15.8, rel=0.02)
 
 
 def test_telemetry_reports_the_controls_that_act() -> None:
@@ -64,7 +64,7 @@ def test_telemetry_reports_the_controls_that_act() -> None:
     game.apply(np.array([0.25, 0.5, -0.75]))
     _wait(clock, 0.1)
     record = game.telemetry()[0]
-    assert (record.gas, record.is_braking, record.steer) == (0.25, 1.0, -0.75)
+    assert (record.gas, record.is_braking, record.steer) == (1.0, 1.0, -0.75)
     game.apply(np.array([-1.0, -1.0, 3.0]))
     game.apply(None)
     _wait(clock, 0.1)

@@ -152,7 +152,7 @@ def test_closed_road_goes_on_from_its_finish_to_its_start(tmp_path: Path) -> Non
 
 def test_scripted_driver_finishes_between_walls_without_touching_them(tmp_path: Path) -> None:
     track = _track(tmp_path, lines.hairpin(18.0, 120.0))
-    lap = drive_scripted(track, (1,), DriverParameters(grip_fraction=0.7))[0]
+    lap = drive_scripted(track, (1,), DriverParameters(steer_fraction=0.7))[0]
     assert not math.isnan(lap.finish_time_s)
     assert lap.wall_contacts == 0
 

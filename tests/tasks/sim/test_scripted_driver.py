@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,12 @@ def _steady(gas: float, steer: float) -> Policy:
     return lambda _: action
 
 
+def _tapped(part: int) -> Policy:
+    """Gas in ``part`` of four steps, straight on."""
+    steps = itertools.count()
+    return lambda _: np.array([1.0 if next(steps) % 4 < part else -1.0, -1.0, 0.0])
+
+
 def _random(seed: int, low: tuple[float, float, float], high: tuple[float, float, float], hold: int) -> Policy:
     """Uniform actions, each held for some steps."""
     rng = np.random.default_rng(seed)
@@ -38,7 +45,7 @@ def _random(seed: int, low: tuple[float, float, float], high: tuple[float, float
 def _blind_policies() -> dict[str, Policy]:
     steers = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)
     policies = {f"full gas, steer {s}": _steady(1.0, s) for s in sorted({*steers, *(-s for s in steers)})}
-    policies |= {f"gas {gas}": _steady(gas, 0.0) for gas in (0.3, 0.5, 0.8)}
+    policies |= {f"gas in {part} of 4 steps": _tapped(part) for part in (1, 2, 3)}
     for seed in range(3):
         policies[f"uniform random {seed}"] = _random(seed, (-1, -1, -1), (1, 1, 1), 1)
         policies[f"gas-biased random {seed}"] = _random(seed, (-0.2, -1, -1), (1, 0.3, 1), 6)
@@ -76,27 +83,37 @@ def test_racing_line_stays_on_the_road_and_is_straighter_than_its_middle() -> No
     assert length < 0.97 * track.length_m
 
 
-def test_speed_profile_keeps_to_grip_and_brakes() -> None:
+def test_speed_profile_keeps_to_the_turning_circle_and_the_brake() -> None:
     track = load_track("medium")
     line = racing_line(track)
-    parameters = scripted_driver.DriverParameters(grip_fraction=0.9, brake_fraction=0.8)
+    parameters = scripted_driver.DriverParameters(steer_fraction=0.9, brake_fraction=0.8)
     speed = speed_profile(line, parameters, VehicleConstants())
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     slowing = (speed[:-1] ** 2 - speed[1:] ** 2) / (2 * steps)
-    assert slowing.max() <= 0.8 * 40.0 + 1e-6
-    # The tightest place: v^2 k = 0.9 (70 + 0.1 v), with the curvature of the circle through three points.
+    assert np.all(slowing <= 0.8 * np.maximum(17.4, 0.752 * speed[1:]) + 1e-6)
+    # The tightest place, with the curvature of the circle through three points: v k = 0.9 x the yaw rate at full steer.
     a, b, c = line[:-20], line[10:-10], line[20:]
     sides = [np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (a, c))]
     area = 0.5 * np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
     curvature = 4 * area / np.prod(sides, axis=0)
     tightest = int(np.argmax(curvature))
-    sideways = speed[10 + tightest] ** 2 * curvature[tightest]
-    assert sideways == pytest.approx(0.9 * (70 + 0.1 * speed[10 + tightest]), rel=0.15)
+    kmh = 3.6 * speed[10 + tightest]
+    full = np.interp(kmh, [85, 100, 130, 160], [1.777, 1.761, 1.547, 1.370])
+    assert 85 < kmh < 160
+    assert kmh / 3.6 * curvature[tightest] == pytest.approx(0.9 * full, rel=0.15)
+
+
+def test_speed_profile_is_flat_out_in_part_and_slows_down_in_part() -> None:
+    for name in ("medium", "long"):
+        speed = speed_profile(racing_line(load_track(name)), scripted_driver.DriverParameters(), VehicleConstants())
+        gains = np.mean(np.diff(speed) > 0.0)
+        assert 0.4 < gains < 0.9
+        assert speed.max() > 260 / 3.6
 
 
 def test_track_from_a_file_gets_a_lap_by_tuning_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        scripted_driver, "GRID", {"lookahead_s": (0.4,), "grip_fraction": (0.9,), "brake_fraction": (0.8,)}
+        scripted_driver, "GRID", {"lookahead_s": (0.4,), "steer_fraction": (0.9,), "brake_fraction": (0.8,)}
     )
     angles = np.linspace(0, 2.5, 400)
     np.save(tmp_path / "arc.npy", np.stack([70 - 70 * np.cos(angles), 70 * np.sin(angles)], axis=1))

@@ -293,9 +293,11 @@ def test_controls_act_from_the_frame_that_sees_them() -> None:
     assert race.state.distance_m == 0.0
     assert race.telemetry().gas == 1.0
     clock.sleep_until(1.51)
-    # One tick of 28 m/s2, the car's acceleration at standstill: v = 0.28 m/s, 2.8 mm.
-    assert race.step(Controls(gas=1.0)).forward_mps == pytest.approx(0.28)
-    assert race.telemetry().distance == pytest.approx(0.0028)
+    # One tick of 15.8 m/s2, the car's acceleration at standstill; it moves by the speed before the tick.
+    assert race.step(Controls(gas=1.0)).forward_mps == pytest.approx(0.158)
+    clock.sleep_until(1.52)
+    race.step(Controls(gas=1.0))
+    assert race.telemetry().distance == pytest.approx(0.00158)
 
 
 def test_the_finish_flag_is_a_level_that_lasts_until_the_screen_is_closed_or_the_race_restarts() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import logging
 from collections.abc import Mapping
@@ -33,6 +32,7 @@ from tasks.envs.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.envs.views import OBSERVATIONS, TaskView, view
 from tasks.experience.observation import ObservationSpec
 from tasks.game.clock import VirtualClock, WallClock
+from tasks.words.references import resolve, split_reference
 
 PROBE_TIMEOUT_S = 1.0
 """How long ``game=auto`` waits for plausible telemetry [s]."""
@@ -106,9 +106,8 @@ def register(
             for algorithms in lock step (PPO); None: environments in worker processes.
     """
     for what, place in (("interface", interface), ("batch", batch)):
-        module, _, class_name = "module:Class".partition(":") if place is None else place.partition(":")
-        if not module or not class_name:
-            raise ValueError(f"the {what} of task {name!r} must be 'module:Class', got {place!r}")
+        if place is not None:
+            split_reference(place, f"the {what} of task {name!r}")
     entry = TaskEntry(interface, config_type, dict(defaults or {}), batch)
     if _TASKS.get(name, entry) != entry:
         raise ValueError(f"task {name!r} is already registered as {_TASKS[name].interface}; choose another name")
@@ -118,7 +117,7 @@ def register(
 def batch_class(name: str) -> type[Any] | None:
     """The class that steps many environments of a task at once, or None."""
     place = _entry(name).batch
-    return None if place is None else _named(place)
+    return None if place is None else cast("type[Any]", resolve(place, f"the batch of task {name!r}"))
 
 
 def names() -> tuple[str, ...]:
@@ -218,14 +217,8 @@ def _entry(name: str) -> TaskEntry:
 
 def _task_class(name: str) -> type[Any]:
     """The registered subclass of ``TaskInterface`` or ``TaskEnv``; around an interface written for rtgym, one of it."""
-    registered = _named(_entry(name).interface)
+    registered = cast("type[Any]", resolve(_entry(name).interface, f"the interface of task {name!r}"))
     return registered if hasattr(registered, "spec_for") else rtgym_interface.task_class(registered)
-
-
-def _named(place: str) -> type[Any]:
-    """The class called "module:Class"."""
-    module, _, class_name = place.partition(":")
-    return getattr(importlib.import_module(module), class_name)
 
 
 def _merged(name: str, config: AnyTaskConfig | Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> AnyTaskConfig:

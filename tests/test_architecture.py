@@ -31,18 +31,21 @@ ROOMS: dict[str, str] = {
     "tasks.stand_in": "tasks.config tasks.game tasks.sim",
     # tasks
     "tasks.envs": "tasks.config tasks.experience tasks.game",
-    "tasks.registry": "tasks.config tasks.envs tasks.experience tasks.game tasks.live.telemetry tasks.live.window",
+    "tasks.registry": "tasks.config tasks.envs tasks.experience tasks.game tasks.live.telemetry tasks.live.window "
+    "tasks.words",
     "tasks": "tasks.envs tasks.registry",
     "tasks.gymnasium_ids": "tasks",
     "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.points tasks.sim",
     # acting, in this process and in others
-    "tasks.acting": "tasks.config tasks.envs tasks.experience tasks.process tasks.registry",
+    "tasks.acting": "tasks.config tasks.envs tasks.experience tasks.process tasks.registry tasks.words",
     "tasks.remote.config": "tasks.words",
     "tasks.remote.wire": "tasks.experience",
     "tasks.remote.access": "tasks.remote.config tasks.remote.wire",
-    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config tasks.remote.wire",
+    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
+    "tasks.remote.wire",
     "tasks.remote.worker": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.live.controls "
-    "tasks.plugins tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire",
+    "tasks.plugins tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire "
+    "tasks.words",
     "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
     "tasks.remote.station tasks.remote.wire",
     "tasks.remote.launch": "tasks.remote.config tasks.remote.station tasks.remote.worker",
@@ -75,10 +78,10 @@ ROOMS: dict[str, str] = {
     "algos.learning": "tasks.experience",
     "algos.replay": "algos.learning tasks.experience tasks.process",
     "algos.algorithms": "algos.config algos.networks algos.replay tasks.experience",
-    "algos.acting": "algos.config algos.networks tasks.experience",
+    "algos.acting": "algos.config algos.networks tasks.experience tasks.words",
     "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
-    "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.trackmania",
+    "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
     # the command line, where both sides meet
     "train": "algos.config algos.faces algos.run tasks.config tasks.envs tasks.game tasks.live tasks.plugins "
     "tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch tasks.remote.station "

@@ -250,7 +250,7 @@ def test_a_name_is_taken_once() -> None:
         algorithms.add_off_policy("mine", "other_file:Mine", SACConfig)
     with pytest.raises(ValueError, match="the algorithm name 'remote_sac' is taken"):
         algorithms.add_off_policy("remote_sac", "other_file:Mine", SACConfig)
-    with pytest.raises(ValueError, match=r"must be given as 'module:Class', got 'other_file\.Mine'"):
+    with pytest.raises(ValueError, match=r"must be 'module:Class' or 'module:function', got 'other_file\.Mine'"):
         algorithms.add_off_policy("others", "other_file.Mine", SACConfig)
 
 

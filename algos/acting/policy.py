@@ -6,7 +6,6 @@ Holds the actor and, where there is one, its encoder; never a critic, an optimis
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from algos.acting.exploration import make_warm_up
 from algos.config import NetworkConfig, WarmUp, network_from_plain
 from algos.networks import ActingNetwork, copy_weights
 from tasks.experience.observation import ObservationSpec
+from tasks.words.references import resolve
 
 
 def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
@@ -27,8 +27,7 @@ def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
         policy: What builds it, and with what.
         seed: Seed of its exploration.
     """
-    module, _, function = str(policy["function"]).partition(":")
-    return getattr(importlib.import_module(module), function)(**policy["kwargs"], seed=seed)
+    return resolve(policy["function"], "policy.function")(**policy["kwargs"], seed=seed)
 
 
 def make_acting_policy(

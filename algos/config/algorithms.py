@@ -16,6 +16,7 @@ from algos.config.network import NetworkConfig
 from algos.config.off_policy import OffPolicyConfig
 from algos.config.recurrent import RecurrentNetworkConfig, RSACConfig
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig, TrainConfig, make_train_schema
+from tasks.words.references import split_reference
 
 ACTING_POLICY = "algos.acting.policy:make_acting_policy"
 """What builds the policy of SAC's workers and players, from plain data."""
@@ -79,7 +80,7 @@ def add_off_policy(
     Raises:
         ValueError: If the name is taken or cannot be typed, or a place is not "module:Class".
     """
-    module, class_name = split_place(algorithm, f"algorithm {name!r}")
+    module, class_name = split_reference(algorithm, f"algorithm {name!r}")
     known = _OFF_POLICY.get(name)
     if known is not None and known.algorithm != algorithm:
         raise ValueError(f"the algorithm name {name!r} is taken by {known.algorithm}; choose another one")
@@ -119,7 +120,7 @@ def add_algorithm(
         ValueError: If the name is taken, or a place is not "module:Class".
     """
     for place in (agent, player, policy):
-        split_place(place, f"algorithm {name!r}")
+        split_reference(place, f"algorithm {name!r}")
     _add(_ALGORITHMS, name, Algorithm(agent, player, policy), "algorithm", RL_GAMES_ALGORITHMS)
     if schema is not None:
         add_train_schema(kind or name, schema)
@@ -135,7 +136,7 @@ def add_network(name: str, builder: str) -> None:
     Raises:
         ValueError: If the name is taken, or the place is not "module:Class".
     """
-    split_place(builder, f"network {name!r}")
+    split_reference(builder, f"network {name!r}")
     _add(_NETWORKS, name, builder, "network", ("actor_critic", "resnet_actor_critic", "soft_actor_critic"))
 
 
@@ -183,22 +184,6 @@ def policy_function(name: str) -> str:
 def off_policy(name: str) -> OffPolicy:
     """What ``add_off_policy`` was given under a name."""
     return _OFF_POLICY[name]
-
-
-def split_place(place: str, what: str) -> tuple[str, str]:
-    """Module and name of a "module:Class".
-
-    Args:
-        place: What was given.
-        what: What it is, for the message.
-
-    Raises:
-        ValueError: If it is not written so.
-    """
-    module, _, name = place.partition(":")
-    if not module or not name:
-        raise ValueError(f"{what} must be given as 'module:Class', got {place!r}")
-    return module, name
 
 
 def _add(registry: dict[str, Any], name: str, entry: Any, what: str, reserved: tuple[str, ...]) -> None:

@@ -48,7 +48,6 @@ run goes on in its own folder and replay. Any other name starts a new folder and
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import math
 import os
@@ -69,7 +68,7 @@ from rl_games.interfaces.base_algorithm import BaseAlgorithm
 from algos.acting.policy import build_policy
 from algos.algorithms.sac import SAC
 from algos.config import OffPolicyConfig, network_from_plain, off_policy_from_plain
-from algos.config.algorithms import off_policy, split_place
+from algos.config.algorithms import off_policy
 from algos.config.errors import UsageError
 from algos.learning.learner import Learner, LearnerSchedule
 from algos.learning.pace import Pace
@@ -102,6 +101,7 @@ from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.process.step_watch import HangTeller, StepWatch
 from tasks.process.write_trouble import reason
+from tasks.words.references import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -184,9 +184,9 @@ class OffPolicyAgent(BaseAlgorithm):
     def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> SAC:
         """Builds what learns."""
         entry = off_policy(self.algorithm_name)
-        module, name = split_place(entry.algorithm, f"algorithm {self.algorithm_name!r}")
+        build = resolve(entry.algorithm, f"algorithm {self.algorithm_name!r}")
         network = network_from_plain(_without_name(self._params["network"]), entry.network_type)
-        return getattr(importlib.import_module(module), name)(spec, self.sac_config, network, device, seed)
+        return build(spec, self.sac_config, network, device, seed)
 
     def restore(self, fn: str, set_epoch: bool = True) -> None:
         """Starts from a checkpoint, as ``checkpoint_mode`` says; the Runner calls it before ``train``.

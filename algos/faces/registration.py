@@ -6,13 +6,13 @@ rl_games is imported at use.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from algos.config.algorithms import algorithms, networks, split_place
+from algos.config.algorithms import algorithms, networks
+from tasks.words.references import resolve
 
 
 def register(runner: Any) -> None:
@@ -60,9 +60,7 @@ def log_prints() -> None:
 
 
 def _builder(place: str) -> Callable[..., Any]:
-    module, name = split_place(place, "what is built")
-
     def build(**kwargs: Any) -> Any:
-        return getattr(importlib.import_module(module), name)(**kwargs)
+        return resolve(place, "what is built")(**kwargs)
 
     return build

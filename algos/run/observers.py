@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from tasks.words.references import resolve
 
 _OBSERVERS: dict[str, str] = {}
 
@@ -88,8 +89,4 @@ def _find(name: str) -> Any:
     if place is None:
         known = ", ".join(_OBSERVERS) or "none registered"
         raise ValueError(f"observers: unknown {name!r}; known: {known}; or give 'module:Class'")
-    module, _, class_name = place.partition(":")
-    try:
-        return getattr(importlib.import_module(module), class_name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"observers: {place!r} cannot be found: {error}") from error
+    return resolve(place, "observers")

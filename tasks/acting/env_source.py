@@ -6,8 +6,7 @@ The learner's side asks for spaces and fingerprint, the worker's side for enviro
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,32 +16,11 @@ from gymnasium import spaces
 from tasks import registry
 from tasks.config import AnyTaskConfig, config_from_dict, config_to_dict
 from tasks.experience.observation import ObservationSpec
+from tasks.words.references import resolve
 
 SINGLE_GAME = "single_game"
 """An environment that comes from a function and has this true in its ``metadata`` drives a game that is there only
 once, in real time: it gets one worker, and no evaluator beside it."""
-
-
-def load_function(name: str, what: str) -> Callable[..., Any]:
-    """The function called "module:function".
-
-    Args:
-        name: Its name.
-        what: What it is for, for the error message.
-
-    Raises:
-        ValueError: If there is no such function.
-    """
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise ValueError(f"{what} must be 'module:function', got {name!r}")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"{what}: {name!r} cannot be found: {error}") from error
-    if not callable(function):
-        raise ValueError(f"{what}: {name!r} is not a function")
-    return function
 
 
 @dataclass(frozen=True)
@@ -62,7 +40,7 @@ class EnvSource:
     def make(self) -> gymnasium.Env:
         """A new environment with dict observations and an ``observation_spec``."""
         if self.function is not None:
-            return load_function(self.function, "env.function")(**self.kwargs)
+            return resolve(self.function, "env.function")(**self.kwargs)
         config = self.config()
         return registry.make(config.name, observation="dict", config=config)
 

@@ -103,7 +103,7 @@ def test_a_name_cannot_be_taken_twice_and_needs_a_class() -> None:
     registry.register(FAKE, "tests.tasks.fake_task:FakeFull", defaults={"img_width": 12, "game": "sim"})
     with pytest.raises(ValueError, match="already registered"):
         registry.register("TM20Full", "tests.tasks.fake_task:FakeFull")
-    with pytest.raises(ValueError, match="'module:Class', got 'fake_task'"):
+    with pytest.raises(ValueError, match="'module:Class' or 'module:function', got 'fake_task'"):
         registry.register("Other", "fake_task")
 
 

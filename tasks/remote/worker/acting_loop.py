@@ -14,11 +14,11 @@ from typing import Any
 
 import gymnasium
 
-from tasks.acting.env_source import load_function
 from tasks.acting.rollout import Policy, Rollout
 from tasks.experience.networking import WorkerLink
 from tasks.remote.wire import link as messages
 from tasks.remote.worker.evaluator import Evaluator
+from tasks.words.references import resolve
 
 
 @dataclass
@@ -110,9 +110,7 @@ def make_policy(policy: Mapping[str, Any] | None, seed: int) -> Policy:
     """What {"function": "module:function", "kwargs": {...}} makes, with this seed."""
     if policy is None:
         raise ValueError("a worker that acts or evaluates needs a policy: {function, kwargs}")
-    made: Policy = load_function(policy["function"], "policy.function")(
-        **{**(policy.get("kwargs") or {}), "seed": seed}
-    )
+    made: Policy = resolve(policy["function"], "policy.function")(**{**(policy.get("kwargs") or {}), "seed": seed})
     return made
 
 

@@ -71,7 +71,7 @@ def test_taken_name_is_refused(fresh, name):
 
 
 def test_place_must_be_module_and_class(fresh):
-    with pytest.raises(ValueError, match=r"must be given as 'module:Class', got 'a\.B'"):
+    with pytest.raises(ValueError, match=r"must be 'module:Class' or 'module:function', got 'a\.B'"):
         algorithms.add_algorithm("mine", "a.B", "c:D")
 
 

@@ -128,7 +128,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
 
     from algos.config.remote_keys import check_remote
-    from algos.config.role_keys import check_roles
+    from algos.config.role_keys import check_needs, check_roles
     from algos.config.schema import typed
     from algos.config.typed_only import refuse_names_of_code
     from algos.run.stored_config import start_from
@@ -142,6 +142,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     load_plugins(plain["plugins"])
     config = typed(plain, type(registry.default_config(plain["task"].get("name"))))
     check_roles(config, role, words)
+    check_needs(config, role, words)
     check_remote(config, role.name)
     if role is not Role.server:  # it drives nothing
         config.task = registry.resolve_game(config.task)

@@ -15,8 +15,24 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
+from tasks.words.command_line import Role
 from tasks.words.habits import key_here
 from tasks.words.key_marks import Decides, Workers, decides, workers_have
+from tasks.words.key_needs import needs, not_with, only_with
+from tasks.words.key_roles import acts_in
+
+SHIPPED_TRACKS = ("short", "medium", "long")
+"""Tracks that come with the simulator."""
+MIRRORED_SUFFIX = "_mirrored"
+"""Behind the name of a shipped track: left and right swapped."""
+
+_RANDOM_STARTS = (Role.train, Role.play, Role.worker, Role.check, Role.benchmark)
+"""Roles in which a simulated episode draws its start; to drive and to record it is the middle of the road."""
+_LIVE = only_with("task.game", "live", "auto")
+_SIMULATOR = only_with("task.game", "sim", "auto")
+_IMAGE = not_with("task.name", "TM20Lidar", "TM20LidarProgress")
+_SHIPPED_NAMES = (*SHIPPED_TRACKS, *(name + MIRRORED_SUFFIX for name in SHIPPED_TRACKS))
+_OWN_TRACK = not_with("task.track", *_SHIPPED_NAMES, roles=_RANDOM_STARTS)
 
 Config = TypeVar("Config")
 
@@ -111,7 +127,7 @@ class RtgymConfig:
     """Steps after which an episode is truncated; inf: never; auto: max(1000, path length / (8 m/s x time step))."""
     benchmark: bool = False
     """Whether durations of the parts of a step are measured."""
-    benchmark_polyak: float = 0.1
+    benchmark_polyak: float = field(default=0.1, metadata=needs(only_with(".benchmark", True)))
     """Averaging factor of these measurements."""
 
     def __post_init__(self) -> None:
@@ -158,9 +174,9 @@ class RewardConfig:
     """Steps before the countdown may begin."""
     MAX_STRAY: float = 100.0
     """Distance to the nearest path point in the search window beyond which the episode ends [m]."""
-    min_speed: float = 2.0
+    min_speed: float = field(default=2.0, metadata=needs(only_with(".compat", "ours")))
     """Progress slower than this over the countdown counts as standing still [m/s]; ``ours`` only."""
-    wall_penalty: float = 0.0
+    wall_penalty: float = field(default=0.0, metadata=needs(only_with(".compat", "ours"), _SIMULATOR))
     """Subtracted per m/s of speed lost into a wall within the step; simulator only, ``ours`` only."""
 
     def __post_init__(self) -> None:
@@ -177,7 +193,7 @@ class RandomizationConfig:
 
     frame_phase: bool = True
     """Whether the phase of the 60 Hz frames against the steps is drawn."""
-    capture_jitter_s: float = 0.003
+    capture_jitter_s: float = field(default=0.003, metadata=needs(only_with("task.clock", "virtual", "auto")))
     """The capture is late by U(0, this) [s]."""
     input_delay_ticks: list[int] = field(default_factory=lambda: [0, 2])
     """Range of the delay of the controls, in 10 ms ticks, both ends included; one draw per episode."""
@@ -221,7 +237,7 @@ class LiveConfig:
     """Record that the plugin sends."""
     port: int = 9000
     """Port of the plugin on this machine."""
-    ghost_port: int = 10000
+    ghost_port: int = field(default=10000, metadata=needs(only_with("task.save_replays", True)))
     """Port of the plugin that saves a ghost (task.save_replays)."""
     window_title: str = "Trackmania"
     """Exact title of the game's window."""
@@ -303,32 +319,34 @@ class TaskConfig(RealTimeTaskConfig):
     track: str = "medium"
     """Shipped track (short, medium, long, each also with _mirrored) or a file of points x,z or x,y,z [m]: .csv, .npy,
     TMRL's reward.pkl."""
-    track_width_m: float = 25.75
+    track_width_m: float = field(default=25.75, metadata=needs(_OWN_TRACK))
     """Drivable width of a track given as a file [m]."""
     window_width: int = 256
     """Width of the game window [px]; LIDAR needs 958."""
     window_height: int = 128
     """Height of the game window [px]; LIDAR needs 488."""
-    img_width: int = field(default=64, metadata=decides(Decides.observation))
+    img_width: int = field(default=64, metadata=decides(Decides.observation) | needs(_IMAGE))
     """Width of the observed image [px]."""
-    img_height: int = field(default=64, metadata=decides(Decides.observation))
+    img_height: int = field(default=64, metadata=decides(Decides.observation) | needs(_IMAGE))
     """Height of the observed image [px]."""
-    img_grayscale: bool = field(default=True, metadata=decides(Decides.observation))
+    img_grayscale: bool = field(default=True, metadata=decides(Decides.observation) | needs(_IMAGE))
     """Grey images, or RGB."""
     img_hist_len: int = field(default=4, metadata=decides(Decides.observation))
     """Number of images or LIDAR scans in the observation, newest last."""
     privileged: bool = field(default=False, metadata=decides(Decides.critic_view, before=False))
     """Whether place on the path, motion and the road ahead are captured too, for a critic that sees more than the actor
     (train.params.network.asymmetric_critic)."""
-    sleep_time_at_reset: float = 1.5
+    sleep_time_at_reset: float = field(default=1.5, metadata=needs(_LIVE))
     """Pause after a restart of the live game [s]."""
-    save_replays: bool = field(default=False, metadata=workers_have(Workers.own))
+    save_replays: bool = field(default=False, metadata=workers_have(Workers.own) | needs(_LIVE))
     """Whether the live game saves a ghost of each finished run."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """The reward."""
-    randomization: RandomizationConfig = field(default_factory=RandomizationConfig)
+    randomization: RandomizationConfig = field(
+        default_factory=RandomizationConfig, metadata=needs(_SIMULATOR) | acts_in(*_RANDOM_STARTS)
+    )
     """What differs from one simulated episode to the next."""
-    live: LiveConfig = field(default_factory=LiveConfig, metadata=workers_have(Workers.own))
+    live: LiveConfig = field(default_factory=LiveConfig, metadata=workers_have(Workers.own) | needs(_LIVE))
     """Where the live game is."""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from algos.config.checks import require
 from algos.config.off_policy import OffPolicyConfig, PolicyValue, off_policy_from_plain
 from tasks.words.key_marks import Decides, decides
+from tasks.words.key_needs import needs, only_with
 
 
 @dataclass
@@ -125,7 +126,7 @@ class CrossQConfig(CriticsConfig):
     """Learning rate of the actor."""
     lr_critic: float = 1e-3
     """Learning rate of critics and shared encoder."""
-    lr_entropy: float = 1e-3
+    lr_entropy: float = field(default=1e-3, metadata=needs(only_with(".learn_entropy_coef", True)))
     """Learning rate of the logarithm of the temperature (Adam)."""
     betas_actor: list[float] | None = field(default_factory=lambda: [0.5, 0.999])
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""

@@ -11,6 +11,7 @@ from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Decides, decides
+from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import acts_in
 
 _UNPLAYED = acts_in(Role.train, Role.worker, Role.benchmark)
@@ -88,13 +89,15 @@ class NetworkConfig:
     """Share of the critics' hidden units that is dropped in training and targets (DroQ: 0.01)."""
     batch_renorm: bool = field(default=False, metadata=decides(Decides.networks, before=False))
     """Batch renormalisation in actor and critics (CrossQ)."""
-    batch_renorm_warm_up: int = field(default=100_000, metadata=_UNPLAYED | decides(Decides.nothing))
+    batch_renorm_warm_up: int = field(
+        default=100_000, metadata=_UNPLAYED | decides(Decides.nothing) | needs(only_with(".batch_renorm", True))
+    )
     """Batches for which it is plain batch normalisation, before it corrects towards the running statistics."""
     layer_norm: bool = False
     """LayerNorm after each hidden Linear of the critics; pays at two or more updates per step."""
     layer_norm_actor: bool = False
     """The same in the actor."""
-    feature_size: int = 64
+    feature_size: int = field(default=64, metadata=needs(not_with(".encoder", "mlp", "tmrl_cnn")))
     """Width of the trunk behind the convolutions of shared_cnn and compact_cnn."""
     shared_encoder: bool | None = None
     """Whether the critics train one encoder that the actor sees detached (true), or actor and each critic train one of
@@ -104,7 +107,9 @@ class NetworkConfig:
     an encoder, while the actor sees what a player sees and trains its own encoder."""
     target_encoder: bool = True
     """Whether the targets have their own slow copy of a shared encoder; false: heads only (DrQ-v2), one pass less."""
-    random_shift: int = field(default=0, metadata=_UNPLAYED | decides(Decides.nothing))
+    random_shift: int = field(
+        default=0, metadata=_UNPLAYED | decides(Decides.nothing) | needs(not_with(".encoder", "mlp"))
+    )
     """Augmentation: images shift by up to this many pixels, edge pixels repeated; 0: off."""
     observation_normalization: Normalization = Normalization.fixed
     """fixed, running, tmrl or none."""

@@ -12,7 +12,10 @@ from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Workers, workers_have
+from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import acts_in
+
+_LEARNED = only_with(".learn_entropy_coef", True)
 
 
 class OptimizerKind(Enum):
@@ -69,17 +72,17 @@ class OffPolicyConfig:
     """Temperature; its start value when learned."""
     learn_entropy_coef: bool = False
     """Whether the temperature is learned."""
-    alpha_min: float = 1e-4
+    alpha_min: float = field(default=1e-4, metadata=needs(_LEARNED))
     """Lower bound of a learned temperature."""
-    alpha_max: float = 0.05
+    alpha_max: float = field(default=0.05, metadata=needs(_LEARNED))
     """Upper bound of a learned temperature; above it the entropy bonus drowns a reward of 0.1 per metre."""
-    target_entropy: float | None = None
+    target_entropy: float | None = field(default=None, metadata=needs(_LEARNED))
     """Entropy a learned temperature holds [nats]; null: -(number of actions)."""
     lr_actor: float = 3e-4
     """Learning rate of the actor. TMRL has 1e-5."""
     lr_critic: float = 3e-4
     """Learning rate of critics and shared encoder. TMRL has 5e-5."""
-    lr_entropy: float = 3e-4
+    lr_entropy: float = field(default=3e-4, metadata=needs(_LEARNED))
     """Learning rate of the logarithm of the temperature (Adam)."""
     lr_decay_updates: int = 0
     """Updates over which the rates of actor and critic fall linearly to a tenth; 0: they stay. Late in a run this keeps
@@ -92,7 +95,7 @@ class OffPolicyConfig:
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
     betas_critic: list[float] | None = None
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    betas_entropy: list[float] | None = None
+    betas_entropy: list[float] | None = field(default=None, metadata=needs(_LEARNED))
     """Averaging factors of the temperature's Adam; null: [0.9, 0.999]."""
     l2_actor: float = 0.0
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
@@ -104,7 +107,9 @@ class OffPolicyConfig:
         default=WarmUp.driving, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same)
     )
     """uniform or driving."""
-    min_updates_per_env_step: float = 1.0
+    min_updates_per_env_step: float = field(
+        default=1.0, metadata=needs(not_with("task.game", "live"), not_with("task.clock", "wall"))
+    )
     """Below this ratio virtual-clock workers wait; the live game ignores it."""
     max_updates_per_env_step: float = 4.0
     """Above this ratio the learner waits."""
@@ -114,7 +119,7 @@ class OffPolicyConfig:
     """Updates between two records of the metrics."""
     evaluation_interval: int = 2000
     """Environment steps between two evaluations; 0: none."""
-    evaluation_episodes: int = 10
+    evaluation_episodes: int = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
     """Episodes of an evaluation."""
     checkpoint_interval: int = 10_000
     """Environment steps between two periodic checkpoints; 0: only last and best."""

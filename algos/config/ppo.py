@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from algos.config import ENCODERS, EncoderKind
+from tasks.words.key_needs import needs, not_with, only_with
 
 FLAT_NETWORK = "actor_critic"
 """rl_games' own network, for flat observations."""
@@ -42,7 +43,7 @@ class PPONetworkConfig:
     """Widths of the hidden layers, shared by policy and value."""
     activation: str = "elu"
     """Of the hidden layers: elu, relu, tanh, selu, swish or gelu."""
-    feature_size: int = 64
+    feature_size: int = field(default=64, metadata=needs(not_with(".encoder", "mlp")))
     """Width of the trunk behind the convolutions."""
     initial_log_std: float = -0.5
     """Logarithm of the standard deviation of a new policy; learned, the same in every state."""
@@ -81,7 +82,7 @@ class PPOConfig:
     """Start value of the learning rate."""
     lr_schedule: LearningRateSchedule = LearningRateSchedule.adaptive
     """adaptive, linear or constant."""
-    kl_threshold: float = 0.016
+    kl_threshold: float = field(default=0.016, metadata=needs(only_with(".lr_schedule", "adaptive")))
     """What the adaptive schedule holds."""
     e_clip: float = 0.2
     """Clip range of the probability ratio."""
@@ -95,7 +96,7 @@ class PPOConfig:
     """Weight of the penalty on means beyond +-1.1."""
     truncate_grads: bool = True
     """Whether the gradient's norm is clipped."""
-    grad_norm: float = 1.0
+    grad_norm: float = field(default=1.0, metadata=needs(only_with(".truncate_grads", True)))
     """The largest norm."""
     normalize_advantage: bool = True
     """Whether advantages have mean 0 and deviation 1."""
@@ -113,7 +114,7 @@ class PPOConfig:
     """Epochs between two records of our metrics."""
     evaluation_interval: int = 50_000
     """Environment steps between two evaluations; 0: none."""
-    evaluation_episodes: int = 10
+    evaluation_episodes: int = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
     """Episodes of an evaluation."""
     checkpoint_interval: int = 200_000
     """Environment steps between two periodic checkpoints; 0: only last and best."""

@@ -1,4 +1,6 @@
-"""Refuses a typed key that does nothing in the role that was asked for; ``tasks.words.key_roles`` has them.
+"""Refuses a typed key that does nothing: in the role that was asked for, or because of another key's value.
+
+``tasks.words.key_roles`` and ``tasks.words.key_needs`` say which.
 
 Only words that were typed are judged: a file of cfg and a checkpoint are for every role, and each takes its part of
 them. Choosing a file, ``task=NAME`` or ``train=NAME``, is allowed everywhere. Called by ``train.py``.
@@ -9,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from algos.config.schema import RunConfig
+from algos.config.schema import RunConfig, to_plain
 from tasks.words.command_line import Role
+from tasks.words.key_needs import as_typed, at, has_default, key_needs
 from tasks.words.key_roles import KeyRoles, key_roles
 
 
@@ -29,6 +32,28 @@ def check_roles(config: RunConfig, role: Role, words: Sequence[str]) -> None:
     wrong = [_refusal(key, said, role) for key, said in known.items() if not said.roles & _roles_of(config, role)]
     if wrong:
         raise ValueError("; ".join(wrong))
+
+
+def check_needs(config: RunConfig, role: Role, words: Sequence[str]) -> None:
+    """Refuses every typed key that does nothing because of another key's value, unless it has its default.
+
+    Args:
+        config: What the words make.
+        role: What this process does.
+        words: The words typed, as hydra reports them.
+
+    Raises:
+        ValueError: Naming each such key, and the key that would make it act.
+    """
+    plain = to_plain(config)
+    idle: dict[str, str] = {}
+    for key in _typed_keys(words):
+        for owner, need in () if has_default(config, key) else key_needs(config, key, role):
+            refusal = need.refusal(plain, owner)
+            if refusal is not None:
+                idle.setdefault(key, f"{key}={as_typed(at(plain, key))} {refusal}")
+    if idle:
+        raise ValueError("; ".join(idle.values()))
 
 
 def _roles_of(config: RunConfig, role: Role) -> set[Role]:

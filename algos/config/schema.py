@@ -23,6 +23,7 @@ from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConf
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Belongs, Workers, belongs_to, marked, workers_have
+from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import CONFIGURED, DRIVING, acts_in
 
 _ACTING = (Role.play, Role.worker, Role.benchmark)
@@ -78,11 +79,11 @@ class WandbConfig:
 
     enabled: bool = False
     """Whether metrics go there too."""
-    project: str = "trackmania-rl"
+    project: str = field(default="trackmania-rl", metadata=needs(only_with("wandb.enabled", True)))
     """Project in your account."""
-    entity: str | None = None
+    entity: str | None = field(default=None, metadata=needs(only_with("wandb.enabled", True)))
     """User or team; null: yours."""
-    run_name: str | None = None
+    run_name: str | None = field(default=None, metadata=needs(only_with("wandb.enabled", True)))
     """Name of the run; null: the run folder's."""
 
 
@@ -92,7 +93,7 @@ class LinkConfig:
 
     segment_rows: int = field(default=32, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same))
     """Rows that a worker sends at once."""
-    window: int = 4
+    window: int = field(default=4, metadata=needs(not_with("task.game", "live"), not_with("task.clock", "wall")))
     """Unacknowledged segments beyond which a simulator worker waits."""
     buffer_segments: int = field(default=512, metadata=acts_in(Role.train, instead={Role.worker: "worker.outbox_mb"}))
     """Unacknowledged segments that a worker in real time keeps; beyond them the oldest go (TMRL's BUFFERS_MAXLEN)."""
@@ -152,7 +153,11 @@ class RunConfig:
     """Environment steps at which training ends by itself; auto: the train YAML's."""
     max_updates: int | None = field(default=None, metadata=acts_in(Role.train))
     """Updates at which training ends by itself, where that comes first; null: no such limit. Not for PPO."""
-    num_workers: int = field(default=1, metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"}))
+    num_workers: int = field(
+        default=1,
+        metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"})
+        | needs(not_with("synchronous", True)),
+    )
     """Worker processes that the learner starts; 0: none, all join from elsewhere (remote.listen or remote.relay)."""
     launcher: Launcher = field(default=Launcher.local, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
     """What starts them: local (this machine) or ray (a cluster)."""
@@ -170,15 +175,23 @@ class RunConfig:
     """Weights & Biases."""
     play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
     """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
-    record: RecordConfig = field(default_factory=RecordConfig, metadata=acts_in(Role.record, Role.drive))
+    record: RecordConfig = field(
+        default_factory=RecordConfig,
+        metadata=acts_in(Role.record, Role.drive) | needs(only_with("drive.record", True, roles=(Role.drive,))),
+    )
     """What --record does."""
     drive: DriveConfig = field(default_factory=DriveConfig, metadata=acts_in(Role.drive))
     """What --drive does."""
-    check: CheckConfig = field(default_factory=CheckConfig, metadata=acts_in(Role.check))
+    check: CheckConfig = field(
+        default_factory=CheckConfig, metadata=acts_in(Role.check) | needs(only_with("headless", True))
+    )
     """What --check does."""
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig, metadata=acts_in(Role.benchmark))
     """What --benchmark does."""
-    link: LinkConfig = field(default_factory=LinkConfig, metadata=acts_in(Role.train))
+    link: LinkConfig = field(
+        default_factory=LinkConfig,
+        metadata=acts_in(Role.train) | needs(not_with("synchronous", True), not_with("train.kind", "ppo")),
+    )
     """Between workers and learner."""
     remote: RemoteConfig = field(
         default_factory=RemoteConfig,

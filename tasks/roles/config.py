@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from tasks.words.command_line import Role
+from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import acts_in
+
+_BY_HAND = (
+    only_with("record.driver", "human", roles=(Role.record,)),
+    not_with("task.game", "live", roles=(Role.record,)),
+)
+"""Where there is a window to drive in."""
 
 
 class Driver(Enum):
@@ -50,9 +57,9 @@ class RecordConfig:
 class DriveConfig:
     """What --drive does (``drive``)."""
 
-    width: int = field(default=1280, metadata=acts_in(Role.drive, Role.record))
+    width: int = field(default=1280, metadata=acts_in(Role.drive, Role.record) | needs(*_BY_HAND))
     """Width of the window [px]."""
-    height: int = field(default=720, metadata=acts_in(Role.drive, Role.record))
+    height: int = field(default=720, metadata=acts_in(Role.drive, Role.record) | needs(*_BY_HAND))
     """Height of the window [px]."""
     record: bool = False
     """Whether the driven line is recorded, as --record does."""

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.config import MIRRORED_SUFFIX, SHIPPED_TRACKS
 from tasks.points.files import SUFFIXES, is_point_file, read_points
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
@@ -32,8 +33,6 @@ TILE_M = 32.0
 ROAD_HEIGHT_M = 10.0
 """Height of the road of shipped tracks [m]."""
 TRACKS_FOLDER = Path(__file__).parent / "tracks"
-SHIPPED = ("short", "medium", "long")
-MIRRORED_SUFFIX = "_mirrored"
 
 MIN_LENGTH_M = 100.0
 MIN_RADIUS_M = 5.0
@@ -151,7 +150,7 @@ def load_track(name_or_path: str, width_m: float = 25.75) -> Track:
 
 def shipped_names() -> tuple[str, ...]:
     """Names of all shipped tracks."""
-    return SHIPPED + tuple(name + MIRRORED_SUFFIX for name in SHIPPED)
+    return SHIPPED_TRACKS + tuple(name + MIRRORED_SUFFIX for name in SHIPPED_TRACKS)
 
 
 def blocks_to_line(blocks: Sequence[Sequence[Any]], start: Sequence[float]) -> FloatArray:

@@ -19,6 +19,7 @@ EVERYWHERE = "train play worker server record check benchmark drive"
 DRIVING = "train play worker record check benchmark drive"
 ROLES = {
     "task": DRIVING,
+    "task.randomization": "train play worker check benchmark",
     "train": "train",
     "train.params.algo": "train play worker benchmark",
     "train.params.model": "train play",

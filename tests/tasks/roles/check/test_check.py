@@ -259,11 +259,6 @@ def test_a_game_that_is_not_there_is_refused_and_never_waited_for_long(display: 
     assert (folder / "check_1.png").is_file()
 
 
-def test_what_only_headless_does_is_refused_with_a_window(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="keys of check do nothing without --headless"):
-        check.run(task(), CheckConfig(seconds=5.0), headless=False, runs=tmp_path)
-
-
 def test_a_machine_without_a_display_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     config = dataclasses.replace(task(), game=GameKind.live, live=LiveConfig(port=1))

@@ -1,0 +1,173 @@
+"""Keys that act only beside a value of another key: typed without it they are refused, by name and with that key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+import pytest
+
+import train
+from algos.config.algorithms import TRAIN_SCHEMAS
+from algos.config.role_keys import check_needs
+from algos.config.schema import TASK_SCHEMAS, RunConfig
+from tasks.config import TaskConfig
+from tasks.words.command_line import Role
+
+NEEDS: dict[str, tuple[str, object, object]] = {
+    "task.rtgym.benchmark_polyak": ("task.rtgym.benchmark", False, True),
+    "task.reward.min_speed": ("task.reward.compat", "tmrl", "ours"),
+    "task.reward.wall_penalty": ("task.game", "live", "sim"),
+    "task.track_width_m": ("task.track", "short_mirrored", "mine.csv"),
+    "task.img_width": ("task.name", "TM20Lidar", "TM20Full"),
+    "task.img_height": ("task.name", "TM20LidarProgress", "TM20Full"),
+    "task.img_grayscale": ("task.name", "TM20Lidar", "Mine"),
+    "task.sleep_time_at_reset": ("task.game", "sim", "live"),
+    "task.save_replays": ("task.game", "sim", "auto"),
+    "task.randomization.frame_phase": ("task.game", "live", "auto"),
+    "task.randomization.capture_jitter_s": ("task.clock", "wall", "auto"),
+    "task.live.port": ("task.game", "sim", "live"),
+    "task.live.ghost_port": ("task.save_replays", False, True),
+    "num_workers": ("synchronous", True, False),
+    "link.segment_rows": ("synchronous", True, False),
+    "link.window": ("task.game", "live", "sim"),
+    "wandb.project": ("wandb.enabled", False, True),
+    "wandb.entity": ("wandb.enabled", False, True),
+    "wandb.run_name": ("wandb.enabled", False, True),
+    "record.name": ("drive.record", False, True),
+    "drive.width": ("record.driver", "scripted", "human"),
+    "drive.height": ("record.driver", "scripted", "human"),
+    "check.seconds": ("headless", False, True),
+    "train.params.config.alpha_min": ("train.params.config.learn_entropy_coef", False, True),
+    "train.params.config.alpha_max": ("train.params.config.learn_entropy_coef", False, True),
+    "train.params.config.target_entropy": ("train.params.config.learn_entropy_coef", False, True),
+    "train.params.config.lr_entropy": ("train.params.config.learn_entropy_coef", False, True),
+    "train.params.config.betas_entropy": ("train.params.config.learn_entropy_coef", False, True),
+    "train.params.config.evaluation_episodes": ("train.params.config.evaluation_interval", 0, 2000),
+    "train.params.config.min_updates_per_env_step": ("task.game", "live", "auto"),
+    "train.params.config.kl_threshold": ("train.params.config.lr_schedule", "linear", "adaptive"),
+    "train.params.config.grad_norm": ("train.params.config.truncate_grads", False, True),
+    "train.params.network.batch_renorm_warm_up": ("train.params.network.batch_renorm", False, True),
+    "train.params.network.random_shift": ("train.params.network.encoder", "mlp", "compact_cnn"),
+    "train.params.network.feature_size": ("train.params.network.encoder", "mlp", "compact_cnn"),
+}
+"""By key, or by a key of a group: the other key, a value with which it is idle, and one with which it acts."""
+
+ROLES = {"record": Role.drive, "drive": Role.record, "check": Role.check}
+"""Where the keys of a group are typed; others in training."""
+OTHERS = {"link": [("train.kind", "ppo")], "task.reward.wall_penalty": [("task.reward.compat", "tmrl")]}
+"""What else makes a key idle."""
+
+
+def with_needs(config_type: Any, prefix: str = "") -> Iterator[str]:
+    """Full names of the fields that say what they need."""
+    hints = get_type_hints(config_type)
+    for entry in fields(config_type):
+        if entry.metadata.get("needs"):
+            yield prefix + entry.name
+        if is_dataclass(hints[entry.name]):
+            yield from with_needs(hints[entry.name], f"{prefix}{entry.name}.")
+
+
+def holder(config: Any, key: str) -> tuple[Any, str]:
+    """The dataclass that has the last part of a full name, and that part."""
+    *groups, name = key.split(".")
+    for group in groups:
+        config = getattr(config, group)
+    return config, name
+
+
+def config(key: str, **changes: object) -> RunConfig:
+    """A configuration that has the key, with its other key's value."""
+    kind = "ppo" if key.endswith(("kl_threshold", "grad_norm")) else "sac"
+    run = RunConfig(task=TaskConfig(), train=TRAIN_SCHEMAS[kind](), experiment="run")
+    for name, value in changes.items():
+        setattr(*holder(run, name), value)
+    return run
+
+
+def refusal(key: str, changes: dict[str, object]) -> str:
+    try:
+        check_needs(config(key, **changes), ROLES.get(key.partition(".")[0], Role.train), [f"{key}=x"])
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_every_key_that_needs_another_is_in_the_table() -> None:
+    found = set(with_needs(RunConfig))
+    for group, schemas in (("task", TASK_SCHEMAS), ("train", TRAIN_SCHEMAS)):
+        for schema in schemas.values():
+            found |= set(with_needs(schema, f"{group}."))
+    listed = {name for name in found for key in NEEDS if key == name or key.startswith(f"{name}.")}
+    assert listed == found
+    assert {key for key in NEEDS if not any(key == name or key.startswith(f"{name}.") for name in found)} == set()
+
+
+@pytest.mark.parametrize("key", NEEDS)
+def test_a_typed_key_that_is_idle_is_refused_with_what_makes_it_act(key: str) -> None:
+    other, idle, acting = NEEDS[key]
+    text = str(idle).lower() if isinstance(idle, bool) else idle
+    made = {"task.save_replays": True} if key == "task.live.port" else {}
+    said = refusal(key, {**made, key: "9", other: idle})
+    assert said.startswith(f"{key}=9 does nothing with {other}={text}: ")
+    assert said.endswith("leave it out")
+    before = {"task.game": "live"} if key == "task.live.ghost_port" else {}
+    assert refusal(key, {**before, key: "9", other: acting}) == ""
+
+
+@pytest.mark.parametrize("key", NEEDS)
+def test_its_default_may_be_typed(key: str) -> None:
+    other, idle, _ = NEEDS[key]
+    assert refusal(key, {other: idle}) == ""
+
+
+def test_every_condition_counts_and_a_group_s_holds_for_its_keys() -> None:
+    assert "task.reward.compat=tmrl: give task.reward.compat=ours" in refusal(
+        "task.reward.wall_penalty", {"task.reward.wall_penalty": 1.0, "task.reward.compat": "tmrl"}
+    )
+    assert "task.game=sim: give task.game=live" in refusal(
+        "task.live.ghost_port", {"task.live.ghost_port": 1, "task.game": "sim", "task.save_replays": True}
+    )
+
+
+def test_a_key_of_a_file_is_not_judged() -> None:
+    run = config("wandb.project", **{"wandb.project": "mine"})
+    check_needs(run, Role.train, ["seed=3"])
+
+
+def test_a_task_without_the_other_key_is_not_judged() -> None:
+    run = RunConfig(task=TASK_SCHEMAS["gym"](), train=TRAIN_SCHEMAS["sac"](), experiment="run")
+    run.train.params.config.min_updates_per_env_step = 2.0
+    check_needs(run, Role.train, ["train.params.config.min_updates_per_env_step=2"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["task.game=sim", "task.live.port=9100"],
+            "task.live.port=9100 does nothing with task.game=sim: give ",
+        ),
+        (
+            ["task.game=sim", "wandb.project=mine"],
+            "wandb.project=mine does nothing with wandb.enabled=false: give ",
+        ),
+        (
+            ["--check", "task.game=sim", "check.pictures=2"],
+            "check.pictures=2 does nothing with headless=false: give ",
+        ),
+        (
+            ["--drive", "task.game=sim", "record.name=a"],
+            "record.name=a does nothing with drive.record=false: give ",
+        ),
+    ],
+)
+def test_the_command_refuses_it(
+    words: list[str], message: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train.main(words) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -200,16 +200,17 @@ def _check_machine(task: Any) -> None:
 
 def _without_runner(config: Any, role: Role) -> int:
     """Every role that rl_games' Runner has no part in; returns the exit code."""
-    from algos.run.folder import RUNS, new_run_folder
+    from algos.run.folder import RUNS
     from tasks import registry
 
     if role is Role.benchmark:
         from algos.faces.configured_policy import acting_policy
+        from tasks.process.dated_folder import new_dated_folder
         from tasks.roles.benchmark import benchmark
 
         benchmark.require_clock(config.task)
         policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
-        benchmark.run(config.task, config.benchmark, policy, new_run_folder("benchmark", datetime.now()))
+        benchmark.run(config.task, config.benchmark, policy, new_dated_folder(RUNS, "benchmark", datetime.now()))
         return 0
     if role is Role.worker:
         from algos.faces.configured_policy import expert_weights, far_policy

@@ -55,17 +55,16 @@ ROOMS: dict[str, str] = {
     "tasks.registration": "tasks.registry tasks.remote.learner",
     # people at the game
     "tasks.roles.config": "tasks.words",
-    "tasks.roles.answer_folder": "",
     "tasks.roles.picture_window": "",
     "tasks.roles.overlay": "tasks.game",
     "tasks.roles.recording": "tasks.game tasks.roles.config tasks.trackmania",
-    "tasks.roles.recording_files": "tasks.config tasks.game tasks.pictures tasks.process tasks.roles.answer_folder "
-    "tasks.roles.config tasks.roles.recording tasks.sim tasks.trackmania",
+    "tasks.roles.recording_files": "tasks.config tasks.game tasks.pictures tasks.points tasks.process "
+    "tasks.roles.config tasks.roles.recording tasks.sim",
     "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.process "
     "tasks.registry tasks.roles.config",
     "tasks.roles.check": "tasks.config tasks.experience tasks.game tasks.live tasks.live.window tasks.pictures "
-    "tasks.points tasks.process tasks.registry tasks.roles.answer_folder tasks.roles.config tasks.roles.overlay "
-    "tasks.roles.picture_window tasks.sim tasks.trackmania",
+    "tasks.points tasks.process tasks.registry tasks.roles.config tasks.roles.overlay tasks.roles.picture_window "
+    "tasks.sim tasks.trackmania",
     "tasks.roles.drive": "tasks.config tasks.game tasks.registry tasks.roles.config tasks.roles.overlay "
     "tasks.roles.picture_window tasks.roles.recording tasks.roles.recording_files tasks.sim tasks.trackmania",
     "tasks.roles.record": "tasks.config tasks.game tasks.live.telemetry tasks.live.window tasks.roles.config "

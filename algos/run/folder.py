@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from algos.config.schema import CheckpointMode, RunConfig
+from tasks.process.dated_folder import new_dated_folder
 
 RUNS = Path("runs")
 """Folder of all runs, in the folder where the command is given."""
@@ -27,26 +28,13 @@ def run_folder(config: RunConfig, *, is_playing: bool, is_renamed: bool = False)
         return own if own is not None and is_ours else RUNS / "play"
     if own is not None and not is_renamed and config.checkpoint_mode is CheckpointMode.resume:
         return own
-    return new_run_folder(config.experiment, datetime.now())
+    return new_dated_folder(RUNS, config.experiment, datetime.now())
 
 
 def run_folder_of(checkpoint: str) -> Path | None:
     """The run folder that a checkpoint lies in (``<run>/nn/<file>``); None for a file elsewhere."""
     folder = Path(checkpoint).resolve().parent
     return folder.parent if folder.name == "nn" else None
-
-
-def new_run_folder(experiment: str, now: datetime, runs: Path = RUNS) -> Path:
-    """Creates ``runs/<experiment>_<YYYY-MM-DD_HH-MM-SS>``; a number is added when two runs start in one second."""
-    stem = f"{experiment}_{now:%Y-%m-%d_%H-%M-%S}"
-    for number in range(1, 1000):
-        folder = runs / (stem if number == 1 else f"{stem}_{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise OSError(f"1000 runs are called {stem} in {runs}")
 
 
 def remove_unused(folder: Path, checkpoint: str | None) -> None:

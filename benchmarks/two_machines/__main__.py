@@ -22,10 +22,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
-from algos.run.folder import new_run_folder
 from benchmarks.two_machines.network import ROOT
 from benchmarks.two_machines.program import ProgramError
 from benchmarks.two_machines.training import Outcome, Setting, Way, train
+from tasks.process.dated_folder import new_dated_folder
 
 WAYS = {"one": Way.one_machine, "direct": Way.direct, "relay": Way.relay}
 
@@ -51,7 +51,7 @@ def main() -> int:
         print("machines of their own are network namespaces, which only root on Linux can make", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
-    folder = (arguments.folder or new_run_folder("two_machines", datetime.now(), ROOT / "runs")).resolve()
+    folder = (arguments.folder or new_dated_folder(ROOT / "runs", "two_machines", datetime.now())).resolve()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; logs and runs: {folder}", flush=True)
     outcomes = []
     try:

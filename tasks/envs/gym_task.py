@@ -24,7 +24,7 @@ from tasks.envs.realtime import TaskEnv
 from tasks.experience.observation import ObservationSpec
 
 MEANT_FOR_TASKS = ("x", "z", "speed_mps", "truncated", "game_lost", "episode_statistics")
-"""Infos that mean something else to whoever evaluates a task; an environment's own ones of these names are left out."""
+"""Infos that mean something else in an evaluation; an environment's own ones of these names are left out."""
 
 _logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class GymTaskEnv(TaskEnv):
     | Tuple | ``observation_0``, ``observation_1``, ... |
 
     A Box of bytes (uint8) with two axes or more is an image, channels last, and stays as it is; all else becomes
-    float32. Reward, terminated, truncated and the time limit are the environment's. An episode is told by its return
+    float32. Reward, terminated, truncated and the time limit are the environment's. Statistics are the return
     and length alone: there is no finish and no lap.
     """
 

@@ -224,7 +224,7 @@ class RCDroneInterface(TaskInterface):
         self.send_control(self.get_default_action())
 
     def episode_statistics(self) -> dict[str, float]:
-        """The time to the target [s] is told as ``lap_time_s``."""
+        """The time to the target [s] is reported as ``lap_time_s``."""
         return {
             "return": self._episode_return,
             "length": float(self._num_steps),
@@ -244,7 +244,7 @@ class RCDroneInterface(TaskInterface):
         return picture
 
     def close(self) -> None:
-        """Lets go of the drone."""
+        """Releases the drone."""
         self._drone = None
 
     @property

@@ -66,7 +66,7 @@ class TaskEnv(gymnasium.Env):
     """What the environments of all tasks share: fields by name, spaces, seeds, an end that may be called twice.
 
     Observations are tuples of the fields of ``observation_spec`` in their order. At the last step of an episode
-    ``info["episode_statistics"]`` says what came of it (``tasks.experience.samples.EPISODE_STATISTICS``). A task whose
+    ``info["episode_statistics"]`` holds its statistics (``tasks.experience.samples.EPISODE_STATISTICS``). A task whose
     environment waits for its actions derives from this and implements ``spec_for``, ``from_config``, ``reset``,
     ``step`` and ``_release``; one in real time implements a ``TaskInterface``, which ``RealTimeEnv`` drives.
     """

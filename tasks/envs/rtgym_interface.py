@@ -36,7 +36,7 @@ def task_class(interface_class: type[Any]) -> type[RtgymTask]:
 class RtgymInterface(TaskInterface):
     """An interface with rtgym's six methods: actions and observations stay in its own units and shapes.
 
-    Fields are called ``observation_0``, ``observation_1``, ... An episode is told by its return and length. Where the
+    Fields are called ``observation_0``, ``observation_1``, ... Statistics are return and length. Where the
     interface has no ``wait`` of its own, the default action is sent, as rtgym's tutorial says.
     """
 

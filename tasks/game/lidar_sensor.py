@@ -13,7 +13,7 @@ from numba import njit
 NUM_BEAMS = 19
 BLACK_THRESHOLD = 55
 """A pixel is black when all three channels are below this."""
-_FIRST_PIXEL = 20
+FIRST_PIXEL = 20
 """Distance from the road point to the first pixel of a beam [px]."""
 
 
@@ -73,7 +73,7 @@ def _beam(row: int, column: int, width: int, angle: float) -> np.ndarray:
     """Truncates towards zero as TMRL does, so rounding errors of cos and sin fall on the same pixels."""
     row_step, column_step = math.cos(angle), math.sin(angle)
     pixels: list[tuple[int, int]] = []
-    distance = _FIRST_PIXEL
+    distance = FIRST_PIXEL
     while True:
         here = (int(row + distance * row_step), int(column + distance * column_step))
         if here[0] <= 0 or here[1] <= 0 or here[1] >= width - 1:

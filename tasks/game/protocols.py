@@ -63,7 +63,7 @@ class Game(Protocol):
         ...
 
     def rest(self, save_replay: bool) -> None:
-        """Between episodes: lets go of the controls; the live game saves a ghost, leaves the finish screen, restarts.
+        """Between episodes: releases the controls; the live game saves a ghost, leaves the finish screen, restarts.
 
         Args:
             save_replay: Whether the live game shall save a ghost of the run; when it cannot, that is a warning.
@@ -144,7 +144,7 @@ class ControlSink(Protocol):
         ...
 
     def release(self) -> None:
-        """Lets go of everything: neutral pad, no key held."""
+        """Releases everything: neutral pad, no key held."""
         ...
 
     def close(self) -> None:

@@ -139,7 +139,7 @@ class LiveGame:
         raise GameError(_no_restart(record, self.config))
 
     def rest(self, save_replay: bool) -> None:
-        """Between episodes, in TMRL's order: lets go, saves a ghost if asked, restarts, closes what pops up.
+        """Between episodes, in TMRL's order: releases the controls, saves a ghost if asked, restarts, closes popups.
 
         Args:
             save_replay: Whether a ghost is saved; when the ghost plugin cannot be reached, that is a warning.

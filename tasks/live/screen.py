@@ -156,39 +156,6 @@ class ScreenCapture:
             grabber.close()
 
 
-class FrozenDetector:
-    """Tells that the picture stands still although the car drives: the game hangs, or something else is captured."""
-
-    def __init__(self, after_s: float = 1.0, min_speed_mps: float = 1.0) -> None:
-        """Has seen nothing.
-
-        Args:
-            after_s: How long the picture must stand still [s].
-            min_speed_mps: Slower cars may leave the picture as it is [m/s].
-        """
-        self._after_s, self._min_speed_mps = after_s, min_speed_mps
-        self._frame: Uint8Array | None = None
-        self._still_since_s: float | None = None
-
-    def update(self, frame: Uint8Array, speed_mps: float, now_s: float) -> bool:
-        """Whether the picture is frozen, given the newest one.
-
-        Args:
-            frame: The picture, BGRA.
-            speed_mps: Newest telemetry's speed [m/s].
-            now_s: When it was taken, by any clock that never goes back [s].
-        """
-        is_same = self._frame is not None and _are_equal(frame, self._frame)
-        if not is_same:
-            self._frame = frame.copy()
-        if not is_same or speed_mps < self._min_speed_mps:
-            self._still_since_s = None
-            return False
-        if self._still_since_s is None:
-            self._still_since_s = now_s
-        return now_s - self._still_since_s >= self._after_s
-
-
 def observed_image(frame: Uint8Array, width: int, height: int, grayscale: bool) -> Uint8Array:
     """What a policy sees of a frame, bit for bit as TMRL makes it, from a contiguous picture (70 times faster).
 
@@ -253,10 +220,3 @@ class _Grabber:
             # Its handles may be gone with the screen or with the thread that made them.
             with contextlib.suppress(self._error, OSError):
                 self._mss.close()
-
-
-def _are_equal(a: Uint8Array, b: Uint8Array) -> bool:
-    """Whether two BGRA pictures are the same; four bytes are compared at a time."""
-    return a.shape == b.shape and np.array_equal(
-        np.ascontiguousarray(a).view(np.uint32), np.ascontiguousarray(b).view(np.uint32)
-    )

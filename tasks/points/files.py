@@ -87,6 +87,8 @@ _READERS: dict[str, Callable[[bytes], PointTable]] = {
     ".npy": _array_reader(npy_array),
     **dict.fromkeys((".pkl", ".pickle"), _array_reader(pickled_array)),
 }
+POINT_SPACING_M = 0.1
+"""Distance between neighbouring points of centre lines and reference paths [m]: one point is 0.01 of reward."""
 SUFFIXES = " ".join(_READERS)
 """The endings of files of points, for messages."""
 

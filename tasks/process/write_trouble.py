@@ -1,6 +1,6 @@
-"""What a training says of something that cannot be written: once when it begins, once when it is over.
+"""Logs that something cannot be written: once when it begins, once when it is over.
 
-A full disk ends no training. Whoever writes notes each attempt here and goes on.
+A full disk ends no training. Code that writes reports each attempt here and goes on.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class RecordingRefused(ValueError):  # noqa: N818 (a refusal, as the documentati
 
 
 class RecordedPath(NamedTuple):
-    """What came of a drive."""
+    """A recorded drive."""
 
     points: np.ndarray
     """x, y, z [m] every 0.1 m from where the car stood to where the recording ended, float64, shape (N, 3)."""
@@ -189,7 +189,7 @@ class Recorder:
         return self._state
 
     def path(self) -> RecordedPath:
-        """What came of it, once it is over.
+        """The recorded path, once the drive is over.
 
         Raises:
             RecordingRefused: No path came of it.

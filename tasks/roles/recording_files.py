@@ -1,4 +1,4 @@
-"""What a recording leaves: path.npy with its description and a map; and what is said while it goes on."""
+"""What a recording leaves: path.npy with its description and a map; and the messages while it goes on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import numpy as np
 from tasks.config import GameKind, RandomizationConfig, TaskConfig
 from tasks.game.clock import Clock
 from tasks.pictures import plot_driven_line
+from tasks.points.files import POINT_SPACING_M
 from tasks.process.atomic_file import write_file
-from tasks.roles.answer_folder import new_answer_folder
+from tasks.process.dated_folder import new_dated_folder
 from tasks.roles.config import RecordConfig
 from tasks.roles.recording import RecordedPath, Recorder, RecordingState
-from tasks.trackmania.reference_path import POINT_SPACING_M
 
 _logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def write_recording(
         The path.npy.
     """
     now = datetime.now().astimezone()
-    folder = new_answer_folder(runs / FOLDER, config.name, now)
+    folder = new_dated_folder(runs / FOLDER, config.name, now)
     file = folder / "path.npy"
     packed = io.BytesIO()
     np.save(packed, recorded.points)
@@ -105,7 +105,7 @@ def draw_map(recorded: RecordedPath, task: TaskConfig, file: Path | None, *, tit
     return plot_driven_line(line, width_m, [recorded.trajectory], file, title=title)
 
 
-class RecordingTeller:
+class RecordingProgress:
     """Says how a recording goes: each change of its state, and its length every few seconds."""
 
     def __init__(self, recorder: Recorder, clock: Clock, how_to_end: str) -> None:

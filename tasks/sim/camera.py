@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tasks.game.lidar_sensor import FIRST_PIXEL, NUM_BEAMS
 from tasks.sim import grids as grids_module
 from tasks.sim import vehicle
 from tasks.sim.grids import TEXTURE_CELL_M, TrackGrids
@@ -31,11 +32,6 @@ WALL_HEIGHT_M = 0.6
 FAR_M = 300.0
 """Distance beyond which the ground fades into haze [m]."""
 
-LIDAR_THRESHOLD = 55
-"""A pixel is black to the LIDAR when all channels are below this; of the palette only the border is."""
-LIDAR_MIN_DISTANCE = 20
-"""Distance of a beam's first pixel from the road point [px]."""
-NUM_BEAMS = 19
 
 _WIDEST_M = 700.0
 """Rays that meet the ground farther away than this end in haze [m]; less than three blocks of tiles."""
@@ -265,7 +261,7 @@ def beam_table(width: int, height: int) -> BeamTable:
 def _beam_pixels(row: int, column: int, step_row: float, step_column: float, width: int) -> list[tuple[int, int]]:
     """(row, column) of the pixels of a beam."""
     pixels: list[tuple[int, int]] = []
-    distance = LIDAR_MIN_DISTANCE
+    distance = FIRST_PIXEL
     while True:
         at_row, at_column = int(row + distance * step_row), int(column + distance * step_column)
         if at_row <= 0 or at_column <= 0 or at_column >= width - 1:

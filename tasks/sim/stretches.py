@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.points.files import POINT_SPACING_M
+
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
-
-POINT_SPACING_M = 0.1
-"""Distance between points of a centre line [m]."""
 
 _NODE_SPACING_M = 2.0
 

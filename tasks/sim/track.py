@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.config import MIRRORED_SUFFIX, SHIPPED_TRACKS
-from tasks.points.files import SUFFIXES, is_point_file, read_points
+from tasks.points.files import POINT_SPACING_M, SUFFIXES, is_point_file, read_points
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
-from tasks.sim.stretches import POINT_SPACING_M, narrows, near_pairs, round_m
+from tasks.sim.stretches import narrows, near_pairs, round_m
 
 FloatArray = NDArray[np.float64]
 

@@ -8,11 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tasks.config import LiveConfig
 from tasks.stand_in.faults import FaultRequest, request_from_dict
 
 DEFAULT_TITLE = "Trackmania"
-DEFAULT_PORT = 9000
-DEFAULT_GHOST_PORT = 10000
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,9 @@ class Options:
     title: str = DEFAULT_TITLE
     display: str | None = None
     """X display; None: $DISPLAY."""
-    port: int = DEFAULT_PORT
+    port: int = LiveConfig.port
     """Telemetry; 0: a free port."""
-    ghost_port: int = DEFAULT_GHOST_PORT
+    ghost_port: int = LiveConfig.ghost_port
     """Ghost saver; 0: a free port."""
     pad_port: int | None = None
     """Analog controls for tests; 0: a free port; None: not offered."""

@@ -84,7 +84,7 @@ class PadPort:
         return False
 
     def _drop_client(self) -> None:
-        """Lets go of everything."""
+        """Releases everything."""
         if self._client is not None:
             self._client.close()
         self._client = None

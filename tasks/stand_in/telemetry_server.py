@@ -1,7 +1,7 @@
 """The plugin's side of the telemetry connection: a server for one client, a record per frame. ``game.py`` owns one.
 
 As the real plugin it serves one client only, notices that it has gone at the next failed write, and then listens anew,
-which resets whoever waited.
+which resets the connections that waited.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class TelemetryServer:
         self._unsent = data[sent:]
 
     def _forget_client(self) -> None:
-        """Forgets the client and stops listening, which resets whoever waits, until the next frame."""
+        """Forgets the client and stops listening, which resets the connections that wait, until the next frame."""
         self._client = None
         self._unsent = b""
         self._held.clear()

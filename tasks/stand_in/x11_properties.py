@@ -1,7 +1,7 @@
 """The few words of X11 that SDL does not say for the stand-in's window. Elsewhere than on X11 these do nothing.
 
 SDL writes WM_NAME with a type that many tools cannot read, so it is written again as they expect; and without a window
-manager nobody writes WM_STATE, by which a minimised window is told.
+manager nobody writes WM_STATE, which shows that a window is minimised.
 """
 
 from __future__ import annotations

@@ -17,17 +17,15 @@ import numpy as np
 from tasks.config import ControlKind, GameKind, TaskConfig
 from tasks.envs.interface import TRUNCATED_KEY, TaskInterface
 from tasks.experience.observation import Field, ObservationSpec
+from tasks.game.arrow_keys import press_arrows
 from tasks.game.clock import Clock
 from tasks.game.errors import GameError, GameSetupError
 from tasks.game.protocols import Game, GameFacts, Telemetry
 from tasks.trackmania.lost_game import GameWait
 from tasks.trackmania.reference_path import load_reference_path, path_length_m, path_of_task, resample
 from tasks.trackmania.reward import ProgressReward
-from tasks.trackmania.road_state import ROAD_FIELDS, RoadState
+from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
 
-MAX_SPEED_MPS = 1000.0
-_STEER_THRESHOLD = 0.5
-"""Keyboard: steer beyond this presses an arrow."""
 _MIN_EPISODE_STEPS = 1000
 _SLOWEST_LAP_MPS = 8.0
 """ep_max_length auto: a lap at this mean speed is not truncated [m/s]."""
@@ -202,7 +200,7 @@ class DrivingInterface(TaskInterface):
         return observation, reward, terminated, dict(self._last_info)
 
     def wait(self) -> None:
-        """Rests between episodes: lets go of the controls, and what a live game does then (see ``Game.rest``)."""
+        """Rests between episodes: releases the controls, and does what a live game does then (see ``Game.rest``)."""
         self.send_control(self.get_default_action())
         try:
             self.game.rest(self._config.save_replays)
@@ -359,20 +357,6 @@ def _repeated(field: Field, value: np.ndarray) -> np.ndarray:
 def _place(position: np.ndarray) -> str:
     x, y, z = position.tolist()
     return f"({x:.1f}, {y:.1f}, {z:.1f}) m"
-
-
-def press_arrows(action: np.ndarray) -> np.ndarray:
-    """The binary control that TMRL's keyboard makes of an analog action.
-
-    Args:
-        action: [gas, brake, steer] in [-1, 1].
-
-    Returns:
-        Gas and brake 0 or 1, steer -1, 0 or 1.
-    """
-    gas, brake, steer = action
-    right = float(steer > _STEER_THRESHOLD) - float(steer < -_STEER_THRESHOLD)
-    return np.array([gas > 0.0, brake > 0.0, right], np.float32)
 
 
 def observed_speed(telemetry: Telemetry) -> np.ndarray:

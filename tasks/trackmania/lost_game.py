@@ -51,14 +51,14 @@ class GameWait:
         self._said_at_s = 0.0
 
     def after(self, error: GameError) -> None:
-        """Takes note of a failed attempt and waits until the next one.
+        """Counts a failed attempt and waits until the next one.
 
         Raises:
             GameError: The patience is over.
             Interrupted: The waiting was stopped.
         """
         if self._stop.is_set():
-            # What failed may be the closing itself: that is nobody's news.
+            # The closing itself may have failed: not worth a message.
             raise Interrupted(f"stopped: {error}") from error
         now = self._now()
         if self._lost_at_s is None:
@@ -73,7 +73,7 @@ class GameWait:
             raise Interrupted(f"stopped while waiting for the game: {error}") from error
 
     def is_over(self) -> None:
-        """Takes note that the game is driven again."""
+        """Ends the waiting: the game is driven again."""
         if self._lost_at_s is not None:
             _logger.warning("the game is back after %.0f s: driving goes on", self._now() - self._lost_at_s)
             self._lost_at_s = self._state = None

@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from tasks.config import TaskConfig
-from tasks.points.files import is_point_file, read_points
+from tasks.points.files import POINT_SPACING_M, is_point_file, read_points
 
-POINT_SPACING_M = 0.1
-"""Distance between neighbouring points [m]: one point is 0.01 of reward."""
 _MAX_GAP_M = 50.0
 """A longer gap between neighbouring points of a file is a recording error, not a straight [m]."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from tasks.config import RewardCompat, RewardConfig
-from tasks.trackmania.reference_path import POINT_SPACING_M
+from tasks.points.files import POINT_SPACING_M
 
 REWARD_PER_POINT = 0.01
 """One point of 0.1 m: 0.1 per metre."""
@@ -71,11 +71,6 @@ class ProgressReward:
     def current_index(self) -> int:
         """Index of the path point at which the car is."""
         return int(self._state[_CURRENT])
-
-    @property
-    def best_index(self) -> int:
-        """Highest index reached in this episode."""
-        return int(self._state[_BEST])
 
     @property
     def progress(self) -> float:

@@ -14,19 +14,19 @@ import numpy as np
 
 from tasks.experience.observation import Field
 from tasks.game.protocols import Telemetry
-from tasks.trackmania.reference_path import POINT_SPACING_M
+from tasks.points.files import POINT_SPACING_M
 
 NUM_PIECES = 20
-"""Pieces of the road ahead of which the curvature is given."""
+"""Pieces of the road ahead whose curvature is given."""
 PIECE_M = 10.0
 """Length of each [m]."""
 _POINTS_PER_PIECE = round(PIECE_M / POINT_SPACING_M)
 _TANGENT_POINTS = 10
-"""The direction of the path at a point is that of the chord from so many points before it to as many behind."""
+"""The direction of the path at a point is that of the chord from this many points before it to as many behind."""
 _SHORTEST_MOVE_M = 0.05
 """A car that moved less keeps its direction [m]."""
 _MAX_OFFSET_M = 1000.0
-_MAX_SPEED_MPS = 1000.0
+MAX_SPEED_MPS = 1000.0
 _MAX_TURN_RATE = 20.0
 _MAX_CURVATURE = 1.0
 
@@ -34,7 +34,7 @@ ROAD_FIELDS = (
     Field("road_progress", (1,), high=1.0, privileged=True),
     Field("road_offset", (1,), low=-_MAX_OFFSET_M, high=_MAX_OFFSET_M, scale=10.0, privileged=True),
     Field("road_direction", (2,), low=-1.0, high=1.0, privileged=True),
-    Field("road_velocity", (2,), low=-_MAX_SPEED_MPS, high=_MAX_SPEED_MPS, scale=55.6, privileged=True),
+    Field("road_velocity", (2,), low=-MAX_SPEED_MPS, high=MAX_SPEED_MPS, scale=55.6, privileged=True),
     Field("road_curvature", (NUM_PIECES,), low=-_MAX_CURVATURE, high=_MAX_CURVATURE, scale=0.05, privileged=True),
     Field("car_turn_rate", (1,), low=-_MAX_TURN_RATE, high=_MAX_TURN_RATE, privileged=True),
     Field("car_controls", (3,), low=-1.0, high=1.0, privileged=True),
@@ -100,7 +100,7 @@ class RoadState:
             np.array([index / self._last], np.float32),
             _bounded([offset], _MAX_OFFSET_M),
             np.array([sine, cosine], np.float32),
-            _bounded([speed * cosine, speed * sine], _MAX_SPEED_MPS),
+            _bounded([speed * cosine, speed * sine], MAX_SPEED_MPS),
             _bounded(np.diff(ahead) / PIECE_M, _MAX_CURVATURE),
             _bounded([self._bend * speed], _MAX_TURN_RATE),
             _bounded([telemetry.gas, telemetry.is_braking, telemetry.steer], 1.0),

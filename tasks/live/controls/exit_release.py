@@ -1,8 +1,8 @@
-"""Lets go of the controls when the program ends: normally, by an exception, or by a signal that would kill it.
+"""Releases the controls when the program ends: normally, by an exception, or by a signal that would kill it.
 
 Keys that a program holds through the operating system stay down after its end. Who holds something registers here
-what lets go of it, as a function that takes no lock and uses no connection of its own: it also runs inside a signal
-handler. A program that is killed (SIGKILL) lets go of nothing; the next one that takes the keyboard does.
+what releases it, as a function that takes no lock and uses no connection of its own: it also runs inside a signal
+handler. A program that is killed (SIGKILL) releases nothing; the next one that takes the keyboard does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def register(release: Callable[[], None]) -> Callable[[], None]:
     have done so before.
 
     Args:
-        release: Lets go; it may be called from any thread, inside a signal handler, and more than once.
+        release: Releases it; it may be called from any thread, inside a signal handler, and more than once.
 
     Returns:
         A function that takes the registration back; calling it twice is fine.
@@ -53,7 +53,7 @@ def register(release: Callable[[], None]) -> Callable[[], None]:
 
 
 def release_all() -> None:
-    """Lets go of everything that this process holds; call it before ``os._exit``. Raises nothing."""
+    """Releases everything that this process holds; call it before ``os._exit``. Raises nothing."""
     for process_id, release in list(_registered.values()):
         if process_id != os.getpid():  # inherited by a fork: the parent holds it
             continue

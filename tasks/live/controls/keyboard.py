@@ -16,6 +16,7 @@ from typing import Self
 
 import numpy as np
 
+from tasks.game.arrow_keys import press_arrows
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
 from tasks.live.controls.keys import Key, KeySender
@@ -24,8 +25,6 @@ _log = logging.getLogger(__name__)
 
 PRESS_S = 0.1
 """How long a button or key that is only tapped stays down [s], as in TMRL."""
-STEER_THRESHOLD = 0.5
-"""Steer beyond this presses an arrow, as in TMRL."""
 
 
 def keys_for(control: np.ndarray) -> frozenset[Key]:
@@ -34,17 +33,9 @@ def keys_for(control: np.ndarray) -> frozenset[Key]:
     Args:
         control: [gas, brake, steer] in [-1, 1].
     """
-    gas, brake, steer = checked_control(control)
-    held = set()
-    if gas > 0.0:
-        held.add(Key.gas)
-    if brake > 0.0:
-        held.add(Key.brake)
-    if steer > STEER_THRESHOLD:
-        held.add(Key.right)
-    elif steer < -STEER_THRESHOLD:
-        held.add(Key.left)
-    return frozenset(held)
+    gas, brake, steer = press_arrows(np.array(checked_control(control)))
+    pressed = {Key.gas: gas, Key.brake: brake, Key.right: steer > 0.0, Key.left: steer < 0.0}
+    return frozenset(key for key, is_held in pressed.items() if is_held)
 
 
 def checked_control(control: np.ndarray) -> tuple[float, float, float]:
@@ -115,12 +106,12 @@ class KeyboardControls:
         self._tap(Key.confirm)
 
     def release(self) -> None:
-        """Lets go of all keys, whoever has the focus."""
+        """Releases all keys, also when another window has the focus."""
         with self._lock:
             self._change(self._held, frozenset())
 
     def close(self) -> None:
-        """Lets go of all keys and of the keyboard. Calling it twice is fine."""
+        """Releases all keys and the keyboard. Calling it twice is fine."""
         with self._lock:
             if self._is_closed:
                 return

@@ -28,7 +28,7 @@ class KeySender(Protocol):
         ...
 
     def free(self) -> None:
-        """Lets go of every ``Key`` that is down, whoever pressed it. Safe within a signal handler."""
+        """Releases every ``Key`` that is down, also those of other programs. Safe within a signal handler."""
         ...
 
     def close(self) -> None:

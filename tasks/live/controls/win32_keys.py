@@ -114,7 +114,7 @@ class Win32Keys:
             raise GameSetupError(_refusal(sent, len(inputs), _last_error()))
 
     def free(self) -> None:
-        """Lets go of every ``Key``; those that are up already do not notice."""
+        """Releases every ``Key``; for one that is up already nothing changes."""
         self.send(list(Key), ())
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class X11Keys:
             raise
 
     def free(self) -> None:
-        """Lets go of every ``Key`` that is down, whoever pressed it, over a connection of its own."""
+        """Releases every ``Key`` that is down, also those of other programs, over a connection of its own."""
         connection = _Connection(self._name)
         try:
             down = connection.down()

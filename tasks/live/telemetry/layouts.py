@@ -116,7 +116,7 @@ def implausible_reason(record: Telemetry) -> str | None:
 
 
 def record_of_size(size: int) -> TelemetryRecord | None:
-    """The known record that has so many bytes, if any."""
+    """The known record of that many bytes, if any."""
     return next((record for record, layout in LAYOUTS.items() if layout.size == size), None)
 
 

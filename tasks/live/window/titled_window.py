@@ -67,7 +67,7 @@ class TitledWindow:
         return self._found().covered_fraction()
 
     def close(self) -> None:
-        """Lets go of the window, which stays open. Calling it twice is fine."""
+        """Releases the window, which stays open. Calling it twice is fine."""
         with self._lock:
             window, self._window = self._window, None
         if window is not None:

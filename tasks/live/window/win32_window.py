@@ -37,7 +37,7 @@ WS_EX_TRANSPARENT = 0x20
 DWMWA_EXTENDED_FRAME_BOUNDS, DWMWA_CLOAKED = 9, 14
 
 _ASK_AGAIN_S = 0.3
-"""Pause before a window that has not done as told is told again, with the border that it has by then [s]."""
+"""Pause before a request that a window has not followed is repeated, with the border that it has by then [s]."""
 _FILE_MANAGERS = ("CabinetWClass", "ExploreWClass")
 """Classes of the Explorer's windows: one that shows the folder Trackmania has the game's title."""
 _MAX_WINDOWS = 4096

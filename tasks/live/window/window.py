@@ -97,7 +97,7 @@ class GameWindow(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets go of the window, which stays open. Calling it twice is fine."""
+        """Releases the window, which stays open. Calling it twice is fine."""
         ...
 
 

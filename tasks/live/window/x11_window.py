@@ -36,7 +36,7 @@ from tasks.live.window.x11_display import (
 )
 
 _ASK_AGAIN_S = 0.3
-"""Pause before a window or its manager, which may still have been busy, is told again [s]."""
+"""Pause before a request to a window or its manager, which may have been busy, is repeated [s]."""
 _NET_STATE_REMOVE = 0
 _SOURCE_PAGER = 2
 _NUM_TITLES_SHOWN = 6

@@ -128,7 +128,7 @@ class StepBenchmark:
         self._env.replace_interface(self._timed)
 
     def drive(self, num_steps: int) -> str:
-        """Makes so many steps; Ctrl-C ends it early, with what was measured until then.
+        """Makes the steps; Ctrl-C ends it early and keeps what was measured until then.
 
         Returns:
             Which precedence the process had.
@@ -198,7 +198,7 @@ def table(results: Mapping[str, Any]) -> str:
             figures = "".join(f"{1e3 * row[key]:>10.3f}" for key in ("mean", "p50", "p99", "max"))
             lines.append(f"{name.replace('_', ' '):<18}{figures}   {meaning}")
     if results["late_steps"] is not None:
-        lines.append(f"late steps {results['late_steps']:.0f}, of which timed out {results['timeouts']:.0f}")
+        lines.append(f"late steps {results['late_steps']:.0f} ({results['timeouts']:.0f} timed out)")
     return "\n".join(lines)
 
 

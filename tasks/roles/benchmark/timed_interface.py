@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.envs.interface import TaskInterface
+from tasks.experience.observation import ObservationSpec
 from tasks.game.clock import Clock
-from tasks.game.protocols import Telemetry
+from tasks.game.protocols import Game, Telemetry
 
 
 class Send(NamedTuple):
@@ -44,14 +45,14 @@ class TimedInterface(TaskInterface):
     def __init__(self, inner: TaskInterface, clock: Clock) -> None:
         self.inner = inner
         self.observation_spec = inner.observation_spec
-        self._game = _AgeKeeper(inner.game, clock) if hasattr(inner, "game") else None
+        self._game = _TimedGame(inner.game, clock) if hasattr(inner, "game") else None
         if self._game is not None:
             inner.game = self._game  # type: ignore[attr-defined]
         self.sends: list[Send] = []
         self.captures: list[Capture] = []
 
     @classmethod
-    def spec_for(cls, config: Any) -> Any:
+    def spec_for(cls, config: Any) -> ObservationSpec:
         """Not built from a configuration."""
         raise NotImplementedError
 
@@ -114,10 +115,10 @@ class TimedInterface(TaskInterface):
         self.inner.close()
 
 
-class _AgeKeeper:
-    """A game that remembers from when the newest record is that it gave."""
+class _TimedGame:
+    """A game that remembers when its newest record was made."""
 
-    def __init__(self, inner: Any, clock: Clock) -> None:
+    def __init__(self, inner: Game, clock: Clock) -> None:
         self._inner = inner
         self._clock = clock
         self.telemetry_s = math.nan

@@ -17,7 +17,7 @@ from tasks.game.clock import WallClock
 from tasks.game.errors import GameSetupError
 from tasks.pictures import write_png
 from tasks.process.atomic_file import write_file
-from tasks.roles.answer_folder import new_answer_folder
+from tasks.process.dated_folder import new_dated_folder
 from tasks.roles.check.findings import Finding, Problem
 from tasks.roles.check.task_check import TaskCheck
 from tasks.roles.check.track_picture import draw_own_line, own_line
@@ -75,7 +75,7 @@ def _show(check: TaskCheck) -> None:
 
 
 def _new_folder(task: TaskConfig, runs: Path) -> Path:
-    return new_answer_folder(runs / FOLDER, task.name, datetime.now())
+    return new_dated_folder(runs / FOLDER, task.name, datetime.now())
 
 
 def _drawn_line(task: TaskConfig, runs: Path) -> Path:

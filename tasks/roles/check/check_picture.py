@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.experience.observation import Field, ObservationSpec
+from tasks.pictures import MPS_TO_KMH
 from tasks.roles import overlay
 from tasks.roles.check.findings import Finding
 from tasks.roles.check.watched_game import Seen
@@ -86,7 +87,7 @@ def _telemetry_lines(view: CheckView) -> list[str]:
     record, age_ms = view.seen.telemetry, 1000 * view.seen.age_s
     rate = "" if np.isnan(view.rate_hz) else f", {view.rate_hz:.0f} records/s"
     return [
-        f"speed {record.speed:.2f} m/s = {3.6 * record.speed:.0f} km/h",
+        f"speed {record.speed:.2f} m/s = {MPS_TO_KMH * record.speed:.0f} km/h",
         f"position {record.x:.1f}, {record.y:.1f}, {record.z:.1f} m",
         f"gear {record.gear:.0f}   {record.rpm:.0f} rpm   driven {record.distance:.0f} m",
         f"steer {record.steer:+.2f}   gas {record.gas:.2f}   brake {record.is_braking:.0f}",

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.game.protocols import Telemetry
+from tasks.pictures import MPS_TO_KMH
 
 MIN_LOOKS = 10
 """Fewer looks of a kind say nothing."""
@@ -25,7 +26,6 @@ _LOW_RATE_HZ = 25.0
 _FAR_M = 30.0
 _MIN_CONTRAST = 3.0
 """A screenshot whose brightness has a smaller standard deviation shows nothing."""
-_MPS_TO_KMH = 3.6
 
 
 class Problem(Enum):
@@ -187,7 +187,7 @@ def _speed_unit(looks: Sequence[Look], around: Surroundings) -> Finding | None:
     if len(ratios) < MIN_LOOKS:
         return None
     ratio = float(np.median(ratios))
-    if abs(ratio - _MPS_TO_KMH) < 0.4:
+    if abs(ratio - MPS_TO_KMH) < 0.4:
         return Finding(
             Problem.speed_in_kmh,
             f"the speed is {ratio:.1f} times what the positions say: it is in km/h, use a plugin that sends m/s",

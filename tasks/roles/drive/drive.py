@@ -21,7 +21,7 @@ from tasks.roles.drive.hand_controls import HandControls
 from tasks.roles.drive.hand_drive import HandDrive
 from tasks.roles.picture_window import PictureWindow, WindowEvents
 from tasks.roles.recording import Recorder, RecordingRefused, Refusal
-from tasks.roles.recording_files import RecordingTeller, undisturbed, write_recording
+from tasks.roles.recording_files import RecordingProgress, undisturbed, write_recording
 from tasks.trackmania.driving import DrivingInterface
 
 FRAME_S = 1.0 / 60.0
@@ -121,7 +121,7 @@ class ViewScale:
         return SCALES[self._level]
 
     def note(self, duration_s: float) -> None:
-        """Takes note of how long a picture took; the first of each size prepares tables and does not count."""
+        """Counts the time of a picture; the first of each size prepares tables and does not count."""
         self._num_measured += 1
         if self._num_measured == 1:
             return
@@ -146,15 +146,15 @@ class RecordedLaps:
         self._task, self._config, self._max_paths, self._runs = task, config, max_paths, runs
         self._files: list[Path] = []
         self._refusal: RecordingRefused | None = None
-        self._teller: RecordingTeller | None = None
+        self._progress: RecordingProgress | None = None
 
     def is_over(self, drive: HandDrive, happened: WindowEvents) -> bool:
         """Looks after the recording of a drive, once per picture; returns whether enough paths are written."""
         recorder = drive.recorder or self._begin(drive)
         if self._config.stop_key in happened.typed or happened.wants_quit:
             recorder.stop()
-        if self._teller is not None:
-            self._teller.tell()
+        if self._progress is not None:
+            self._progress.tell()
         if recorder.state.is_over:
             self._end(drive, recorder)
             self._begin(drive)
@@ -173,7 +173,7 @@ class RecordedLaps:
     def _begin(self, drive: HandDrive) -> Recorder:
         drive.recorder = Recorder(self._config)
         how_to_end = f"{self._config.stop_key} ends it before the finish"
-        self._teller = RecordingTeller(drive.recorder, drive.clock, how_to_end)
+        self._progress = RecordingProgress(drive.recorder, drive.clock, how_to_end)
         return drive.recorder
 
     def _end(self, drive: HandDrive, recorder: Recorder) -> None:

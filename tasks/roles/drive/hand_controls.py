@@ -46,7 +46,7 @@ def control_from_pad(gas: int, brake: int, steer: int) -> np.ndarray:
 
 
 def stronger(keys: np.ndarray, pad: np.ndarray) -> np.ndarray:
-    """The control of whoever is touched: of each entry the one farther from rest, the keys at a tie."""
+    """The control of the device that is used: of each entry the one farther from rest, the keys at a tie."""
     return np.where(np.abs(pad) > np.abs(keys), pad, keys).astype(np.float32)
 
 
@@ -84,7 +84,7 @@ class HandControls:
         return stronger(control_from_keys(keys), self._read_pad())
 
     def close(self) -> None:
-        """Lets go of the pad. Calling it twice is fine."""
+        """Releases the pad. Calling it twice is fine."""
         self._release_pad()
 
     def _read_pad(self) -> np.ndarray:

@@ -23,7 +23,7 @@ from tasks.game.protocols import TelemetrySource
 from tasks.roles.config import DriveConfig, Driver, RecordConfig
 from tasks.roles.record.stop_key import StopKey
 from tasks.roles.recording import RecordedPath, Recorder, RecordingState, Sample
-from tasks.roles.recording_files import RecordingTeller, undisturbed, write_recording
+from tasks.roles.recording_files import RecordingProgress, undisturbed, write_recording
 
 _MOMENTS_S = (0.01, 0.02, 0.03, 0.04, 0.05)
 """When the simulator's telemetry is read within a step [s]."""
@@ -86,9 +86,9 @@ def recorded_live(
     """
     recorder = Recorder(config)
     silence = _Silence(clock, patience_s)
-    teller = RecordingTeller(recorder, clock, f"press {config.stop_key} and Enter to end it before the finish")
+    progress = RecordingProgress(recorder, clock, f"press {config.stop_key} and Enter to end it before the finish")
     with _kept_when_interrupted(recorder):
-        _follow(source, recorder, silence, teller, clock, is_stopped)
+        _follow(source, recorder, silence, progress, clock, is_stopped)
     return recorder.path()
 
 
@@ -107,7 +107,7 @@ def _follow(
     source: TelemetrySource,
     recorder: Recorder,
     silence: _Silence,
-    teller: RecordingTeller,
+    progress: RecordingProgress,
     clock: Clock,
     is_stopped: Callable[[], bool],
 ) -> None:
@@ -124,7 +124,7 @@ def _follow(
             continue
         silence.end()
         recorder.add(Sample.from_telemetry(clock.now() - age_s, telemetry))
-        teller.tell()
+        progress.tell()
 
 
 def recorded_by_script(task: TaskConfig, config: RecordConfig) -> tuple[RecordedPath, float]:
@@ -178,7 +178,7 @@ class _Silence:
         self._told_at_s = -math.inf
 
     def note(self, error: TelemetryError) -> None:
-        """Takes note of a wait in vain.
+        """Counts a wait without a record.
 
         Raises:
             ValueError: The patience is over.
@@ -195,7 +195,7 @@ class _Silence:
             _logger.warning("%s", error)
 
     def end(self) -> None:
-        """Takes note of a record."""
+        """Starts anew: a record came."""
         self._since_s = self._state = None
         self._told_at_s = -math.inf
 

@@ -21,7 +21,7 @@ import pytest
 
 from tasks.game.errors import GameSetupError, WindowError, WindowState
 from tasks.live import screen
-from tasks.live.screen import FrozenDetector, ScreenCapture, is_black, observed_image
+from tasks.live.screen import ScreenCapture, is_black, observed_image
 from tasks.live.window import x11_window
 from tasks.live.window.finder import open_window
 from tasks.live.window.window import GameWindow, Geometry
@@ -514,40 +514,3 @@ def test_black_is_told_from_dark() -> None:
     frame[:] = 0
     frame[..., 1] = 8
     assert not is_black(frame)
-
-
-def test_picture_that_stands_still_while_the_car_drives_is_frozen() -> None:
-    detector = FrozenDetector(after_s=1.0, min_speed_mps=1.0)
-    frame, other = pattern(32, 16, 1), pattern(32, 16, 2)
-    assert not detector.update(frame, 20.0, 0.0)
-    assert not detector.update(frame.copy(), 20.0, 0.1)
-    assert not detector.update(frame, 20.0, 1.0)
-    assert detector.update(frame, 20.0, 1.1)
-    assert detector.update(frame, 20.0, 9.0)
-    assert not detector.update(other, 20.0, 9.1)
-    assert not detector.update(other, 20.0, 9.2)
-    assert detector.update(other, 20.0, 10.2)
-
-
-def test_standing_car_may_leave_the_picture_as_it_is() -> None:
-    detector = FrozenDetector()
-    frame = pattern(32, 16, 1)
-    for now in range(5):
-        assert not detector.update(frame, 0.0, float(now))
-    assert not detector.update(frame, 5.0, 5.0), "time counts from when it drives"
-    assert not detector.update(frame, 5.0, 5.9)
-    assert detector.update(frame, 5.0, 6.0)
-    assert not detector.update(frame, 0.0, 7.0)
-
-
-def test_one_changed_pixel_is_another_picture_and_the_callers_drawing_does_not_matter() -> None:
-    detector = FrozenDetector()
-    frame = pattern(32, 16, 1)
-    detector.update(frame, 5.0, 0.0)
-    drawn_on = frame.copy()
-    frame[:] = 0
-    detector.update(drawn_on, 5.0, 0.1)
-    assert detector.update(drawn_on, 5.0, 2.0)
-    drawn_on[15, 31, 0] ^= 1
-    assert not detector.update(drawn_on, 5.0, 3.0)
-    assert not detector.update(np.zeros((8, 8, 4), np.uint8), 5.0, 9.0), "another size"

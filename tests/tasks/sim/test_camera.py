@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tasks.game.lidar_sensor import BLACK_THRESHOLD
 from tasks.sim import camera
 from tasks.sim.camera import FrontCamera
 from tasks.sim.chase_view import ChaseCar, render_chase
@@ -98,7 +99,7 @@ def test_frame_is_opaque_bgra_of_the_window() -> None:
 
 def test_only_the_border_is_black_to_the_lidar() -> None:
     colours = camera.palette()
-    dark = np.flatnonzero((colours < camera.LIDAR_THRESHOLD).all(axis=1))
+    dark = np.flatnonzero((colours < BLACK_THRESHOLD).all(axis=1))
     assert set(dark) == set(range(32))
     track = load_track("medium")
     assert set(np.unique(track.grids.texture[track.grids.texture < 32])) == {0}

@@ -11,8 +11,9 @@ import pytest
 from tasks.config import ControlKind, RewardCompat, TaskConfig
 from tasks.envs.realtime import VirtualTimeEnv
 from tasks.experience.samples import EPISODE_STATISTICS
+from tasks.game.arrow_keys import press_arrows
 from tasks.game.clock import VirtualClock
-from tasks.trackmania.driving import DrivingInterface, press_arrows
+from tasks.trackmania.driving import DrivingInterface
 from tasks.trackmania.frame_history import FrameHistory
 from tasks.trackmania.full import FullInterface
 from tasks.trackmania.lidar import LidarInterface

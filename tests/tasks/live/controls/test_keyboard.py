@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from tasks.config import ControlKind
+from tasks.game.arrow_keys import press_arrows
 from tasks.game.errors import GameSetupError, WindowError, WindowState
 from tasks.live.controls import exit_release
 from tasks.live.controls.controls import NoControls, _keeps_focus, make_controls
 from tasks.live.controls.keyboard import KeyboardControls, keys_for
 from tasks.live.controls.keys import Key
-from tasks.trackmania.driving import press_arrows
 from tests.tasks.live.displays import x_server
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Folders for what the roles write: ``<parent>/<name>_<date>``, one per command."""
+"""Folders of runs and of what the roles write: ``<parent>/<name>_<date>``, one per command."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 
 
-def new_answer_folder(parent: Path, name: str, now: datetime) -> Path:
-    """Creates ``<parent>/<name>_<YYYY-MM-DD_HH-MM-SS>``; a number is added when two commands answer in one second."""
+def new_dated_folder(parent: Path, name: str, now: datetime) -> Path:
+    """Creates ``<parent>/<name>_<YYYY-MM-DD_HH-MM-SS>``; a number is added when two commands start in one second."""
     stem = f"{name}_{now:%Y-%m-%d_%H-%M-%S}"
     for number in range(1, 1000):
         folder = parent / (stem if number == 1 else f"{stem}_{number}")

@@ -32,7 +32,8 @@ ROOMS: dict[str, str] = {
     "tasks.stand_in": "tasks.config tasks.game tasks.sim",
     # tasks
     "tasks.envs": "tasks.config tasks.experience tasks.game",
-    "tasks.registry": "tasks.config tasks.envs tasks.experience tasks.game tasks.live.telemetry tasks.live.window",
+    "tasks.registry": "tasks.config tasks.envs tasks.experience tasks.game tasks.live.telemetry tasks.live.window "
+    "tasks.sim",
     "tasks": "tasks.envs tasks.registry",
     "tasks.gymnasium_ids": "tasks",
     "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.points tasks.sim",

@@ -145,7 +145,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     check_needs(config, role, words)
     check_remote(config, role.name)
     if role is not Role.server:  # it drives nothing
-        config.task = registry.resolve_game(config.task)
+        config.task = registry.keep_vehicle(registry.resolve_game(config.task))
         _note_track_files(config.task)
     return config
 

@@ -188,6 +188,25 @@ class RewardConfig:
 
 
 @dataclass
+class VehicleRandomizationConfig:
+    """How far each simulated episode's car may be from the task's: a factor 1 + U(-this, this) / 100 for each."""
+
+    acceleration_percent: float = 0.0
+    """Of the acceleration at full gas [%]."""
+    grip_percent: float = 0.0
+    """Of the brake and of the sideways force of a slide [%]."""
+    steering_gain_percent: float = 0.0
+    """Of the yaw rate at full steer [%]."""
+    steering_delay_percent: float = 0.0
+    """Of the time constant with which the yaw rate follows the wheel [%]."""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            _require(0 <= value <= 90, f"task.randomization.vehicle.{entry.name}", value, "between 0 and 90 %")
+
+
+@dataclass
 class RandomizationConfig:
     """What each simulated episode draws from its own seed."""
 
@@ -201,6 +220,8 @@ class RandomizationConfig:
     """Start position: U(-this, this) along and across the road [m]."""
     start_yaw_deg: float = 5.0
     """Start heading: U(-this, this) [degrees]."""
+    vehicle: VehicleRandomizationConfig = field(default_factory=VehicleRandomizationConfig)
+    """The car; all zero: every episode drives the task's."""
 
     def __post_init__(self) -> None:
         for name in ("capture_jitter_s", "start_offset_m", "start_yaw_deg"):
@@ -321,6 +342,9 @@ class TaskConfig(RealTimeTaskConfig):
     TMRL's reward.pkl."""
     track_width_m: float = field(default=25.75, metadata=needs(_OWN_TRACK))
     """Drivable width of a track given as a file [m]."""
+    vehicle: str | None = None
+    """The simulator's car: a YAML file of the constants that differ from the game's car (``tasks.sim.vehicle``), or the
+    same in braces, such as {yaw_lag_s: 0.2}; null: the game's car."""
     window_width: int = 256
     """Width of the game window [px]; LIDAR needs 958."""
     window_height: int = 128

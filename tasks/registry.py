@@ -154,6 +154,7 @@ def fingerprint(name: str, config: AnyTaskConfig) -> str:
     data["name"] = name
     if isinstance(config, TaskConfig):
         data["track"] = _content(data["track"])
+        data["vehicle"] = _vehicle_text(data["vehicle"])
         data["reward"]["path"] = _content(data["reward"]["path"])
     data["observation"] = observation_spec(name, config).to_json()
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
@@ -179,6 +180,23 @@ def resolve_game(config: AnyConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> An
         clock = ClockKind.wall if decided.is_live else ClockKind.virtual
         decided = dataclasses.replace(decided, clock=clock)
     return cast("AnyConfig", decided)
+
+
+def keep_vehicle(config: AnyConfig) -> AnyConfig:
+    """The task with the values of its vehicle file in place of the file's name, so that it needs the file no more.
+
+    Raises:
+        ValueError: The file cannot be read or holds something else.
+    """
+    if not isinstance(config, TaskConfig) or config.vehicle is None:
+        return config
+    return cast("AnyConfig", dataclasses.replace(config, vehicle=_vehicle_text(config.vehicle)))
+
+
+def _vehicle_text(source: str | None) -> str | None:
+    from tasks.sim.vehicle_files import vehicle_text
+
+    return None if source is None else vehicle_text(source)
 
 
 _GAME_NAMES = {GameKind.sim: "the embedded simulator", GameKind.live: "the live game"}

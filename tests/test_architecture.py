@@ -33,7 +33,7 @@ ROOMS: dict[str, str] = {
     # tasks
     "tasks.envs": "tasks.config tasks.experience tasks.game",
     "tasks.registry": "tasks.config tasks.envs tasks.experience tasks.game tasks.live.telemetry tasks.live.window "
-    "tasks.words",
+    "tasks.sim tasks.words",
     "tasks": "tasks.envs tasks.registry",
     "tasks.gymnasium_ids": "tasks",
     "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.points tasks.sim",

@@ -98,6 +98,18 @@ def test_the_checkpoint_alone_is_enough(start: Start, stored: Path) -> None:
     assert config["play"]["episodes"] == 3
 
 
+def test_a_vehicle_file_is_not_needed_after_the_run_has_begun(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "car.yaml"
+    file.write_text("yaw_lag_s: 0.2\n", encoding="utf-8")
+    params = start("task=TM20Lidar", "task.game=sim", "task.track=short", f"task.vehicle={file}")
+    stored = save_stored(tmp_path / "runs" / "Lidar_other_car" / "nn" / "last.pth", params)
+    file.unlink()
+    played = start("--play", "--checkpoint", str(stored))
+    assert played["config"]["env_config"]["task"]["vehicle"] == '{"yaw_lag_s": 0.2}'
+    played = start("--play", "--checkpoint", str(stored), "task.vehicle={yaw_lag_s: 0.1}")
+    assert played["config"]["env_config"]["task"]["vehicle"] == '{"yaw_lag_s": 0.1}'
+
+
 def test_only_what_is_typed_goes_before_the_stored_configuration(start: Start, stored: Path) -> None:
     words = ["task=TM20Lidar", "train=TM20LidarSAC", "task.track=medium", "task.reward={END_OF_TRACK:5}"]
     config = start("--play", f"checkpoint={stored}", *words, "play.episodes=1", "+plugins=[]")["config"]

@@ -19,7 +19,8 @@ from tasks.sim import vehicle
 from tasks.sim.camera import FrontCamera
 from tasks.sim.chase_view import ChaseCar, render_chase
 from tasks.sim.track import Track
-from tasks.sim.vehicle import VehicleConstants
+from tasks.sim.vehicle import VehicleConstants, VehicleFactors
+from tasks.sim.vehicle_files import load_vehicle
 
 
 class CarState(NamedTuple):
@@ -65,6 +66,8 @@ class EpisodeDraw(NamedTuple):
     """Start position to the right of the centre line [m]."""
     yaw: float
     """Start heading relative to the road [rad]."""
+    vehicle: VehicleFactors = VehicleFactors()
+    """How this episode's car differs from the task's."""
 
 
 class SimulatedGame:
@@ -83,13 +86,13 @@ class SimulatedGame:
         Args:
             clock: What tells the time.
             track: The road.
-            config: Window, image and randomization are read from it.
-            constants: Another car than the shipped one.
+            config: Window, image, car and randomization are read from it.
+            constants: Another car than that of ``config``.
         """
         self.track = track
         self._clock = clock
         self._randomization = config.randomization
-        self._constants = (constants or VehicleConstants()).vector()
+        self._car = constants or load_vehicle(config.vehicle)
         self._grids = track.grids
         self._walls = (self._grids.place, self._grids.index, self._grids.field)
         self._camera = FrontCamera(
@@ -203,6 +206,7 @@ class SimulatedGame:
         x += draw.along_m * math.sin(yaw) + draw.across_m * math.cos(yaw)
         z += draw.along_m * math.cos(yaw) - draw.across_m * math.sin(yaw)
         self._restarted_at = self._clock.now()
+        self._constants = self._car.scaled(draw.vehicle).vector()
         vehicle.reset_memory(
             self._memory,
             x,
@@ -221,10 +225,19 @@ def _draw_episode(config: RandomizationConfig, rng: np.random.Generator) -> Epis
     low, high = config.input_delay_ticks
     delay = int(rng.integers(low, high + 1))
     offset, angle = config.start_offset_m, math.radians(config.start_yaw_deg)
+    percent = config.vehicle
+    ranges = (
+        percent.acceleration_percent,
+        percent.grip_percent,
+        percent.steering_gain_percent,
+        percent.steering_delay_percent,
+    )
+    factors = 1.0 + np.array(ranges) / 100.0 * (2.0 * rng.random(4) - 1.0)
     return EpisodeDraw(
         float(phase) * vehicle.FRAME_S if config.frame_phase else 0.0,
         delay,
         float(2 * along - 1) * offset,
         float(2 * across - 1) * offset,
         float(2 * yaw - 1) * angle,
+        VehicleFactors(*factors.tolist()),
     )

@@ -211,7 +211,7 @@ def drive_scripted(
     return laps
 
 
-def tune(track: Track) -> tuple[DriverParameters, float]:
+def tune(track: Track, constants: VehicleConstants | None = None) -> tuple[DriverParameters, float]:
     """Tries the whole grid; returns the best parameters and their mean lap over ten fresh episodes [s].
 
     The best touch the walls least, and of those they are the quickest.
@@ -219,29 +219,36 @@ def tune(track: Track) -> tuple[DriverParameters, float]:
     Raises:
         ValueError: No setting finishes every episode.
     """
-    best, best_rank = None, (math.inf, math.inf)
+    best, best_lap, best_rank = None, math.inf, (math.inf, math.inf)
     for values in itertools.product(*GRID.values()):
         parameters = DriverParameters(**dict(zip(GRID, values, strict=True)))
-        laps = drive_scripted(track, TUNING_SEEDS, parameters)
+        laps = drive_scripted(track, TUNING_SEEDS, parameters, constants)
         rank = (sum(lap.wall_contacts for lap in laps), _mean_lap(laps))
-        if rank < best_rank and math.isfinite(rank[1] + _mean_lap(drive_scripted(track, LAP_SEEDS, parameters))):
-            best, best_rank = parameters, rank
+        if rank < best_rank:
+            lap = _mean_lap(drive_scripted(track, LAP_SEEDS, parameters, constants))
+            if math.isfinite(rank[1] + lap):
+                best, best_lap, best_rank = parameters, lap, rank
     if best is None:
         raise ValueError(f"the scripted driver finishes track {track.name} with none of its settings: widen the road")
-    return best, _mean_lap(drive_scripted(track, LAP_SEEDS, best))
+    return best, best_lap
 
 
-def scripted_lap_time_s(track: Track) -> float:
-    """Mean lap of the tuned scripted driver [s]: stored for shipped tracks, tuned once per process for files.
+def scripted_lap_time_s(track: Track, constants: VehicleConstants | None = None) -> float:
+    """Mean lap of the tuned scripted driver [s]: stored for shipped tracks, tuned once per process for other ones.
 
-    NaN, with a warning, for a file track that the driver finishes with none of its settings.
+    NaN, with a warning, for a track that the driver finishes with none of its settings.
+
+    Args:
+        track: The road.
+        constants: Another car than the game's; nothing is stored for it.
     """
-    if track.scripted is not None:
+    car = constants or VehicleConstants()
+    if track.scripted is not None and car == VehicleConstants():
         return track.scripted.lap_time_s
-    key = track.hash()
+    key = track.hash(), car
     if key not in _TUNED:
         try:
-            _TUNED[key] = tune(track)[1]
+            _TUNED[key] = tune(track, car)[1]
         except ValueError as error:
             logger.warning("no reference lap: %s", error)
             _TUNED[key] = math.nan
@@ -293,7 +300,7 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdout.write(f"{name}: {lap:.3f} s with {parameters}\n")
 
 
-_TUNED: dict[str, float] = {}
+_TUNED: dict[tuple[str, VehicleConstants], float] = {}
 
 
 def _store(name: str, result: dict[str, Any]) -> None:

@@ -13,9 +13,11 @@ the right. Forward is (sin yaw, cos yaw), right is (cos yaw, -sin yaw) in (x, z)
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -38,6 +40,19 @@ FORCE_NODES_FREE_MPS = (0, 4.7, 6.9, 9, 14, 18, 21, 26)
 """Sideways speeds of the nodes of ``slide_force_free`` [m/s]."""
 DRIVE_NODES_MPS = (0, 2.45, 4.67, 6.9, 9)
 """Sideways speeds of the nodes of ``slide_drive`` [m/s]."""
+
+
+class VehicleFactors(NamedTuple):
+    """What ``VehicleConstants.scaled`` multiplies."""
+
+    acceleration: float = 1.0
+    """Full gas."""
+    grip: float = 1.0
+    """Brake, and sideways force of a slide."""
+    steering_gain: float = 1.0
+    """Yaw rate at full steer."""
+    steering_delay: float = 1.0
+    """Time constant of the yaw rate."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +164,65 @@ class VehicleConstants:
     contact_gap_s: float = 0.2
     """Time apart that makes two touches two contacts [s; a matter of counting]."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            values, usual = np.atleast_1d(getattr(self, field.name)), _num_values(field.name)
+            if values.size != usual:
+                raise ValueError(f"{field.name} must have {usual} values, got {values.size}")
+            for value in values.tolist():
+                _require_in_range(field.name, value)
+        for name in ("acceleration_until_kmh", "upshift_kmh", "downshift_kmh"):
+            speeds = getattr(self, name)
+            if any(low >= high for low, high in itertools.pairwise(speeds)):
+                raise ValueError(f"{name} must grow from gear to gear or range to range, got {list(speeds)}")
+        for down, up in zip(self.downshift_kmh, self.upshift_kmh, strict=True):
+            if down >= up:
+                raise ValueError(f"downshift_kmh must be below upshift_kmh, gear by gear, got {down:g} and {up:g}")
+
+    def scaled(self, factors: VehicleFactors) -> VehicleConstants:
+        """This car with some of its properties multiplied."""
+
+        def times(factor: float, values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(factor * value for value in values)
+
+        return replace(
+            self,
+            acceleration=times(factors.acceleration, self.acceleration),
+            brake_slow=factors.grip * self.brake_slow,
+            brake_per_speed=factors.grip * self.brake_per_speed,
+            brake_sliding_per_speed=factors.grip * self.brake_sliding_per_speed,
+            slide_force_braking=times(factors.grip, self.slide_force_braking),
+            slide_force_free=times(factors.grip, self.slide_force_free),
+            turn_rate=times(factors.steering_gain, self.turn_rate),
+            yaw_lag_s=factors.steering_delay * self.yaw_lag_s,
+        )
+
     def vector(self) -> FloatArray:
         """All constants in field order, tables node by node, for the kernels, shape (number of values,)."""
         return np.hstack([getattr(self, field.name) for field in fields(self)]).astype(np.float64)
+
+
+_ANY_SIGN = frozenset(
+    {"sideways_per_turn", "sideways_per_steer", "sideways_braking", "sideways_reverse", "slide_drive"}
+)
+_ABOVE_ZERO = frozenset(
+    {"acceleration", "steer_slew", "yaw_lag_s", "sideways_lag_s", "rpm_per_kmh", "rpm_max", "half_length", "half_width"}
+)
+_FRACTIONS = frozenset({"off_road_grip", "wall_bounce"})
+_MOST = 1e5
+
+
+def _require_in_range(name: str, value: float) -> None:
+    """Refuses what no car can have; not a number is never in range."""
+    low, high = -_MOST if name in _ANY_SIGN else 0.0, 1.0 if name in _FRACTIONS else _MOST
+    is_above = value > 0.0 or name not in _ABOVE_ZERO
+    if not (low <= value <= high and is_above):
+        expected = f"> 0 and <= {high:g}" if name in _ABOVE_ZERO else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+
+def _num_values(name: str) -> int:
+    return int(np.size(getattr(VehicleConstants, name)))
 
 
 def _offsets() -> dict[str, int]:
@@ -159,7 +230,7 @@ def _offsets() -> dict[str, int]:
     starts, at = {}, 0
     for field in fields(VehicleConstants):
         starts[field.name] = at
-        at += np.size(field.default)
+        at += _num_values(field.name)
     return starts
 
 

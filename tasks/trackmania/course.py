@@ -120,8 +120,10 @@ def human_lap_time_s(task: Mapping[str, Any]) -> float | None:
 
 
 def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
-    """Lap of the shipped scripted driver on the track of a task [s]."""
+    """Lap of the shipped scripted driver with the car of a task on its track [s]."""
     from tasks.sim.scripted_driver import scripted_lap_time_s as lap_time_s
     from tasks.sim.track import load_track
+    from tasks.sim.vehicle_files import load_vehicle
 
-    return float(lap_time_s(load_track(task["track"], float(task.get("track_width_m", 25.75)))))
+    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
+    return float(lap_time_s(track, load_vehicle(task.get("vehicle"))))

@@ -11,6 +11,7 @@ import re
 PATH_KEYS = (
     "checkpoint",
     "task.track",
+    "task.vehicle",
     "task.reward.path",
     "record.from_file",
     "remote.credentials",

@@ -329,3 +329,17 @@ def test_a_track_file_is_told_by_its_content(tmp_path: Path) -> None:
         return registry.fingerprint("TM20Full", TaskConfig(track=str(tmp_path / name)))
 
     assert mark("a.csv", "0,0\n") == mark("b.csv", "0,0\n") != mark("c.csv", "0,1\n")
+
+
+def test_a_vehicle_file_is_told_by_its_values_and_kept_without_the_file(tmp_path: Path) -> None:
+    for name, content in (("a", "yaw_lag_s: 0.2"), ("b", "# slow\nyaw_lag_s: 0.20"), ("c", "yaw_lag_s: 0.3")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    tasks = [TaskConfig(vehicle=str(tmp_path / name)) for name in "abc"]
+    marks = [registry.fingerprint("TM20Full", task) for task in tasks]
+    assert marks[0] == marks[1] != marks[2]
+    assert registry.fingerprint("TM20Full", TaskConfig()) not in marks
+    kept = registry.keep_vehicle(tasks[0])
+    (tmp_path / "a").unlink()
+    assert kept.vehicle == '{"yaw_lag_s": 0.2}'
+    assert registry.fingerprint("TM20Full", kept) == marks[0]
+    assert registry.keep_vehicle(kept) == kept

@@ -263,8 +263,10 @@ def _scripted_driver(task: TaskConfig, game: Game) -> Callable[[], np.ndarray]:
         return lambda: np.zeros(3, np.float32)
     from tasks.sim.scripted_driver import ScriptedDriver
     from tasks.sim.track import load_track
+    from tasks.sim.vehicle_files import load_vehicle
 
-    driver = ScriptedDriver(load_track(task.track, task.track_width_m))
+    track = load_track(task.track, task.track_width_m)
+    driver = ScriptedDriver(track, constants=load_vehicle(task.vehicle))
 
     def drive() -> np.ndarray:
         state = game.state()

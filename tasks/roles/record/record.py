@@ -154,11 +154,12 @@ def recorded_by_script(task: TaskConfig, config: RecordConfig) -> tuple[Recorded
     from tasks.sim.game import SimulatedGame
     from tasks.sim.scripted_driver import CAPTURE_S, STEP_S, ScriptedDriver
     from tasks.sim.track import load_track
+    from tasks.sim.vehicle_files import load_vehicle
 
     track = load_track(task.track, task.track_width_m)
     clock = VirtualClock()
     game = SimulatedGame(clock, track, undisturbed(task))
-    driver = ScriptedDriver(track)
+    driver = ScriptedDriver(track, constants=load_vehicle(task.vehicle))
     recorder = Recorder(config)
     game.restart(0)
     # As through the 20 Hz environment: what is decided in one step acts from the next one on.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import cv2
 import numpy as np
 import pytest
 
-from tasks.config import RandomizationConfig, TaskConfig
+from tasks.config import RandomizationConfig, TaskConfig, VehicleRandomizationConfig
 from tasks.game.clock import VirtualClock
 from tasks.sim import vehicle
 from tasks.sim.game import SimulatedGame
@@ -140,13 +141,54 @@ def test_draws_fill_their_ranges() -> None:
     for seed in range(300):
         game.restart(seed)
         draws.append(game.draw)
-    columns = np.array(draws).T
+    columns = np.array([draw[:5] for draw in draws]).T
     for values, low, high in zip(
         columns, (0, 0, -1, -1, -math.radians(5)), (1 / 60, 2, 1, 1, math.radians(5)), strict=True
     ):
         assert low <= values.min() <= low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) <= values.max() <= high
     assert set(columns[1]) == {0, 1, 2}
+
+
+DIFFERENT_CARS = VehicleRandomizationConfig(
+    acceleration_percent=10.0, grip_percent=20.0, steering_gain_percent=5.0, steering_delay_percent=15.0
+)
+
+
+def test_cars_of_episodes_fill_their_ranges_and_leave_the_other_draws_alone() -> None:
+    game, _ = _game(RandomizationConfig())
+    other, _ = _game(RandomizationConfig(vehicle=DIFFERENT_CARS))
+    factors = []
+    for seed in range(300):
+        game.restart(seed)
+        other.restart(seed)
+        assert other.draw[:5] == game.draw[:5]
+        assert game.draw.vehicle == (1.0, 1.0, 1.0, 1.0)
+        factors.append(other.draw.vehicle)
+    for values, share in zip(np.array(factors).T, (0.1, 0.2, 0.05, 0.15), strict=True):
+        assert 1.0 - share <= values.min() <= 1.0 - 0.9 * share
+        assert 1.0 + 0.9 * share <= values.max() <= 1.0 + share
+
+
+def test_the_drawn_car_is_driven_until_the_next_restart() -> None:
+    only_engine = VehicleRandomizationConfig(acceleration_percent=30.0)
+    still = dataclasses.replace(STILL, vehicle=only_engine)
+    game, clock = _game(still)
+    for seed in (1, 2):
+        game.restart(seed)
+        game.apply(GAS)
+        _wait(clock, 0.5)
+        assert game.state().forward_mps == pytest.approx(0.5 * 15.8 * game.draw.vehicle.acceleration, rel=0.021)
+
+
+def test_a_car_is_drawn_around_that_of_the_task() -> None:
+    clock = VirtualClock()
+    config = TaskConfig(randomization=STILL, vehicle="{acceleration: [5, 5, 5, 5]}")
+    game = SimulatedGame(clock, load_track("short"), config)
+    game.restart(0)
+    game.apply(GAS)
+    _wait(clock, 1.0)
+    assert game.state().forward_mps == pytest.approx(5.0)
 
 
 def test_restart_without_a_seed_goes_on_drawing() -> None:

@@ -120,12 +120,22 @@ def test_track_from_a_file_gets_a_lap_by_tuning_once(tmp_path: Path, monkeypatch
     track = load_track(str(tmp_path / "arc.npy"))
     lap = scripted_lap_time_s(track)
     assert 3.0 < lap < 8.0
-    monkeypatch.setattr(scripted_driver, "tune", lambda _: pytest.fail("tuned twice"))
+    monkeypatch.setattr(scripted_driver, "tune", lambda *_: pytest.fail("tuned twice"))
     assert scripted_lap_time_s(track) == lap
 
 
+def test_another_car_on_a_shipped_track_gets_its_own_lap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        scripted_driver, "GRID", {"lookahead_s": (0.4,), "steer_fraction": (1.0,), "brake_fraction": (1.0,)}
+    )
+    track = load_track("short")
+    assert track.scripted is not None
+    slower = VehicleConstants(acceleration=(8.0, 6.0, 4.0, 3.0))
+    assert 1.2 * track.scripted.lap_time_s < scripted_lap_time_s(track, slower) < 2.0 * track.scripted.lap_time_s
+
+
 def test_track_that_the_driver_cannot_finish_has_no_lap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise ValueError("cannot")
 
     z = np.arange(0.0, 130.0)

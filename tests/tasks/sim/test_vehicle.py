@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.sim import vehicle
-from tasks.sim.vehicle import TICK_S, VehicleConstants
+from tasks.sim.vehicle import TICK_S, VehicleConstants, VehicleFactors
 
 CAR = VehicleConstants()
 NO_WALLS = 1e9
@@ -407,3 +407,15 @@ def test_advance_in_one_go_equals_advance_in_small_pieces() -> None:
                 vehicle.advance(rig.memory, start + 0.05 * piece / pieces, *rig.world)
         memories.append(rig.memory.copy())
     np.testing.assert_array_equal(memories[0], memories[1])
+
+
+def test_scaled_car_has_its_factors_and_a_table_of_the_wrong_length_is_refused() -> None:
+    car = CAR.scaled(VehicleFactors(acceleration=1.1, grip=0.9, steering_gain=1.2, steering_delay=0.5))
+    assert car.acceleration == pytest.approx([1.1 * value for value in CAR.acceleration])
+    assert car.brake_per_speed == pytest.approx(0.9 * 0.752)
+    assert car.slide_force_free[0] == pytest.approx(0.9 * 86.2)
+    assert car.turn_rate[7] == pytest.approx(1.2 * 1.777)
+    assert car.yaw_lag_s == pytest.approx(0.5 * 0.145)
+    assert CAR.scaled(VehicleFactors()) == CAR
+    with pytest.raises(ValueError, match="turn_rate must have 17 values, got 2"):
+        replace(CAR, turn_rate=(1.0, 2.0))

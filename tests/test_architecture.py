@@ -21,8 +21,8 @@ ROOMS: dict[str, str] = {
     "tasks.experience": "",
     "tasks.plugins": "",
     "tasks.pictures": "tasks.process",
-    "tasks.points": "",
     "tasks.recordings": "tasks.process",
+    "tasks.points": "tasks.recordings",
     # games
     "tasks.sim": "tasks.config tasks.game tasks.points",
     "tasks.live.window": "tasks.game",
@@ -41,7 +41,8 @@ ROOMS: dict[str, str] = {
     "tasks.remote.config": "tasks.words",
     "tasks.remote.wire": "tasks.experience",
     "tasks.remote.access": "tasks.remote.config tasks.remote.wire",
-    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config tasks.remote.wire",
+    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
+    "tasks.remote.wire",
     "tasks.remote.worker": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.live.controls "
     "tasks.plugins tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire",
     "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
@@ -57,8 +58,8 @@ ROOMS: dict[str, str] = {
     "tasks.roles.picture_window": "",
     "tasks.roles.overlay": "tasks.game",
     "tasks.roles.recording": "tasks.game tasks.roles.config tasks.trackmania",
-    "tasks.roles.recording_files": "tasks.config tasks.game tasks.pictures tasks.process tasks.roles.answer_folder "
-    "tasks.roles.config tasks.roles.recording tasks.sim tasks.trackmania",
+    "tasks.roles.recording_files": "tasks.config tasks.game tasks.pictures tasks.points tasks.process "
+    "tasks.recordings tasks.roles.answer_folder tasks.roles.config tasks.roles.recording tasks.sim tasks.trackmania",
     "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.process "
     "tasks.registry tasks.roles.config",
     "tasks.roles.check": "tasks.config tasks.experience tasks.game tasks.live tasks.live.window tasks.pictures "
@@ -66,8 +67,9 @@ ROOMS: dict[str, str] = {
     "tasks.roles.picture_window tasks.sim tasks.trackmania",
     "tasks.roles.drive": "tasks.config tasks.game tasks.registry tasks.roles.config tasks.roles.overlay "
     "tasks.roles.picture_window tasks.roles.recording tasks.roles.recording_files tasks.sim tasks.trackmania",
-    "tasks.roles.record": "tasks.config tasks.game tasks.live.telemetry tasks.live.window tasks.roles.config "
-    "tasks.roles.drive tasks.roles.recording tasks.roles.recording_files tasks.sim",
+    "tasks.roles.record": "tasks.config tasks.game tasks.live.telemetry tasks.live.window tasks.recordings "
+    "tasks.roles.config tasks.roles.drive tasks.roles.recording tasks.roles.recording_files tasks.sim "
+    "tasks.trackmania",
     "tasks.roles.dispatch": "tasks.config tasks.live tasks.remote.access tasks.remote.config tasks.remote.relay "
     "tasks.roles.check tasks.roles.config tasks.roles.drive tasks.roles.record tasks.words",
     # learning

@@ -51,6 +51,11 @@ def test_the_other_roles_take_the_words_of_a_training(role: Role) -> None:
     assert (line.role, line.words) == (role, ["task=TM20Lidar", "task.game=live"])
 
 
+def test_a_file_to_record_from_is_typed_without_what_python_forbids() -> None:
+    line = parse(["--record", "record.from=a run.Ghost.Gbx"])
+    assert (line.role, line.words) == (Role.record, ["record.from_file='a run.Ghost.Gbx'"])
+
+
 def test_the_plugin_is_installed_where_it_is_asked_for() -> None:
     line = parse(["--install-plugin", "--to", "somewhere"])
     assert (line.role, line.folder) == (Role.install_plugin, "somewhere")

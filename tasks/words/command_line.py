@@ -82,6 +82,8 @@ _ROLE_HELP = {
     Role.drive: "drive the simulator by hand",
     Role.install_plugin: "copy our telemetry plugin into OpenPlanet's folder, or into the folder of --to",
 }
+TYPED_AS = {"record.from": "record.from_file"}
+"""Keys by what is typed for them: Python lets no field be called ``from``."""
 _OWN_FLAGS = ("--checkpoint", "--headless", "--to", "--make-credentials", "--hosts", "--workers")
 
 
@@ -221,5 +223,5 @@ def _without_plus(word: str) -> str:
 
 
 def _renamed(word: str) -> str:
-    """``record.from``: Python lets no field be called so."""
-    return word.replace("record.from=", "record.from_file=", 1) if word.startswith("record.from=") else word
+    key, sign, value = word.partition("=")
+    return f"{TYPED_AS.get(key, key)}{sign}{value}"

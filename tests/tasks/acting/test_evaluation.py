@@ -293,6 +293,15 @@ def test_results_json_has_the_documented_fields_and_no_nan(tmp_path: Any) -> Non
     assert (read["mean_return"], read["std_return"]) == (pytest.approx(6.75), pytest.approx(5.75))
 
 
+def test_the_lap_is_compared_with_a_persons_where_one_is_known() -> None:
+    report = EvaluationReport((EpisodeResult(2, True, 10.0, 12.5, 1.0, 4, 0.0),))
+    place = {"task": "TM20Lidar", "track": "run.Ghost.Gbx", "game": "live"}
+    results = play_results(report, place=place, checkpoint="b", scripted_lap_time_s=None, human_lap_time_s=8.0)
+    assert (results["human_lap_time_s"], results["human_lap_ratio"]) == (8.0, 1.25)
+    unknown = play_results(report, place=place, checkpoint="b", scripted_lap_time_s=None)
+    assert "human_lap_time_s" not in unknown
+
+
 def returns_of(*returns: float) -> EvaluationReport:
     return EvaluationReport(tuple(EpisodeResult(0, None, None, value, math.nan, 100, math.nan) for value in returns))
 

@@ -52,6 +52,16 @@ def drive_along(points: np.ndarray, speed: float, *, with_inputs: bool = True) -
     return Drive(positions, yaw, np.full(len(yaw), speed), inputs, race_time_ms, (race_time_ms // 2, race_time_ms))
 
 
+def right_turn(climb: float = 0.0) -> np.ndarray:
+    """150 m along z and 150 m to -x, which is to the right in the game; from 100 m on it climbs."""
+    angle = np.linspace(0, np.pi / 2, 60)
+    arc = np.stack([30 * np.cos(angle) - 30, 0 * angle, 150 + 30 * np.sin(angle)], axis=1)
+    points = np.vstack([[[0, 0, 0], [0, 0, 100]], arc, [[-150, 0, 180]]]).astype(float)
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    points[:, 1] = 8 + climb * np.maximum(0.0, along - 100.0)
+    return points
+
+
 def ghost_file(drive: Drive, version: int = 11) -> bytes:
     return gbx(GHOST, b"", ghost_chunks(drive, version))
 

@@ -19,6 +19,7 @@ from tasks import registry
 from tasks.config import GameKind, LiveConfig, TaskConfig
 from tasks.game.lidar_sensor import LidarSensor
 from tasks.live.screen import observed_image
+from tasks.recordings.recording import load_npz
 from tasks.roles.check import check
 from tasks.roles.check.findings import Problem
 from tasks.roles.check.task_check import TaskCheck
@@ -82,6 +83,10 @@ def test_a_person_records_a_path_that_can_be_driven(game: StandIn, tmp_path: Pat
     assert np.hypot(*(points[-1, [0, 2]] - track.finish_position)) < track.width_m
     offsets = [np.hypot(*(track.centre_line[:, [0, 2]] - point).T).min() for point in points[::50, [0, 2]]]
     assert max(offsets) < track.width_m / 2 + 1.0
+    drive = load_npz(file.parent / "drive.npz")
+    np.testing.assert_allclose(drive.states[0, 1:4], points[0], atol=0.5)
+    assert drive.column("t_ms")[-1] / 1000 == pytest.approx(facts["human_lap_time_s"], abs=0.2)
+    assert drive.inputs[:, 1].max() == 1.0
     env = registry.make("TM20Full", config=task(game, track=str(file)))
     np.testing.assert_array_equal(env.interface.path, points)  # type: ignore[attr-defined,union-attr]
     env.close()

@@ -18,6 +18,8 @@ from tasks.config import GameKind, LiveConfig, TaskConfig, TelemetryRecord
 from tasks.game.clock import VirtualClock
 from tasks.game.errors import TelemetryError, TelemetryState
 from tasks.game.protocols import Telemetry
+from tasks.points.files import read_points
+from tasks.recordings.recording import load_npz
 from tasks.roles import recording_files
 from tasks.roles.config import DriveConfig, Driver, RecordConfig
 from tasks.roles.record import record
@@ -70,7 +72,8 @@ def recorded_from(
 ) -> RecordedPath:
     clock = VirtualClock()
     source = ScriptedTelemetry(clock, events)
-    return record.recorded_live(source, RecordConfig(), clock, is_stopped=is_stopped, patience_s=patience_s)
+    path, _ = record.recorded_live(source, RecordConfig(), clock, is_stopped=is_stopped, patience_s=patience_s)
+    return path
 
 
 def test_a_lap_of_the_scripted_driver_becomes_a_path_with_its_facts(
@@ -239,3 +242,32 @@ def test_the_map_shows_the_driven_line_in_the_colours_of_its_speed() -> None:
     assert slow.shape[2] == 3
     dark_red = (slow[..., 0] > 100) & (slow[..., 1] < 40) & (slow[..., 2] < 40)
     assert dark_red.sum() > 200  # all at top speed
+
+
+def test_a_live_drive_keeps_its_telemetry_and_inputs_beside_the_path(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    source = ScriptedTelemetry(clock, lap().samples)
+    path, drive = record.recorded_live(source, RecordConfig(), clock, is_stopped=lambda: False, patience_s=60.0)
+    file = record.write_recording(path, LIVE, RecordConfig(), tmp_path, lap_time_s=math.nan, drive=drive)
+    kept = load_npz(file.parent / "drive.npz")
+    assert kept.has_inputs
+    np.testing.assert_allclose(kept.column("t_ms"), 50.0 * np.arange(len(kept.states)), atol=1e-3)
+    assert kept.column("t_ms")[-1] / 1000 == pytest.approx(path.duration_s, abs=0.05)
+    np.testing.assert_allclose(kept.states[0, 1:4], path.points[0], atol=1e-4)
+    assert len(kept.inputs) == 5 * (len(kept.states) - 1) + 1
+    assert set(kept.inputs[:, 1]) == {1.0}
+    np.testing.assert_allclose(kept.column("speed")[5:], 20.0, rtol=1e-3)
+    # Straight on along z, then to growing x, which is to the left in the game.
+    assert kept.column("yaw")[20] == pytest.approx(0.0, abs=1e-3)
+    assert kept.column("yaw")[-5] == pytest.approx(-np.pi / 2, abs=1e-3)
+    facts = json.loads((file.parent / "path.json").read_text())
+    assert facts["frame"] == "game"
+    assert facts["human_lap_time_s"] == facts["lap_time_s"] == pytest.approx(path.duration_s, abs=1e-3)
+
+
+def test_the_scripted_drivers_lap_is_no_humans(tmp_path: Path) -> None:
+    config = RecordConfig(driver=Driver.scripted)
+    file = record.run(SIM, config, DriveConfig(), headless=True, runs=tmp_path)
+    facts = json.loads((file.parent / "path.json").read_text())
+    assert (facts["frame"], facts["human_lap_time_s"]) == ("simulator", None)
+    assert read_points(file).human_lap_time_s is None

@@ -1,0 +1,57 @@
+"""An evaluation is compared with a person's lap where the track comes from a drive in the game."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from algos.run.log import RunLog, summary
+from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
+from tests.tasks.recordings.ghost_files import drive_along, ghost_file, right_turn
+
+
+class Scalars:
+    """A writer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.values[name] = value
+
+    def add_image(self, *args: object, **kwargs: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _logged(tmp_path: Path, track: str) -> dict[str, float]:
+    report = EvaluationReport((EpisodeResult(1, True, 20.0, 30.0, 1.0, 400, 0.0),))
+    writer = Scalars()
+    task = {"name": "TM20Lidar", "track": track, "game": "sim"}
+    log = RunLog(writer, tmp_path, "run", 100, task, {}, {}, is_headless=True)
+    try:
+        log.evaluation(report, 50)
+    finally:
+        log.close()
+    return writer.values
+
+
+def test_the_log_has_the_humans_lap_and_the_own_over_it(tmp_path: Path) -> None:
+    drive = drive_along(right_turn(), 25.0)
+    path = tmp_path / "run.Ghost.Gbx"
+    path.write_bytes(ghost_file(drive))
+    human_s = drive.race_time_ms / 1000
+    logged = _logged(tmp_path, str(path))
+    assert logged["evaluation/human_lap_time_s"] == pytest.approx(human_s)
+    assert logged["evaluation/human_lap_ratio"] == pytest.approx(20.0 / human_s)
+
+
+def test_a_track_that_nobody_drove_is_compared_with_nobody(tmp_path: Path) -> None:
+    assert "evaluation/human_lap_time_s" not in _logged(tmp_path, "short")
+
+
+def test_the_line_of_an_evaluation_says_the_share_of_the_humans_lap() -> None:
+    report = EvaluationReport((EpisodeResult(1, True, 21.0, 30.0, 1.0, 400, 0.0),))
+    assert summary(report, 20.0) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
+    assert summary(report) == "1/1 finished, lap 21.00 s"

@@ -116,6 +116,8 @@ class Uplink:
         self._round_trip_ms = math.nan
         self._hangs_for_s = hangs_for_s
         self._calls: list[Any] = []
+        self._commands: Any = None
+        self._replies = OutgoingMessages()
         self._threads: list[threading.Thread] = []
         self._channel = dialing.open_channel(address, credentials)
 
@@ -144,14 +146,17 @@ class Uplink:
                 self._note_trouble("", 0.0)
                 return
 
-    def start(self, push: bool, requests: bool = False, weights: bool = True) -> None:
-        """Begins to receive what belongs to the worker's role.
+    def start(self, push: bool, requests: bool = False, weights: bool = True, lock_step: bool = False) -> None:
+        """Opens the streams that belong to the worker's role.
 
         Args:
-            push: Whether segments are sent, too.
-            requests: Whether evaluation requests are received, too, for ``take_request``.
-            weights: Whether what the role receives is wanted.
+            push: Whether segments are sent.
+            requests: Whether evaluation requests are received, for ``take_request``.
+            weights: Whether the Weights stream is wanted: for an evaluator it brings requests.
+            lock_step: Whether commands are received, for ``serve_lock_step``.
         """
+        if lock_step:
+            self._commands = self._open("LockStep", iter(self._replies.take, None))
         streams: list[Callable[[], None]] = [self._receive_weights] if weights else []
         if push:
             streams.append(self._push)
@@ -302,14 +307,13 @@ class Uplink:
     def serve_lock_step(
         self, answer: Callable[[bytes], bytes], evaluate: Callable[[bytes | bytearray], None] | None = None
     ) -> None:
-        """Answers commands until ``stop`` is set or the learner hangs up.
+        """Answers commands until ``stop`` is set or the learner hangs up; after ``start``.
 
         Args:
             answer: Makes the reply to a command.
             evaluate: Called with an evaluation request, between two commands and in the same thread.
         """
-        replies = OutgoingMessages()
-        call = self._open("LockStep", iter(replies.take, None))
+        call, replies = self._commands, self._replies
         try:
             if evaluate is not None:
                 self._answer_and_evaluate(call, lambda message: replies.put(answer(message)), evaluate)

@@ -170,16 +170,24 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
     )
     stop.on_set(uplink.wake)
     roles = {"worker": _roll_out, "evaluator": _evaluate, "lock_step": _step_on_command}
+    is_lock_step = config.role == "lock_step"
     with contextlib.ExitStack() as stack:
         stack.callback(uplink.close)
         uplink.connect()
         uplink.start_pings()
-        with step_watch.call():
-            made = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
-        envs = [step_watch.around(env) for env in made]
-        for env in envs:
-            watch(env, stop)
+        # Before the environments, so that the learner shows a worker that hangs while it makes them.
+        uplink.start(
+            push=config.role == "worker",
+            weights=not is_lock_step,
+            requests=config.evaluates,
+            lock_step=is_lock_step,
+        )
         try:
+            with step_watch.call():
+                made = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
+            envs = [step_watch.around(env) for env in made]
+            for env in envs:
+                watch(env, stop)
             roles[config.role](config, uplink, envs, description, stop)
         except Exception:
             if not stop.is_set():
@@ -209,7 +217,6 @@ def _roll_out(
         for i, env in enumerate(envs)
     ]
     evaluator = _make_evaluator(config, uplink, envs[0], stop) if config.evaluates else None
-    uplink.start(push=True, requests=config.evaluates)
     with punctual() if description.is_wall_clock else contextlib.nullcontext():
         ActingLoop(uplink, rollouts, config.segment_rows, stop, evaluator=evaluator).run()
 
@@ -219,7 +226,6 @@ def _evaluate(
 ) -> None:
     """Waits for requests and answers each with a report."""
     evaluator = _make_evaluator(config, uplink, envs[0], stop)
-    uplink.start(push=False)
     while (message := uplink.wait_newest()) is not None:
         evaluator.answer(message)
 
@@ -246,7 +252,6 @@ def _step_on_command(
         group.abandon_episodes()
         evaluator.answer(message)
 
-    uplink.start(push=False, requests=True)
     uplink.serve_lock_step(answer, evaluate_in_between)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import EPISODE_STATISTICS
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
+from tasks.process import step_watch
 
 
 class CountingEnv(gymnasium.Env):
@@ -147,6 +149,24 @@ class RandomPolicy:
 def make_env(**kwargs: Any) -> CountingEnv:
     """The environment, from plain data."""
     return CountingEnv(**kwargs)
+
+
+def make_hanging(go_on: str, learner: int, **kwargs: Any) -> CountingEnv:
+    """An environment that hangs in a worker while it is made to be driven, until the file ``go_on`` is there.
+
+    Args:
+        go_on: The file.
+        learner: Process in which nothing hangs; nor does the first in a worker, which is made to be described.
+        **kwargs: Of ``CountingEnv``.
+    """
+    if os.getpid() != learner:
+        step_watch.HANGING_S = 0.1
+        while next(_made) and not Path(go_on).exists():
+            time.sleep(0.01)
+    return CountingEnv(**kwargs)
+
+
+_made = itertools.count()
 
 
 def make_policy(**kwargs: Any) -> RandomPolicy:

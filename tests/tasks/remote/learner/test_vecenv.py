@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,19 @@ def cpu_seconds(pid: int) -> float:
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("roles", [{"worker", "evaluator"}, {"lock_step"}], ids=["asynchronous", "lock step"])
+def test_an_environment_that_hangs_while_it_is_made_is_shown(roles: set[str], tmp_path: Path) -> None:
+    go_on = tmp_path / "go on"
+    env = {"function": f"{FAKES}:make_hanging", "kwargs": {"go_on": str(go_on), "learner": os.getpid()}}
+    policy = None if "lock_step" in roles else POLICY
+    with RemoteVecEnv("Hanging", 1, env=env, policy=policy, evaluator=policy is not None) as vecenv:
+        vecenv.start()
+        wait_until(lambda: {worker.role for worker in vecenv.workers() if worker.hangs_for_s} == roles)
+        go_on.touch()
+        wait_until(lambda: not any(worker.hangs_for_s for worker in vecenv.workers()))
+        assert {worker.role for worker in vecenv.workers()} == roles
 
 
 def test_newest_weights_win() -> None:

@@ -212,6 +212,8 @@ def _without_runner(config: Any, role: Role) -> int:
         return 0
     if role is Role.worker:
         from algos.faces.configured_policy import expert_weights, far_policy
+        from tasks.acting.env_source import EnvSource
+        from tasks.config import config_to_dict
         from tasks.remote.worker import far_worker
 
         _check_machine(config.task)
@@ -220,7 +222,8 @@ def _without_runner(config: Any, role: Role) -> int:
         rows = config.worker.samples_per_packet
         worker = replace(config.worker, samples_per_packet=config.link.segment_rows if rows == "auto" else rows)
         weights, headless = expert_weights(config, spec), config.headless
-        return far_worker.run(config.task, config.remote, worker, policy, expert_weights=weights, headless=headless)
+        source = EnvSource(config_to_dict(config.task))
+        return far_worker.drive(source, config.remote, worker, policy, expert_weights=weights, headless=headless)
     from tasks.roles import dispatch
 
     return dispatch.run(role, config, RUNS)
@@ -265,9 +268,9 @@ def _start(params: dict[str, Any], role: Role) -> None:
     import tasks.registration
     from algos.run.checkpoint import CheckpointError
     from tasks.envs.foreign import WrongValueError
+    from tasks.remote.access.dialing import RefusedError
     from tasks.remote.access.listener import ListenError
     from tasks.remote.launch.launch import WorkerRefused
-    from tasks.remote.station.uplink import RefusedError
 
     full_config = params["config"]["full_config"]
     tasks.registration.register_tasks()

@@ -292,7 +292,7 @@ def station_beside(folder: Path, address: str) -> Iterator[Worker]:
         return status.segments + uplink.last_seq - status.taken
 
     try:
-        with WorkerDisplay(address, station, Progress(), stream=_Terminal()):
+        with WorkerDisplay(address, lambda: station.status, Progress(), stream=_Terminal()):
             yield Worker(uplink.send, uplink.take_newest, left)
     finally:
         stop.set()

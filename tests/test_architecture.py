@@ -41,8 +41,8 @@ ROOMS: dict[str, str] = {
     "tasks.remote.wire": "tasks.experience",
     "tasks.remote.access": "tasks.remote.config tasks.remote.wire",
     "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config tasks.remote.wire",
-    "tasks.remote.worker": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.live.controls "
-    "tasks.plugins tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire",
+    "tasks.remote.worker": "tasks.acting tasks.envs tasks.experience tasks.game tasks.live.controls tasks.plugins "
+    "tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire",
     "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
     "tasks.remote.station tasks.remote.wire",
     "tasks.remote.launch": "tasks.remote.config tasks.remote.station tasks.remote.worker",
@@ -80,8 +80,8 @@ ROOMS: dict[str, str] = {
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
     "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.trackmania",
     # the command line, where both sides meet
-    "train": "algos.config algos.faces algos.run tasks.config tasks.envs tasks.game tasks.live tasks.plugins "
-    "tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch tasks.remote.station "
+    "train": "algos.config algos.faces algos.run tasks.acting tasks.config tasks.envs tasks.game tasks.live "
+    "tasks.plugins tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch "
     "tasks.remote.worker tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania tasks.words",
 }
 """Every room, from the ground up, and the rooms that its files import: only rooms that stand above it in this table.

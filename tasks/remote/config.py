@@ -1,4 +1,4 @@
-"""Configuration of workers elsewhere: the groups ``remote``, ``worker`` and ``ray``, and the key ``launcher``.
+"""Configuration of far workers: the groups ``remote``, ``worker`` and ``ray``, and the key ``launcher``.
 
 Standard library only; ``algos.config.schema`` puts them into the configuration of a run.
 """
@@ -40,7 +40,7 @@ class RemoteConfig:
     """The link beyond this machine (``remote``)."""
 
     listen: str | None = field(default=None, metadata=acts_in(Role.train, Role.server))
-    """host:port at which the learner (or with --server the relay) takes workers from elsewhere; null: none."""
+    """host:port at which the learner (or with --server the relay) takes far workers; null: none."""
     address: str | None = field(default=None, metadata=acts_in(Role.worker))
     """With --worker: host:port of the learner or relay to join."""
     relay: str | None = field(default=None, metadata=acts_in(Role.train))
@@ -65,7 +65,7 @@ class RemoteConfig:
 
 @dataclass
 class FarWorkerConfig:
-    """A worker that joins from elsewhere, and what every worker process holds (``worker``)."""
+    """A far worker, and what every worker process holds (``worker``)."""
 
     name: str | None = None
     """Name under which its token was made; null: that of remote.credentials, else the host's."""

@@ -18,7 +18,7 @@ ENDED = "segment refused: message of only 7 bytes"
 
 
 class Outcome(NamedTuple):
-    """What came of a call."""
+    """How a call ended."""
 
     code: str
     """Status of gRPC."""

@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     named = {_fault(item) for item in session.items} - {None}
-    # Whoever names single tests wants single rows.
+    # A run of single tests prints single rows.
     is_part = session.config.option.keyword or any("::" in str(arg) or ".py" in str(arg) for arg in session.config.args)
     session.config.stash[_IS_WHOLE] = bool(named) and not is_part
 

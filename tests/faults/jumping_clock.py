@@ -14,7 +14,7 @@ _SECONDS = struct.Struct("@l")
 
 
 class JumpingClock:
-    """The wall clock of whoever is started with its ``environment``; skips the test where it cannot be built.
+    """The wall clock of the processes that are started with its ``environment``; skips where it cannot be built.
 
     Args:
         folder: Where the library and the offset are kept.

@@ -7,6 +7,7 @@ port is found by workers that dial the old one.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -22,7 +23,6 @@ from tests.faults.audit import Account, StoredRows
 from tests.faults.learner_process import LearnerConfig
 from tests.faults.numbered_env import read_ledger
 from tests.faults.proxy import TcpProxy
-from tests.faults.relay_process import RelayConfig
 from tests.faults.status_file import read_status
 from tests.faults.worker_process import WorkerConfig
 
@@ -303,18 +303,18 @@ class RelayProcess(Process):
 
     Args:
         folder: Of its log.
-        config: Of ``relay_process``.
+        config: ``RemoteConfig``, beside what all relays have here.
         found_by: The proxies that lead to it.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], found_by: Sequence[TcpProxy] = ()) -> None:
-        super().__init__("relay", ["-m", "tests.faults.relay_process"], folder)
+        super().__init__("relay", ["-m", "tests.tasks.remote.relay_process", "relay"], folder)
         self._settings = config
         self._found_by = found_by
 
     def start(self) -> None:
         """Starts it; returns when it can be dialled."""
-        self.launch(RelayConfig(**self._settings).to_json())
+        self.launch(json.dumps({"listen": "127.0.0.1:0", "max_workers": 32, "max_message_mb": 4, **self._settings}))
         address = self.announced_address()
         for proxy in self._found_by:
             proxy.target = address

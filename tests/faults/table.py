@@ -76,7 +76,7 @@ _HEADER = ("fault", "sent", "stored", "lost", "doubled", "dropped", "seconds", "
 
 
 class Row(NamedTuple):
-    """What came of one fault."""
+    """How one fault ended."""
 
     fault: str
     account: Account | None
@@ -128,7 +128,7 @@ def write_page(path: Path, rows: Sequence[Row], conditions: str) -> None:
 
     Args:
         path: Of the page.
-        rows: What came of the faults.
+        rows: How the faults ended.
         conditions: Machine and date.
     """
     faults = "\n".join(

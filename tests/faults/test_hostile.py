@@ -162,7 +162,7 @@ def test_a_relay_stands_two_thousand_fuzzed_messages(rig: Rig, add_row: AddRow) 
 
 
 def fuzz(rig: Rig, count: int, seed: int, methods: Mapping[str, int] = LEARNER_METHODS) -> dict[str, int]:
-    """Sends so many messages that are wrong in some way; what came of them.
+    """Sends so many messages that are wrong in some way; how they ended.
 
     Args:
         rig: Where the proxy leads is attacked.

@@ -50,6 +50,14 @@ class Refusal(NamedTuple):
     message: str
 
 
+def mismatch(hello: link.Hello, fingerprint: str) -> Refusal | None:
+    """Why a worker of another task or another network may not join; None: it is of this one."""
+    if hello.fingerprint == fingerprint:
+        return None
+    message = f"worker {hello.worker} {link.explain_mismatch(hello.fingerprint, fingerprint)}"
+    return Refusal(grpc.StatusCode.FAILED_PRECONDITION, message)
+
+
 class Refusals:
     """Ends calls that are not wanted, and says so: to the caller always, in the log unless there are too many.
 
@@ -98,7 +106,7 @@ class Admission:
     Args:
         tokens: Who may join.
         refusals: Where refusals are counted.
-        stranger: What is said of an unknown token.
+        unknown: The refusal of an unknown token.
         is_far: Whether this is the port for other machines.
         handshakes: Told who calls; ``note_lost`` says which connections came to nothing.
         max_message_bytes: Of one who came in: larger messages are refused.
@@ -109,13 +117,13 @@ class Admission:
         tokens: Tokens,
         refusals: Refusals,
         *,
-        stranger: str = "the token is not known here: it is wrong, another learner's, or was revoked",
+        unknown: str = "the token is not known here: it is wrong, another learner's, or was revoked",
         is_far: bool = True,
         handshakes: HandshakeWatch | None = None,
         max_message_bytes: int = link.MAX_MESSAGE_BYTES,
     ) -> None:
         self._tokens = tokens
-        self._stranger = stranger
+        self._unknown = unknown
         self._handshakes = handshakes
         self.refusals = refusals
         self.is_far = is_far
@@ -152,7 +160,7 @@ class Admission:
         if verdict is Verdict.unreadable:
             message = "the list of tokens cannot be read at the moment, so nobody new is let in"
             return Refusal(grpc.StatusCode.UNAVAILABLE, message)
-        return Refusal(grpc.StatusCode.UNAUTHENTICATED, self._stranger)
+        return Refusal(grpc.StatusCode.UNAUTHENTICATED, self._unknown)
 
     def note_lost(self) -> None:
         """Notes the connections that have come to nothing since the last time; to be called every few seconds."""

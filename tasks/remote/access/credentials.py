@@ -116,7 +116,7 @@ def make_credentials(folder: str | Path, hosts: Sequence[str] = (), workers: Seq
         authority, line = _load_or_make_authority(folder / "ca")
         lines = [line]
         lines += [_make_server(folder / server, authority, names) for server in _SERVERS]
-        lines.append(_make_client(folder, folder / "learner", LEARNER_NAME, tokens.TRAINER, ("relay",), authority))
+        lines.append(_make_client(folder, folder / "learner", LEARNER_NAME, tokens.LEARNER, ("relay",), authority))
         if workers:
             make_folder(folder / "workers")
         for worker in dict.fromkeys(workers):

@@ -1,11 +1,12 @@
 """Dialling out: the channel to a learner or a relay, and what is said of one that does not answer as expected.
 
-Used by ``uplink`` (workers and stations) and by ``relay_link`` (learners). Some failures will not go away by trying
-again; ``refusal`` and ``diagnose`` tell them from those that will.
+``uplink`` (workers and stations) and ``relay_link`` (learners) have a ``Dialled`` each. Some failures will not go away
+by trying again; it raises those.
 """
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from tasks.remote.wire import link
 if TYPE_CHECKING:
     from tasks.remote.access.credentials import ClientCredentials
 
+_log = logging.getLogger(__name__)
+
 _REFUSALS = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED,
@@ -25,6 +28,57 @@ _REFUSALS = (
     grpc.StatusCode.UNIMPLEMENTED,
 )
 _PROBE_TIMEOUT_S = 3.0
+
+
+class RefusedError(ConnectionError):
+    """Raised when the other side refuses this process; trying again is of no use."""
+
+
+class Dialled:
+    """The process that is dialled: the channel to it, and what keeps it from being reached.
+
+    Args:
+        name: What it is called, such as "the learner".
+        address: host:port.
+        credentials: Of this process, for TLS; None: plaintext.
+        this: What this process is called, such as "worker".
+    """
+
+    def __init__(self, name: str, address: str, credentials: ClientCredentials | None, this: str = "worker") -> None:
+        self._name = f"{name} at {address}"
+        self._address = address
+        self._this = this
+        self._authority = None if credentials is None else credentials.authority
+        self._has_answered = False
+        self.channel = open_channel(address, credentials)
+        self.trouble = ""
+        """What keeps it from being reached; empty when nothing does."""
+
+    def raise_final(self, error: grpc.RpcError) -> None:
+        """Raises ``RefusedError`` if it is of no use to try again.
+
+        What was never reached may never be, and is looked at closely; what was is only away.
+        """
+        reason = refusal(error)
+        if reason is not None:
+            raise RefusedError(f"{self._name} refused this {self._this}: {reason}") from error
+        reason = diagnose(self._address, self._authority) if not self._has_answered and _is_unreached(error) else None
+        if reason is not None:
+            raise RefusedError(reason) from error
+
+    def note_answer(self) -> None:
+        """It has let this process in."""
+        if self.trouble:
+            _log.info("%s is there again", self._name)
+        self._has_answered, self.trouble = True, ""
+
+    def note_trouble(self, trouble: str, pause_s: float) -> None:
+        """Logs the first trouble of several, and what is new about those that follow."""
+        before, self.trouble = self.trouble, trouble
+        if not before:
+            _log.warning("%s %s; next try in %.1f s", self._name, trouble, pause_s)
+        elif before != trouble:
+            _log.info("%s %s", self._name, trouble)
 
 
 def open_channel(address: str, credentials: ClientCredentials | None) -> grpc.Channel:
@@ -56,6 +110,12 @@ def open_channel(address: str, credentials: ClientCredentials | None) -> grpc.Ch
     return grpc.secure_channel(address, credentials.channel, options)
 
 
+def describe(error: grpc.RpcError) -> str:
+    """What went wrong, short: gRPC's own words begin with which of its parts said so."""
+    details = (error.details() or "").rpartition(": ")[2]
+    return f"{error.code().name}: {details}" if details else str(error.code().name)
+
+
 def refusal(error: grpc.RpcError) -> str | None:
     """What the other side said, if it is of no use to try again; else None."""
     code, details = error.code(), error.details() or ""
@@ -69,7 +129,7 @@ def is_crowded(error: grpc.RpcError) -> bool:
     return bool(error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
-def is_unreached(error: grpc.RpcError) -> bool:
+def _is_unreached(error: grpc.RpcError) -> bool:
     """Whether no connection came about, so that ``diagnose`` may know why."""
     answered = any(key == link.ANSWERED for key, _ in error.trailing_metadata() or ())
     return error.code() is grpc.StatusCode.UNAVAILABLE and not answered

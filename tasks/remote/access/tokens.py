@@ -25,9 +25,9 @@ from tasks.remote.wire import methods
 
 _log = logging.getLogger(__name__)
 
-WORKER, TRAINER = methods.WORKER, methods.TRAINER
-ROLES = (WORKER, TRAINER)
-"""A worker sends segments; the trainer, one of them, takes segments from a relay and gives it weights."""
+WORKER, LEARNER = methods.WORKER, methods.LEARNER
+ROLES = (WORKER, LEARNER)
+"""A worker sends segments; the learner takes segments from a relay and gives it weights."""
 
 NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}"
 NAME_RULE = "letters, digits, _ and - (at most 64, not beginning with -)"
@@ -147,17 +147,8 @@ class TokenBook:
         self._accepted: _Entries | None = _Entries(read_tokens(self._path))
         self._known = self._accepted
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
-
-    def verify(self, name: str, token: str, role: str) -> bool:
-        """Whether ``token`` is the one of ``name`` in this role."""
-        return self.judge(name, token, role) is Verdict.accepted
-
     def judge(self, name: str, token: str, role: str) -> Verdict:
-        """As ``verify``, and why not. A wrong token takes as long for any name; only who owns a token learns more."""
+        """As ``Tokens.judge``. A wrong token takes as long for any name; only who owns a token learns more."""
         digest = bytes.fromhex(hash_token(token[:_MAX_TOKEN_CHARACTERS]))
         with self._lock:
             self._read_if_changed()

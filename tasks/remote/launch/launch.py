@@ -19,20 +19,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tasks.remote.station import child_process
+from tasks.remote.station.child_process import QUICK_DEATH_S, TAIL_LINES, Restarts
 from tasks.remote.worker.worker import WorkerConfig
 
 _log = logging.getLogger(__name__)
 
-MAX_QUICK_DEATHS = 5
-"""A worker that dies so often in a row, each time young, is given up."""
-QUICK_DEATH_S = 20.0
-"""A process that lived shorter than this died young [s]."""
-TAIL_LINES = 60
-"""Of what a process printed, the last lines that are shown when it is given up."""
-
 _LOOPBACK = "127.0.0.1"
-_FIRST_PAUSE_S = 0.2
-_LONGEST_PAUSE_S = 10.0
 _CLOSE_GRACE_S = 1.3
 
 
@@ -140,8 +132,7 @@ class WorkerLauncher(ABC):
 
     def _keep_alive(self, place: Place) -> None:
         """Runs one process after another at this place."""
-        quick_deaths = quick_endings = 0
-        incarnation = 0
+        restarts, incarnation = Restarts(), 0
         while not self._is_closing.is_set():
             incarnation += 1
             config = self._make_config(place, incarnation)
@@ -160,14 +151,10 @@ class WorkerLauncher(ABC):
             if reported:
                 self._on_failure(reported[-1])
                 return
-            is_quick = ending.lived_s < QUICK_DEATH_S
-            quick_endings = quick_endings + 1 if is_quick else 1
-            if ending.is_own:
-                quick_deaths = quick_deaths + 1 if is_quick else 1
-            if quick_deaths >= MAX_QUICK_DEATHS:
-                self._on_failure(_given_up(config, quick_deaths, ending))
+            pause = restarts.pause_s(ending.lived_s, ending.is_own)
+            if pause is None:
+                self._on_failure(_given_up(config, restarts.quick_deaths, ending))
                 return
-            pause = min(_FIRST_PAUSE_S * 2 ** (quick_endings - 1), _LONGEST_PAUSE_S)
             _log.warning("%s ended %s; it is started again in %.1f s", config.worker, ending.reason, pause)
             if not self._is_closing.wait(pause):
                 self._restarts += 1

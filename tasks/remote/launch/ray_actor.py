@@ -1,7 +1,7 @@
 """What Ray runs on a node for each worker: starts the worker process, passes on what it prints, ends it.
 
 The worker is a process of its own, the same as on the learner's machine: one that crashes takes nothing of Ray with it,
-its exit status and last lines are known, and its libraries keep to one thread. ``ray_driver`` makes an actor of
+its exit status and last lines are known, and its libraries keep to one thread. ``ray_process`` makes an actor of
 ``WorkerActor``; when Ray ends the actor, the worker's standard input closes, and so does the worker.
 """
 

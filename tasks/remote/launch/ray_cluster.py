@@ -1,7 +1,7 @@
 """Joins a Ray cluster, or starts one for this run alone; says what is wrong where that cannot be.
 
 Anybody who may use a Ray cluster may run any code on its nodes, so one that asks nobody for a token is refused. Called
-by ``ray_driver``, in whose process Ray then is.
+by ``ray_process``, in whose process Ray then is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NoClusterError(RuntimeError):
 
 
 def join(address: str, namespace: str, room: Mapping[str, float]) -> str:
-    """Makes this process a driver of the cluster; returns the address under which its nodes reach this machine.
+    """Connects this process to the cluster; returns the address under which its nodes reach this machine.
 
     Args:
         address: local, auto or host:port of the head.

@@ -2,7 +2,7 @@
 
 Ray places each worker where its resources are and shows it by name; when it or its node dies it is placed anew, under a
 new name. Only that goes over Ray: segments and weights go over the link, straight between worker and learner. Who talks
-to Ray is a process of its own (``ray_driver``), so that a cluster that dies does not take the learner along; nothing
+to Ray is a process of its own (``ray_process``), so that a cluster that dies does not take the learner along; nothing
 here imports ray.
 """
 
@@ -16,8 +16,6 @@ import os
 import queue
 import secrets
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -25,9 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tasks.remote.config import RayConfig
-from tasks.remote.launch.launch import TAIL_LINES, Ending, Place, WorkerFailed, WorkerLauncher, WorkerRefused
+from tasks.remote.launch.launch import Ending, Place, WorkerFailed, WorkerLauncher, WorkerRefused
 from tasks.remote.launch.ray_cluster import LOCAL
-from tasks.remote.launch.ray_driver import DriverConfig
+from tasks.remote.launch.ray_process import RayProcessConfig
+from tasks.remote.station import child_process
+from tasks.remote.station.child_process import TAIL_LINES
 from tasks.remote.worker.worker import WorkerConfig
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 _CLOSE_S = 10.0
 _TOKEN_BYTES = 32
-_DRIVER = "tasks.remote.launch.ray_driver"
+_MODULE = "tasks.remote.launch.ray_process"
 
 
 def check_ray() -> None:
@@ -76,9 +76,9 @@ class RayLauncher(WorkerLauncher):
         check_ray()
         super().__init__(places, make_config, on_failure)
         self._address = ray.address
-        self._driver_config = DriverConfig(ray.address, ray.namespace, ray.worker_resources, len(places))
+        self._process_config = RayProcessConfig(ray.address, ray.namespace, ray.worker_resources, len(places))
         self._joining = threading.Lock()
-        self._driver: _Driver | None = None
+        self._process: _RayProcess | None = None
         self._placed: dict[Place, int] = {}
         self._other_code: set[str] = set()
 
@@ -93,8 +93,8 @@ class RayLauncher(WorkerLauncher):
                 "RAY_AUTH_MODE=%s: anybody who reaches the ports of this Ray cluster can run code on all of its nodes",
                 os.environ["RAY_AUTH_MODE"],
             )
-        self._driver = _Driver(self._driver_config)
-        host = self._driver.wait_host(self._is_closing)
+        self._process = _RayProcess(self._process_config)
+        host = self._process.wait_host(self._is_closing)
         _log.info("workers run on the Ray cluster ray.address=%s; this machine is %s to it", self._address, host)
         return host
 
@@ -103,12 +103,12 @@ class RayLauncher(WorkerLauncher):
         return dict(self._placed)
 
     def _run(self, place: Place, config: WorkerConfig) -> Ending:
-        driver = self._joined()
-        if driver is None:
+        process = self._joined()
+        if process is None:
             return Ending("before it was placed", is_own=False)
         tail: deque[str] = deque(maxlen=TAIL_LINES)
         try:
-            return self._follow(driver.run(config.worker, config.to_line()), place, config, tail)
+            return self._follow(process.run(config.worker, config.to_line()), place, config, tail)
         finally:
             self._placed.pop(place, None)
 
@@ -118,7 +118,7 @@ class RayLauncher(WorkerLauncher):
         """Takes note of what is said of one worker, to its end."""
         started_s = time.monotonic()
         while True:
-            answer = answers.get()  # The end of the driver, too, is an answer.
+            answer = answers.get()  # The end of the process, too, is an answer.
             if "placed" in answer:
                 self._placed[place] = answer["placed"]["pid"]
                 self._note_placed(config.worker, answer["placed"])
@@ -147,8 +147,8 @@ class RayLauncher(WorkerLauncher):
 
     # --- the cluster ---
 
-    def _joined(self) -> _Driver | None:
-        """The driver; joins the cluster anew when it was lost. None: everything shall end.
+    def _joined(self) -> _RayProcess | None:
+        """The process; joins the cluster anew when it was lost. None: everything shall end.
 
         Raises:
             WorkerRefused: It has not been there for ``CLUSTER_GONE_S``.
@@ -156,13 +156,13 @@ class RayLauncher(WorkerLauncher):
         with self._joining:
             gone_s, pause = time.monotonic(), _FIRST_PAUSE_S
             while not self._is_closing.is_set():
-                if self._driver is not None:
-                    if self._driver.is_alive:
-                        return self._driver
-                    self._driver.close()
+                if self._process is not None:
+                    if self._process.is_alive:
+                        return self._process
+                    self._process.close()
                 try:
-                    driver = self._driver = _Driver(self._driver_config)
-                    driver.wait_host(self._is_closing)
+                    process = self._process = _RayProcess(self._process_config)
+                    process.wait_host(self._is_closing)
                     _log.info("joined the Ray cluster again")
                 except WorkerRefused as refused:
                     if time.monotonic() - gone_s > CLUSTER_GONE_S:
@@ -175,18 +175,18 @@ class RayLauncher(WorkerLauncher):
             return None
 
     def _end_all(self) -> None:
-        if self._driver is not None:
-            self._driver.close()
+        if self._process is not None:
+            self._process.close()
 
 
-class _Driver:
+class _RayProcess:
     """The process that talks to Ray, and what it says about each run.
 
     Args:
         config: What it needs to know at first.
     """
 
-    def __init__(self, config: DriverConfig) -> None:
+    def __init__(self, config: RayProcessConfig) -> None:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._runs: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
@@ -195,10 +195,8 @@ class _Driver:
         self._first: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._is_over = False
-        self._process = _spawn_driver(config.address)
-        for target in (self._read_answers, self._read_errors):
-            threading.Thread(target=target, name=f"ray{target.__name__}", daemon=True).start()
-        self._tell(config.to_line())
+        self._process = child_process.spawn(_MODULE, variables=_variables(config.address))
+        threading.Thread(target=self._attend, args=(config.to_line(),), name="ray-process", daemon=True).start()
 
     @property
     def is_alive(self) -> bool:
@@ -227,7 +225,7 @@ class _Driver:
         raise WorkerRefused(f"no Ray cluster at ray.address={self._address}: {why}")
 
     def run(self, worker: str, configuration: str) -> queue.SimpleQueue[dict[str, Any]]:
-        """Has a worker run; what is said of it comes from the queue, an empty answer when the driver is gone."""
+        """Has a worker run; what is said of it comes from the queue, an empty answer when this process is gone."""
         answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         with self._lock:
             self._last_run += 1
@@ -235,102 +233,62 @@ class _Driver:
             self._runs[run] = answers
             if self._is_over:
                 answers.put({})
-        self._tell(json.dumps({"run": run, "worker": worker, "configuration": configuration}) + "\n")
+        with self._writing:
+            request = {"run": run, "worker": worker, "configuration": configuration}
+            child_process.tell(self._process, json.dumps(request) + "\n")
         return answers
 
     def close(self) -> None:
-        """Ends all workers and the driver. Calling it twice is fine."""
-        self._hang_up()
-        try:
-            self._process.wait(_CLOSE_S)
-        except subprocess.TimeoutExpired:
-            # What it has started on this machine ends with it.
-            self._process.kill()
-            self._process.wait(5.0)
-
-    def _hang_up(self) -> None:
-        assert self._process.stdin is not None
-        # Not to be had while the driver does not take what it is told.
-        if not self._writing.acquire(timeout=1.0):
-            self._process.kill()
-            return
-        try:
-            self._process.stdin.close()
-        except OSError:
-            _log.debug("the driver was gone")
-        finally:
+        """Ends all workers and the process. Calling it twice is fine."""
+        # Not to be had while the process does not take what it is told.
+        if self._writing.acquire(timeout=1.0):
+            child_process.hang_up(self._process)
             self._writing.release()
+        else:
+            self._process.kill()
+        # What it has started on this machine ends with it.
+        child_process.end(self._process, _CLOSE_S)
 
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        with self._writing:
-            try:
-                self._process.stdin.write(line)
-                self._process.stdin.flush()
-            except (OSError, ValueError):  # It is dead, which the end of its output says, too.
-                _log.debug("the driver could not be told")
-
-    def _read_answers(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                self._take(line)
-        self._sweep()
+    def _attend(self, configuration: str) -> None:
+        """Stays with the process until it has ended."""
+        child_process.run(self._process, configuration, self._take_line, self._take)
+        if self._address == LOCAL and os.name == "posix":
+            # What a process that was killed has left of a cluster of its own: all that is in its process group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         with self._lock:
             self._is_over = True
             runs = [self._first, *self._runs.values()]
         for answers in runs:
             answers.put({})
 
-    def _sweep(self) -> None:
-        """Ends what a driver that was killed has left of a cluster of its own: all that is in its process group."""
-        if self._address == LOCAL and os.name == "posix":
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
     def _take(self, line: str) -> None:
         try:
-            answer: Mapping[str, Any] = json.loads(line)
+            answer: dict[str, Any] = json.loads(line)
             run = answer.get("run")
         except (ValueError, AttributeError):
-            _log.warning("the driver said %r", line[:200])
+            _log.warning("the process that talks to Ray said %r", line[:200])
             return
         with self._lock:
             answers = self._first if run is None else self._runs.get(run)
             if "ended" in answer and run is not None:
                 self._runs.pop(run, None)
         if answers is not None:
-            answers.put(dict(answer))
+            answers.put(answer)
 
-    def _read_errors(self) -> None:
-        assert self._process.stderr is not None
-        with self._process.stderr as lines:
-            for line in lines:
-                self._tail.append(line.rstrip())
-                _log.debug("ray | %s", line.rstrip())
+    def _take_line(self, line: str) -> None:
+        self._tail.append(line)
+        _log.debug("ray | %s", line)
 
 
-def _spawn_driver(address: str) -> subprocess.Popen[str]:
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    environment["PYTHONUNBUFFERED"] = "1"
-    if address == LOCAL:
-        # A cluster of this run alone: a secret of its own, and no port that another machine can reach.
-        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(_TOKEN_BYTES)}
-        environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    else:
+def _variables(address: str) -> dict[str, str]:
+    """What the process that talks to Ray is told by its environment."""
+    if address != LOCAL:
         # Without it Ray only shows its token to clusters that it has found by itself.
-        environment.setdefault("RAY_AUTH_MODE", "token")
-    return subprocess.Popen(
-        [sys.executable, "-m", _DRIVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=environment,
-        # Out of the reach of Ctrl-C, with all that it starts; the closing of standard input ends it.
-        start_new_session=os.name == "posix",
-        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-    )
+        return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")}
+    # A cluster of this run alone: a secret of its own, and no port that another machine can reach.
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(_TOKEN_BYTES),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }

@@ -1,7 +1,7 @@
 """The learner's end of the link: takes segments from workers and hands out weights, evaluations and commands.
 
 It owns what was received of whom, the queue and the newest weights, and serves them on a port of this machine for the
-workers that the learner starts and, with a ``FarListener``, on one for workers from elsewhere. It knows neither
+workers that the learner starts and, with a ``FarListener``, on one for far workers. It knows neither
 processes (``launch``) nor rl_games (``vecenv``). All public methods may be called from any thread.
 """
 
@@ -17,14 +17,12 @@ import numpy as np
 
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
-from tasks.remote.access.admission import Refusal
+from tasks.remote.access.admission import Refusal, mismatch
 from tasks.remote.access.listener import FarListener
 from tasks.remote.access.stream_limit import StreamLimit
+from tasks.remote.learner.lock_step_channel import LockStepChannels
 from tasks.remote.learner.receiver import Receiver
 from tasks.remote.station.calls import Call
-from tasks.remote.station.evaluation_queue import EvaluationQueue
-from tasks.remote.station.lock_step_channel import LockStepChannel
-from tasks.remote.station.mailbox import Mailbox
 from tasks.remote.station.peers import Peer
 from tasks.remote.station.worker_service import WorkerService
 from tasks.remote.wire import link
@@ -44,7 +42,7 @@ class Gateway(Receiver):
         max_workers: Connections of these for which there is room at a time.
         queue_segments: Segments that wait for ``receive`` at most; beyond them workers wait.
         token: The secret that these workers must know; None: a random one.
-        far: How workers from elsewhere are let in; None: not at all.
+        far: How far workers are let in; None: not at all.
         received: Sequence numbers up to which the stored replay has the segments of earlier workers.
 
     Raises:
@@ -67,19 +65,18 @@ class Gateway(Receiver):
         self._spec = spec
         self._fingerprint = fingerprint
         self.token = token if token is not None else secrets.token_urlsafe(32)
-        self.weights = Mailbox()
-        """What the service hands out."""
-        self.evaluation_queue = EvaluationQueue()
-        """Whom the service asks for evaluations."""
         self._service = WorkerService(self, 0 if far is None else far.max_workers, received)
         super().__init__(self._service.lock, queue_segments, MAX_QUEUE_BYTES)
         self._peers = self._service.peers
         self._far_streams = StreamLimit()
-        self._lock_steps: dict[int, LockStepChannel] = {}
+        self.lock_step = LockStepChannels(self._service, self.fail)
+        """To the workers that step with the learner's actions."""
         try:
-            self.address = self._service.listen_near(f"{host}:0", self.token, max_workers, credentials)
+            self.address = self._service.listen_near(
+                f"{host}:0", self.token, max_workers, credentials, {"LockStep": self.lock_step.serve}
+            )
             self.far_address = None if far is None else self._service.listen_far(far)
-            """host:port for workers from elsewhere, or None."""
+            """host:port for far workers, or None."""
         except BaseException:
             self.close()
             raise
@@ -98,8 +95,7 @@ class Gateway(Receiver):
     def fail(self, failure: BaseException) -> None:
         """Makes every waiting and later call raise ``failure``."""
         super().fail(failure)
-        for channel in list(self._lock_steps.values()):
-            channel.wake()
+        self.lock_step.wake()
 
     # --- weights and evaluation ---
 
@@ -108,22 +104,15 @@ class Gateway(Receiver):
         message = link.encode_weights(weights, version)
         with self._lock:
             self._note_published(version)
-        self.weights.put(message)
+        self._service.weights.put(message)
 
     def request_evaluation(
         self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
     ) -> None:
         """Asks an evaluator for one episode per seed; replaces a request that was not begun."""
         with self._lock:
-            request = self._evaluations.request(weights, version, seeds, clip)
-        self.evaluation_queue.put(link.encode_evaluation_request(request))
-
-    # --- lock step ---
-
-    def lock_step_channel(self, index: int) -> LockStepChannel:
-        """The channel to the lock-step worker at this place, which may join later."""
-        with self._lock:
-            return self._lock_steps.setdefault(index, LockStepChannel(index))
+            request = self._request(weights, version, seeds, clip)
+        self._service.evaluation_queue.put(link.encode_evaluation_request(request))
 
     # --- state ---
 
@@ -138,7 +127,7 @@ class Gateway(Receiver):
             return sum(peer.is_connected for peer in self._peers if peer.hello.role == role)
 
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker that is connected, and for those from elsewhere that have not been gone for long."""
+        """A row for each worker that is connected, and for far ones that have not been gone for long."""
         now = time.monotonic()
         with self._lock:
             return [peer.status(now, self._age_s(peer.weights_version, now)) for peer in self._peers.shown(now)]
@@ -161,8 +150,7 @@ class Gateway(Receiver):
         self._is_closed.set()
         with self._lock:
             self._queue.wake()
-        for channel in list(self._lock_steps.values()):
-            channel.close()
+        self.lock_step.close()
         self._service.close()
 
     def __enter__(self) -> Gateway:
@@ -175,10 +163,7 @@ class Gateway(Receiver):
 
     def objection(self, hello: link.Hello) -> Refusal | None:
         """Refuses a worker with another task or another network."""
-        if hello.fingerprint == self._fingerprint:
-            return None
-        message = f"worker {hello.worker} {link.explain_mismatch(hello.fingerprint, self._fingerprint)}"
-        return Refusal(grpc.StatusCode.FAILED_PRECONDITION, message)
+        return mismatch(hello, self._fingerprint)
 
     def greeted(self, peer: Peer) -> None:
         """What is stored of a worker was known from the start."""
@@ -211,6 +196,6 @@ class Gateway(Receiver):
         """Takes the report of an evaluation, unless the request was answered before."""
         report, number = link.decode_evaluation_report(message)
         with self._lock:
-            if self._evaluations.take(report, number):
+            if self._take(report, number):
                 # A worker that is restarted shall not do it again.
-                self.evaluation_queue.clear()
+                self._service.evaluation_queue.clear()

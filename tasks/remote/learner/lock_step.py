@@ -89,14 +89,14 @@ class LockStep:
         gateway = self._gateway()
         gateway.raise_failure()
         self._command_id += 1
-        channels = [gateway.lock_step_channel(index) for index in range(len(actions))]
+        channels = [gateway.lock_step.channel(index) for index in range(len(actions))]
         for channel, part in zip(channels, actions, strict=True):
             channel.send(link.LockStepCommand(self._command_id, part))
         deadline = time.monotonic() + self._timeout_s
         return [self._reply(gateway, index, deadline) for index in range(len(actions))]
 
     def _reply(self, gateway: Gateway, index: int, deadline: float) -> link.LockStepReply:
-        channel = gateway.lock_step_channel(index)
+        channel = gateway.lock_step.channel(index)
         while True:
             reply = channel.wait_reply(self._command_id, timeout_s=0.5)
             if reply is not None:

@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 import math
+import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import RateMeter, WorkerStatus
-from tasks.remote.learner.evaluations import Evaluations
 from tasks.remote.station.segment_queue import SegmentQueue, size_of
+from tasks.remote.wire import link
 
 _MAX_VERSIONS = 1024
 
@@ -31,7 +35,9 @@ class Receiver:
     def __init__(self, lock: threading.Lock, queue_segments: int, queue_bytes: int) -> None:
         self._lock = lock
         self._queue: SegmentQueue[Segment] = SegmentQueue(lock, queue_segments, queue_bytes)
-        self._evaluations = Evaluations()
+        # Not from 0: a far worker's report for the learner before this one must not pass for an answer to it.
+        self._requested = self._answered = secrets.randbits(40)
+        self._reports: deque[EvaluationReport] = deque()
         self._failure: BaseException | None = None
         self._is_closed = threading.Event()
         self._segments = 0
@@ -72,15 +78,29 @@ class Receiver:
         """The next report that has come in, or None."""
         with self._lock:
             self._raise_failure()
-            return self._evaluations.next_report()
+            return self._reports.popleft() if self._reports else None
 
     @property
     def is_evaluating(self) -> bool:
         """Whether the newest request has not been answered yet."""
         with self._lock:
-            return self._evaluations.is_open
+            return self._answered < self._requested
 
     # --- inside ---
+
+    def _request(
+        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool
+    ) -> link.EvaluationRequest:
+        """A new request for an evaluation; it takes the place of the one before."""
+        self._requested += 1
+        return link.EvaluationRequest(self._requested, link.Weights(dict(weights), version), tuple(seeds), clip)
+
+    def _take(self, report: EvaluationReport, number: int) -> bool:
+        """Keeps the report of a request that was made and not answered before; whether it is of the newest one."""
+        if self._answered < number <= self._requested:
+            self._answered = number
+            self._reports.append(report)
+        return number == self._requested
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

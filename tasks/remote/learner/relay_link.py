@@ -13,20 +13,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import grpc
 import numpy as np
 
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
-from tasks.remote.access import dialing
 from tasks.remote.access.credentials import ClientCredentials, load_client
+from tasks.remote.access.dialing import Dialled, RefusedError, describe
 from tasks.remote.access.stream_limit import StreamLimit
 from tasks.remote.config import RemoteConfig
 from tasks.remote.learner.receiver import Receiver
 from tasks.remote.learner.relay_publisher import Kind, RelayPublisher
-from tasks.remote.station.uplink import RefusedError
 from tasks.remote.wire import link, parts, relay_messages
 from tasks.remote.wire.methods import path_of
 from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest, RelayStatus
@@ -41,7 +39,7 @@ _MAX_QUEUE_BYTES = 512 * 1024 * 1024
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 GHOST_PATIENCE_S = 45.0
-"""For how long another trainer at the relay may be this one's own predecessor, whose end it has not noticed yet."""
+"""For how long another learner at the relay may be this one's own predecessor, whose end it has not noticed yet."""
 _CLOSE_GRACE_S = 1.0
 
 
@@ -100,7 +98,6 @@ class RelayLink(Receiver):
         queue_segments: int = _QUEUE_SEGMENTS,
     ) -> None:
         self._address = address
-        self._authority = None if is_plaintext else credentials.authority
         self._spec = spec
         self._fingerprint = fingerprint
         self._session = secrets.token_hex(16)
@@ -119,12 +116,10 @@ class RelayLink(Receiver):
         self._streams = StreamLimit()
         self._status = RelayStatus((), 0, 0, 0)
         self._refused_segments = 0
-        self._has_joined = False
         self._is_connected = False
-        self._trouble = ""
-        self._call: Any = None
-        self._channel = dialing.open_channel(address, None if is_plaintext else credentials)
-        self._publisher = RelayPublisher(address, self._channel, self._metadata, self.fail)
+        self._call: grpc.Call = None
+        self._relay = Dialled("the relay", address, None if is_plaintext else credentials, "learner")
+        self._publisher = RelayPublisher(self._relay, self._metadata, self.fail)
         self._thread = threading.Thread(target=self._keep_pulling, name="relay-pull", daemon=True)
         self._thread.start()
 
@@ -158,7 +153,7 @@ class RelayLink(Receiver):
     ) -> None:
         """Asks a worker behind the relay for one episode per seed; replaces a request that was not begun."""
         with self._lock:
-            request = self._evaluations.request(weights, version, seeds, clip)
+            request = self._request(weights, version, seeds, clip)
         self._publisher.put(Kind.request, link.encode_evaluation_request(request))
 
     # --- state ---
@@ -199,7 +194,7 @@ class RelayLink(Receiver):
             call = self._call
         if call is not None:
             call.cancel()
-        self._channel.close()
+        self._relay.channel.close()
         self._publisher.close(_CLOSE_GRACE_S)
         self._thread.join(_CLOSE_GRACE_S)
 
@@ -225,7 +220,8 @@ class RelayLink(Receiver):
                     if self._is_connected:
                         pause, crowded_since_s = _FIRST_PAUSE_S, None
                     crowded_since_s = self._judge(error, crowded_since_s)
-                    self._note_trouble(_describe(error), pause)
+                    what = "hung up" if self._is_connected else "cannot be reached"
+                    self._relay.note_trouble(f"{what} ({describe(error)})", pause)
                 self._set_connected(False)
                 self._is_closed.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
@@ -237,12 +233,8 @@ class RelayLink(Receiver):
             self._set_connected(False)
 
     def _judge(self, error: grpc.RpcError, crowded_since_s: float | None) -> float | None:
-        """Raises what is of no use to try again; since when another trainer is in the way."""
-        reason = dialing.refusal(error)
-        if reason is None and not self._has_joined and dialing.is_unreached(error):
-            reason = dialing.diagnose(self._address, self._authority)
-        if reason is not None:
-            raise RefusedError(f"the relay at {self._address} refused this learner: {reason}") from error
+        """Raises what is of no use to try again; since when another learner is in the way."""
+        self._relay.raise_final(error)
         if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
             return None
         now = time.monotonic()
@@ -261,7 +253,7 @@ class RelayLink(Receiver):
             self._refused = {}
             self._barred = {}
         is_over = threading.Event()
-        call = self._channel.stream_stream(path_of("Pull"))(self._marks(first, is_over), metadata=self._metadata)
+        call = self._relay.channel.stream_stream(path_of("Pull"))(self._marks(first, is_over), metadata=self._metadata)
         with self._lock:
             self._call = call
         try:
@@ -269,7 +261,7 @@ class RelayLink(Receiver):
             for message in incoming:
                 if not self._is_connected:
                     self._set_connected(True)
-                self._take(relay_messages.decode_item(message), incoming)
+                self._take_item(relay_messages.decode_item(message), incoming)
         except link.LinkError as error:
             # Between learner and relay; they are not of the same version.
             raise RefusedError(f"the relay at {self._address} cannot be understood: {error}") from error
@@ -297,7 +289,7 @@ class RelayLink(Receiver):
                 is_last = self._is_closed.is_set() and not self._unsent_marks
             yield relay_messages.encode_marks(Marks(durable, refused))
 
-    def _take(self, item: Item, incoming: Iterator[bytes | bytearray]) -> None:
+    def _take_item(self, item: Item, incoming: Iterator[bytes | bytearray]) -> None:
         if item.status is not None:
             with self._lock:
                 self._status = item.status
@@ -356,7 +348,7 @@ class RelayLink(Receiver):
             _log.warning("the report of an evaluation was refused: %s", error)
             return
         with self._lock:
-            is_newest = self._evaluations.take(report, number)
+            is_newest = self._take(report, number)
         if is_newest:
             self._publisher.withdraw(Kind.request)
 
@@ -365,19 +357,12 @@ class RelayLink(Receiver):
     def _set_connected(self, is_connected: bool) -> None:
         with self._lock:
             was_connected, self._is_connected = self._is_connected, is_connected
-            if is_connected:
-                self._has_joined = True
             self._changed.notify_all()
         self._publisher.set_connected(is_connected)
         if is_connected and not was_connected:
-            self._trouble = ""
-            _log.info("connected to the relay at %s", self._address)
-
-    def _note_trouble(self, trouble: str, pause_s: float) -> None:
-        """Logs what has changed, once."""
-        if trouble != self._trouble:
-            _log.warning("the relay at %s: %s; next try in %.1f s", self._address, trouble, pause_s)
-        self._trouble = trouble
+            if not self._relay.trouble:
+                _log.info("connected to the relay at %s", self._address)
+            self._relay.note_answer()
 
     def _workers(self) -> list[WorkerStatus]:
         now = time.monotonic()
@@ -389,8 +374,3 @@ class RelayLink(Receiver):
             )
             for worker in self._status.workers
         ]
-
-
-def _describe(error: grpc.RpcError) -> str:
-    details = (error.details() or "").rpartition(": ")[2]
-    return f"{error.code().name}: {details}" if details else str(error.code().name)

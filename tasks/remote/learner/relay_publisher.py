@@ -13,8 +13,7 @@ from enum import Enum
 
 import grpc
 
-from tasks.remote.access import dialing
-from tasks.remote.station.uplink import RefusedError
+from tasks.remote.access.dialing import Dialled
 from tasks.remote.wire.methods import path_of
 
 _log = logging.getLogger(__name__)
@@ -35,21 +34,19 @@ class RelayPublisher:
     """Publishes from a thread of its own.
 
     Args:
-        address: Of the relay, for messages.
-        channel: To it.
+        relay: Where to.
         metadata: Who publishes.
         on_failure: Called once when the relay does not want something.
     """
 
     def __init__(
         self,
-        address: str,
-        channel: grpc.Channel,
+        relay: Dialled,
         metadata: tuple[tuple[str, str], ...],
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._address = address
-        self._publish = channel.unary_unary(path_of("Publish"))
+        self._relay = relay
+        self._publish = relay.channel.unary_unary(path_of("Publish"))
         self._metadata = metadata
         self._on_failure = on_failure
         self._changed = threading.Condition()
@@ -115,9 +112,7 @@ class RelayPublisher:
         except grpc.RpcError as error:
             if self._is_closed.is_set():
                 return
-            reason = dialing.refusal(error)
-            if reason is not None:
-                raise RefusedError(f"the relay at {self._address} refused the {kind.value}: {reason}") from error
+            self._relay.raise_final(error)
             _log.info("the %s did not reach the relay (%s)", kind.value, error.code().name)
             with self._changed:
                 # Unless there is a newer one by now, or none is wanted any more.

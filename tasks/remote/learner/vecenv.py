@@ -1,7 +1,7 @@
 """``RemoteVecEnv``: rl_games' vectorised environment over worker processes, in two modes.
 
 With a policy it is asynchronous: workers act by themselves and stream segments (``start``, then ``link``, which
-``algos.learning.sources`` uses), its own and those that join from elsewhere (``remote``). Without one it is in lock
+``algos.learning.sources`` uses), its own and far ones that join (``remote``). Without one it is in lock
 step: ``reset`` and ``step(actions)`` as stock rl_games algorithms call them. Nothing starts before the first use.
 """
 
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 class RemoteVecEnv(IVecEnv):
     """Environments in worker processes: on this machine, and on others that join.
 
-    A game that is there only once, as the live game is, has one worker with one environment and no evaluator process.
+    A single game, as the live game is, has one worker with one environment and no evaluator process.
     Where that worker is elsewhere (``num_workers`` is 0), evaluations go to one of those that joined.
 
     Args:
@@ -61,7 +61,7 @@ class RemoteVecEnv(IVecEnv):
         compress: Whether images are compressed on the link.
         plugins: Python files that every process imports first.
         env: {"function": "module:function", "kwargs": {...}} that makes the environments instead of the registry.
-        remote: ``RemoteConfig`` as plain data: where workers from elsewhere join; None: nowhere.
+        remote: ``RemoteConfig`` as plain data: where far workers join; None: nowhere.
         worker_words: Words of the configuration that such a worker must have, for the command that is shown.
         launcher: "local" or "ray": what runs the worker processes.
         ray: ``RayConfig`` as plain data, with ray.
@@ -175,7 +175,7 @@ class RemoteVecEnv(IVecEnv):
     ) -> None:
         """Has one deterministic episode driven per seed; ``link.poll_evaluation`` gives the report.
 
-        In lock step the environments of a game that is there only once are reset by the next ``step``, or ``reset``.
+        In lock step the environments of a single game are reset by the next ``step``, or ``reset``.
         """
         if not self._has_evaluator:
             raise ValueError("request_evaluation needs env_config.evaluator to be true, got false")
@@ -189,12 +189,12 @@ class RemoteVecEnv(IVecEnv):
         return self._pool.link.statistics() | samples_by_name(self._pool.link.workers()) | restarts
 
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker that is there, and for those from elsewhere that were there not long ago."""
+        """A row for each worker that is there, and for far ones that were there not long ago."""
         return [] if self._pool is None else self._pool.link.workers()
 
     @property
     def far_address(self) -> str | None:
-        """host:port at which workers from elsewhere join, with the port that was chosen; None: nowhere, or not yet."""
+        """host:port at which far workers join, with the port that was chosen; None: nowhere, or not yet."""
         return None if self._pool is None else self._pool.gateway.far_address
 
     def process_ids(self) -> dict[Place, int]:
@@ -208,7 +208,7 @@ class RemoteVecEnv(IVecEnv):
 
     @property
     def is_single_game(self) -> bool:
-        """Whether the game is there only once, so that this learner must not make an environment itself."""
+        """Whether the game is a single one, so that this learner must not make an environment itself."""
         return self._description.is_single_game
 
     # --- lock step ---
@@ -261,7 +261,7 @@ class RemoteVecEnv(IVecEnv):
         }
 
     def get_number_of_agents(self) -> int:
-        """One driver per environment."""
+        """One per environment."""
         return 1
 
     def has_action_masks(self) -> bool:
@@ -372,7 +372,7 @@ def _check_single_game(num_actors: int, num_workers: int) -> None:
     for name, value in (("num_workers", num_workers), ("num_actors", num_actors)):
         if value > 1:
             raise ValueError(
-                f"{name} must be 1 with a game that is there only once, got {value}: a second environment would drive "
+                f"{name} must be 1 with a single game, got {value}: a second environment would drive "
                 f"the same car; set {name}=1, or drive several simulators with task.game=sim"
             )
 

@@ -1,4 +1,4 @@
-"""What runs while a learner has workers: their processes, the gateway, and the way to workers elsewhere.
+"""What runs while a learner has workers: their processes, the gateway, and the way to far workers.
 
 ``vecenv`` opens one at its first use. It decides nothing about environments or policies; what each process does comes
 from ``make_worker``.
@@ -54,11 +54,11 @@ class PoolConfig:
     far_port: FarPort | None = None
     """What is opened at ``remote.listen``."""
     worker_words: Sequence[str] = ()
-    """Words of the configuration that a worker elsewhere must have."""
+    """Words of the configuration that a far worker must have."""
     received: Mapping[str, int] = field(default_factory=dict)
     """Sequence numbers up to which the stored replay has the segments of earlier workers."""
     evaluates_here: bool = True
-    """Whether one of the processes drives evaluations, so that no worker elsewhere has to."""
+    """Whether one of the processes drives evaluations, so that no far worker has to."""
 
 
 class WorkerPool:

@@ -12,15 +12,18 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.process.stop_signals import stop_signals
 from tasks.remote.access.invitation import announce, read_far_port
 from tasks.remote.access.listener import FarListener
 from tasks.remote.config import RemoteConfig
-from tasks.remote.relay.relay_display import RelayState, watch
 from tasks.remote.relay.relay_hub import MAX_QUEUE_BYTES, RelayHub
 from tasks.remote.relay.relay_learner import RelayLearner
+from tasks.remote.station.live_line import show
+
+LINE_EVERY_S = 60.0
+"""Between two plain lines while nothing changes [s]."""
 
 
 def run(config: RemoteConfig, *, headless: bool = False, stop: threading.Event | None = None) -> int:
@@ -42,8 +45,33 @@ def run(config: RemoteConfig, *, headless: bool = False, stop: threading.Event |
     stop = threading.Event() if stop is None else stop
     with _stopped_by_signals(stop), Relay(far_port.listener) as relay:
         announce(far_port, relay.address, [])
-        watch(relay, stop, headless)
+        show(relay.look, stop, LINE_EVERY_S, is_plain=headless)
+        stop.wait()  # A terminal that is gone ends no relay.
     return 0
+
+
+class RelayState(NamedTuple):
+    """What is shown of a relay."""
+
+    address: str
+    learner: str
+    """Where the learner calls from; empty: there is none."""
+    workers: tuple[str, ...]
+    """Names of those that are connected."""
+    samples_per_s: float
+    waiting_segments: int
+    waiting_bytes: int
+    is_full: bool
+    """Whether workers wait because the learner does not keep up."""
+
+    def line(self) -> str:
+        """All of it."""
+        learner = f"learner at {self.learner}" if self.learner else "no learner: workers keep their segments"
+        full = ", FULL: workers wait" if self.is_full else ""
+        return (
+            f"relay {self.address} | {learner} | {len(self.workers)} workers, {self.samples_per_s:.0f} samples/s | "
+            f"{self.waiting_segments:,} segments on their way ({self.waiting_bytes / 1e6:,.1f} MB){full}"
+        )
 
 
 class Relay:
@@ -59,23 +87,28 @@ class Relay:
 
     def __init__(self, listener: FarListener, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
         self._hub = RelayHub(listener.max_workers, queue_bytes)
-        self._trainer = RelayLearner(self._hub)
-        self.address = self._hub.service.listen_far(listener, self._trainer.handlers())
+        self._learner = RelayLearner(self._hub)
+        self.address = self._hub.service.listen_far(listener, self._learner.handlers())
         """host:port, with the port that was chosen."""
 
     def state(self) -> RelayState:
-        """What is shown of it."""
+        """How it is now."""
         status = self._hub.status()
         connected = [worker for worker in status.workers if worker.connected]
         return RelayState(
             self.address,
-            self._trainer.connected,
+            self._learner.connected,
             tuple(sorted(worker.name for worker in connected)),
             sum(worker.samples_per_s for worker in connected),
             status.waiting_segments,
             status.waiting_bytes,
             self._hub.is_full,
         )
+
+    def look(self) -> tuple[str, object]:
+        """A line that says how it is, and what makes it worth being said at once."""
+        state = self.state()
+        return state.line(), (bool(state.learner), state.workers, state.is_full)
 
     def close(self) -> None:
         """Ends all calls and frees the port. Calling it twice is fine."""

@@ -17,11 +17,8 @@ from typing import NamedTuple
 import grpc
 
 from tasks.experience.observation import ObservationSpec
-from tasks.remote.access.admission import Refusal
+from tasks.remote.access.admission import Refusal, mismatch
 from tasks.remote.station.calls import Call
-from tasks.remote.station.evaluation_queue import EvaluationQueue
-from tasks.remote.station.lock_step_channel import LockStepChannel
-from tasks.remote.station.mailbox import Mailbox
 from tasks.remote.station.peers import Peer
 from tasks.remote.station.segment_queue import SegmentQueue
 from tasks.remote.station.worker_service import WorkerService
@@ -56,10 +53,6 @@ class RelayHub:
     """
 
     def __init__(self, max_workers: int, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
-        self.weights = Mailbox()
-        """The newest weights."""
-        self.evaluation_queue = EvaluationQueue()
-        """The newest request for an evaluation."""
         self.service = WorkerService(self, max_workers)
         self._lock = self.service.lock
         self._queue: SegmentQueue[WaitingSegment] = SegmentQueue(self._lock, MAX_QUEUE_SEGMENTS, queue_bytes)
@@ -80,7 +73,7 @@ class RelayHub:
         if task is None:
             message = "no learner has been at this relay yet, so it does not know the task; it takes nothing until then"
             return Refusal(grpc.StatusCode.UNAVAILABLE, message)
-        return _mismatch(hello, task[0])
+        return mismatch(hello, task[0])
 
     def greeted(self, peer: Peer) -> None:
         """Says how far a worker has come; the service's lock is held."""
@@ -94,7 +87,7 @@ class RelayHub:
             LinkError: It is not a segment of this worker and of its task.
         """
         worker, task = peer.hello.worker, self._task
-        if task is None or _mismatch(peer.hello, task[0]) is not None:
+        if task is None or mismatch(peer.hello, task[0]) is not None:
             return False
         segment, dropped = link.decode_segment(message, task[1])
         if segment.worker != worker:
@@ -133,11 +126,7 @@ class RelayHub:
             is_answer = number == self._request_id
             self._queue.wake()
         if is_answer:
-            self.evaluation_queue.clear()
-
-    def lock_step_channel(self, index: int) -> LockStepChannel:
-        """There is no lock step over a relay, and its port does not offer it."""
-        raise NotImplementedError(f"lock step {index} at a relay")
+            self.service.evaluation_queue.clear()
 
     def fail(self, failure: BaseException) -> None:
         """No worker can bring the relay down."""
@@ -153,8 +142,8 @@ class RelayHub:
             is_new_learner: Whether what another one published is of no use any more.
         """
         if is_new_learner:
-            self.weights.clear()
-            self.evaluation_queue.clear()
+            self.service.weights.clear()
+            self.service.evaluation_queue.clear()
         with self._lock:
             self._task = (request.fingerprint, request.spec)
             self._received, self._durable = dict(request.received), dict(request.durable)
@@ -165,7 +154,7 @@ class RelayHub:
                 self._request_id = -1
             ended: list[tuple[Call, Refusal | None]] = []
             for peer in self.service.peers:
-                refusal = _mismatch(peer.hello, request.fingerprint)
+                refusal = mismatch(peer.hello, request.fingerprint)
                 push = peer.calls.pop("push", None)
                 ended += [(call, refusal) for call in (push, *(peer.calls.values() if refusal else ())) if call]
             self._queue.is_paused = False
@@ -212,13 +201,13 @@ class RelayHub:
             link.unpack(message, kind)
             if message != self._newest_weights:
                 self._newest_weights = message
-                self.weights.put(message)
+                self.service.weights.put(message)
             return
         number = link.decode_evaluation_request(message).id
         with self._lock:
             is_new, self._request_id = number != self._request_id, number
         if is_new:
-            self.evaluation_queue.put(message)
+            self.service.evaluation_queue.put(message)
 
     # --- what the learner gets ---
 
@@ -258,8 +247,8 @@ class RelayHub:
 
     def close(self) -> None:
         """Ends all calls and frees the port. Calling it twice is fine."""
-        self.weights.wake()
-        self.evaluation_queue.wake()
+        self.service.weights.wake()
+        self.service.evaluation_queue.wake()
         self.service.close()
         self.wake()
 
@@ -271,10 +260,3 @@ class RelayHub:
         if peer is not None:
             self.greeted(peer)
             peer.changed.notify_all()
-
-
-def _mismatch(hello: link.Hello, fingerprint: str) -> Refusal | None:
-    if hello.fingerprint == fingerprint:
-        return None
-    message = f"worker {hello.worker} {link.explain_mismatch(hello.fingerprint, fingerprint)}"
-    return Refusal(grpc.StatusCode.FAILED_PRECONDITION, message)

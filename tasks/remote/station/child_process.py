@@ -1,18 +1,21 @@
-"""A process of a worker or of its station as its parent sees it: started, told its configuration, listened to.
+"""A child process as its parent sees it: started, told its configuration, listened to, started again.
 
-``launch`` runs workers on this machine, ``ray_actor`` on the nodes of a cluster, and ``station_process`` the station
-of a far worker. A closed standard input ends the process, so it never outlives its parent.
+``launch`` runs workers on this machine, ``ray_actor`` on the nodes of a cluster, ``station_process`` the station of a
+far worker, and ``ray_launch`` the process that talks to Ray. A closed standard input ends the process, so it never
+outlives its parent.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import IO, NamedTuple, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import IO, NamedTuple, Self, TextIO
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +23,29 @@ WORKER = "tasks.remote.worker.worker"
 """The module that is a worker process."""
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 """Variables that are 1 for a worker: workers share their machine with one another and with the learner."""
+MAX_QUICK_DEATHS = 5
+"""A process that dies so often in a row, each time young, is given up."""
+QUICK_DEATH_S = 20.0
+"""A process that lived shorter than this died young [s]."""
+TAIL_LINES = 60
+"""Of what a process printed, the last lines that are shown when it is given up."""
+FIRST_PAUSE_S = 0.2
+"""Before a process is started again for the first time [s]."""
+
+_LONGEST_PAUSE_S = 10.0
+
+
+class Line:
+    """A dataclass of plain data that parent and child tell each other as one line of JSON."""
+
+    def to_line(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self)) + "\n"  # type: ignore[call-overload]
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """The inverse of ``to_line``."""
+        return cls(**json.loads(line))
 
 
 class Exit(NamedTuple):
@@ -31,8 +57,36 @@ class Exit(NamedTuple):
     """Lines of its standard output: the failure that it reported, if it did."""
 
 
+class Restarts:
+    """When a process that has ended is started again: after a pause that grows while it dies young."""
+
+    def __init__(self) -> None:
+        self.quick_deaths = 0
+        """How often in a row it has died young."""
+        self._quick_endings = 0
+
+    def pause_s(self, lived_s: float, is_own: bool = True) -> float | None:
+        """What comes before the next start [s]; None: the process is given up.
+
+        Args:
+            lived_s: How long it ran [s].
+            is_own: Whether it died by itself; otherwise that is not counted against it.
+        """
+        is_quick = lived_s < QUICK_DEATH_S
+        self._quick_endings = self._quick_endings + 1 if is_quick else 1
+        if is_own:
+            self.quick_deaths = self.quick_deaths + 1 if is_quick else 1
+        if self.quick_deaths >= MAX_QUICK_DEATHS:
+            return None
+        return min(FIRST_PAUSE_S * 2 ** (self._quick_endings - 1), _LONGEST_PAUSE_S)
+
+
 def spawn(
-    module: str = WORKER, hidden: Sequence[str] = (), without: Sequence[str] = (), steps_back: bool = False
+    module: str = WORKER,
+    hidden: Sequence[str] = (),
+    without: Sequence[str] = (),
+    steps_back: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """A process that waits for its configuration.
 
@@ -41,9 +95,10 @@ def spawn(
         hidden: Environment variables that are none of its business.
         without: Folders of this process's module path that it does not get.
         steps_back: Whether others come first, on Windows; elsewhere it sees to that itself.
+        variables: Of the environment, besides those of this process.
     """
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    environment |= dict.fromkeys(ONE_THREAD, "1")
+    environment |= dict.fromkeys(ONE_THREAD, "1") | dict(variables or {})
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path and path not in without)
     environment["PYTHONUNBUFFERED"] = "1"
     return subprocess.Popen(
@@ -72,7 +127,7 @@ def run(
 
     Args:
         process: From ``spawn``.
-        configuration: ``WorkerConfig`` or ``StationConfig`` as one line.
+        configuration: What it does, as one line.
         on_line: Called with each line that it prints, from a thread.
         on_answer: Called with each line of its standard output; None: they are in what is returned.
     """

@@ -1,7 +1,7 @@
 """Which worker drives an evaluation, where several could: one at a time.
 
 A gateway or a relay puts the newest request here; the streams of the workers that evaluate wait here for it. A worker
-of the learner's own machine goes before those from elsewhere, and of these the one that has been there for longest.
+of the learner's own machine goes before far ones, and of these the one that has been there for longest.
 The chosen one keeps the request. Another one gets it only when that one is gone: at once where it was a process
 of this machine, and after some patience where the network may bring it back.
 """
@@ -66,7 +66,7 @@ class EvaluationQueue:
 
         Args:
             worker: Its name; no two workers have the same, but a worker may come back while its old stream lingers.
-            is_far: Whether it is from elsewhere.
+            is_far: Whether it is far.
         """
         with self._changed:
             candidate = Candidate(self, worker, is_far, next(self._orders))

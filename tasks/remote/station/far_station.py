@@ -28,9 +28,6 @@ from tasks.remote.access.credentials import load_client
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.station.calls import Call
 from tasks.remote.station.child_process import take_standard_output
-from tasks.remote.station.evaluation_queue import EvaluationQueue
-from tasks.remote.station.lock_step_channel import LockStepChannel
-from tasks.remote.station.mailbox import Mailbox
 from tasks.remote.station.outbox import DiskOutbox, OutboxFullError, open_outbox
 from tasks.remote.station.peers import Peer
 from tasks.remote.station.station_config import LEAVE, StationConfig, StationStatus
@@ -104,10 +101,6 @@ class FarStation:
         self._failure: BaseException | None = None
         self._identity = f"{config.name}.{outbox.identity}"
         self._history = WeightsHistory(outbox.folder / "weights", config.weights_history)
-        self.weights = Mailbox()
-        """The newest weights."""
-        self.evaluation_queue = EvaluationQueue()
-        """The newest request for an evaluation."""
         credentials = load_client(config.credentials)
         self._uplink = Uplink(
             config.address,
@@ -192,12 +185,8 @@ class FarStation:
     def take_report(self, message: bytes) -> None:
         """Has the learner get the report of an evaluation."""
         link.decode_evaluation_report(message)
-        self.evaluation_queue.clear()
+        self._service.evaluation_queue.clear()
         self._reports.put(message)
-
-    def lock_step_channel(self, index: int) -> LockStepChannel:
-        """Far workers act by themselves."""
-        raise NotImplementedError(f"lock step {index} at a station")
 
     def fail(self, failure: BaseException) -> None:
         """Ends the station; the worker is told why."""
@@ -208,8 +197,8 @@ class FarStation:
         """Number of a segment, and what makes the message that the learner gets: named, numbered and compressed."""
         data, arrays = link.unpack(message, "segment")
         images = [name for name, array in arrays.items() if name.startswith("frames/") and array.dtype == "uint8"]
-        number: int = data["seq"]
-        data.update(worker=self._identity, stream=self._outbox.first_stream + data["stream"])
+        number = link.count_of(data, "seq")
+        data.update(worker=self._identity, stream=self._outbox.first_stream + link.count_of(data, "stream"))
 
         def encode(seq: int, dropped: int) -> bytes:
             data.update(seq=seq, dropped=dropped)
@@ -243,7 +232,7 @@ class FarStation:
             weights = link.decode_weights(message)
             self._weights_version = weights.version
             if self._config.takes_weights:
-                self.weights.put(bytes(message))
+                self._service.weights.put(bytes(message))
             self._history.add(weights)
 
     def _send_reports(self) -> None:
@@ -280,7 +269,7 @@ class FarStation:
                 told, told_s = status, time.monotonic()
                 self._tell_worker()
             if (request := self._uplink.take_request()) is not None:
-                self.evaluation_queue.put(bytes(request))
+                self._service.evaluation_queue.put(bytes(request))
             if self._has_left(status) or os.getppid() != parent:
                 return
             self._stop.wait(_STATUS_PAUSE_S)

@@ -1,35 +1,71 @@
-"""One line of a terminal that is redrawn in place, below the log; for workers and relays."""
+"""One line that says how a worker or a relay is, kept up to date.
+
+On a terminal it is redrawn in place, below the log; elsewhere a plain line is printed now and then.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+REDRAW_EVERY_S = 0.5
 
-def redraw(console: Console, line: Callable[[], str], is_over: Callable[[float], bool], every_s: float) -> None:
-    """Shows the line until it is over.
+
+def show(
+    look: Callable[[], tuple[str, object]],
+    is_over: threading.Event,
+    every_s: float,
+    *,
+    is_plain: bool = False,
+    stream: IO[str] | None = None,
+) -> None:
+    """Shows the line until it is over, or nobody can read it any more.
 
     Args:
-        console: Where.
-        line: What is shown.
-        is_over: Waits for so many seconds; whether that is the end.
-        every_s: How often it is redrawn.
+        look: Returns the line, and something that changes when a plain line is due at once.
+        is_over: Ends it.
+        every_s: Between two plain lines [s].
+        is_plain: Plain lines on a terminal, too.
+        stream: Where to write; None: standard error, where the log goes.
     """
+    from rich.console import Console
+
+    console = Console(file=stream if stream is not None else sys.stderr)
+    with contextlib.suppress(OSError):  # The terminal is gone.
+        if is_plain or not console.is_terminal or console.is_dumb_terminal:
+            _print(console, look, is_over, every_s)
+        else:
+            _redraw(console, look, is_over)
+
+
+def _print(console: Console, look: Callable[[], tuple[str, object]], is_over: threading.Event, every_s: float) -> None:
+    _, shown = look()
+    due_s = time.monotonic() + every_s
+    while not is_over.wait(min(every_s, REDRAW_EVERY_S)):
+        line, news = look()
+        now = time.monotonic()
+        if news != shown or now >= due_s:
+            shown, due_s = news, now + every_s
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _redraw(console: Console, look: Callable[[], tuple[str, object]], is_over: threading.Event) -> None:
     from rich.live import Live
     from rich.text import Text
 
     before = {id(sys.stdout), id(sys.stderr)}
-    # A terminal that is gone ends nothing but the line.
-    with contextlib.suppress(OSError), Live(console=console, auto_refresh=False) as live, _log_above(before):
-        while not is_over(every_s):
+    with Live(console=console, auto_refresh=False) as live, _log_above(before):
+        while not is_over.wait(REDRAW_EVERY_S):
             with contextlib.suppress(OSError):
-                live.update(Text(line()), refresh=True)
+                live.update(Text(look()[0]), refresh=True)
 
 
 @contextlib.contextmanager

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+
+from tasks.remote.station.child_process import Line
 
 LEAVE = "leave"
 """The line with which a worker says that it has handed over everything, and ends."""
 
 
 @dataclass(frozen=True)
-class StationConfig:
+class StationConfig(Line):
     """Everything a station needs."""
 
     listen: str
@@ -48,18 +49,9 @@ class StationConfig:
     software: dict[str, str] = field(default_factory=dict)
     """Names and versions, for the learner's log."""
 
-    def to_line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @staticmethod
-    def from_line(line: str) -> StationConfig:
-        """The inverse of ``to_line``."""
-        return StationConfig(**json.loads(line))
-
 
 @dataclass(frozen=True)
-class StationStatus:
+class StationStatus(Line):
     """How things are at a station."""
 
     listen: str = ""
@@ -91,12 +83,3 @@ class StationStatus:
     """Why the station has given up: there is something that the user has to put right."""
     failure: str = ""
     """Why the station has given up: a fault of the program, with its traceback."""
-
-    def to_line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @staticmethod
-    def from_line(line: str) -> StationStatus:
-        """The inverse of ``to_line``."""
-        return StationStatus(**json.loads(line))

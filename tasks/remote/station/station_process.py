@@ -14,21 +14,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.station import child_process
+from tasks.remote.station.child_process import TAIL_LINES, Restarts
 from tasks.remote.station.station_config import LEAVE, StationConfig, StationStatus
-from tasks.remote.station.uplink import RefusedError
 
 _log = logging.getLogger(__name__)
 
 MODULE = "tasks.remote.station.far_station"
-MAX_QUICK_DEATHS = 5
-"""A station that dies so often in a row, each time young, is given up."""
-QUICK_DEATH_S = 20.0
-"""A station that lived shorter than this died young [s]."""
-
-_FIRST_PAUSE_S = 0.2
 _POLL_S = 0.5
-_TAIL_LINES = 30
 
 
 class StationFailedError(RuntimeError):
@@ -50,7 +44,7 @@ class StationProcess:
         self._on_failure: Callable[[Exception], None] = lambda _: None
         self._is_closing = False
         self._process: subprocess.Popen[str] | None = None
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._thread = threading.Thread(target=self._keep_alive, name="station", daemon=True)
 
     def start(self) -> None:
@@ -109,18 +103,17 @@ class StationProcess:
 
     def _keep_alive(self) -> None:
         """Runs one process after another until there is no need for one."""
-        quick_deaths = 0
+        restarts = Restarts()
         while not self._is_closing and self._error is None:
             began_s = time.monotonic()
             reason = self._run()
             if self._is_closing or self._error is not None:
                 return
-            quick_deaths = quick_deaths + 1 if time.monotonic() - began_s < QUICK_DEATH_S else 1
-            if quick_deaths >= MAX_QUICK_DEATHS:
-                lines = "\n".join(self._tail) or "(nothing was printed)"
-                self._fail(StationFailedError(f"the station process died {quick_deaths} times in a row:\n{lines}"))
+            pause = restarts.pause_s(time.monotonic() - began_s)
+            if pause is None:
+                lines, count = "\n".join(self._tail) or "(nothing was printed)", restarts.quick_deaths
+                self._fail(StationFailedError(f"the station process died {count} times in a row:\n{lines}"))
                 return
-            pause = _FIRST_PAUSE_S * 2 ** (quick_deaths - 1)
             _log.warning("the station process ended %s; it is started again in %.1f s", reason, pause)
             with self._changed:
                 self._changed.wait_for(lambda: self._is_closing, pause)

@@ -7,12 +7,11 @@ the disk (``outbox.DiskOutbox``) for a worker that is far away. Knows neither en
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
@@ -26,8 +25,6 @@ from tasks.remote.wire.methods import path_of
 if TYPE_CHECKING:
     from tasks.remote.access.credentials import ClientCredentials
 
-_log = logging.getLogger(__name__)
-
 _CALL_TIMEOUT_S = 10.0
 _REPORT_TIMEOUT_S = 25.0
 _FIRST_PAUSE_S = 0.1
@@ -35,10 +32,6 @@ _LONGEST_PAUSE_S = 5.0
 _CROWDED_PAUSE_S = 15.0
 _FIRST_PING_S = 1.0
 _PING_S = 5.0
-
-
-class RefusedError(ConnectionError):
-    """Raised when the learner refuses this worker; trying again is of no use."""
 
 
 class Outbox(Protocol):
@@ -96,9 +89,8 @@ class Uplink:
         hangs_for_s: Callable[[], float] = lambda: 0.0,
         peer: str = "the learner",
     ) -> None:
-        self._address = address
-        self._peer = peer
-        self._authority = None if credentials is None else credentials.authority
+        self._dialled = dialing.Dialled(peer, address, credentials)
+        self._channel = self._dialled.channel
         self._hello_message = link.encode_hello(hello)
         self._metadata = (("authorization", f"Bearer {token}"), ("worker", hello.worker))
         self._stop = stop
@@ -110,16 +102,13 @@ class Uplink:
         self._request: bytes | bytearray | None = None
         self._last_request: bytes | bytearray = b""
         self._failure: BaseException | None = None
-        self._has_joined = False
         self._is_connected = False
-        self._trouble = ""
         self._round_trip_ms = math.nan
         self._hangs_for_s = hangs_for_s
-        self._calls: list[Any] = []
-        self._commands: Any = None
+        self._calls: list[grpc.Call] = []
+        self._commands: grpc.Call | None = None
         self._replies = OutgoingMessages()
         self._threads: list[threading.Thread] = []
-        self._channel = dialing.open_channel(address, credentials)
 
     # --- connection ---
 
@@ -134,16 +123,16 @@ class Uplink:
             try:
                 link.decode_hello_reply(self._method("Hello")(self._hello_message, **self._call_arguments()))
             except grpc.RpcError as error:
-                self._raise_refusal(error)
-                self._raise_diagnosis(error)
+                self._dialled.raise_final(error)
                 if dialing.is_crowded(error):
                     pause = max(pause, _CROWDED_PAUSE_S)
-                self._note_trouble(f"cannot be reached ({_describe(error)})", pause)
+                self._dialled.note_trouble(f"cannot be reached ({dialing.describe(error)})", pause)
+                self.wake()
                 self._stop.wait(pause)
                 pause = max(pause, min(2 * pause, _LONGEST_PAUSE_S))
             else:
-                self._has_joined = True
-                self._note_trouble("", 0.0)
+                self._dialled.note_answer()
+                self.wake()
                 return
 
     def start(self, push: bool, requests: bool = False, weights: bool = True, lock_step: bool = False) -> None:
@@ -184,7 +173,7 @@ class Uplink:
     @property
     def trouble(self) -> str:
         """What keeps the learner from being reached; empty when nothing does."""
-        return self._trouble
+        return self._dialled.trouble
 
     def wake(self) -> None:
         """Makes all waits look again: at ``stop``, and at the outbox."""
@@ -296,7 +285,7 @@ class Uplink:
             try:
                 self._method("Report")(message, **self._call_arguments(_REPORT_TIMEOUT_S))
             except grpc.RpcError as error:
-                self._raise_refusal(error)
+                self._dialled.raise_final(error)
                 self._stop.wait(_FIRST_PAUSE_S)
                 self.connect()
             else:
@@ -314,6 +303,7 @@ class Uplink:
             evaluate: Called with an evaluation request, between two commands and in the same thread.
         """
         call, replies = self._commands, self._replies
+        assert call is not None
         try:
             if evaluate is not None:
                 self._answer_and_evaluate(call, lambda message: replies.put(answer(message)), evaluate)
@@ -322,14 +312,14 @@ class Uplink:
                     replies.put(answer(message))
         except grpc.RpcError as error:
             if not self._stop.is_set():
-                self._raise_refusal(error)
+                self._dialled.raise_final(error)
                 raise ConnectionError(f"the learner hung up: {error.code().name} {error.details()}") from error
         finally:
             replies.put(None)
             call.cancel()
 
     def _answer_and_evaluate(
-        self, call: Any, answer: Callable[[bytes], None], evaluate: Callable[[bytes | bytearray], None]
+        self, call: grpc.Call, answer: Callable[[bytes], None], evaluate: Callable[[bytes | bytearray], None]
     ) -> None:
         """Takes commands and evaluation requests as they come."""
         incoming = IncomingMessages(call, self._changed)
@@ -359,8 +349,9 @@ class Uplink:
                 except grpc.RpcError as error:
                     if self._stop.is_set():
                         return
-                    self._raise_refusal(error)
-                    self._note_trouble(f"hung up ({_describe(error)})", pause)
+                    self._dialled.raise_final(error)
+                    self._dialled.note_trouble(f"hung up ({dialing.describe(error)})", pause)
+                    self.wake()
                 if time.monotonic() - began > _LONGEST_PAUSE_S:
                     pause = _FIRST_PAUSE_S
                 self._stop.wait(pause)
@@ -446,23 +437,23 @@ class Uplink:
                 self._round_trip_ms = math.nan
             pause = _PING_S
 
-    def _open(self, method: str, requests: Iterator[bytes]) -> Any:
+    def _open(self, method: str, requests: Iterator[bytes]) -> grpc.Call:
         stub = self._channel.stream_stream(path_of(method))
         call = stub(requests, metadata=self._metadata)
         with self._changed:
             self._calls.append(call)
         return call
 
-    def _forget(self, call: Any) -> None:
+    def _forget(self, call: grpc.Call) -> None:
         call.cancel()
         with self._changed:
             self._calls.remove(call)
 
-    def _method(self, name: str) -> Any:
+    def _method(self, name: str) -> Callable[..., grpc.Call]:
         path = path_of(name)
         return self._channel.unary_stream(path) if name == "Weights" else self._channel.unary_unary(path)
 
-    def _call_arguments(self, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:
+    def _call_arguments(self, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, object]:
         return {"metadata": self._metadata, "timeout": timeout_s}
 
     def fail(self, error: BaseException) -> None:
@@ -470,35 +461,6 @@ class Uplink:
         with self._changed:
             self._failure = self._failure or error
             self._changed.notify_all()
-
-    def _note_trouble(self, trouble: str, pause_s: float) -> None:
-        """Logs what has changed, once."""
-        with self._changed:
-            before, self._trouble = self._trouble, trouble
-            self._changed.notify_all()
-        if trouble and not before:
-            _log.warning("%s at %s %s; next try in %.1f s", self._peer, self._address, trouble, pause_s)
-        elif trouble != before:
-            _log.info("%s at %s %s", self._peer, self._address, trouble or "is there again")
-
-    def _raise_refusal(self, error: grpc.RpcError) -> None:
-        reason = dialing.refusal(error)
-        if reason is not None:
-            raise RefusedError(f"{self._peer} refused this worker: {reason}") from error
-
-    def _raise_diagnosis(self, error: grpc.RpcError) -> None:
-        """What was never reached may never be; what was is only away."""
-        if self._has_joined or not dialing.is_unreached(error):
-            return
-        reason = dialing.diagnose(self._address, self._authority)
-        if reason is not None:
-            raise RefusedError(reason) from error
-
-
-def _describe(error: grpc.RpcError) -> str:
-    """What went wrong, short: gRPC's own words begin with which of its parts said so."""
-    details = (error.details() or "").rpartition(": ")[2]
-    return f"{error.code().name}: {details}" if details else str(error.code().name)
 
 
 class _PushStream:

@@ -1,8 +1,8 @@
-"""The service that workers dial: greetings, segments, weights, evaluations, lock step, on one port or two.
+"""The service that workers dial: greetings, segments, weights and evaluations, on one port or two.
 
-It keeps the streams of workers and says how far their segments have come. What becomes of the segments, and where
-weights come from, is decided by what stands behind it: ``gateway`` at the learner, ``relay_hub`` between the two,
-``far_station`` beside a far worker.
+It keeps the streams of workers, says how far their segments have come, and hands out the newest weights and the newest
+request for an evaluation. What happens to the segments is decided by what stands behind it: ``gateway`` at the learner,
+``relay_hub`` between the two, ``far_station`` beside a far worker.
 """
 
 from __future__ import annotations
@@ -22,24 +22,18 @@ from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, FarListe
 from tasks.remote.access.tokens import RunToken
 from tasks.remote.station.calls import Call, OpenCalls
 from tasks.remote.station.evaluation_queue import EvaluationQueue
-from tasks.remote.station.lock_step_channel import LockStepChannel
 from tasks.remote.station.mailbox import Mailbox
 from tasks.remote.station.peers import Peer, Peers
 from tasks.remote.wire import link, parts
-from tasks.remote.wire.methods import METHODS
 
 _log = logging.getLogger(__name__)
 
-_HEARTBEAT_S = 2.0
+HEARTBEAT_S = 2.0
+"""How often a stream that has nothing to send looks whether it shall end [s]."""
 
 
 class Hub(Protocol):
     """What stands behind the service."""
-
-    weights: Mailbox
-    """The newest weights."""
-    evaluation_queue: EvaluationQueue
-    """The newest request for an evaluation."""
 
     def objection(self, hello: link.Hello) -> Refusal | None:
         """Why a worker with a good token may not join; None: it may."""
@@ -53,9 +47,6 @@ class Hub(Protocol):
     def take_report(self, message: bytes) -> None:
         """Takes the report of an evaluation. Raises ``LinkError``."""
 
-    def lock_step_channel(self, index: int) -> LockStepChannel:
-        """The channel to the lock-step worker at this place."""
-
     def fail(self, failure: BaseException) -> None:
         """A worker of this machine, or the service, cannot go on."""
 
@@ -65,7 +56,7 @@ class WorkerService:
 
     Args:
         hub: What stands behind it.
-        max_far: Workers from elsewhere for which there is room at a time.
+        max_far: Far workers for which there is room at a time.
         received: Sequence numbers up to which segments of earlier workers are stored.
     """
 
@@ -75,13 +66,22 @@ class WorkerService:
         """Guards ``peers`` and what they hold."""
         self.peers = Peers(self.lock, max_far, received or {})
         self.refusals = Refusals()
+        self.weights = Mailbox()
+        """The newest weights."""
+        self.evaluation_queue = EvaluationQueue()
+        """The newest request for an evaluation."""
         self.calls = OpenCalls()
         self._listeners: list[Listener] = []
 
     # --- ports ---
 
     def listen_near(
-        self, address: str, token: str, max_workers: int, credentials: grpc.ServerCredentials | None = None
+        self,
+        address: str,
+        token: str,
+        max_workers: int,
+        credentials: grpc.ServerCredentials | None = None,
+        more: Mapping[str, Handler] | None = None,
     ) -> str:
         """Opens a port for workers that were given the token of the run; returns host:port.
 
@@ -90,13 +90,14 @@ class WorkerService:
             token: The secret of the run.
             max_workers: Connections for which there is room at a time.
             credentials: TLS, where these workers may be on other machines; None: plaintext.
+            more: Further methods to serve there.
         """
-        stranger = "the token is not the one of this run"
-        admission = Admission(RunToken(token), self.refusals, stranger=stranger, is_far=False)
-        return self._listen(address, admission, {}, max_workers, credentials, credentials is not None)
+        unknown = "the token is not the one of this run"
+        admission = Admission(RunToken(token), self.refusals, unknown=unknown, is_far=False)
+        return self._listen(address, admission, more or {}, max_workers, credentials, credentials is not None)
 
     def listen_far(self, far: FarListener, more: Mapping[str, Handler] | None = None) -> str:
-        """Opens a port for workers from elsewhere; returns host:port.
+        """Opens a port for far workers; returns host:port.
 
         Args:
             far: Who is let in, and how.
@@ -132,16 +133,10 @@ class WorkerService:
             "Push": self._push,
             "Weights": self._newest,
             "Report": self._report,
-            "LockStep": self._lock_step,
-            **more,
         }
         listener = Listener(
             address,
-            {
-                name: handler
-                for name, handler in handlers.items()
-                if not (admission.is_far and METHODS[name].is_near_only)
-            },
+            {**handlers, **more},
             self.calls.check_at(admission),
             CALLS_PER_WORKER * max_workers + SPARE_CALLS,
             credentials=credentials,
@@ -150,6 +145,33 @@ class WorkerService:
         )
         self._listeners.append(listener)
         return listener.address
+
+    @contextmanager
+    def stream(self, kind: str, call: Call) -> Iterator[Peer]:
+        """A stream of a worker that has greeted; takes over from the one of this kind that it had before.
+
+        A worker that has come back does not wait for a connection that does not know yet that it is dead.
+        """
+        peer = self._peer(call)
+        with self.lock:
+            refusal = self.peers.room(peer, call.admission.is_far, time.monotonic())
+            former = peer.calls.get(kind)
+            if refusal is None:
+                peer.calls[kind] = call
+                peer.address = call.peer
+        if refusal is not None:
+            call.refuse(refusal)
+        if former is not None:
+            former.end()
+        call.take_up()
+        call.wakes(functools.partial(self._wake, peer))
+        try:
+            yield peer
+        finally:
+            with self.lock:
+                if peer.calls.get(kind) is call:
+                    del peer.calls[kind]
+                peer.seen_s = time.monotonic()
 
     # --- greetings ---
 
@@ -194,7 +216,7 @@ class WorkerService:
     def _push(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
         """Acknowledgements to one worker, while a thread of its own takes what it sends."""
         segments = parts.joined(requests, call.admission.max_message_bytes)
-        with self._stream("push", call) as peer:
+        with self.stream("push", call) as peer:
             reader = threading.Thread(
                 target=self._take_segments, args=(peer, call, segments), name="take-segments", daemon=True
             )
@@ -204,7 +226,7 @@ class WorkerService:
                 with self.lock:
                     peer.changed.wait_for(
                         lambda: peer.acknowledgement() != sent or not call.is_open,  # noqa: B023
-                        _HEARTBEAT_S,
+                        HEARTBEAT_S,
                     )
                     acknowledgement = peer.acknowledgement()
                 if call.is_open:
@@ -224,7 +246,7 @@ class WorkerService:
             if call.is_open:
                 _log.exception("the stream of %s broke", peer.hello.worker)
                 call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, "segment refused: it could not be handled"))
-                # No worker from elsewhere can bring the learner down.
+                # No far worker can bring the learner down.
                 if not peer.is_far:
                     self._hub.fail(error)
 
@@ -239,29 +261,27 @@ class WorkerService:
             yield from self._newest_weights(call)
 
     def _newest_weights(self, call: Call) -> Iterator[bytes]:
-        mailbox = self._hub.weights
-        with self._stream("weights", call):
-            call.wakes(mailbox.wake)
+        with self.stream("weights", call):
+            call.wakes(self.weights.wake)
             seen = 0
             while call.is_open:
-                seen, message = mailbox.newer_than(seen, lambda: not call.is_open, _HEARTBEAT_S)
+                seen, message = self.weights.newer_than(seen, lambda: not call.is_open, HEARTBEAT_S)
                 if message is not None and call.is_open:
                     yield from parts.split(message)
 
     def _evaluation_requests(self, call: Call) -> Iterator[bytes]:
-        evaluation_queue = self._hub.evaluation_queue
-        with self._stream("requests", call) as peer:
-            call.wakes(evaluation_queue.wake)
-            with evaluation_queue.candidate(peer.hello.worker, peer.is_far) as candidate:
+        with self.stream("requests", call) as peer:
+            call.wakes(self.evaluation_queue.wake)
+            with self.evaluation_queue.candidate(peer.hello.worker, peer.is_far) as candidate:
                 while call.is_open:
-                    message = candidate.take(lambda: not call.is_open, _HEARTBEAT_S)
+                    message = candidate.take(lambda: not call.is_open, HEARTBEAT_S)
                     if message is not None and call.is_open:
                         yield from parts.split(message)
 
     def _report(self, requests: Iterator[bytes], call: Call) -> bytes:
         peer = self._peer(call)
         message = call.read_one(requests)
-        if peer.is_far and self._hub.evaluation_queue.assigned != call.caller.identity:
+        if peer.is_far and self.evaluation_queue.assigned != call.caller.identity:
             # The request was given to another worker while this one was away.
             return b""
         try:
@@ -270,59 +290,7 @@ class WorkerService:
             call.refuse(Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         return b""
 
-    # --- lock step ---
-
-    def _lock_step(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
-        with self._stream("lock_step", call) as peer:
-            channel = self._hub.lock_step_channel(peer.hello.index)
-            call.wakes(channel.wake)
-            generation = channel.connect()
-            reader = threading.Thread(
-                target=self._take_replies, args=(channel, generation, requests), name="take-replies", daemon=True
-            )
-            reader.start()
-            while call.is_open:
-                message = channel.next_command(generation, lambda: not call.is_open, _HEARTBEAT_S)
-                if message is not None:
-                    yield message
-
-    def _take_replies(self, channel: LockStepChannel, generation: int, requests: Iterator[bytes]) -> None:
-        try:
-            for message in requests:
-                channel.put_reply(generation, link.decode_lock_step_reply(message))
-        except link.LinkError as error:
-            self._hub.fail(error)
-        except Exception:  # grpc ends the iterator of a dead stream with a bare Exception; a restart follows.
-            _log.debug("lock-step stream %d ended", channel.index, exc_info=True)
-
     # --- inside ---
-
-    @contextmanager
-    def _stream(self, kind: str, call: Call) -> Iterator[Peer]:
-        """A stream of a worker that has greeted; takes over from the one of this kind that it had before.
-
-        A worker that has come back does not wait for a connection that does not know yet that it is dead.
-        """
-        peer = self._peer(call)
-        with self.lock:
-            refusal = self.peers.room(peer, call.admission.is_far, time.monotonic())
-            former = peer.calls.get(kind)
-            if refusal is None:
-                peer.calls[kind] = call
-                peer.address = call.peer
-        if refusal is not None:
-            call.refuse(refusal)
-        if former is not None:
-            former.end()
-        call.take_up()
-        call.wakes(functools.partial(self._wake, peer))
-        try:
-            yield peer
-        finally:
-            with self.lock:
-                if peer.calls.get(kind) is call:
-                    del peer.calls[kind]
-                peer.seen_s = time.monotonic()
 
     def _peer(self, call: Call) -> Peer:
         with self.lock:

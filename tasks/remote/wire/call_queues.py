@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any
+
+import grpc
 
 
 class IncomingMessages:
@@ -18,7 +19,7 @@ class IncomingMessages:
         changed: Guards ``messages``; notified of each, and of the end.
     """
 
-    def __init__(self, call: Any, changed: threading.Condition) -> None:
+    def __init__(self, call: grpc.Call, changed: threading.Condition) -> None:
         self.messages: deque[bytes] = deque()
         self.is_over = False
         """Whether none will come any more."""

@@ -12,7 +12,7 @@ import math
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -35,8 +35,8 @@ _MAX_HEADER_BYTES = 1024 * 1024
 _MAX_ARRAYS = 4096
 _MAX_DIMENSIONS = 8
 _MAX_TEXT = 256
-_MAX_COUNT = 2**62
-_DTYPES: dict[str, np.dtype[Any]] = {
+MAX_COUNT = 2**62
+_DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
     "F32": np.dtype("<f4"),
@@ -178,7 +178,10 @@ class LockStepReply:
 
 
 def pack(
-    kind: str, data: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, compress: Collection[str] = ()
+    kind: str,
+    data: Mapping[str, object],
+    arrays: Mapping[str, np.ndarray] | None = None,
+    compress: Collection[str] = (),
 ) -> bytes:
     """Builds a message.
 
@@ -189,7 +192,7 @@ def pack(
         compress: Names of the arrays to be compressed with zstd.
     """
     stored: dict[str, np.ndarray] = {}
-    compressed: dict[str, Any] = {}
+    compressed: dict[str, object] = {}
     for name, array in (arrays or {}).items():
         contiguous = np.ascontiguousarray(array)
         if contiguous.dtype not in _DTYPE_NAMES:
@@ -200,7 +203,7 @@ def pack(
             compressed[name] = {"dtype": _DTYPE_NAMES[contiguous.dtype], "shape": list(np.shape(array))}
             stored[name] = _compress(contiguous)
     metadata = {"kind": kind, "data": json.dumps(data, allow_nan=False), "compressed": json.dumps(compressed)}
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     # The widest first, so that every array is aligned.
     ordered = sorted(stored.items(), key=lambda item: -item[1].dtype.itemsize)
@@ -215,12 +218,12 @@ def pack(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     size = _PREFIX.size + _LENGTH.size + len(text) + offset
-    _require(size <= MAX_MESSAGE_BYTES, f"{kind} of {size} bytes cannot be sent, at most {MAX_MESSAGE_BYTES}")
+    require(size <= MAX_MESSAGE_BYTES, f"{kind} of {size} bytes cannot be sent, at most {MAX_MESSAGE_BYTES}")
     buffers = [array.reshape(-1).view(np.uint8).data for _, array in ordered]
     return b"".join([_PREFIX.pack(_MAGIC, SCHEMA_VERSION), _LENGTH.pack(len(text)), text, *buffers])
 
 
-def unpack(message: bytes | bytearray, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def unpack(message: bytes | bytearray, kind: str) -> tuple[dict[str, object], dict[str, np.ndarray]]:
     """Reads a message of this kind.
 
     Returns:
@@ -229,13 +232,13 @@ def unpack(message: bytes | bytearray, kind: str) -> tuple[dict[str, Any], dict[
     Raises:
         LinkError: If it is anything else.
     """
-    _require(len(message) <= MAX_MESSAGE_BYTES, f"message of {len(message)} bytes, at most {MAX_MESSAGE_BYTES}")
+    require(len(message) <= MAX_MESSAGE_BYTES, f"message of {len(message)} bytes, at most {MAX_MESSAGE_BYTES}")
     header, start = _header(message)
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict):
         raise LinkError("message without metadata")
     got = metadata.get("kind")
-    _require(got == kind, f"expected a message of kind {kind!r}, got {_shorten(got)}")
+    require(got == kind, f"expected a message of kind {kind!r}, got {_shorten(got)}")
     data = _json_object(metadata.get("data"), "data")
     arrays = _arrays(message, header, start)
     _expand(arrays, _json_object(metadata.get("compressed"), "compressed"))
@@ -252,34 +255,35 @@ def kind_of(message: bytes | bytearray) -> str:
     return kind
 
 
-def _header(message: bytes | bytearray) -> tuple[dict[str, Any], int]:
-    _require(len(message) >= _PREFIX.size + _LENGTH.size, f"message of only {len(message)} bytes")
+def _header(message: bytes | bytearray) -> tuple[dict[str, object], int]:
+    require(len(message) >= _PREFIX.size + _LENGTH.size, f"message of only {len(message)} bytes")
     magic, schema = _PREFIX.unpack_from(message)
-    _require(magic == _MAGIC, "not a message of this link")
-    _require(
+    require(magic == _MAGIC, "not a message of this link")
+    require(
         schema == SCHEMA_VERSION,
         f"link schema version {schema}, this side speaks {SCHEMA_VERSION}; install the same version on both sides",
     )
     (length,) = _LENGTH.unpack_from(message, _PREFIX.size)
     start = _PREFIX.size + _LENGTH.size
-    _require(length <= min(_MAX_HEADER_BYTES, len(message) - start), f"header of {length} bytes")
+    require(length <= min(_MAX_HEADER_BYTES, len(message) - start), f"header of {length} bytes")
     header = _json_object(bytes(message[start : start + length]), "header")
-    _require(len(header) <= _MAX_ARRAYS, f"{len(header)} arrays, at most {_MAX_ARRAYS}")
+    require(len(header) <= _MAX_ARRAYS, f"{len(header)} arrays, at most {_MAX_ARRAYS}")
     return header, start + length
 
 
-def _arrays(message: bytes | bytearray, header: Mapping[str, Any], start: int) -> dict[str, np.ndarray]:
+def _arrays(message: bytes | bytearray, header: Mapping[str, object], start: int) -> dict[str, np.ndarray]:
     arrays = {}
     position = 0
     for name, entry in header.items():
-        _require(isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}, "malformed array")
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise LinkError("malformed array")
         dtype, shape, size = _layout(entry)
         offsets = entry["data_offsets"]
-        _require(offsets == [position, position + size], f"array {_shorten(name)} at {_shorten(offsets)}")
-        _require(start + position + size <= len(message), f"array {_shorten(name)} is cut off")
+        require(offsets == [position, position + size], f"array {_shorten(name)} at {_shorten(offsets)}")
+        require(start + position + size <= len(message), f"array {_shorten(name)} is cut off")
         arrays[name] = _array(message, dtype, shape, start + position)
         position += size
-    _require(start + position == len(message), f"{len(message) - start - position} bytes too many")
+    require(start + position == len(message), f"{len(message) - start - position} bytes too many")
     return arrays
 
 
@@ -289,22 +293,22 @@ def _array(message: bytes | bytearray, dtype: np.dtype, shape: tuple[int, ...], 
         return np.empty(shape, dtype)
     array = np.frombuffer(message, np.uint8, size, offset)
     if dtype == np.bool_:
-        _require(int(array.max()) <= 1, "truth values other than 0 and 1")
+        require(int(array.max()) <= 1, "truth values other than 0 and 1")
     return array.view(dtype).reshape(shape)
 
 
-def _layout(entry: Mapping[str, Any]) -> tuple[np.dtype, tuple[int, ...], int]:
+def _layout(entry: Mapping[str, object]) -> tuple[np.dtype, tuple[int, ...], int]:
     """Checked dtype, shape and size in bytes."""
     name, shape = entry.get("dtype"), entry.get("shape")
     if not isinstance(name, str) or name not in _DTYPES:
         raise LinkError(f"dtype {_shorten(name)}, expected one of {sorted(_DTYPES)}")
     if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS:
         raise LinkError(f"shape {_shorten(shape)}")
-    _require(all(type(n) is int and 0 <= n <= MAX_MESSAGE_BYTES for n in shape), f"shape {_shorten(shape)}")
+    require(all(type(n) is int and 0 <= n <= MAX_MESSAGE_BYTES for n in shape), f"shape {_shorten(shape)}")
     dtype = _DTYPES[name]
     # A zero among the others must not hide them: numpy refuses shapes beyond its range.
     extent = math.prod(max(n, 1) for n in shape) * dtype.itemsize
-    _require(extent <= MAX_MESSAGE_BYTES, f"array of {_shorten(extent)} bytes, at most {MAX_MESSAGE_BYTES}")
+    require(extent <= MAX_MESSAGE_BYTES, f"array of {_shorten(extent)} bytes, at most {MAX_MESSAGE_BYTES}")
     return dtype, tuple(shape), math.prod(shape) * dtype.itemsize
 
 
@@ -314,7 +318,7 @@ def _compress(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(zstandard.ZstdCompressor(level=1).compress(array.reshape(-1).view(np.uint8).data), np.uint8)
 
 
-def _expand(arrays: dict[str, np.ndarray], compressed: Mapping[str, Any]) -> None:
+def _expand(arrays: dict[str, np.ndarray], compressed: Mapping[str, object]) -> None:
     """Replaces the compressed arrays; the size each claims, and their sum, is checked before anything is expanded."""
     if not compressed:
         return
@@ -322,17 +326,18 @@ def _expand(arrays: dict[str, np.ndarray], compressed: Mapping[str, Any]) -> Non
 
     budget = MAX_MESSAGE_BYTES
     for name, entry in compressed.items():
-        _require(isinstance(entry, dict) and name in arrays, "malformed compressed array")
+        if not isinstance(entry, dict) or name not in arrays:
+            raise LinkError("malformed compressed array")
         dtype, shape, size = _layout(entry)
         budget -= size
-        _require(budget >= 0, f"compressed arrays of more than {MAX_MESSAGE_BYTES} bytes")
+        require(budget >= 0, f"compressed arrays of more than {MAX_MESSAGE_BYTES} bytes")
         content = arrays[name].reshape(-1).view(np.uint8).data
         try:
-            _require(zstandard.frame_content_size(content) == size, "a compressed size that is not the array's")
+            require(zstandard.frame_content_size(content) == size, "a compressed size that is not the array's")
             expanded = zstandard.ZstdDecompressor().decompress(content, max_output_size=size, allow_extra_data=False)
         except zstandard.ZstdError as error:
             raise LinkError(f"compressed array cannot be expanded: {error}") from error
-        _require(len(expanded) == size, "a compressed array of the wrong size")
+        require(len(expanded) == size, "a compressed array of the wrong size")
         arrays[name] = _array(expanded, dtype, shape, 0)
 
 
@@ -350,13 +355,13 @@ def decode_hello(message: bytes) -> Hello:
     software = data.get("software")
     if not isinstance(software, dict) or len(software) > _MAX_TEXT:
         raise LinkError("software must be names and versions")
-    role = _text(data, "role")
-    _require(role in ("worker", "evaluator", "lock_step"), f"unknown role {role!r}")
+    role = text_of(data, "role")
+    require(role in ("worker", "evaluator", "lock_step"), f"unknown role {role!r}")
     return Hello(
-        worker=_text(data, "worker"),
-        index=_count(data, "index"),
+        worker=text_of(data, "worker"),
+        index=count_of(data, "index"),
         role=role,
-        fingerprint=_text(data, "fingerprint"),
+        fingerprint=text_of(data, "fingerprint"),
         software={str(name)[:_MAX_TEXT]: str(version)[:_MAX_TEXT] for name, version in software.items()},
     )
 
@@ -369,7 +374,7 @@ def encode_hello_reply(reply: HelloReply) -> bytes:
 def decode_hello_reply(message: bytes) -> HelloReply:
     """From bytes."""
     data, _ = unpack(message, "hello_reply")
-    return HelloReply(_count(data, "received"))
+    return HelloReply(count_of(data, "received"))
 
 
 def encode_ping(ping: Ping) -> bytes:
@@ -382,8 +387,8 @@ def decode_ping(message: bytes) -> Ping:
     """From bytes."""
     data, arrays = unpack(message, "ping")
     round_trip_ms = float(_take(arrays, "round_trip_ms", np.dtype("<f8"), ()))
-    _require(math.isnan(round_trip_ms) or 0.0 <= round_trip_ms <= 1e9, f"round trip of {round_trip_ms} ms")
-    return Ping(round_trip_ms, _count(data, "dropped"), _count({"hangs_for_ms": 0} | data, "hangs_for_ms"))
+    require(math.isnan(round_trip_ms) or 0.0 <= round_trip_ms <= 1e9, f"round trip of {round_trip_ms} ms")
+    return Ping(round_trip_ms, count_of(data, "dropped"), count_of({"hangs_for_ms": 0} | data, "hangs_for_ms"))
 
 
 def encode_acknowledgement(acknowledgement: Acknowledgement) -> bytes:
@@ -393,9 +398,9 @@ def encode_acknowledgement(acknowledgement: Acknowledgement) -> bytes:
 
 def decode_acknowledgement(message: bytes) -> Acknowledgement:
     """From bytes."""
-    _require(len(message) == _ACKNOWLEDGEMENT.size, f"acknowledgement of {len(message)} bytes")
+    require(len(message) == _ACKNOWLEDGEMENT.size, f"acknowledgement of {len(message)} bytes")
     received, durable = _ACKNOWLEDGEMENT.unpack(message)
-    _require(0 <= durable <= received, f"acknowledgement of {durable} stored of {received} received")
+    require(0 <= durable <= received, f"acknowledgement of {durable} stored of {received} received")
     return Acknowledgement(received, durable)
 
 
@@ -432,50 +437,50 @@ def decode_segment(message: bytes | bytearray, spec: ObservationSpec) -> Receive
     data, arrays = unpack(message, "segment")
     reward = arrays.get("reward")
     rows = len(reward) if reward is not None and reward.ndim else 0
-    _require(1 <= rows <= MAX_SEGMENT_ROWS, f"segment of {rows} rows, 1 to {MAX_SEGMENT_ROWS} expected")
+    require(1 <= rows <= MAX_SEGMENT_ROWS, f"segment of {rows} rows, 1 to {MAX_SEGMENT_ROWS} expected")
     frames = {f.name: _take(arrays, f"frames/{f.name}", np.dtype(f.dtype), (rows, *f.frame_shape)) for f in spec.fields}
     are_finite = (np.isfinite(frame).all() for frame in frames.values() if frame.dtype.kind == "f")
-    _require(all(are_finite), "frames must be finite")
+    require(all(are_finite), "frames must be finite")
     columns = {name: _take(arrays, name, np.dtype("?"), (rows,)) for name in ("terminated", "truncated", "is_first")}
     _check_episodes(**columns)
     checksums = _take(arrays, "checksums", np.dtype("<u4"), (rows,)) if "checksums" in arrays else None
     states = _take_states(arrays, rows) if "states" in arrays else None
     action = _take(arrays, "action", np.dtype("<f4"), (rows, spec.action_size))
     reward = _take(arrays, "reward", np.dtype("<f4"), (rows,))
-    _require(bool(np.isfinite(action).all() and np.isfinite(reward).all()), "actions and rewards must be finite")
+    require(bool(np.isfinite(action).all() and np.isfinite(reward).all()), "actions and rewards must be finite")
     episodes = _episodes(_pop(arrays, "episodes"), data.get("episode_names"), rows)
-    _require(not arrays, f"unexpected arrays {_shorten(sorted(arrays))}")
+    require(not arrays, f"unexpected arrays {_shorten(sorted(arrays))}")
     segment = Segment(
-        worker=_text(data, "worker"),
-        stream=_count(data, "stream"),
-        seq=_count(data, "seq"),
+        worker=text_of(data, "worker"),
+        stream=count_of(data, "stream"),
+        seq=count_of(data, "seq"),
         frames=frames,
         action=action,
         reward=reward,
-        weights_version=_count(data, "weights_version"),
+        weights_version=count_of(data, "weights_version"),
         episodes=episodes,
         checksums=checksums,
         states=states,
         **columns,
     )
-    _require(segment.seq >= 1, "a segment must have a sequence number >= 1")
-    return ReceivedSegment(segment, _count(data, "dropped"))
+    require(segment.seq >= 1, "a segment must have a sequence number >= 1")
+    return ReceivedSegment(segment, count_of(data, "dropped"))
 
 
 def _take_states(arrays: dict[str, np.ndarray], rows: int) -> np.ndarray:
     """What a recurrent policy remembered; how much is the network's own affair."""
     shape = arrays["states"].shape
-    _require(len(shape) == 2 and 1 <= shape[1] <= MAX_STATE_SIZE, f"states of shape {shape}")
+    require(len(shape) == 2 and 1 <= shape[1] <= MAX_STATE_SIZE, f"states of shape {shape}")
     states = _take(arrays, "states", np.dtype("<f4"), (rows, shape[1]))
-    _require(bool(np.isfinite(states).all()), "states must be finite")
+    require(bool(np.isfinite(states).all()), "states must be finite")
     return states
 
 
 def _check_episodes(terminated: np.ndarray, truncated: np.ndarray, is_first: np.ndarray) -> None:
     """Refuses rows that cannot follow one another: no learner may stumble over them later."""
     has_ended = terminated | truncated
-    _require(not (has_ended[:-1] & ~is_first[1:]).any(), "a row after the end of an episode must be a first row")
-    _require(not (has_ended & is_first).any(), "a first row cannot end its episode")
+    require(not (has_ended[:-1] & ~is_first[1:]).any(), "a row after the end of an episode must be a first row")
+    require(not (has_ended & is_first).any(), "a first row cannot end its episode")
 
 
 def encode_weights(arrays: Mapping[str, np.ndarray], version: int) -> bytes:
@@ -486,7 +491,7 @@ def encode_weights(arrays: Mapping[str, np.ndarray], version: int) -> bytes:
 def decode_weights(message: bytes | bytearray) -> Weights:
     """From bytes; the arrays are writable, and views on ``message`` if that is."""
     data, arrays = unpack(message if isinstance(message, bytearray) else bytearray(message), "weights")
-    return Weights(arrays, _count(data, "version"))
+    return Weights(arrays, count_of(data, "version"))
 
 
 def encode_evaluation_request(request: EvaluationRequest) -> bytes:
@@ -506,9 +511,9 @@ def decode_evaluation_request(message: bytes | bytearray) -> EvaluationRequest:
     seeds = data.get("seeds")
     if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
         raise LinkError("seeds must be integers")
-    _require(isinstance(data.get("clip"), bool), "clip must be true or false")
-    weights = Weights(arrays, _count(data, "version"))
-    return EvaluationRequest(_count(data, "id"), weights, tuple(seeds), data["clip"])
+    clip = _truth_of(data, "clip")
+    weights = Weights(arrays, count_of(data, "version"))
+    return EvaluationRequest(count_of(data, "id"), weights, tuple(seeds), clip)
 
 
 def encode_evaluation_report(report: EvaluationReport, request_id: int) -> bytes:
@@ -519,11 +524,14 @@ def encode_evaluation_report(report: EvaluationReport, request_id: int) -> bytes
 def decode_evaluation_report(message: bytes | bytearray) -> tuple[EvaluationReport, int]:
     """From bytes: the report and the request that it answers."""
     data, arrays = unpack(message, "evaluation_report")
+    stored = data.get("report")
+    if not isinstance(stored, dict):
+        raise LinkError("malformed evaluation report: no data")
     try:
-        report = EvaluationReport.from_parts(data["report"], arrays)
+        report = EvaluationReport.from_parts(stored, arrays)
     except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise LinkError(f"malformed evaluation report: {error}") from error
-    return report, _count(data, "id")
+    return report, count_of(data, "id")
 
 
 def encode_lock_step_command(command: LockStepCommand) -> bytes:
@@ -537,8 +545,8 @@ def decode_lock_step_command(message: bytes) -> LockStepCommand:
     data, arrays = unpack(bytearray(message), "lock_step_command")
     actions = arrays.get("actions")
     fits = actions is None or (actions.dtype == np.float32 and actions.ndim == 2)
-    _require(fits, "actions must be float32 of shape (k, A)")
-    return LockStepCommand(_count(data, "id"), actions)
+    require(fits, "actions must be float32 of shape (k, A)")
+    return LockStepCommand(count_of(data, "id"), actions)
 
 
 def encode_lock_step_reply(reply: LockStepReply) -> bytes:
@@ -567,17 +575,16 @@ def decode_lock_step_reply(message: bytes) -> LockStepReply:
     indices = data.get("episode_indices")
     if not isinstance(indices, list) or len(indices) != len(episodes):
         raise LinkError("expected an index for each episode")
-    _require(all(type(i) is int and 0 <= i < count for i in indices), "indices of environments")
-    _require(isinstance(data.get("is_reset"), bool), "is_reset must be true or false")
+    require(all(type(i) is int and 0 <= i < count for i in indices), "indices of environments")
     observation = {}
     for name in list(arrays):
         array = _pop(arrays, name)
-        _require(name.startswith("observation/"), f"unexpected array {_shorten(name)}")
-        _require(array.ndim >= 1 and len(array) == count, f"array {_shorten(name)} of shape {array.shape}")
+        require(name.startswith("observation/"), f"unexpected array {_shorten(name)}")
+        require(array.ndim >= 1 and len(array) == count, f"array {_shorten(name)} of shape {array.shape}")
         observation[name.removeprefix("observation/")] = array
     return LockStepReply(
-        id=_count(data, "id"),
-        is_reset=data["is_reset"],
+        id=count_of(data, "id"),
+        is_reset=_truth_of(data, "is_reset"),
         observation=observation,
         reward=reward,
         episodes=episodes,
@@ -599,45 +606,60 @@ def _episode_table(episodes: tuple[Mapping[str, float], ...]) -> tuple[list[str]
 def _episodes(table: np.ndarray, names: object, most: int) -> tuple[dict[str, float], ...]:
     if not isinstance(names, list) or len(names) > _MAX_TEXT:
         raise LinkError("names of the statistics")
-    _require(all(isinstance(name, str) and len(name) <= _MAX_TEXT for name in names), "names of the statistics")
+    require(all(isinstance(name, str) and len(name) <= _MAX_TEXT for name in names), "names of the statistics")
     fits = table.dtype == np.float64 and table.ndim == 2 and table.shape[1] == len(names) and len(table) <= most
-    _require(fits, f"statistics of shape {table.shape} for {len(names)} names")
-    _require(not np.isinf(table).any(), "statistics must not be infinite")
+    require(fits, f"statistics of shape {table.shape} for {len(names)} names")
+    require(not np.isinf(table).any(), "statistics must not be infinite")
     return tuple(dict(zip(names, row, strict=True)) for row in table.tolist())
 
 
 def _take(arrays: dict[str, np.ndarray], name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     array = _pop(arrays, name)
     fits = array.dtype == dtype and array.shape == shape
-    _require(fits, f"array {name!r} must be {dtype} of shape {shape}, got {array.dtype} {array.shape}")
+    require(fits, f"array {name!r} must be {dtype} of shape {shape}, got {array.dtype} {array.shape}")
     return array
 
 
 def _pop(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    _require(name in arrays, f"array {_shorten(name)} is missing")
+    require(name in arrays, f"array {_shorten(name)} is missing")
     return arrays.pop(name)
 
 
-def _text(data: Mapping[str, Any], key: str) -> str:
+def text_of(data: Mapping[str, object], key: str, longest: int = _MAX_TEXT) -> str:
+    """A text of a message's plain data."""
     value = data.get(key)
-    _require(isinstance(value, str) and len(value) <= _MAX_TEXT, f"{key} must be a short text, got {_shorten(value)}")
+    fits = isinstance(value, str) and len(value) <= longest
+    require(fits, f"{key} must be a text of at most {longest} characters, got {_shorten(value)}")
     return str(value)
 
 
-def _count(data: Mapping[str, Any], key: str) -> int:
+def count_of(data: Mapping[str, object], key: str) -> int:
+    """A number of a message's plain data."""
     value = data.get(key)
-    fits = type(value) is int and 0 <= value <= _MAX_COUNT
-    _require(fits, f"{key} must be an integer from 0 to {_MAX_COUNT}, got {_shorten(value)}")
-    return int(value)  # type: ignore[arg-type]
+    if not is_count(value):
+        raise LinkError(f"{key} must be an integer from 0 to {MAX_COUNT}, got {_shorten(value)}")
+    return value
 
 
-def _json_object(text: object, what: str) -> dict[str, Any]:
-    _require(isinstance(text, str | bytes), f"{what} is missing")
+def _truth_of(data: Mapping[str, object], key: str) -> bool:
+    value = data.get(key)
+    if not isinstance(value, bool):
+        raise LinkError(f"{key} must be true or false")
+    return value
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether this is an integer from 0 to ``MAX_COUNT``."""
+    return type(value) is int and 0 <= value <= MAX_COUNT
+
+
+def _json_object(text: object, what: str) -> dict[str, object]:
+    require(isinstance(text, str | bytes), f"{what} is missing")
     try:
         value = json.loads(text)  # type: ignore[arg-type]
     except (ValueError, RecursionError) as error:
         raise LinkError(f"{what} is not JSON: {_shorten(error)}") from error
-    _require(isinstance(value, dict), f"{what} must be a JSON object")
+    require(isinstance(value, dict), f"{what} must be a JSON object")
     return value
 
 
@@ -647,6 +669,7 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _require(condition: bool, message: str) -> None:
+def require(condition: bool, message: str) -> None:
+    """Raises ``LinkError`` unless this holds."""
     if not condition:
         raise LinkError(message)

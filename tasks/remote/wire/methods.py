@@ -11,8 +11,8 @@ from typing import NamedTuple
 SERVICE = "tm.v1.Link"
 WORKER = "worker"
 """Role of a token that sends segments and takes weights."""
-TRAINER = "trainer"
-"""Role of the token with which a learner takes segments from a relay and gives it weights."""
+LEARNER = "trainer"
+"""Role of the token with which a learner takes segments from a relay and gives it weights; its name in tokens.json."""
 SHORT_S = 30.0
 """What a call with one message may take [s]."""
 
@@ -26,8 +26,6 @@ class Method(NamedTuple):
     """Whether the answer is a stream too; else it is one message."""
     limit_s: float = SHORT_S
     """After this time a call is cut off, unless it is a stream that has been taken up [s]."""
-    is_near_only: bool = False
-    """Whether it is offered to the learner's own processes only."""
 
 
 METHODS = {
@@ -36,9 +34,9 @@ METHODS = {
     "Push": Method(is_stream=True),
     "Weights": Method(is_stream=True),
     "Report": Method(),
-    "LockStep": Method(is_stream=True, is_near_only=True),
-    "Pull": Method(TRAINER, is_stream=True),
-    "Publish": Method(TRAINER, limit_s=300.0),
+    "LockStep": Method(is_stream=True),
+    "Pull": Method(LEARNER, is_stream=True),
+    "Publish": Method(LEARNER, limit_s=300.0),
 }
 
 

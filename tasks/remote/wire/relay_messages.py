@@ -1,6 +1,6 @@
-"""What trainer and relay say to each other, to bytes and back: the messages of ``Pull`` and ``Publish``.
+"""What learner and relay say to each other, to bytes and back: the messages of ``Pull`` and ``Publish``.
 
-``Pull`` is one stream each way. The trainer begins with a ``PullRequest`` and goes on with ``Marks``; the relay answers
+``Pull`` is one stream each way. The learner begins with a ``PullRequest`` and goes on with ``Marks``; the relay answers
 with ``Item``, each followed by one message with its content: a segment as the worker sent it, or the report of an
 evaluation; a status has its content inside. ``Publish`` takes weights and evaluation requests in the form of ``link``.
 """
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.wire import link
+from tasks.remote.wire.link import MAX_COUNT, count_of, is_count, require, text_of
 
 MAX_MARKS = 8_000
 """Workers about which a message speaks at most, so that it stays below the cap of a header."""
@@ -25,29 +26,28 @@ MAX_ROWS = 1_000
 
 _MAX_NAME = 200
 _MAX_REASON = 500
-_MAX_COUNT = 2**62
 _MAX_FIELDS = 256
 _MAX_SPEC = 200_000
 _LARGEST_FIELD = link.MAX_MESSAGE_BYTES
 
 
 class PullRequest(NamedTuple):
-    """The trainer's first message."""
+    """The learner's first message."""
 
     session: str
-    """Names one process of the trainer: it takes over from its own dead connections, and from nobody else's."""
+    """Names one process of the learner: it takes over from its own dead connections, and from nobody else's."""
     fingerprint: str
     """What workers must agree on."""
     spec: ObservationSpec
     """What workers must send."""
     received: Mapping[str, int]
-    """Sequence number up to which the trainer has the segments of each worker; what is missing here comes again."""
+    """Sequence number up to which the learner has the segments of each worker; what is missing here comes again."""
     durable: Mapping[str, int]
     """The same for what is in the stored replay."""
 
 
 class Marks(NamedTuple):
-    """What the trainer says of the segments that it got; also sign of life."""
+    """What the learner says of the segments that it got; also sign of life."""
 
     durable: Mapping[str, int]
     """What has changed: sequence number up to which a worker's segments are stored."""
@@ -100,11 +100,11 @@ def encode_pull_request(request: PullRequest) -> bytes:
 def decode_pull_request(message: bytes) -> PullRequest:
     """From bytes."""
     data, arrays = link.unpack(message, "pull_request")
-    _require(not arrays, "a pull request has no arrays")
+    require(not arrays, "a pull request has no arrays")
     return PullRequest(
-        _text(data, "session", _MAX_NAME),
-        _text(data, "fingerprint", 4 * _MAX_NAME),
-        decode_spec(_text(data, "spec", _MAX_SPEC)),
+        text_of(data, "session", _MAX_NAME),
+        text_of(data, "fingerprint", 4 * _MAX_NAME),
+        decode_spec(text_of(data, "spec", _MAX_SPEC)),
         _counts(data, "received"),
         _counts(data, "durable"),
     )
@@ -119,20 +119,20 @@ def encode_marks(marks: Marks) -> bytes:
 def decode_marks(message: bytes) -> Marks:
     """From bytes."""
     data, arrays = link.unpack(message, "marks")
-    _require(not arrays, "marks have no arrays")
+    require(not arrays, "marks have no arrays")
     refused = data.get("refused")
     if not isinstance(refused, dict) or len(refused) > MAX_MARKS:
         raise link.LinkError("refused must be workers and reasons")
     for entry in refused.values():
         is_pair = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
-        _require(is_pair and _is_count(entry[0]), "refused must be workers and reasons")
+        require(is_pair and is_count(entry[0]), "refused must be workers and reasons")
     reasons = {worker: (epoch, reason[:_MAX_REASON]) for worker, (epoch, reason) in refused.items()}
     return Marks(_counts(data, "durable"), reasons)
 
 
 def encode_item(item: Item) -> bytes:
     """To bytes."""
-    data: dict[str, Any] = {"content": item.content.value}
+    data: dict[str, object] = {"content": item.content.value}
     if item.content is Content.segment:
         data |= {"worker": item.worker, "seq": item.seq, "epoch": item.epoch}
     if item.status is not None:
@@ -144,19 +144,19 @@ def encode_item(item: Item) -> bytes:
 def decode_item(message: bytes | bytearray) -> Item:
     """From bytes."""
     data, arrays = link.unpack(message, "relay_item")
-    _require(not arrays, "an item has no arrays")
+    require(not arrays, "an item has no arrays")
     try:
         content = Content(data.get("content"))
     except ValueError as error:
         raise link.LinkError("an item of unknown content") from error
     if content is Content.segment:
-        return Item(content, _text(data, "worker", _MAX_NAME), _count(data, "seq"), _count(data, "epoch"))
+        return Item(content, text_of(data, "worker", _MAX_NAME), count_of(data, "seq"), count_of(data, "epoch"))
     if content is Content.report:
         return Item(content)
     rows = data.get("workers")
     if not isinstance(rows, list) or len(rows) > MAX_ROWS:
         raise link.LinkError(f"a status speaks of at most {MAX_ROWS} workers")
-    counts = [_count(data, name) for name in ("waiting_segments", "waiting_bytes", "refused")]
+    counts = [count_of(data, name) for name in ("waiting_segments", "waiting_bytes", "refused")]
     return Item(content, status=RelayStatus(tuple(_worker_status(row) for row in rows), *counts))
 
 
@@ -180,22 +180,22 @@ def decode_spec(text: str) -> ObservationSpec:
 
 
 def _check_spec(spec: ObservationSpec) -> None:
-    _require(1 <= len(spec.fields) <= _MAX_FIELDS, "number of fields")
-    _require(_is_count(spec.action_size) and 1 <= spec.action_size <= 4096, "action_size")
-    _require(_is_count(spec.act_buf_len) and spec.act_buf_len <= 4096, "act_buf_len")
+    require(1 <= len(spec.fields) <= _MAX_FIELDS, "number of fields")
+    require(is_count(spec.action_size) and 1 <= spec.action_size <= 4096, "action_size")
+    require(is_count(spec.act_buf_len) and spec.act_buf_len <= 4096, "act_buf_len")
     for field in spec.fields:
         _check_field(field)
 
 
 def _check_field(field: Field) -> None:
-    _require(isinstance(field.name, str) and 1 <= len(field.name) <= _MAX_NAME, "name of a field")
-    _require(field.dtype in ("float32", "uint8"), "dtype of a field")
-    _require(len(field.shape) <= 8 and all(_is_count(n) and n >= 1 for n in field.shape), "shape of a field")
-    _require(math.prod(field.shape) <= _LARGEST_FIELD, "size of a field")
-    _require(_is_count(field.history) and (not field.history or len(field.shape) >= 1), "history of a field")
+    require(isinstance(field.name, str) and 1 <= len(field.name) <= _MAX_NAME, "name of a field")
+    require(field.dtype in ("float32", "uint8"), "dtype of a field")
+    require(len(field.shape) <= 8 and all(is_count(n) and n >= 1 for n in field.shape), "shape of a field")
+    require(math.prod(field.shape) <= _LARGEST_FIELD, "size of a field")
+    require(is_count(field.history) and (not field.history or len(field.shape) >= 1), "history of a field")
 
 
-def _status_row(worker: WorkerStatus) -> list[Any]:
+def _status_row(worker: WorkerStatus) -> list[object]:
     """Its values in order; JSON has no NaN."""
     return [None if isinstance(value, float) and math.isnan(value) else value for value in asdict(worker).values()]
 
@@ -208,22 +208,22 @@ def _worker_status(row: object) -> WorkerStatus:
 
 
 def _as_text(value: object) -> str:
-    _require(isinstance(value, str) and len(value) <= _MAX_NAME, "a malformed text in a status")
+    require(isinstance(value, str) and len(value) <= _MAX_NAME, "a malformed text in a status")
     return str(value)
 
 
 def _as_number(value: object) -> float:
-    _require(value is None or (type(value) in (int, float) and abs(value) <= _MAX_COUNT), "a malformed number")  # type: ignore[arg-type, operator]
+    require(value is None or (type(value) in (int, float) and abs(value) <= MAX_COUNT), "a malformed number")  # type: ignore[arg-type, operator]
     return math.nan if value is None else float(value)  # type: ignore[arg-type]
 
 
 def _as_count(value: object) -> int:
-    _require(_is_count(value), "a malformed count in a status")
+    require(is_count(value), "a malformed count in a status")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def _as_truth(value: object) -> bool:
-    _require(isinstance(value, bool), "a malformed truth value in a status")
+    require(isinstance(value, bool), "a malformed truth value in a status")
     return bool(value)
 
 
@@ -239,30 +239,9 @@ def _newest(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(list(counts.items())[-MAX_MARKS:])
 
 
-def _counts(data: Mapping[str, Any], key: str) -> dict[str, int]:
+def _counts(data: Mapping[str, object], key: str) -> dict[str, int]:
     value = data.get(key)
     if not isinstance(value, dict) or len(value) > MAX_MARKS:
         raise link.LinkError(f"{key} must be at most {MAX_MARKS} workers and numbers")
-    _require(all(len(name) <= _MAX_NAME and _is_count(count) for name, count in value.items()), f"malformed {key}")
+    require(all(len(name) <= _MAX_NAME and is_count(count) for name, count in value.items()), f"malformed {key}")
     return value
-
-
-def _text(data: Mapping[str, Any], key: str, longest: int) -> str:
-    value = data.get(key)
-    _require(isinstance(value, str) and len(value) <= longest, f"{key} must be a text of at most {longest} characters")
-    return str(value)
-
-
-def _count(data: Mapping[str, Any], key: str) -> int:
-    value = data.get(key)
-    _require(_is_count(value), f"{key} must be an integer from 0 to {_MAX_COUNT}")
-    return int(value)  # type: ignore[arg-type]
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_COUNT
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise link.LinkError(message)

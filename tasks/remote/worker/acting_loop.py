@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import gymnasium
 
-from tasks.acting.env_source import load_function
+from tasks.acting.env_source import EnvSource, load_function
 from tasks.acting.rollout import Policy, Rollout
 from tasks.experience.networking import WorkerLink
+from tasks.process.step_watch import StepWatch
 from tasks.remote.wire import link as messages
 from tasks.remote.worker.evaluator import Evaluator
 
@@ -116,7 +118,23 @@ def make_policy(policy: Mapping[str, Any] | None, seed: int) -> Policy:
     return made
 
 
-def watch(env: gymnasium.Env, stop: threading.Event) -> None:
-    """Has an environment that waits for its game notice the end of the worker."""
-    if env.has_wrapper_attr("watch"):
-        env.get_wrapper_attr("watch")(stop.is_set)
+def make_envs(
+    stack: ExitStack, source: EnvSource, count: int, step_watch: StepWatch, stop: threading.Event
+) -> list[gymnasium.Env]:
+    """Makes environments that are watched.
+
+    Args:
+        stack: Closes them.
+        source: Makes them.
+        count: So many.
+        step_watch: Knows how long each call takes, also the making.
+        stop: Ends the worker; an environment that waits for its game notices.
+    """
+    envs = []
+    for _ in range(count):
+        with step_watch.call():
+            env = step_watch.around(stack.enter_context(closing(source.make())))
+        if env.has_wrapper_attr("watch"):
+            env.get_wrapper_attr("watch")(stop.is_set)
+        envs.append(env)
+    return envs

@@ -1,7 +1,7 @@
-"""A worker that joins from elsewhere (``train.py --worker``): drives here, delivers through its station.
+"""A far worker (``train.py --worker``): drives here, delivers through its station.
 
-``run`` is called by ``train.py``, ``drive`` by programs with an environment of their own. Driving and delivering are
-two processes: the loop here is the one of any worker, over a link to the station (``far_station``) on this machine, and
+``train.py`` calls ``drive``, and so do programs with an environment of their own. Driving and delivering are two
+processes: the loop here is the one of any worker, over a link to the station (``far_station``) on this machine, and
 never waits for a disk or a network.
 """
 
@@ -26,20 +26,20 @@ from tasks.acting.env_source import EnvDescription, EnvSource
 from tasks.acting.evaluation import ClipRecorder
 from tasks.acting.punctuality import punctual
 from tasks.acting.rollout import Rollout
-from tasks.config import TaskConfig, config_to_dict
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
 from tasks.process.step_watch import HangTeller, StepWatch
 from tasks.process.stop_signals import stop_signals
 from tasks.remote.access.credentials import load_client
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.fingerprint import agreed_fingerprint
 from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
 from tasks.remote.station.outbox import STREAMS_PER_START
 from tasks.remote.station.station_config import StationConfig, StationStatus
 from tasks.remote.station.station_process import StationProcess
-from tasks.remote.station.uplink import RefusedError, Uplink
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.acting_loop import ActingLoop, Progress, make_policy, watch
+from tasks.remote.worker.acting_loop import ActingLoop, Progress, make_envs, make_policy
 from tasks.remote.worker.evaluator import Evaluator
 from tasks.remote.worker.worker import software
 from tasks.remote.worker.worker_display import WorkerDisplay
@@ -65,47 +65,6 @@ _POLL_S = 0.5
 _EXPERT_VERSION = 1
 
 
-def run(
-    task: TaskConfig,
-    remote: RemoteConfig,
-    worker: FarWorkerConfig,
-    policy: Mapping[str, Any],
-    *,
-    expert_weights: Mapping[str, np.ndarray] | None = None,
-    headless: bool = False,
-    segment_rows: int = SEGMENT_ROWS,
-    window: int = WINDOW,
-) -> int:
-    """Drives a task for the learner or relay at ``remote.address`` until Ctrl-C, or ``worker.episodes`` are delivered.
-
-    Args:
-        task: What is driven; its game is decided.
-        remote: Where to and with which credentials.
-        worker: How.
-        policy: {"function": "module:function", "kwargs": {...}}: makes what acts; it also gets a ``seed``.
-        expert_weights: With worker.expert: drives with these, of the same network, and ignores the learner's.
-        headless: Plain lines instead of a live one.
-        segment_rows: What worker.samples_per_packet=auto means.
-        window: Segments that the learner has not stored, at which environments that are not in real time wait for it.
-
-    Returns:
-        The exit code: 0, or 2 when learner, relay or game refused with a message in the log.
-
-    Raises:
-        ValueError: If a value does not fit; nothing was started.
-    """
-    return drive(
-        EnvSource(config_to_dict(task)),
-        remote,
-        worker,
-        policy,
-        expert_weights=expert_weights,
-        headless=headless,
-        segment_rows=segment_rows,
-        window=window,
-    )
-
-
 def drive(
     source: EnvSource,
     remote: RemoteConfig,
@@ -114,22 +73,26 @@ def drive(
     *,
     expert_weights: Mapping[str, np.ndarray] | None = None,
     headless: bool = False,
-    segment_rows: int = SEGMENT_ROWS,
     window: int = WINDOW,
     stop: threading.Event | None = None,
 ) -> int:
-    """As ``run``, with environments from anywhere.
+    """Drives for the learner or relay at ``remote.address`` until Ctrl-C, or ``worker.episodes`` are delivered.
 
     Args:
-        source: Makes the environments.
-        remote: As for ``run``.
-        worker: As for ``run``.
-        policy: As for ``run``.
-        expert_weights: As for ``run``.
-        headless: As for ``run``.
-        segment_rows: As for ``run``.
-        window: As for ``run``.
+        source: Makes the environments; the game of a task is decided.
+        remote: Where to and with which credentials.
+        worker: How.
+        policy: {"function": "module:function", "kwargs": {...}}: makes what acts; it also gets a ``seed``.
+        expert_weights: With worker.expert: drives with these, of the same network, and ignores the learner's.
+        headless: Plain lines instead of a live one.
+        window: Segments that the learner has not stored, at which environments that are not in real time wait for it.
         stop: Ends it when it is set, as Ctrl-C does.
+
+    Returns:
+        The exit code: 0, or 2 when learner, relay or game refused with a message in the log.
+
+    Raises:
+        ValueError: If a value does not fit; nothing was started.
     """
     description = source.describe()
     _check(remote, worker, description, expert_weights)
@@ -139,15 +102,14 @@ def drive(
     station, progress, step_watch = StationProcess(config), Progress(), StepWatch()
     with (
         _stopping_by_signal(stop, station.wake),
-        WorkerDisplay(config.address, station, progress, headless),
+        WorkerDisplay(config.address, lambda: station.status, progress, headless),
         HangTeller(lambda: {"this worker": step_watch.hangs_for_s()}),
     ):
         try:
             station.start()
             station.wait(lambda status: status.has_joined, stop)
             if not stop.is_set():
-                rows = segment_rows if worker.samples_per_packet == "auto" else int(worker.samples_per_packet)
-                far_worker = FarWorker(station, config, worker, description, rows, window, stop, progress, step_watch)
+                far_worker = FarWorker(station, config, worker, description, window, stop, progress, step_watch)
                 far_worker.drive(source, policy, expert_weights)
         except (RefusedError, GameError) as error:
             _log.error("%s", error)
@@ -166,7 +128,6 @@ class FarWorker:
         config: Of the station.
         worker: How to drive.
         description: Of the environments.
-        segment_rows: Rows of a segment.
         window: Of ``drive``.
         stop: Ends driving.
         progress: Where it is noted how far it has come.
@@ -179,7 +140,6 @@ class FarWorker:
         config: StationConfig,
         worker: FarWorkerConfig,
         description: EnvDescription,
-        segment_rows: int,
         window: int,
         stop: threading.Event,
         progress: Progress,
@@ -189,7 +149,8 @@ class FarWorker:
         self._worker = worker
         self._is_wall_clock = description.is_wall_clock
         self._evaluates = config.evaluates
-        self._segment_rows = segment_rows
+        rows = worker.samples_per_packet
+        self._segment_rows = SEGMENT_ROWS if rows == "auto" else int(rows)
         self._stop = stop
         self._progress = progress
         self._step_watch = step_watch
@@ -197,7 +158,9 @@ class FarWorker:
         window = max(window, worker.envs_per_worker)
         buffer_segments = window + worker.envs_per_worker
         if description.is_wall_clock:
-            buffer_segments = min(max(BUFFER_BYTES // (segment_rows * _row_bytes(description)), 1), MAX_BUFFER_SEGMENTS)
+            buffer_segments = min(
+                max(BUFFER_BYTES // (self._segment_rows * _row_bytes(description)), 1), MAX_BUFFER_SEGMENTS
+            )
         self._buffer_segments = buffer_segments
         self._outbox_bytes = sys.maxsize if worker.outbox_policy is OutboxPolicy.drop_oldest else config.outbox_bytes
         self._is_full = False
@@ -269,10 +232,8 @@ class FarWorker:
         sequence = np.random.SeedSequence()
         seeds = sequence.generate_state(2 * self._worker.envs_per_worker).tolist()
         rollouts = []
-        for index in range(self._worker.envs_per_worker):
-            with self._step_watch.call():
-                env = self._step_watch.around(stack.enter_context(contextlib.closing(source.make())))
-            watch(env, self._stop)
+        count = self._worker.envs_per_worker
+        for index, env in enumerate(make_envs(stack, source, count, self._step_watch, self._stop)):
             made = make_policy(policy, seeds[2 * index])
             if expert_weights is not None:
                 made.load_weights(expert_weights, _EXPERT_VERSION)
@@ -374,9 +335,7 @@ def _check(
     if worker.expert != (expert_weights is not None):
         raise ValueError("worker.expert=true and --checkpoint FILE belong together: an expert drives with the file")
     if description.is_single_game and worker.envs_per_worker > 1:
-        raise ValueError(
-            f"worker.envs_per_worker must be 1 with a game that is there only once, got {worker.envs_per_worker}"
-        )
+        raise ValueError(f"worker.envs_per_worker must be 1 with a single game, got {worker.envs_per_worker}")
     if worker.envs_per_worker > STREAMS_PER_START:
         raise ValueError(f"worker.envs_per_worker must be <= {STREAMS_PER_START}, got {worker.envs_per_worker}")
     if worker.samples_per_packet != "auto" and int(worker.samples_per_packet) > link.MAX_SEGMENT_ROWS:

@@ -5,7 +5,7 @@ open: when it closes, the learner is gone and so is the worker. A failure goes t
 standard output; everything else that is printed goes to standard error. Imports neither torch nor rl_games by itself:
 that comes with the policy.
 
-A game that is there only once has one worker and nobody beside it: that worker also answers evaluation requests,
+A single game has one worker and nobody beside it: that worker also answers evaluation requests,
 between two episodes on its own environment (``evaluates``).
 """
 
@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -37,12 +37,13 @@ from tasks.plugins import load_plugins
 from tasks.process.step_watch import StepWatch
 from tasks.process.stop_signals import ignore_terminal
 from tasks.remote.access.credentials import ClientCredentials
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.fingerprint import agreed_fingerprint
 from tasks.remote.access.run_credentials import client_credentials
-from tasks.remote.station.child_process import take_standard_output
-from tasks.remote.station.uplink import RefusedError, Uplink
+from tasks.remote.station.child_process import Line, take_standard_output
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.acting_loop import ActingLoop, make_policy, watch
+from tasks.remote.worker.acting_loop import ActingLoop, make_envs, make_policy
 from tasks.remote.worker.env_group import EnvGroup
 from tasks.remote.worker.evaluator import Evaluator
 
@@ -53,7 +54,7 @@ _PARENT_CHECK_S = 1.0
 
 
 @dataclass(frozen=True)
-class WorkerConfig:
+class WorkerConfig(Line):
     """Everything a worker needs, as plain data."""
 
     address: str
@@ -94,15 +95,6 @@ class WorkerConfig:
     authority: str | None = None
     """Certificate that the gateway's must be signed by; None: plaintext, on the learner's machine."""
 
-    def to_line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
-    @staticmethod
-    def from_line(line: str) -> WorkerConfig:
-        """The inverse of ``to_line``."""
-        return WorkerConfig(**json.loads(line))
-
 
 def main() -> int:
     """Runs the worker that standard input describes; returns the exit code."""
@@ -128,7 +120,7 @@ def main() -> int:
 
 
 class StopSignal(threading.Event):
-    """The event that ends the worker; setting it also wakes who waits elsewhere."""
+    """The event that ends the worker; setting it also wakes other waits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,11 +175,7 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
             lock_step=is_lock_step,
         )
         try:
-            with step_watch.call():
-                made = [stack.enter_context(contextlib.closing(source.make())) for _ in range(config.num_envs)]
-            envs = [step_watch.around(env) for env in made]
-            for env in envs:
-                watch(env, stop)
+            envs = make_envs(stack, source, config.num_envs, step_watch, stop)
             roles[config.role](config, uplink, envs, description, stop)
         except Exception:
             if not stop.is_set():

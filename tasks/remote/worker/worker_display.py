@@ -1,36 +1,25 @@
 """What a person at a far worker sees: one line about connection, driving, outbox and weights, kept up to date.
 
-On a terminal the line is redrawn in place, below the log; elsewhere it is printed every ten seconds. Reading it costs
-the loop that drives nothing: a thread of its own writes it.
+Reading it costs the loop that drives nothing: a thread of its own writes it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 import threading
 import time
 from collections import deque
-from typing import IO, Protocol
+from collections.abc import Callable
+from typing import IO
 
-from tasks.remote.station.live_line import redraw
+from tasks.remote.station.live_line import show
 from tasks.remote.station.station_config import StationStatus
 from tasks.remote.worker.acting_loop import Progress
 
 LINE_EVERY_S = 10.0
 """Between two plain lines [s]."""
-REDRAW_EVERY_S = 0.5
 RATE_SPAN_S = 10.0
 """Over which the rate of acting is taken [s]."""
-
-
-class StatusSource(Protocol):
-    """What delivers."""
-
-    @property
-    def status(self) -> StationStatus:
-        """How things are."""
 
 
 class WorkerDisplay:
@@ -38,7 +27,7 @@ class WorkerDisplay:
 
     Args:
         address: Of the learner or relay.
-        station: What delivers.
+        status: How the station is.
         progress: How far driving has come.
         is_plain: Plain lines on a terminal, too.
         stream: Where to write; default: standard error, where the log goes.
@@ -47,21 +36,19 @@ class WorkerDisplay:
     def __init__(
         self,
         address: str,
-        station: StatusSource,
+        status: Callable[[], StationStatus],
         progress: Progress,
         is_plain: bool = False,
         stream: IO[str] | None = None,
     ) -> None:
-        from rich.console import Console
-
         self._address = address
-        self._station = station
+        self._status = status
         self._progress = progress
-        self._console = Console(file=stream if stream is not None else sys.stderr)
-        self._is_live = not is_plain and self._console.is_terminal and not self._console.is_dumb_terminal
+        self._is_plain = is_plain
+        self._stream = stream
         self._marks: deque[tuple[float, int]] = deque()
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._keep_showing, name="worker-display", daemon=True)
+        self._thread = threading.Thread(target=self._show, name="worker-display", daemon=True)
 
     def __enter__(self) -> WorkerDisplay:
         self._thread.start()
@@ -77,7 +64,7 @@ class WorkerDisplay:
         Args:
             now_s: Monotonic time.
         """
-        status, progress = self._station.status, self._progress
+        status, progress = self._status(), self._progress
         parts = [self._connection(status), f"{self._acts_per_s(now_s):.1f} acts/s"]
         if progress.num_episodes:
             parts.append(f"{progress.num_episodes} episodes")
@@ -105,16 +92,11 @@ class WorkerDisplay:
         (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
-    # --- showing ---
-
-    def _keep_showing(self) -> None:
-        with contextlib.suppress(OSError):  # nobody reads it any more
-            self._show()
-
     def _show(self) -> None:
-        if self._is_live:
-            redraw(self._console, lambda: self.line(time.monotonic()), self._is_over.wait, REDRAW_EVERY_S)
-            return
-        self._acts_per_s(time.monotonic())
-        while not self._is_over.wait(LINE_EVERY_S):
-            self._console.print(self.line(time.monotonic()), markup=False, highlight=False, soft_wrap=True)
+        show(
+            lambda: (self.line(time.monotonic()), None),
+            self._is_over,
+            LINE_EVERY_S,
+            is_plain=self._is_plain,
+            stream=self._stream,
+        )

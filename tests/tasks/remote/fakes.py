@@ -175,7 +175,7 @@ def make_policy(**kwargs: Any) -> RandomPolicy:
 
 
 class OneGame:
-    """A game that is there only once on this machine; it is given up by ``close`` and by the end of the process.
+    """A single game on this machine; it is given up by ``close`` and by the end of the process.
 
     Args:
         folder: Identifies the game.
@@ -200,7 +200,7 @@ class OneGame:
 
 
 class SingleGameEnv(CountingEnv):
-    """A game that is there only once: a second environment anywhere on this machine fails while one exists.
+    """A single game: a second environment anywhere on this machine fails while one exists.
 
     Writes what happens to it into a file: process, "reset" with the seed, "end", "let go", "interrupted".
 

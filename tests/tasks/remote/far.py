@@ -1,4 +1,4 @@
-"""Credentials, a gateway and raw workers for the tests of workers from elsewhere; real TLS over loopback."""
+"""Credentials, a gateway and raw workers for the tests of far workers; real TLS over loopback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.acting.rollout import Rollout
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import ClientCredentials, load_client, load_server, make_credentials
 from tasks.remote.access.listener import FarListener
-from tasks.remote.access.tokens import TokenEntry, read_tokens, write_tokens
+from tasks.remote.access.tokens import TokenEntry, Tokens, Verdict, read_tokens, write_tokens
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.wire import link
 from tasks.remote.wire.methods import path_of
@@ -27,6 +27,11 @@ from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 SPEC = CountingEnv().observation_spec
 FINGERPRINT = link.joint_fingerprint("task A", "network A")
 ROW = Rollout(CountingEnv(length=5), RandomPolicy(), "?", 0, 0).run(4)
+
+
+def accepts(tokens: Tokens, name: str, token: str, role: str) -> bool:
+    """Whether this token is the one of ``name`` in this role."""
+    return tokens.judge(name, token, role) is Verdict.accepted
 
 
 def make_segment(worker: str, seq: int, **changes: Any) -> Segment:
@@ -171,7 +176,7 @@ class Reader:
         self.ended_s = time.monotonic()
 
 
-def wait_until(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

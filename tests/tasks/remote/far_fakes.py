@@ -6,8 +6,6 @@ Also a game in real time that notes when it rests.
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,6 @@ from tasks.remote.learner.gateway import Gateway
 from tests.tasks.remote.fakes import CountingEnv, SingleGameEnv
 
 SPEC = CountingEnv().observation_spec
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 class RestingGame(SingleGameEnv):

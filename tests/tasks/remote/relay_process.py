@@ -43,15 +43,15 @@ def run_learner(config: dict[str, Any], stop: threading.Event) -> int:
     # A line that was cut short is not continued.
     path.write_text("".join(f"{worker} {seq}\n" for worker, seq in entries))
     remote = RemoteConfig(relay=config["address"], credentials=config["credentials"])
-    with path.open("a") as file, open_relay_link(remote, SPEC, FINGERPRINT, received) as trainer:
+    with path.open("a") as file, open_relay_link(remote, SPEC, FINGERPRINT, received) as relay_link:
         while not stop.is_set():
-            segments = trainer.receive(0.05, max_segments=10)
+            segments = relay_link.receive(0.05, max_segments=10)
             for segment in segments:
                 file.write(f"{segment.worker} {segment.seq}\n")
                 received[segment.worker] = segment.seq
             file.flush()
             os.fsync(file.fileno())
-            trainer.acknowledge(received)
+            relay_link.acknowledge(received)
     return 0
 
 

@@ -133,7 +133,7 @@ def pull_request(session: str, received: dict[str, int] | None = None) -> bytes:
 
 
 @contextmanager
-def raw_trainer(site: Site, learner: ClientCredentials, session: str = "") -> Iterator[RawWorker]:
-    with RawWorker(None, learner, learner.name, address=site.address) as trainer:  # type: ignore[arg-type]
-        trainer.metadata = (*trainer.metadata, ("session", session))  # type: ignore[assignment]
-        yield trainer
+def raw_learner(site: Site, learner: ClientCredentials, session: str = "") -> Iterator[RawWorker]:
+    with RawWorker(None, learner, learner.name, address=site.address) as relay_link:  # type: ignore[arg-type]
+        relay_link.metadata = (*relay_link.metadata, ("session", session))  # type: ignore[assignment]
+        yield relay_link

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.remote.access.credentials import ClientCredentials
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.run_credentials import client_credentials, make_run_credentials
 from tasks.remote.learner.gateway import Gateway
-from tasks.remote.station.uplink import RefusedError, Uplink
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
 from tasks.remote.worker.worker import WorkerConfig
 from tests.tasks.remote.far import FINGERPRINT, SPEC, make_segment

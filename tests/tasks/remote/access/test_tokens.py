@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.remote.access.tokens import (
-    TRAINER,
+    LEARNER,
     WORKER,
     RunToken,
     TokenBook,
@@ -24,6 +24,7 @@ from tasks.remote.access.tokens import (
     read_tokens,
     write_tokens,
 )
+from tests.tasks.remote.far import accepts
 
 
 def entry(name: str, token: str, role: str = WORKER) -> TokenEntry:
@@ -33,7 +34,7 @@ def entry(name: str, token: str, role: str = WORKER) -> TokenEntry:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "tokens.json"
-    write_tokens(path, [entry("alice", "secret-a"), entry("bob", "secret-b"), entry("learner", "secret-t", TRAINER)])
+    write_tokens(path, [entry("alice", "secret-a"), entry("bob", "secret-b"), entry("learner", "secret-t", LEARNER)])
     return path
 
 
@@ -42,7 +43,7 @@ def path(tmp_path: Path) -> Path:
     [
         ("alice", "secret-a", WORKER, Verdict.accepted),
         ("bob", "secret-b", WORKER, Verdict.accepted),
-        ("learner", "secret-t", TRAINER, Verdict.accepted),
+        ("learner", "secret-t", LEARNER, Verdict.accepted),
         ("alice", "guessed", WORKER, Verdict.unknown),
         ("nobody", "guessed", WORKER, Verdict.unknown),
         ("alice", "", WORKER, Verdict.unknown),
@@ -52,7 +53,7 @@ def path(tmp_path: Path) -> Path:
         ("alice", "secret-b", WORKER, Verdict.another_name),
         ("nobody", "secret-b", WORKER, Verdict.another_name),
         ("", "secret-b", WORKER, Verdict.another_name),
-        ("alice", "secret-a", TRAINER, Verdict.another_role),
+        ("alice", "secret-a", LEARNER, Verdict.another_role),
         ("learner", "secret-t", WORKER, Verdict.another_role),
         ("alice", "secret-t", WORKER, Verdict.another_name),
     ],
@@ -62,7 +63,7 @@ def test_only_the_right_token_for_the_name_and_role_is_accepted(
 ) -> None:
     book = TokenBook(path)
     assert book.judge(name, token, role) is verdict
-    assert book.verify(name, token, role) is (verdict is Verdict.accepted)
+    assert accepts(book, name, token, role) is (verdict is Verdict.accepted)
 
 
 def test_the_file_holds_hashes_only_and_is_its_owners(path: Path) -> None:
@@ -75,10 +76,10 @@ def test_the_file_holds_hashes_only_and_is_its_owners(path: Path) -> None:
 
 def test_an_entry_that_is_taken_out_is_revoked_at_the_next_call(path: Path) -> None:
     book = TokenBook(path)
-    assert book.verify("alice", "secret-a", WORKER)
+    assert accepts(book, "alice", "secret-a", WORKER)
     write_tokens(path, [entry("bob", "secret-b")])
     assert book.judge("alice", "secret-a", WORKER) is Verdict.revoked
-    assert book.verify("bob", "secret-b", WORKER)
+    assert accepts(book, "bob", "secret-b", WORKER)
     assert book.judge("alice", "guessed", WORKER) is Verdict.unknown
 
 
@@ -86,7 +87,7 @@ def test_a_token_that_was_replaced_is_revoked_and_the_new_one_accepted(path: Pat
     book = TokenBook(path)
     write_tokens(path, [entry("alice", "secret-2")])
     assert book.judge("alice", "secret-a", WORKER) is Verdict.revoked
-    assert book.verify("alice", "secret-2", WORKER)
+    assert accepts(book, "alice", "secret-2", WORKER)
 
 
 def test_an_edit_in_place_is_noticed_even_within_a_tick_of_the_clock(path: Path) -> None:
@@ -97,7 +98,7 @@ def test_an_edit_in_place_is_noticed_even_within_a_tick_of_the_clock(path: Path)
         accepted = round_ % 2 == 1
         path.write_text(text if accepted else text.replace("alice", "alicf"))
         os.utime(path, ns=(times, times))
-        assert book.verify("alice", "secret-a", WORKER) is accepted
+        assert accepts(book, "alice", "secret-a", WORKER) is accepted
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "not json", "wrong version", "wrong entry", "a folder"])
@@ -124,7 +125,7 @@ def test_while_the_file_is_damaged_nobody_is_let_in_and_afterwards_they_are(
     if path.is_dir():
         path.rmdir()
     path.write_bytes(content)
-    assert book.verify("alice", "secret-a", WORKER)
+    assert accepts(book, "alice", "secret-a", WORKER)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +176,4 @@ def test_the_token_of_a_run_is_good_for_any_name_and_for_workers_only() -> None:
     assert tokens.judge("worker-0", "secret", WORKER) is Verdict.accepted
     assert tokens.judge("worker-1", "secret", WORKER) is Verdict.accepted
     assert tokens.judge("worker-1", "guessed", WORKER) is Verdict.unknown
-    assert tokens.judge("worker-1", "secret", TRAINER) is Verdict.unknown
+    assert tokens.judge("worker-1", "secret", LEARNER) is Verdict.unknown

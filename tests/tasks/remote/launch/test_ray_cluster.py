@@ -21,7 +21,8 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import Place, WorkerFailed, WorkerRefused
 from tasks.remote.launch.ray_launch import RayLauncher
 from tasks.remote.learner.vecenv import RemoteVecEnv
-from tests.tasks.remote.learner.test_vecenv import assert_whole_and_in_order, make, num_of, receive, wait_until
+from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.learner.test_vecenv import assert_whole_and_in_order, make, num_of, receive
 from tests.tasks.remote.ray_nodes import (
     RayCluster,
     descendants,
@@ -56,13 +57,13 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[RayCluster]:
         yield running
 
 
-def driver_of(vecenv: RemoteVecEnv) -> int:
+def ray_process_of(vecenv: RemoteVecEnv) -> int:
     """The process that talks to Ray."""
     assert vecenv._pool is not None
     launcher = vecenv._pool.launcher
     assert isinstance(launcher, RayLauncher)
-    assert launcher._driver is not None
-    return launcher._driver._process.pid
+    assert launcher._process is not None
+    return launcher._process._process.pid
 
 
 def receive_until_both(vecenv: RemoteVecEnv, worker: str, other: str, count: int = 5) -> list[Segment]:
@@ -92,7 +93,7 @@ def test_workers_on_this_machine_need_no_other_setting() -> None:
         assert report is not None
         assert (report.weights_version, len(report.episodes)) == (3, 2)
         assert len(vecenv.process_ids()) == 3
-        everything = [driver_of(vecenv), *descendants(driver_of(vecenv))]
+        everything = [ray_process_of(vecenv), *descendants(ray_process_of(vecenv))]
         assert len(everything) > 6
         worker = environment_of(vecenv.process_ids()[Place("worker", 0)])
         # Nobody on another machine can so much as connect.
@@ -121,7 +122,7 @@ def test_an_exception_in_an_environment_reaches_the_user_with_its_traceback() ->
 
 
 def test_a_worker_that_keeps_dying_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.remote.launch.launch.MAX_QUICK_DEATHS", 2)
+    monkeypatch.setattr("tasks.remote.station.child_process.MAX_QUICK_DEATHS", 2)
     with (
         started(env={"die_at": 4}) as vecenv,
         pytest.raises(WorkerFailed, match=r"died 2 times in a row.*exit status 1 on 127\.0\.0\.1"),
@@ -132,12 +133,12 @@ def test_a_worker_that_keeps_dying_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 def test_the_death_of_ray_is_not_that_of_the_learner() -> None:
     with started() as vecenv:
         segments = receive(vecenv, 3, timeout_s=60.0)
-        former = [driver_of(vecenv), *descendants(driver_of(vecenv))]
+        former = [ray_process_of(vecenv), *descendants(ray_process_of(vecenv))]
         os.kill(former[0], signal.SIGKILL)
         while segments[-1].worker == segments[0].worker:
             segments += receive(vecenv, 1, timeout_s=60.0)
         assert_whole_and_in_order(segments)
-        assert driver_of(vecenv) != former[0]
+        assert ray_process_of(vecenv) != former[0]
         wait_until(lambda: not any(is_alive(pid) for pid in former))
 
 
@@ -223,7 +224,7 @@ def test_a_wrong_token_is_refused(cluster: RayCluster, monkeypatch: pytest.Monke
 
 @needs_address
 def test_a_node_without_this_project_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.remote.launch.launch.MAX_QUICK_DEATHS", 2)
+    monkeypatch.setattr("tasks.remote.station.child_process.MAX_QUICK_DEATHS", 2)
     monkeypatch.chdir(tmp_path)  # Ray adds the folder of the learner to the module path of workers
     (tmp_path / "node" / "tasks").mkdir(parents=True)
     (tmp_path / "node" / "tasks" / "__init__.py").write_text("")

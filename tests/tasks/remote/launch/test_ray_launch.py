@@ -14,11 +14,12 @@ import pytest
 
 from algos.config.remote_keys import check_remote
 from tasks.remote.config import Launcher, RayConfig
-from tasks.remote.launch import launch, ray_launch
+from tasks.remote.launch import ray_launch
 from tasks.remote.launch.launch import Place, WorkerFailed, WorkerRefused
 from tasks.remote.launch.ray_launch import RayLauncher
+from tasks.remote.station import child_process
 from tasks.remote.worker.worker import WorkerConfig
-from tests.tasks.remote.learner.test_vecenv import wait_until
+from tests.tasks.remote.far import wait_until
 from tests.test_config_files import run_config
 
 pytestmark = pytest.mark.timeout(60)
@@ -27,7 +28,7 @@ PLACE = Place("worker", 0)
 
 
 class Scene:
-    """A launcher whose driver plays a behaviour."""
+    """A launcher whose process that talks to Ray plays a behaviour."""
 
     def __init__(self, folder: Path, behaviour: str, num_places: int, **ray: Any) -> None:
         self._starts = folder / "starts"
@@ -37,7 +38,7 @@ class Scene:
         self.launcher = RayLauncher(places, make_config, self.failures.append, config)
 
     def starts(self) -> list[dict[str, Any]]:
-        """What each driver was started with."""
+        """What each such process was started with."""
         return [json.loads(line) for line in self._starts.read_text().splitlines()]
 
     def started(self) -> Scene:
@@ -53,9 +54,9 @@ def make_config(place: Place, incarnation: int) -> WorkerConfig:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., Scene]:
-    monkeypatch.setattr(ray_launch, "_DRIVER", "tests.tasks.remote.fake_ray_driver")
+    monkeypatch.setattr(ray_launch, "_MODULE", "tests.tasks.remote.fake_ray_process")
     monkeypatch.setattr(ray_launch, "check_ray", lambda: None)
-    monkeypatch.setattr(launch, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(child_process, "FIRST_PAUSE_S", 0.001)
 
     def begin(behaviour: str, num_places: int = 1, **ray: Any) -> Scene:
         scene = Scene(tmp_path, behaviour, num_places, **ray)
@@ -177,7 +178,7 @@ def test_no_answer_at_the_start_is_waited_for_no_longer_than_that(
         play("hangs").launcher.prepare()
 
 
-def test_a_driver_that_hangs_does_not_hold_up_the_end(
+def test_a_process_that_hangs_does_not_hold_up_the_end(
     play: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_launch, "_CLOSE_S", 0.3)
@@ -185,19 +186,19 @@ def test_a_driver_that_hangs_does_not_hold_up_the_end(
     scene.launcher._is_closing.set()
     with pytest.raises(WorkerRefused):
         scene.launcher.prepare()
-    driver = scene.launcher._driver
-    assert driver is not None
-    assert driver._process.poll() is not None
+    process = scene.launcher._process
+    assert process is not None
+    assert process._process.poll() is not None
 
 
-def test_the_driver_is_told_everything_but_in_its_arguments(play: Callable[..., Scene]) -> None:
+def test_the_process_is_told_everything_but_in_its_arguments(play: Callable[..., Scene]) -> None:
     scene = play("steady", resources={"trackmania": 1.0}).started()
     (start,) = scene.starts()
     assert start["config"]["resources"] == {"trackmania": 1.0}
     assert start["config"]["num_workers"] == 1
-    driver = scene.launcher._driver
-    assert driver is not None
-    assert "secret" not in Path(f"/proc/{driver._process.pid}/cmdline").read_text()
+    process = scene.launcher._process
+    assert process is not None
+    assert "secret" not in Path(f"/proc/{process._process.pid}/cmdline").read_text()
 
 
 def test_token_authentication_is_on(play: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:

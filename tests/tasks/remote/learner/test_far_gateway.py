@@ -1,4 +1,4 @@
-"""Workers from elsewhere, over TLS: who may join, what is refused and how, revocation, and nobody delays another."""
+"""Far workers, over TLS: who may join, what is refused and how, revocation, and nobody delays another."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ import pytest
 
 from tasks.remote.access import handshakes, stream_limit
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.listener import FarListener
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station import calls, peers
-from tasks.remote.station.uplink import RefusedError, Uplink
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link, parts
 from tasks.remote.wire.methods import METHODS
 from tests.tasks.remote.far import (

@@ -1,4 +1,4 @@
-"""The vectorised environment with workers from elsewhere: real TLS, real far workers, a real relay."""
+"""The vectorised environment with far workers: real TLS, real far workers, a real relay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from tasks.remote.config import FarWorkerConfig, RemoteConfig
 from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.relay import relay
 from tasks.remote.worker import far_worker
-from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive, wait_until
+from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -16,11 +16,13 @@ import pytest
 from tasks.acting.rollout import Rollout
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.samples import Segment
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.learner.gateway import Gateway
-from tasks.remote.station.uplink import RefusedError, Uplink
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
 from tasks.remote.wire.methods import path_of
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
+from tests.tasks.remote.far import wait_until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -47,13 +49,6 @@ def uplink_to(gateway: Gateway, worker: str = "w", role: str = "worker", **kwarg
 
 def make_rollout(worker: str = "w", length: int = 5) -> Rollout:
     return Rollout(CountingEnv(length=length), RandomPolicy(), worker, 0, 0)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def drain(gateway: Gateway, count: int) -> list[Segment]:

@@ -16,7 +16,8 @@ import pytest
 from tasks.acting.env_source import EnvSource
 from tasks.remote.launch.launch import Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
-from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive, wait_until
+from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.station import child_process
+from tests.tasks.remote.far import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -49,13 +50,6 @@ def receive(vecenv: RemoteVecEnv, count: int, timeout_s: float = 30.0, acknowled
         if acknowledge:
             vecenv.link.acknowledge({segment.worker: segment.seq for segment in new})
     return segments
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def num_of(segments: list[Segment], worker: str) -> int:
@@ -197,7 +191,7 @@ def test_what_is_wrong_in_a_worker_is_said(kwargs: dict[str, Any], message: str)
 
 
 def test_a_worker_that_keeps_dying_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.remote.launch.launch.MAX_QUICK_DEATHS", 2)
+    monkeypatch.setattr("tasks.remote.station.child_process.MAX_QUICK_DEATHS", 2)
     with started(env={"die_at": 4}) as vecenv:
         with pytest.raises(WorkerFailed, match=r"died 2 times in a row.*exit status 1"):
             receive(vecenv, 1000)

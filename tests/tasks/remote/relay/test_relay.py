@@ -1,4 +1,4 @@
-"""The relay over real sockets, trainer and workers on both sides: exactly once, and room."""
+"""The relay over real sockets, learner and workers on both sides: exactly once, and room."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ pytestmark = pytest.mark.timeout(120)
 def test_segments_come_through_in_order_and_durable_comes_back(
     site: Site, folder: Folder, learner: ClientCredentials
 ) -> None:
-    with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
-        wait_until(lambda: trainer.is_connected)
+    with site.relay(), site.link(learner) as relay_link, site.worker(folder.alice) as alice:
+        wait_until(lambda: relay_link.is_connected)
         reader = push_all(alice, range(1, 21), 0)
-        assert take(trainer, 20) == numbers(alice, 1, 20)
+        assert take(relay_link, 20) == numbers(alice, 1, 20)
         assert last_acknowledgement(reader) == (20, 0)
-        trainer.acknowledge({alice.identity: 15, "somebody else": 7})
+        relay_link.acknowledge({alice.identity: 15, "somebody else": 7})
         wait_until(lambda: last_acknowledgement(reader) == (20, 15))
-        trainer.acknowledge({alice.identity: 20})
+        relay_link.acknowledge({alice.identity: 20})
         wait_until(lambda: last_acknowledgement(reader) == (20, 20))
-        assert trainer.received() == {alice.identity: 20}
-        assert trainer.statistics()["gateway/duplicates"] == 0
+        assert relay_link.received() == {alice.identity: 20}
+        assert relay_link.statistics()["gateway/duplicates"] == 0
 
 
 def test_while_the_learner_is_away_workers_keep_what_they_have(
@@ -60,8 +60,8 @@ def test_while_the_learner_is_away_workers_keep_what_they_have(
 ) -> None:
     with contextlib.ExitStack() as stack:
         relay = stack.enter_context(site.relay())
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
+        with site.link(learner) as relay_link:
+            wait_until(lambda: relay_link.is_connected)
         wait_until(lambda: not relay.state().learner)
         workers = [
             stack.enter_context(DiskWorker(site, credentials, tmp_path / credentials.name))
@@ -72,26 +72,26 @@ def test_while_the_learner_is_away_workers_keep_what_they_have(
         time.sleep(0.3)
         assert relay.state().waiting_segments == 0
         assert [len(worker.outbox) for worker in workers] == [15, 15]
-        with site.link(learner) as trainer:
-            taken = take(trainer, 30)
+        with site.link(learner) as relay_link:
+            taken = take(relay_link, 30)
             for worker in workers:
                 own = [entry for entry in taken if entry[0] == worker.identity]
                 assert own == [(worker.identity, seq) for seq in range(1, 16)]
             assert [len(worker.outbox) for worker in workers] == [15, 15]
-            trainer.acknowledge({worker.identity: 15 for worker in workers})
+            relay_link.acknowledge({worker.identity: 15 for worker in workers})
             wait_until(lambda: [len(worker.outbox) for worker in workers] == [0, 0])
-            assert trainer.statistics()["gateway/duplicates"] == 0
+            assert relay_link.statistics()["gateway/duplicates"] == 0
 
 
 def test_what_was_acknowledged_last_is_heard_although_the_learner_leaves(
     site: Site, folder: Folder, learner: ClientCredentials
 ) -> None:
-    with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
-        wait_until(lambda: trainer.is_connected)
+    with site.relay(), site.link(learner) as relay_link, site.worker(folder.alice) as alice:
+        wait_until(lambda: relay_link.is_connected)
         reader = push_all(alice, range(1, 6), 0)
-        take(trainer, 5)
-        trainer.acknowledge({alice.identity: 5})
-        trainer.close()
+        take(relay_link, 5)
+        relay_link.acknowledge({alice.identity: 5})
+        relay_link.close()
         wait_until(lambda: last_acknowledgement(reader) == (5, 5))
 
 
@@ -100,17 +100,17 @@ def test_a_learner_that_comes_back_gets_what_its_storage_lacks(
 ) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(site.relay())
-        with site.link(learner) as trainer:
+        with site.link(learner) as relay_link:
             worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
             worker.send(20)
-            take(trainer, 20)
-            trainer.acknowledge({worker.identity: 8})
+            take(relay_link, 20)
+            relay_link.acknowledge({worker.identity: 8})
             wait_until(lambda: len(worker.outbox) == 12)
         # It had received 20 and stored 12; the last four were stored when it died, before it could say so.
-        with site.link(learner, received={worker.identity: 12}) as trainer:
-            assert take(trainer, 8) == [(worker.identity, seq) for seq in range(13, 21)]
+        with site.link(learner, received={worker.identity: 12}) as relay_link:
+            assert take(relay_link, 8) == [(worker.identity, seq) for seq in range(13, 21)]
             wait_until(lambda: len(worker.outbox) == 8)
-            assert trainer.statistics()["gateway/duplicates"] == 0
+            assert relay_link.statistics()["gateway/duplicates"] == 0
 
 
 def test_a_connection_of_the_learner_that_breaks_loses_nothing_that_was_on_its_way(
@@ -119,15 +119,15 @@ def test_a_connection_of_the_learner_that_breaks_loses_nothing_that_was_on_its_w
     with contextlib.ExitStack() as stack:
         stack.enter_context(site.relay())
         # The learner takes three at a time, so that most are at the relay or between the two when the line breaks.
-        trainer = stack.enter_context(site.link(learner, queue_segments=3))
+        relay_link = stack.enter_context(site.link(learner, queue_segments=3))
         worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
         worker.send(40)
-        taken = take(trainer, 5)
+        taken = take(relay_link, 5)
         for _ in range(2):
-            trainer._call.cancel()
-            wait_until(lambda: not trainer.is_connected)
-            taken += take(trainer, 5)
-        taken += take(trainer, 25)
+            relay_link._call.cancel()
+            wait_until(lambda: not relay_link.is_connected)
+            taken += take(relay_link, 5)
+        taken += take(relay_link, 25)
         assert taken == [(worker.identity, seq) for seq in range(1, 41)]
 
 
@@ -136,19 +136,19 @@ def test_a_learner_and_a_worker_outlive_a_relay(
 ) -> None:
     with contextlib.ExitStack() as stack:
         with site.relay():
-            trainer = stack.enter_context(site.link(learner))
+            relay_link = stack.enter_context(site.link(learner))
             worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
             worker.send(10)
-            taken = take(trainer, 10)
-            trainer.acknowledge({worker.identity: 4})
+            taken = take(relay_link, 10)
+            relay_link.acknowledge({worker.identity: 4})
             wait_until(lambda: len(worker.outbox) == 6)
         worker.send(10)
-        wait_until(lambda: not trainer.is_connected)
+        wait_until(lambda: not relay_link.is_connected)
         with site.relay():
             worker.send(10)
-            taken += take(trainer, 20)
+            taken += take(relay_link, 20)
             assert taken == [(worker.identity, seq) for seq in range(1, 31)]
-            trainer.acknowledge({worker.identity: 30})
+            relay_link.acknowledge({worker.identity: 30})
             wait_until(lambda: len(worker.outbox) == 0)
 
 
@@ -158,16 +158,16 @@ def test_a_relay_that_is_lost_loses_nothing_even_when_the_learner_loses_its_memo
     """The learner has 30 in memory and 10 on its disk; then the relay is lost, then the learner's memory."""
     with contextlib.ExitStack() as stack:
         with site.relay():
-            trainer = stack.enter_context(site.link(learner))
+            relay_link = stack.enter_context(site.link(learner))
             worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
             worker.send(30)
-            assert len(take(trainer, 30)) == 30
-            trainer.acknowledge({worker.identity: 10})
+            assert len(take(relay_link, 30)) == 30
+            relay_link.acknowledge({worker.identity: 10})
             wait_until(lambda: len(worker.outbox) == 20)
         with site.relay():
             worker.send(5)
-            assert take(trainer, 5) == [(worker.identity, seq) for seq in range(31, 36)]
-            trainer.close()
+            assert take(relay_link, 5) == [(worker.identity, seq) for seq in range(31, 36)]
+            relay_link.close()
             second = stack.enter_context(site.link(learner, received={worker.identity: 10}))
             assert take(second, 25) == [(worker.identity, seq) for seq in range(11, 36)]
             second.acknowledge({worker.identity: 35})
@@ -178,27 +178,27 @@ def test_a_new_relay_takes_nothing_before_a_learner_has_been_there(
     site: Site, folder: Folder, learner: ClientCredentials, tmp_path: Path
 ) -> None:
     with contextlib.ExitStack() as stack:
-        with site.relay(), site.link(learner) as trainer:
+        with site.relay(), site.link(learner) as relay_link:
             worker = stack.enter_context(DiskWorker(site, folder.alice, tmp_path / "outbox"))
             worker.send(12)
-            take(trainer, 12)
-            trainer.acknowledge({worker.identity: 5})
+            take(relay_link, 12)
+            relay_link.acknowledge({worker.identity: 5})
             wait_until(lambda: len(worker.outbox) == 7)
         with site.relay():
             worker.send(3)
             wait_until(lambda: "no learner has been at this relay yet" in worker.uplink.trouble)
-            with site.link(learner, received={worker.identity: 5}) as trainer:
-                assert take(trainer, 10) == [(worker.identity, seq) for seq in range(6, 16)]
+            with site.link(learner, received={worker.identity: 5}) as relay_link:
+                assert take(relay_link, 10) == [(worker.identity, seq) for seq in range(6, 16)]
 
 
 def test_segments_that_came_another_way_are_known(site: Site, folder: Folder, learner: ClientCredentials) -> None:
     """A worker that dialled the learner itself meanwhile."""
     with (
         site.relay(),
-        site.link(learner, received={"alice.00000001": 25}) as trainer,
+        site.link(learner, received={"alice.00000001": 25}) as relay_link,
         site.worker(folder.alice) as alice,
     ):
-        wait_until(lambda: trainer.is_connected)
+        wait_until(lambda: relay_link.is_connected)
         assert alice.hello() == 25
         reader = Reader(alice.push()[0])
         wait_until(lambda: last_acknowledgement(reader) == (25, 25))
@@ -227,26 +227,26 @@ def test_the_learner_drops_what_comes_twice(learner: ClientCredentials, folder: 
     with (
         contextlib.closing(calls),
         contextlib.closing(listener),
-        RelayLink(listener.address, learner, SPEC, FINGERPRINT) as trainer,
+        RelayLink(listener.address, learner, SPEC, FINGERPRINT) as relay_link,
     ):
-        assert take(trainer, 4) == [(name, seq) for seq in range(1, 5)]
-        trainer.acknowledge({name: 3})
-        wait_until(lambda: trainer.statistics()["gateway/duplicates"] == 8)
-        assert trainer.receive(0.0) == []
+        assert take(relay_link, 4) == [(name, seq) for seq in range(1, 5)]
+        relay_link.acknowledge({name: 3})
+        wait_until(lambda: relay_link.statistics()["gateway/duplicates"] == 8)
+        assert relay_link.receive(0.0) == []
         # What it has is said at the next greeting, and again when something comes that should not have.
         assert (pulls[1].received[name], pulls[1].durable.get(name, 0) in (0, 3)) == (4, True)
         wait_until(lambda: any(mark.durable == {name: 3} for mark in marks))
 
 
 def test_a_gap_in_the_numbers_stays_a_gap(site: Site, folder: Folder, learner: ClientCredentials) -> None:
-    with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
-        wait_until(lambda: trainer.is_connected)
+    with site.relay(), site.link(learner) as relay_link, site.worker(folder.alice) as alice:
+        wait_until(lambda: relay_link.is_connected)
         assert alice.hello() == 0
         _, send = alice.push()
         for seq in (3, 4, 4, 3, 9):
             send(seq)
-        assert take(trainer, 3) == [(alice.identity, seq) for seq in (3, 4, 9)]
-        wait_until(lambda: sum(worker.duplicates for worker in trainer.workers()) == 2)
+        assert take(relay_link, 3) == [(alice.identity, seq) for seq in (3, 4, 9)]
+        wait_until(lambda: sum(worker.duplicates for worker in relay_link.workers()) == 2)
 
 
 # --- room ---
@@ -260,7 +260,7 @@ def test_workers_wait_while_the_learner_does_not_keep_up(
     site.queue_bytes = 5 * len(link.encode_segment(segment)) + 10
     with (
         site.relay() as relay,
-        site.link(learner, queue_segments=2) as trainer,
+        site.link(learner, queue_segments=2) as relay_link,
         DiskWorker(site, folder.alice, tmp_path / "outbox") as worker,
     ):
         worker.send(3_000)
@@ -270,8 +270,8 @@ def test_workers_wait_while_the_learner_does_not_keep_up(
         taken: list[tuple[str, int]] = []
         while len(taken) < 3_000:
             assert relay.state().waiting_segments <= 6
-            taken += take(trainer, 500)
-            trainer.acknowledge({worker.identity: len(taken)})
+            taken += take(relay_link, 500)
+            relay_link.acknowledge({worker.identity: len(taken)})
         assert taken == [(worker.identity, seq) for seq in range(1, 3_001)]
         wait_until(lambda: len(worker.outbox) == 0)
         assert not relay.state().is_full
@@ -279,8 +279,8 @@ def test_workers_wait_while_the_learner_does_not_keep_up(
 
 def test_a_worker_that_waits_does_not_hold_up_the_end(site: Site, folder: Folder, learner: ClientCredentials) -> None:
     with site.relay() as relay:
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
+        with site.link(learner) as relay_link:
+            wait_until(lambda: relay_link.is_connected)
         with site.worker(folder.alice) as alice:
             assert alice.hello() == 0
             _, send = alice.push()

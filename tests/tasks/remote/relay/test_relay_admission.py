@@ -15,12 +15,12 @@ import pytest
 
 from tasks.remote.access import stream_limit
 from tasks.remote.access.credentials import ClientCredentials
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.handshakes import HandshakeWatch
 from tasks.remote.access.tokens import read_tokens, write_tokens
 from tasks.remote.learner import relay_link
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay import relay_learner
-from tasks.remote.station.uplink import RefusedError
 from tasks.remote.wire import link
 from tests.tasks.remote.far import (
     FINGERPRINT,
@@ -39,7 +39,7 @@ from tests.tasks.remote.relay_site import (
     numbers,
     pull_request,
     push_all,
-    raw_trainer,
+    raw_learner,
     take,
 )
 
@@ -66,8 +66,8 @@ def test_a_learner_takes_over_from_its_own_dead_connection(
     site: Site, folder: Folder, learner: ClientCredentials
 ) -> None:
     pull = pull_request("the same")
-    with site.relay() as relay, raw_trainer(site, learner) as trainer, raw_trainer(site, learner) as again:
-        ghost = Reader(trainer.stream("Pull", [pull])[0])
+    with site.relay() as relay, raw_learner(site, learner) as relay_link, raw_learner(site, learner) as again:
+        ghost = Reader(relay_link.stream("Pull", [pull])[0])
         wait_until(lambda: relay.state().learner)
         alive = Reader(again.stream("Pull", [pull])[0])
         wait_until(lambda: ghost.ended_s is not None and alive.messages)
@@ -79,8 +79,8 @@ def test_a_learner_that_has_gone_silent_makes_room(
     site: Site, folder: Folder, learner: ClientCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay_learner, "SILENCE_S", 0.5)
-    with site.relay() as relay, raw_trainer(site, learner) as trainer:
-        ghost = Reader(trainer.stream("Pull", [pull_request("silent")])[0])
+    with site.relay() as relay, raw_learner(site, learner) as relay_link:
+        ghost = Reader(relay_link.stream("Pull", [pull_request("silent")])[0])
         wait_until(lambda: relay.state().learner)
         with site.link(learner) as second:
             wait_until(lambda: second.is_connected)
@@ -114,20 +114,20 @@ def test_every_method_asks_for_the_token(site: Site, folder: Folder, method: str
 
 def test_a_learner_with_a_wrong_token_is_told_at_once(site: Site, learner: ClientCredentials) -> None:
     wrong = replace(learner, token="guess" * 9)
-    with site.relay(), RelayLink(site.address, wrong, SPEC, FINGERPRINT) as trainer:
+    with site.relay(), RelayLink(site.address, wrong, SPEC, FINGERPRINT) as relay_link:
         with pytest.raises(RefusedError, match="refused this learner: the token is not known here"):
-            trainer.receive(30.0)
+            relay_link.receive(30.0)
         with pytest.raises(RefusedError):
-            trainer.poll_evaluation()
+            relay_link.poll_evaluation()
 
 
 def test_a_learner_without_tls_is_told_why(site: Site, learner: ClientCredentials) -> None:
     with (
         site.relay(),
-        site.link(learner, is_plaintext=True) as trainer,
+        site.link(learner, is_plaintext=True) as relay_link,
         pytest.raises(RefusedError, match="speaks TLS"),
     ):
-        trainer.receive(30.0)
+        relay_link.receive(30.0)
 
 
 def test_a_revoked_learner_is_turned_away_while_it_pulls(
@@ -135,12 +135,12 @@ def test_a_revoked_learner_is_turned_away_while_it_pulls(
 ) -> None:
     path = folder.path / "relay" / "tokens.json"
     before = read_tokens(path)
-    with site.relay(), site.link(learner) as trainer:
-        wait_until(lambda: trainer.is_connected)
+    with site.relay(), site.link(learner) as relay_link:
+        wait_until(lambda: relay_link.is_connected)
         write_tokens(path, [entry for entry in before if entry.role != "trainer"])
         try:
             with pytest.raises(RefusedError, match="the token was revoked"):
-                trainer.receive(30.0)
+                relay_link.receive(30.0)
         finally:
             write_tokens(path, before)
 
@@ -155,8 +155,8 @@ def test_a_worker_of_another_task_is_refused_and_told_why(
         error = refused(alice.hello)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert "no learner has been at this relay yet" in error.details()
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)
+        with site.link(learner) as relay_link:
+            wait_until(lambda: relay_link.is_connected)
             error = refused(lambda: alice.hello(link.joint_fingerprint("task B", "network A")))
             assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
             assert "another task than the learner: fingerprint 'task B', expected 'task A'" in error.details()
@@ -183,11 +183,11 @@ def test_the_learner_of_another_task_gets_none_of_the_old_segments(
 ) -> None:
     other = link.joint_fingerprint("task B", "network B")
     with site.relay(), site.worker(folder.bob) as bob:
-        with site.link(learner) as trainer, DiskWorker(site, folder.alice, tmp_path / "outbox") as alice:
-            wait_until(lambda: trainer.is_connected)
+        with site.link(learner) as relay_link, DiskWorker(site, folder.alice, tmp_path / "outbox") as alice:
+            wait_until(lambda: relay_link.is_connected)
             alice.send(5)
-            wait_until(lambda: trainer.received() == {alice.identity: 5})
-            trainer.close()
+            wait_until(lambda: relay_link.received() == {alice.identity: 5})
+            relay_link.close()
             with site.link(learner, fingerprint=other) as second:
                 with pytest.raises(RefusedError, match="another task than the learner"):
                     alice.uplink.wait_newest()
@@ -197,10 +197,10 @@ def test_the_learner_of_another_task_gets_none_of_the_old_segments(
                 assert take(second, 1) == numbers(bob, 1, 1)
                 time.sleep(0.3)
                 assert second.receive(0.0) == []
-        with site.link(learner) as trainer:
-            wait_until(lambda: trainer.is_connected)  # else the relay still goes by the task of the one before
+        with site.link(learner) as relay_link:
+            wait_until(lambda: relay_link.is_connected)  # else the relay still goes by the task of the one before
             with DiskWorker(site, folder.alice, tmp_path / "outbox") as alice:
-                assert take(trainer, 5) == [(alice.identity, seq) for seq in range(1, 6)]
+                assert take(relay_link, 5) == [(alice.identity, seq) for seq in range(1, 6)]
 
 
 # --- what may be believed ---
@@ -209,8 +209,8 @@ def test_the_learner_of_another_task_gets_none_of_the_old_segments(
 def test_a_segment_that_cannot_be_read_is_refused_at_the_relay(
     site: Site, folder: Folder, learner: ClientCredentials
 ) -> None:
-    with site.relay() as relay, site.link(learner) as trainer, site.worker(folder.alice) as alice:
-        wait_until(lambda: trainer.is_connected)
+    with site.relay() as relay, site.link(learner) as relay_link, site.worker(folder.alice) as alice:
+        wait_until(lambda: relay_link.is_connected)
         alice.hello()
         for message, reason in [
             (b"\x80\x04pickled", "segment refused: message of only"),
@@ -223,16 +223,16 @@ def test_a_segment_that_cannot_be_read_is_refused_at_the_relay(
             assert reason in error.details()
         assert relay.state().waiting_segments == 0
         push_all(alice, range(1, 3), 0)
-        assert take(trainer, 2) == numbers(alice, 1, 2)
+        assert take(relay_link, 2) == numbers(alice, 1, 2)
 
 
 def test_a_segment_that_only_the_learner_finds_wrong_is_refused_there_and_its_worker_told(
     site: Site, folder: Folder, learner: ClientCredentials
 ) -> None:
-    with site.relay() as relay, site.worker(folder.alice) as alice, site.link(learner) as trainer:
-        wait_until(lambda: trainer.is_connected)
+    with site.relay() as relay, site.worker(folder.alice) as alice, site.link(learner) as relay_link:
+        wait_until(lambda: relay_link.is_connected)
         # The same fingerprint with another observation: a fault of versions that the fingerprint did not catch.
-        trainer._spec = dataclasses.replace(SPEC, action_size=2)
+        relay_link._spec = dataclasses.replace(SPEC, action_size=2)
         assert alice.hello() == 0
         call, send = alice.push()
         reader = Reader(call)
@@ -243,26 +243,26 @@ def test_a_segment_that_only_the_learner_finds_wrong_is_refused_there_and_its_wo
         assert reader.error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "'action' must be float32" in reader.error.details()
         assert relay.state().waiting_segments == 0
-        assert trainer.receive(0.0) == []
-        wait_until(lambda: trainer.statistics()["gateway/refused"] >= 2)  # by the learner, and to the worker
-        trainer._spec = SPEC
+        assert relay_link.receive(0.0) == []
+        wait_until(lambda: relay_link.statistics()["gateway/refused"] >= 2)  # by the learner, and to the worker
+        relay_link._spec = SPEC
         # They were not durable, so the worker begins where it was.
         push_all(alice, range(1, 4), 0)
-        assert take(trainer, 3) == numbers(alice, 1, 3)
+        assert take(relay_link, 3) == numbers(alice, 1, 3)
 
 
 def test_a_worker_that_begins_too_many_streams_is_refused_by_the_learner(
     site: Site, folder: Folder, learner: ClientCredentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_limit, "MAX_STREAMS", 2)
-    with site.relay(), site.worker(folder.alice) as alice, site.link(learner) as trainer:
-        wait_until(lambda: trainer.is_connected)
+    with site.relay(), site.worker(folder.alice) as alice, site.link(learner) as relay_link:
+        wait_until(lambda: relay_link.is_connected)
         alice.hello()
         call, send = alice.stream("Push")
         for seq in (1, 2, 3):
             send(link.encode_segment(make_segment(alice.identity, seq, stream=seq)))
         reader = Reader(call)
-        assert take(trainer, 2) == numbers(alice, 1, 2)
+        assert take(relay_link, 2) == numbers(alice, 1, 2)
         wait_until(lambda: reader.error is not None)
         assert reader.error is not None
         assert "2 streams were begun under the name alice" in reader.error.details()
@@ -272,42 +272,42 @@ def test_a_worker_that_begins_too_many_streams_is_refused_by_the_learner(
 def test_nonsense_from_the_learner_does_not_end_the_relay(
     site: Site, folder: Folder, learner: ClientCredentials, first: bytes
 ) -> None:
-    with site.relay(), raw_trainer(site, learner) as trainer:
-        error = read_all(trainer.stream("Pull", [first])[0])
+    with site.relay(), raw_learner(site, learner) as relay_link:
+        error = read_all(relay_link.stream("Pull", [first])[0])
         assert error is not None
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-        error = read_all(trainer.stream("Pull", [pull_request("s"), first])[0])
+        error = read_all(relay_link.stream("Pull", [pull_request("s"), first])[0])
         assert error is not None
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        error = refused(lambda: trainer.unary("Publish", first))
+        error = refused(lambda: relay_link.unary("Publish", first))
         assert error.code() is grpc.StatusCode.ABORTED
         with site.link(learner) as real:
             wait_until(lambda: real.is_connected)
 
 
 def test_only_who_pulls_publishes_and_only_what_can_be_published(site: Site, learner: ClientCredentials) -> None:
-    with site.relay() as relay, raw_trainer(site, learner, session="mine") as trainer:
-        Reader(trainer.stream("Pull", [pull_request("mine")])[0])
+    with site.relay() as relay, raw_learner(site, learner, session="mine") as relay_link:
+        Reader(relay_link.stream("Pull", [pull_request("mine")])[0])
         wait_until(lambda: relay.state().learner)
-        error = refused(lambda: trainer.unary("Publish", link.encode_hello(link.Hello("w", 0, "worker", "f"))))
+        error = refused(lambda: relay_link.unary("Publish", link.encode_hello(link.Hello("w", 0, "worker", "f"))))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert trainer.unary("Publish", link.encode_weights({"w": np.ones(3, np.float32)}, 1)) == b""
-        with raw_trainer(site, learner, session="another") as other:
+        assert relay_link.unary("Publish", link.encode_weights({"w": np.ones(3, np.float32)}, 1)) == b""
+        with raw_learner(site, learner, session="another") as other:
             error = refused(lambda: other.unary("Publish", link.encode_weights({"w": np.ones(3, np.float32)}, 2)))
             assert error.code() is grpc.StatusCode.ABORTED
 
 
 def test_rows_of_the_table_tell_of_the_workers(site: Site, folder: Folder, learner: ClientCredentials) -> None:
-    with site.relay(), site.link(learner) as trainer, site.worker(folder.alice) as alice:
-        wait_until(lambda: trainer.is_connected)
-        trainer.publish({"w": np.ones(3, np.float32)}, 2)
+    with site.relay(), site.link(learner) as relay_link, site.worker(folder.alice) as alice:
+        wait_until(lambda: relay_link.is_connected)
+        relay_link.publish({"w": np.ones(3, np.float32)}, 2)
         push_all(alice, range(1, 6), 0)
         alice.unary("Ping", link.encode_ping(link.Ping(12.5, 3)))
-        wait_until(lambda: any(worker.dropped == 3 for worker in trainer.workers()))
-        (row,) = trainer.workers()
+        wait_until(lambda: any(worker.dropped == 3 for worker in relay_link.workers()))
+        (row,) = relay_link.workers()
         assert (row.name, row.role, row.segments, row.connected) == (alice.identity, "worker", 5, True)
         assert row.round_trip_ms == 12.5
         assert row.address.startswith("ipv4:127.0.0.1:")
-        statistics = trainer.statistics()
+        statistics = relay_link.statistics()
         assert statistics["gateway/relay_connected"] == 1.0
         assert statistics["gateway/workers"] == 1.0

@@ -1,4 +1,4 @@
-"""One worker at a time drives an evaluation, and it is not lost with whoever had it."""
+"""One worker at a time drives an evaluation, and it is not lost with the worker that had it."""
 
 from __future__ import annotations
 

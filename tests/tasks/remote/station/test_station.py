@@ -15,13 +15,15 @@ import pytest
 
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import make_credentials
+from tasks.remote.access.dialing import RefusedError
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.station.outbox import open_outbox
 from tasks.remote.station.station_config import StationConfig
 from tasks.remote.station.station_process import StationFailedError, StationProcess
-from tasks.remote.station.uplink import RefusedError, Uplink
+from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tests.tasks.remote.far_fakes import SPEC, FakeLearner, wait_until
+from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.far_fakes import SPEC, FakeLearner
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -425,7 +427,7 @@ def test_a_message_above_the_own_cap_names_the_key(stations: Any) -> None:
 
 
 def test_a_station_that_keeps_dying_is_given_up_with_its_last_words(stations: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("tasks.remote.station.station_process._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("tasks.remote.station.child_process.FIRST_PAUSE_S", 0.01)
     station = stations(outbox_policy="no such policy")
     with pytest.raises(StationFailedError, match="no such policy"):
         station.join()

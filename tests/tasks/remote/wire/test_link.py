@@ -245,7 +245,7 @@ def test_a_compression_bomb_is_refused_before_it_expands() -> None:
         ({"action": np.zeros((12, 2), np.float32)}, r"'action' must be float32 of shape \(12, 3\)"),
         ({"is_first": np.zeros(11, np.bool_)}, "'is_first'"),
         ({"seq": 0}, "sequence number"),
-        ({"worker": "w" * 1000}, "worker must be a short text"),
+        ({"worker": "w" * 1000}, "worker must be a text of at most 256"),
         ({"frames": {}}, "'frames/count' is missing"),
     ],
 )
@@ -296,7 +296,7 @@ def _damage(message: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-# --- workers from elsewhere ---
+# --- far workers ---
 
 
 @pytest.mark.parametrize("ping", [link.Ping(12.5, 3), link.Ping(0.0, 0), link.Ping(12.5, 3, 34_000)])

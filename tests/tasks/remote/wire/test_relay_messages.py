@@ -1,4 +1,4 @@
-"""What trainer and relay tell each other survives the way to bytes and back; bad bytes make nothing but LinkErrors."""
+"""What learner and relay tell each other survives the way to bytes and back; bad bytes make only LinkErrors."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ from tasks.remote.station.outbox import open_outbox
 from tasks.remote.station.segment_queue import size_of
 from tasks.remote.worker import far_worker
 from tests.tasks.remote.fakes import CountingEnv
-from tests.tasks.remote.far_fakes import FakeLearner, wait_until
+from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.far_fakes import FakeLearner
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -431,5 +432,5 @@ def test_pausing_in_real_time_needs_episodes_that_begin_anew(tmp_path: Path, lea
 
 def test_one_game_has_one_environment(tmp_path: Path, learner: FakeLearner, config: Any) -> None:
     game = source("make_single_game", folder=str(tmp_path))
-    with pytest.raises(ValueError, match=r"worker\.envs_per_worker must be 1 with a game"):
+    with pytest.raises(ValueError, match=r"worker\.envs_per_worker must be 1 with a single game"):
         far_worker.drive(game, learner.remote(), config(envs_per_worker=2), POLICY, headless=True)

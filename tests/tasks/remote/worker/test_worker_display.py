@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tasks.remote.station import live_line
 from tasks.remote.station.station_config import StationStatus
 from tasks.remote.worker import worker_display
 from tasks.remote.worker.acting_loop import Progress
@@ -36,7 +37,7 @@ class Fake(Progress):
 
 
 def display_of(fake: Fake, **kwargs: Any) -> WorkerDisplay:
-    return WorkerDisplay("learner.example.org:55555", fake, fake, **({"stream": io.StringIO()} | kwargs))
+    return WorkerDisplay("learner.example.org:55555", lambda: fake.status, fake, **({"stream": io.StringIO()} | kwargs))
 
 
 def test_the_line_says_where_how_fast_what_waits_and_with_which_weights() -> None:
@@ -109,7 +110,7 @@ class Terminal(io.StringIO):
 
 def test_on_a_terminal_the_line_is_redrawn_below_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr(worker_display, "REDRAW_EVERY_S", 0.05)
+    monkeypatch.setattr(live_line, "REDRAW_EVERY_S", 0.05)
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)
     handler = logging.StreamHandler(stream)

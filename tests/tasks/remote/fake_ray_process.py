@@ -1,4 +1,4 @@
-"""Speaks as ``ray_driver`` does, without Ray; what it plays is in the namespace: BEHAVIOUR:FOLDER."""
+"""Speaks as ``ray_process`` does, without Ray; what it plays is in the namespace: BEHAVIOUR:FOLDER."""
 
 from __future__ import annotations
 

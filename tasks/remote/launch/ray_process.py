@@ -1,8 +1,8 @@
-"""The process that talks to Ray: joins the cluster, places workers on its nodes, says what becomes of them.
+"""The process that talks to Ray: joins the cluster, places workers on its nodes, says how they fare.
 
 It is not the learner's own process because Ray ends the process it is in when its cluster is gone. ``ray_launch``
-starts it as ``python -m tasks.remote.launch.ray_driver`` with one line of JSON on standard input, ``DriverConfig``, and
-then one for each worker to run::
+starts it as ``python -m tasks.remote.launch.ray_process`` with one line of JSON on standard input, the
+``RayProcessConfig``, and then one for each worker to run::
 
     {"run": 7, "worker": NAME, "configuration": LINE}
 
@@ -24,13 +24,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from tasks.remote.launch import ray_cluster
 from tasks.remote.launch.launch import Ending
 from tasks.remote.launch.ray_actor import WorkerActor, code_digest
-from tasks.remote.station.child_process import describe_status, take_standard_output
+from tasks.remote.station.child_process import Line, describe_status, take_standard_output
 
 _POLL_S = 2.0
 _UNREACHABLE_S = 10.0
@@ -46,8 +46,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
-class DriverConfig:
-    """What the driver needs to know at first, as plain data."""
+class RayProcessConfig(Line):
+    """What this process needs to know at first, as plain data."""
 
     address: str
     """local, auto or host:port, as ``ray.address``."""
@@ -58,28 +58,24 @@ class DriverConfig:
     num_workers: int
     """Workers that there will be: what a cluster of its own has room for."""
 
-    def to_line(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self)) + "\n"
-
 
 def main() -> int:
     """Serves the launcher until standard input closes; returns the exit code."""
     answers = Answers(take_standard_output())
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    config = DriverConfig(**json.loads(sys.stdin.readline()))
+    config = RayProcessConfig.from_line(sys.stdin.readline())
     requests = _Requests()
     room = {name: amount * config.num_workers for name, amount in config.resources.items()}
     try:
         host = ray_cluster.join(config.address, config.namespace, room)
-        driver = Driver(config, answers)
+        workers = RayWorkers(config, answers)
     except (ray_cluster.NoClusterError, ValueError) as error:
         answers.say({"refused": str(error)})
         return 1
     answers.say({"host": host})
     for request in requests:
-        driver.run(**request)
-    driver.close()
+        workers.run(**request)
+    workers.close()
     return 0
 
 
@@ -122,18 +118,18 @@ class Answers:
             self._stream.flush()
 
 
-class Driver:
+class RayWorkers:
     """Places workers on the nodes of the cluster that this process has joined.
 
     Args:
         config: What each worker takes.
-        answers: Where it is said what becomes of them.
+        answers: Where it says how they fare.
 
     Raises:
         ValueError: Ray does not know such resources.
     """
 
-    def __init__(self, config: DriverConfig, answers: Answers) -> None:
+    def __init__(self, config: RayProcessConfig, answers: Answers) -> None:
         import ray
 
         self._ray = ray

@@ -1,14 +1,73 @@
-"""The learner's end of one lock-step worker: commands to it and its replies, one at a time.
+"""The learner's end of lock-step workers: commands to each and its replies, one at a time.
 
-``gateway`` feeds it from the worker's stream, ``vecenv`` steps through it.
+``gateway`` serves the method, on the port of this machine only; ``lock_step`` steps through the channels.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from tasks.remote.station.calls import Call
+from tasks.remote.station.worker_service import HEARTBEAT_S, WorkerService
 from tasks.remote.wire import link
+
+_log = logging.getLogger(__name__)
+
+
+class LockStepChannels:
+    """A channel to the worker at each place; serves the method ``LockStep``.
+
+    Args:
+        service: Keeps the streams of workers.
+        on_failure: Called when a reply cannot be read.
+    """
+
+    def __init__(self, service: WorkerService, on_failure: Callable[[BaseException], None]) -> None:
+        self._service = service
+        self._on_failure = on_failure
+        self._lock = threading.Lock()
+        self._channels: dict[int, LockStepChannel] = {}
+
+    def channel(self, index: int) -> LockStepChannel:
+        """The channel to the worker at this place, which may join later."""
+        with self._lock:
+            return self._channels.setdefault(index, LockStepChannel(index))
+
+    def serve(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
+        """Commands to one worker, while a thread of its own takes its replies."""
+        with self._service.stream("lock_step", call) as peer:
+            channel = self.channel(peer.hello.index)
+            call.wakes(channel.wake)
+            generation = channel.connect()
+            reader = threading.Thread(
+                target=self._take_replies, args=(channel, generation, requests), name="take-replies", daemon=True
+            )
+            reader.start()
+            while call.is_open:
+                message = channel.next_command(generation, lambda: not call.is_open, HEARTBEAT_S)
+                if message is not None:
+                    yield message
+
+    def wake(self) -> None:
+        """Makes all who wait look again."""
+        for channel in list(self._channels.values()):
+            channel.wake()
+
+    def close(self) -> None:
+        """Ends all waits."""
+        for channel in list(self._channels.values()):
+            channel.close()
+
+    def _take_replies(self, channel: LockStepChannel, generation: int, requests: Iterator[bytes]) -> None:
+        try:
+            for message in requests:
+                channel.put_reply(generation, link.decode_lock_step_reply(message))
+        except link.LinkError as error:
+            self._on_failure(error)
+        except Exception:  # grpc ends the iterator of a dead stream with a bare Exception; a restart follows.
+            _log.debug("lock-step stream %d ended", channel.index, exc_info=True)
 
 
 class LockStepChannel:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tasks.remote.access.credentials import LOCAL_HOSTS, load_client, load_server
+from tasks.remote.access.credentials import LOCAL_HOSTS, ClientCredentials, load_client, load_server
 from tasks.remote.access.listener import FarListener
 from tasks.remote.config import RemoteConfig
 
@@ -62,13 +62,22 @@ def check_credentials(remote: RemoteConfig) -> None:
     """
     if remote.listen is not None:
         read_far_port(remote)
-    if remote.relay is not None and remote.credentials is None:
+    if remote.relay is not None:
+        load_relay_client(remote)
+
+
+def load_relay_client(remote: RemoteConfig) -> ClientCredentials:
+    """Reads what a learner needs to dial ``remote.relay``.
+
+    Raises:
+        ValueError: It is missing or cannot be read; names the key or the file.
+    """
+    if remote.credentials is None:
         raise ValueError(
             f"remote.relay={remote.relay} needs remote.credentials: the folder .../learner that "
             "'python train.py --make-credentials DIR' makes"
         )
-    if remote.relay is not None:
-        load_client(str(remote.credentials))
+    return load_client(remote.credentials)
 
 
 def announce(far_port: FarPort, address: str, words: Sequence[str]) -> None:

@@ -19,8 +19,9 @@ import numpy as np
 
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
-from tasks.remote.access.credentials import ClientCredentials, load_client
+from tasks.remote.access.credentials import ClientCredentials
 from tasks.remote.access.dialing import Dialled, RefusedError, describe
+from tasks.remote.access.invitation import load_relay_client
 from tasks.remote.access.stream_limit import StreamLimit
 from tasks.remote.config import RemoteConfig
 from tasks.remote.learner.receiver import Receiver
@@ -59,17 +60,12 @@ def open_relay_link(
     """
     if remote.relay is None:
         raise ValueError("remote.relay must be host:port of a relay, got null")
-    if remote.credentials is None:
-        raise ValueError(
-            f"remote.relay={remote.relay} needs remote.credentials: the folder .../learner that "
-            "'python train.py --make-credentials DIR' makes"
-        )
+    credentials = load_relay_client(remote)
     if remote.insecure:
         _log.warning(
             "remote.insecure=true: what goes to and from the relay at %s, the learner's token too, is NOT encrypted. "
             "Leave remote.insecure out to encrypt", remote.relay,
         )  # fmt: skip
-    credentials = load_client(remote.credentials)
     return RelayLink(remote.relay, credentials, spec, fingerprint, is_plaintext=remote.insecure, received=received)
 
 

@@ -77,7 +77,9 @@ class WorkerPool:
     def __init__(self, config: PoolConfig, make_worker: Callable[[Connection, Place, int], WorkerConfig]) -> None:
         self._make_worker = make_worker
         self._authority: str | None = None
-        self._teller = HangTeller(self._hanging)
+        self._teller = HangTeller(
+            lambda: {worker.name: worker.hangs_for_s for worker in self.link.workers() if worker.connected}
+        )
         self.launcher = self._make_launcher(config)
         """Keeps the processes."""
         opened: list[LearnerLink] = []
@@ -103,9 +105,6 @@ class WorkerPool:
         self._teller.close()
         self.launcher.close()
         self.link.close()
-
-    def _hanging(self) -> dict[str, float]:
-        return {worker.name: worker.hangs_for_s for worker in self.link.workers() if worker.connected}
 
     def _make_launcher(self, config: PoolConfig) -> WorkerLauncher:
         if config.ray is None:

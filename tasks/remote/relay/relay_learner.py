@@ -113,8 +113,9 @@ class RelayLearner:
             for message in requests:
                 marks = relay_messages.decode_marks(message)
                 connection.heard_s = time.monotonic()
-                if not self._is_served(connection):
-                    return
+                with self._lock:
+                    if self._connection is not connection:
+                        return
                 self._hub.store(marks.durable)
                 for worker, (epoch, reason) in marks.refused.items():
                     self._hub.refuse(worker, epoch, reason)
@@ -125,10 +126,6 @@ class RelayLearner:
                 _log.exception("the marks of the learner cannot be handled")
         finally:
             connection.call.end()
-
-    def _is_served(self, connection: _Connection) -> bool:
-        with self._lock:
-            return self._connection is connection
 
     def _leave(self, connection: _Connection) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ returned for.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import sqlite3
@@ -330,7 +331,7 @@ class DiskOutbox:
             if durable <= self._durable:
                 return False
             self._durable = durable
-            stored = list(_up_to(durable, self._sizes))
+            stored = list(itertools.takewhile(lambda seq: seq <= durable, self._sizes))
             for seq in stored:
                 self._forget(seq)
             if stored:
@@ -388,10 +389,3 @@ def _open_if_free(
     _log.warning("%s holds %d segments of another task; a worker with that task delivers them", folder, len(outbox))
     outbox.close()
     return None
-
-
-def _up_to(limit: int, numbers: dict[int, int]) -> Iterator[int]:
-    for number in numbers:
-        if number > limit:
-            return
-        yield number

@@ -46,7 +46,8 @@ class SegmentQueue(Generic[Item]):
         No worker takes more than its share of the room, so that one with a backlog leaves some to the others.
         """
         while is_open():
-            if not self._has_no_room(worker, num_senders()):
+            share = max(self._max_segments // max(num_senders(), 1), 1)
+            if not (self.is_paused or self.is_full or self._counts[worker] >= share):
                 return True
             self._has_room.wait(_POLL_S)
         return False
@@ -92,11 +93,6 @@ class SegmentQueue(Generic[Item]):
         """Makes all who wait look again."""
         self._arrived.notify_all()
         self._has_room.notify_all()
-
-    def _has_no_room(self, worker: str, num_senders: int) -> bool:
-        share = max(self._max_segments // max(num_senders, 1), 1)
-        is_over_share = self._counts.get(worker, 0) >= share
-        return self.is_paused or self.is_full or is_over_share
 
 
 def size_of(segment: Segment) -> int:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ BUFFER_BYTES = 128 << 20
 """In real time: what may wait here for the station; beyond it the oldest segments go."""
 
 _NAME = "far"
+_SMALL_CLIP = partial(ClipRecorder, max_frames=75, max_width=160)
+"""Pictures that the connection of a home carries in a quarter of a minute: at most 3 MB."""
 _LISTEN = "127.0.0.1:0"
 _GIVE_UP_S = 4.0
 _HAND_OVER_S = 2.0
@@ -207,7 +210,7 @@ class FarWorker:
             if self._evaluates:
                 # A policy of its own: what explores here is not disturbed.
                 own = make_policy(policy, 0)
-                evaluator = Evaluator(own, self._uplink, rollouts[0].env, self._stop, _small_clip)
+                evaluator = Evaluator(own, self._uplink, rollouts[0].env, self._stop, _SMALL_CLIP)
             loop = ActingLoop(
                 self._uplink,
                 rollouts,
@@ -280,11 +283,6 @@ class FarWorker:
 def evaluates(worker: FarWorkerConfig, description: EnvDescription) -> bool:
     """Whether a worker drives evaluations between two episodes: where the learner cannot have a game for itself."""
     return description.is_single_game and not worker.expert
-
-
-def _small_clip() -> ClipRecorder:
-    """Pictures that the uplink of a home carries in a quarter of a minute: at most 3 MB."""
-    return ClipRecorder(max_frames=75, max_width=160)
 
 
 def _station_config(

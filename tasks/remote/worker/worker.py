@@ -36,7 +36,6 @@ from tasks.live.controls import exit_release
 from tasks.plugins import load_plugins
 from tasks.process.step_watch import StepWatch
 from tasks.process.stop_signals import ignore_terminal
-from tasks.remote.access.credentials import ClientCredentials
 from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.fingerprint import agreed_fingerprint
 from tasks.remote.access.run_credentials import client_credentials
@@ -157,7 +156,9 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         window=sys.maxsize if description.is_wall_clock else config.window,
         buffer_segments=capacity,
         compress=config.compress,
-        credentials=_credentials(config),
+        credentials=None
+        if config.authority is None
+        else client_credentials(config.authority, config.worker, config.token),
         hangs_for_s=step_watch.hangs_for_s,
     )
     stop.on_set(uplink.wake)
@@ -183,12 +184,6 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
             _log.debug("on the way out", exc_info=True)
         finally:
             stop.set()
-
-
-def _credentials(config: WorkerConfig) -> ClientCredentials | None:
-    if config.authority is None:
-        return None
-    return client_credentials(config.authority, config.worker, config.token)
 
 
 def _roll_out(

@@ -30,7 +30,7 @@ def show(
     """Shows the line until it is over, or nobody can read it any more.
 
     Args:
-        look: Returns the line, and something that changes when a plain line is due at once.
+        look: Returns the line, and something that changes when a plain line is due at once; at first None.
         is_over: Ends it.
         every_s: Between two plain lines [s].
         is_plain: Plain lines on a terminal, too.
@@ -47,7 +47,8 @@ def show(
 
 
 def _print(console: Console, look: Callable[[], tuple[str, object]], is_over: threading.Event, every_s: float) -> None:
-    _, shown = look()
+    look()  # What is a rate is measured from here.
+    shown: object = None
     due_s = time.monotonic() + every_s
     while not is_over.wait(min(every_s, REDRAW_EVERY_S)):
         line, news = look()

@@ -54,4 +54,4 @@ def test_a_plain_line_comes_at_once_when_there_is_news(monkeypatch: pytest.Monke
         return f"line {new}", new or 3
 
     live_line.show(look, is_over, 60.0, stream=stream)
-    assert stream.getvalue() == "line 2\nline 3\n"
+    assert stream.getvalue() == "line 1\nline 2\nline 3\n"

@@ -40,7 +40,8 @@ ROOMS: dict[str, str] = {
     "tasks.remote.config": "tasks.words",
     "tasks.remote.wire": "tasks.experience",
     "tasks.remote.access": "tasks.remote.config tasks.remote.wire",
-    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config tasks.remote.wire",
+    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
+    "tasks.remote.wire",
     "tasks.remote.worker": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.live.controls "
     "tasks.plugins tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire",
     "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
@@ -72,8 +73,8 @@ ROOMS: dict[str, str] = {
     # learning
     "algos.config": "tasks.config tasks.process tasks.remote.config tasks.roles.config tasks.words",
     "algos.networks": "algos.config tasks.experience",
-    "algos.learning": "tasks.experience",
-    "algos.replay": "algos.learning tasks.experience tasks.process",
+    "algos.learning": "tasks.acting tasks.experience",
+    "algos.replay": "tasks.experience tasks.process",
     "algos.algorithms": "algos.config algos.networks algos.replay tasks.experience",
     "algos.acting": "algos.config algos.networks tasks.experience",
     "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",

@@ -74,8 +74,8 @@ ROOMS: dict[str, str] = {
     # learning
     "algos.config": "tasks.config tasks.process tasks.remote.config tasks.roles.config tasks.words",
     "algos.networks": "algos.config tasks.experience",
-    "algos.learning": "tasks.experience",
-    "algos.replay": "algos.learning tasks.experience tasks.process",
+    "algos.learning": "tasks.acting tasks.experience",
+    "algos.replay": "tasks.experience tasks.process",
     "algos.algorithms": "algos.config algos.networks algos.replay tasks.experience",
     "algos.acting": "algos.config algos.networks tasks.experience tasks.words",
     "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",

@@ -71,11 +71,11 @@ from algos.config import OffPolicyConfig, network_from_plain, off_policy_from_pl
 from algos.config.algorithms import off_policy
 from algos.config.errors import UsageError
 from algos.learning.learner import Learner, LearnerSchedule
+from algos.learning.links import InlineLink
 from algos.learning.pace import Pace
-from algos.learning.sources import InlineSource, RemoteSource, SampleSource
 from algos.replay.lenient_storage import LenientStorage
 from algos.replay.scan import copy_chunks
-from algos.replay.transforms import ReplayTransforms, TransformedMemory
+from algos.replay.transforms import ReplayTransforms
 from algos.run.checkpoint import (
     DAMAGED,
     Checkpoint,
@@ -142,7 +142,8 @@ class OffPolicyAgent(BaseAlgorithm):
         self.nn_dir, self.summaries_dir = self.files.nn, self.files.summaries
         self.is_synchronous = bool(self.config.get("synchronous", False))
         self._watch = StepWatch()
-        self.source, self.env_info = self._make_source()
+        self._inline_link: InlineLink | None = None
+        self.vec_env, self.env_info = self._make_environments()
         self.spec = observation_spec(self.env_info)
         self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self._seed)
         self.memory = self.algorithm.make_memory(self.spec, self._seed)
@@ -233,8 +234,7 @@ class OffPolicyAgent(BaseAlgorithm):
         """
         if self.storage is None:
             self._open_storage(None)
-        if self.storage is not None:
-            self.source.go_on_from(self.storage.received)
+        self._start_workers()
         self.clear_stats()
         if self.learner.learns_nothing:
             logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
@@ -263,7 +263,9 @@ class OffPolicyAgent(BaseAlgorithm):
         if self._is_closed:
             return
         self._is_closed = True
-        self.source.close()
+        for acting in (self.vec_env, self._inline_link):
+            if acting is not None:
+                acting.close()
         if self.storage is not None:
             self.storage.close()
         self.log.close()
@@ -293,7 +295,7 @@ class OffPolicyAgent(BaseAlgorithm):
             algorithm_state=self.algorithm.state_dict(),
             counters=self.learner.counters(),
             replay={"position": position, "rng": self.memory.rng_state(), "transforms": self.transforms.rng_state()},
-            rollout=self.source.state(),
+            rollout={} if self._inline_link is None else self._inline_link.state(),
             rng=global_rng_state(),
             best=dict(self._best),
         )
@@ -344,7 +346,10 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def on_log(self, metrics: Mapping[str, float]) -> None:
         """Records metrics."""
-        self.log.scalars(metrics, self.frame, self.source.workers())
+        if self.vec_env is None:
+            self.log.scalars(metrics, self.frame, [])
+        else:
+            self.log.scalars({**metrics, **self.vec_env.statistics()}, self.frame, self.vec_env.workers())
         self.algo_observer.after_print_stats(self.frame, self.epoch_num, self.learner.elapsed_s)
 
     def on_evaluation_request(self) -> None:
@@ -381,17 +386,16 @@ class OffPolicyAgent(BaseAlgorithm):
         self.is_train = True
         self.mean_rewards = self.last_mean_rewards = -1e9
 
-    def _make_source(self) -> tuple[SampleSource, Mapping[str, Any]]:
+    def _make_environments(self) -> tuple[Any, Mapping[str, Any]]:
+        """The REMOTE vecenv of an asynchronous run, None of a synchronous one; and what rl_games wants to know."""
         env_config = dict(self.config["env_config"])
         if not self.is_synchronous:
             env_config.setdefault("evaluator", self.sac_config.evaluation_interval > 0)
             num_envs = max(self.num_actors, int(env_config.get("num_workers") or 0))
             vec_env = vecenv.create_vec_env(self.env_name, num_envs, **env_config)
-            self.vec_env = vec_env
-            return RemoteSource(vec_env), vec_env.get_env_info()
+            return vec_env, vec_env.get_env_info()
         from tasks.acting.rollout import Rollout
 
-        self.vec_env = None
         env = self._watch.around(make_env(self.env_name, env_config))
         policy = build_policy(env_config["policy"], self._seed)
         rollout = Rollout(
@@ -403,13 +407,20 @@ class OffPolicyAgent(BaseAlgorithm):
             self._stop.is_set,
             self._watch,
         )
-        source = InlineSource(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
-        return source, env_info(env)
+        self._inline_link = InlineLink(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
+        return None, env_info(env)
+
+    def _start_workers(self) -> None:
+        """Starts them behind what is stored of theirs, as far as there are any."""
+        if self.vec_env is None:
+            return
+        if self.storage is not None:
+            self.vec_env.go_on_from(self.storage.received)
+        self.learner.link = self.vec_env.start()
 
     def _make_learner(self, storage: LenientStorage | None) -> Learner:
-        return Learner(
-            self.source,
-            TransformedMemory(self.memory, self.transforms),
+        learner = Learner(
+            self.memory,
             storage,
             self.algorithm,
             make_pace(
@@ -420,7 +431,12 @@ class OffPolicyAgent(BaseAlgorithm):
             make_schedule(self.sac_config, int(self.config["max_env_steps"]), self.config.get("max_updates")),
             self,
             self._stop,
+            transform=self.transforms,
+            acts_on_demand=self.is_synchronous,
         )
+        if self._inline_link is not None:
+            learner.link = self._inline_link
+        return learner
 
     def _open_storage(self, source: Path | None) -> None:
         """Opens the stored replay of this run; that of another run is copied in first."""
@@ -443,8 +459,8 @@ class OffPolicyAgent(BaseAlgorithm):
             self.memory.load_rng_state(checkpoint.replay["rng"])
         if checkpoint.replay.get("transforms"):
             self.transforms.load_rng_state(checkpoint.replay["transforms"])
-        if self.is_synchronous and checkpoint.rollout:
-            self.source.load_state(as_arrays(checkpoint.rollout))
+        if self._inline_link is not None and checkpoint.rollout:
+            self._inline_link.load_state(as_arrays(checkpoint.rollout))
         else:
             self.learner.publishes_first = self.learner.weights_version > 0
         if self.memory.num_transitions == 0:

@@ -39,7 +39,7 @@ from algos.faces.agent import (
 )
 from algos.faces.registration import register_networks, register_summaries
 from algos.learning.learner import episode_metrics
-from algos.learning.sources import Evaluator, RemoteEvaluator
+from algos.learning.links import Evaluator, RemoteEvaluator
 from algos.networks import InputLayer, build_encoder
 from algos.run.checkpoint import (
     DAMAGED,
@@ -321,7 +321,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         if vec_env.is_single_game:
             if self.config.get("evaluation_interval"):
                 vec_env.evaluate_with(self._policy)
-            return RemoteEvaluator(vec_env, self._stop.is_set)
+            return RemoteEvaluator(vec_env.start, self._stop.is_set)
         env_name, env_config = self.config["env_name"], self.config["env_config"]
         return InProcessEvaluator(
             lambda: make_env(env_name, env_config),

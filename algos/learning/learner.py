@@ -1,6 +1,6 @@
 """The learning loop: receive, append, acknowledge, sample, update, publish.
 
-It knows no algorithm and no socket: samples come from a ``SampleSource``, updates from anything with ``update(batch)``.
+It knows no algorithm and no socket: samples come from a ``LearnerLink``, updates from anything with ``update(batch)``.
 ``algos.faces.agent`` owns one and is told of everything worth logging or saving through ``LearnerListener``. All state
 of the loop is in its counters, so that a run that was cut anywhere goes on with the same next action.
 """
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from algos.learning.pace import Pace
-from algos.learning.sources import SampleSource
 from tasks.experience.evaluation_report import EvaluationReport
+from tasks.experience.networking import LearnerLink
 from tasks.experience.samples import TIMING_STATISTICS, Segment
 
 logger = logging.getLogger(__name__)
@@ -139,10 +139,9 @@ class LearnerSchedule:
 
 
 class Learner:
-    """Runs an algorithm on the samples of a source until enough steps were made or ``stop`` is set.
+    """Runs an algorithm on the samples of workers until enough steps were made or ``stop`` is set.
 
     Args:
-        source: Where samples come from and weights go to.
         memory: Samples are drawn from it.
         storage: Keeps samples on disk, or None.
         algorithm: What learns.
@@ -150,12 +149,17 @@ class Learner:
         schedule: When what happens.
         listener: Is told.
         stop: Ends the loop at the next turn.
+        transform: What is done to every batch before the algorithm learns from it.
+        acts_on_demand: Whether the link acts while it is asked for samples, so that it is asked only when no update is
+            left to make.
         now: Monotonic clock [s].
     """
 
+    link: LearnerLink
+    """Where samples come from and weights go to; set before the first turn."""
+
     def __init__(
         self,
-        source: SampleSource,
         memory: SampledMemory,
         storage: SegmentStorage | None,
         algorithm: UpdatedAlgorithm,
@@ -163,10 +167,14 @@ class Learner:
         schedule: LearnerSchedule,
         listener: LearnerListener,
         stop: threading.Event,
+        *,
+        transform: Callable[[Any], Any] = lambda batch: batch,
+        acts_on_demand: bool = False,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._source = source
         self._memory = memory
+        self._transform = transform
+        self._acts_on_demand = acts_on_demand
         self.storage = storage
         self._algorithm = algorithm
         self.pace = pace
@@ -211,7 +219,7 @@ class Learner:
             return True
         if self.pace.env_steps < self._schedule.max_env_steps:
             return False
-        return not self.pace.may_update() if self._source.acts_on_demand else self.pace.may_receive()
+        return not self.pace.may_update() if self._acts_on_demand else self.pace.may_receive()
 
     @property
     def learns_nothing(self) -> bool:
@@ -232,7 +240,7 @@ class Learner:
     def turn(self) -> None:
         """One turn of the loop: takes samples, makes an update, and does what is due."""
         may_update = self.pace.may_update() and self._memory.num_transitions > 0
-        wants_samples = not may_update or not self._source.acts_on_demand
+        wants_samples = not may_update or not self._acts_on_demand
         if wants_samples and self.pace.env_steps < self._schedule.max_env_steps and self.pace.may_receive():
             self._receive(0.0 if may_update else IDLE_TIMEOUT_S)
         # Also when nothing arrived: workers at the end of their window wait for these acknowledgements.
@@ -240,7 +248,7 @@ class Learner:
             self.commit()
         if may_update:
             self._update()
-        elif not self._source.acts_on_demand:
+        elif not self._acts_on_demand:
             self.commit()
         self._do_what_is_due()
 
@@ -251,7 +259,7 @@ class Learner:
             self._updates_at_version[self._version] = self.pace.updates
             if len(self._updates_at_version) > 10_000:
                 del self._updates_at_version[next(iter(self._updates_at_version))]
-            self._source.publish(self._algorithm.acting_weights(), self._version)
+            self.link.publish(self._algorithm.acting_weights(), self._version)
 
     def commit(self) -> None:
         """Makes all taken samples durable and acknowledges them."""
@@ -259,7 +267,7 @@ class Learner:
             return
         with self._timed("store"):
             durable = self._memory.received if self.storage is None else self.storage.commit()
-            self._source.acknowledge(dict(durable))
+            self.link.acknowledge(dict(durable))
         self._has_uncommitted = False
         self._committed_s = self._now()
 
@@ -294,7 +302,8 @@ class Learner:
 
     def _receive(self, timeout_s: float) -> None:
         with self._timed("receive"):
-            segments = self._source.receive(timeout_s)
+            # One at a time: the ratio of updates to steps then moves in the smallest steps.
+            segments = self.link.receive(timeout_s, max_segments=1)
         if not segments:
             return
         with self._timed("append"):
@@ -318,7 +327,7 @@ class Learner:
 
     def _update(self) -> None:
         with self._timed("sample"):
-            batch = self._memory.sample(self._schedule.batch_size)
+            batch = self._transform(self._memory.sample(self._schedule.batch_size))
         with self._timed("update"):
             self._metrics.add(self._algorithm.update(batch))
         self.pace.add_updates()
@@ -364,13 +373,13 @@ class Learner:
             self._is_evaluating = True
             self._evaluated_updates = self.pace.updates
             self._listener.on_evaluation_request()
-            self._source.request_evaluation(
-                self._algorithm.acting_weights(), max(self._version, 1), self._schedule.evaluation_seeds
+            self.link.request_evaluation(
+                self._algorithm.acting_weights(), max(self._version, 1), self._schedule.evaluation_seeds, clip=True
             )
         self._poll_evaluation()
 
     def _poll_evaluation(self) -> None:
-        report = self._source.poll_evaluation()
+        report = self.link.poll_evaluation()
         if report is not None:
             self._is_evaluating = False
             self._listener.on_evaluation(report)
@@ -410,7 +419,6 @@ class Learner:
             "gateway/duplicate_segments": float(self._num_duplicates),
             "time/elapsed_s": self.elapsed_s,
             **self._part_metrics(seconds, updates),
-            **self._source.statistics(),
         }
         if updates and not math.isnan(self.pace.ratio):
             metrics["time/update_ratio"] = self.pace.ratio

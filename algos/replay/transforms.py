@@ -1,7 +1,8 @@
 """Replay transforms by name: what a plugin does to every batch between the replay memory and the update.
 
-``train.params.config.replay_transforms=[name, ...]`` chooses them; the agent puts them behind its memory. Augmentation,
-relabelling and reward shaping belong here: the stored rows stay as they were driven. docs/own_algorithms.md has one.
+``train.params.config.replay_transforms=[name, ...]`` chooses them; the learner applies them to what it draws from its
+memory. Augmentation, relabelling and reward shaping belong here: the stored rows stay as they were driven.
+docs/own_algorithms.md has one.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-
-from algos.learning.learner import SampledMemory
-from tasks.experience.samples import Segment
 
 ReplayTransform = Callable[[Any, np.random.Generator], Any]
 """Takes a batch (``algos.replay.memory.Batch``) and a generator, returns a batch. The tensors it is given are views of
@@ -99,37 +97,3 @@ class ReplayTransforms:
         for (name, _), generator in zip(self._transforms, self._generators, strict=True):
             if name in state:
                 generator.bit_generator.state = state[name]
-
-
-class TransformedMemory:
-    """A replay memory whose batches go through transforms; everything else is the memory's own.
-
-    Args:
-        memory: What is appended to and sampled from.
-        transforms: What is done to its batches.
-    """
-
-    def __init__(self, memory: SampledMemory, transforms: Callable[[Any], Any]) -> None:
-        self._memory = memory
-        self._transforms = transforms
-
-    @property
-    def received(self) -> dict[str, int]:
-        """Highest sequence number taken, by worker."""
-        return self._memory.received
-
-    @property
-    def num_transitions(self) -> int:
-        """Number of rows that can be drawn."""
-        return self._memory.num_transitions
-
-    def append(self, segment: Segment) -> bool:
-        """Takes a segment as it is."""
-        return self._memory.append(segment)
-
-    def sample(self, batch_size: int) -> Any:
-        """A batch of the memory, transformed."""
-        return self._transforms(self._memory.sample(batch_size))
-
-    def __len__(self) -> int:
-        return len(self._memory)

@@ -216,7 +216,7 @@ class FakeSource:
         self._polls_left = -1
         self._version = 0
 
-    def receive(self, timeout_s: float) -> list[Segment]:
+    def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
         self.timeouts.append(timeout_s)
         self.seq += 1
         return [make_segment(self.seq, self.rows, version=self._version, finished=1)]
@@ -230,7 +230,9 @@ class FakeSource:
         self._version = version
         self.published.append(int(weights["updates"][0]))
 
-    def request_evaluation(self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int]) -> None:
+    def request_evaluation(
+        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
+    ) -> None:
         assert self._polls_left < 0, "one evaluation at a time"
         self.requests.append((int(weights["updates"][0]), tuple(seeds)))
         self._polls_left = self.patience
@@ -241,20 +243,15 @@ class FakeSource:
         self._polls_left -= 1
         return make_report(True, 3.0) if self._polls_left < 0 else None
 
-    def go_on_from(self, received: Mapping[str, int]) -> None:
-        """Nobody joins."""
+    @property
+    def is_evaluating(self) -> bool:
+        return self._polls_left >= 0
 
     def workers(self) -> list[Any]:
         return []
 
     def statistics(self) -> dict[str, float]:
-        return {"gateway/workers": 1.0}
-
-    def state(self) -> dict[str, Any]:
         return {}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        assert not state
 
     def close(self) -> None:
         self.is_closed = True

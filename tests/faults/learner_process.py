@@ -25,7 +25,6 @@ import torch
 
 from algos.learning.learner import Learner, LearnerSchedule
 from algos.learning.pace import Pace
-from algos.learning.sources import RemoteSource
 from algos.replay.lenient_storage import LenientStorage
 from algos.replay.memory import ReplayMemory
 from tasks.experience.evaluation_report import EvaluationReport
@@ -33,7 +32,6 @@ from tasks.experience.samples import Segment
 from tasks.remote.access.invitation import read_far_port
 from tasks.remote.config import RemoteConfig
 from tasks.remote.learner.gateway import Gateway
-from tasks.remote.learner.link_group import LearnerLink
 from tests.faults.numbered_env import fingerprint, make_spec
 from tests.faults.status_file import write_status
 
@@ -108,19 +106,6 @@ class SlowListener:
         """Nothing to do: the replay is what is looked at."""
 
 
-class StartedLink:
-    """A link that is open already, as the vectorised environment that a ``RemoteSource`` expects."""
-
-    def __init__(self, link: LearnerLink) -> None:
-        self.link = link
-
-    def start(self) -> None:
-        """Nothing to start: all workers come from elsewhere."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.link, name)
-
-
 def main() -> int:
     """Learns until SIGTERM."""
     config = LearnerConfig(**json.loads(sys.argv[1]))
@@ -135,7 +120,6 @@ def main() -> int:
         link = _open_link(config, storage.received)
         stack.callback(link.close)
         learner = Learner(
-            RemoteSource(StartedLink(link)),
             memory,
             storage,
             NoAlgorithm(),
@@ -144,6 +128,7 @@ def main() -> int:
             SlowListener(config.segment_s, stop),
             stop,
         )
+        learner.link = link
         learner.publishes_first = True
         reporter = threading.Thread(target=_report, args=(config, link, storage, rows, stop), daemon=True)
         reporter.start()

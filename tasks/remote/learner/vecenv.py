@@ -1,7 +1,7 @@
 """``RemoteVecEnv``: rl_games' vectorised environment over worker processes, in two modes.
 
-With a policy it is asynchronous: workers act by themselves and stream segments (``start``, then ``link``, which
-``algos.learning.sources`` uses), its own and far ones that join (``remote``). Without one it is in lock
+With a policy it is asynchronous: workers act by themselves and stream segments (``start`` gives the link to
+them), its own and far ones that join (``remote``). Without one it is in lock
 step: ``reset`` and ``step(actions)`` as stock rl_games algorithms call them. Nothing starts before the first use.
 """
 
@@ -148,8 +148,8 @@ class RemoteVecEnv(IVecEnv):
             raise RuntimeError("go_on_from must be called before the workers are started")
         self._received = dict(received)
 
-    def start(self) -> None:
-        """Starts the workers; returns at once, with Ray when its cluster has answered.
+    def start(self) -> LearnerLink:
+        """Starts the workers and returns the link to them, at once, with Ray when its cluster has answered.
 
         Workers act with version 0 until weights are published.
 
@@ -161,6 +161,7 @@ class RemoteVecEnv(IVecEnv):
                 raise RuntimeError("the vectorised environment is closed; make a new one")
             if self._pool is None:
                 self._pool = self._open_pool()
+            return self._pool.link
 
     @property
     def link(self) -> LearnerLink:

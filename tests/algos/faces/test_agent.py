@@ -489,7 +489,7 @@ def test_updates_that_are_owed_at_the_end_are_made_after_a_resume(tmp_path):
         return original(batch)
 
     agent.algorithm.update = update
-    agent.learner._source._rows_per_receive = 10  # the last ten rows come at once, and ten updates are owed for them
+    agent.learner.link._rows_per_segment = 10  # the last ten rows come at once, and ten updates are owed for them
     agent.train()
     assert agent.frame >= 120
     assert agent.epoch_num < agent.frame - 40  # updates are owed

@@ -11,7 +11,7 @@ import torch
 
 from algos.replay import transforms as replay_transforms
 from algos.replay.memory import Batch
-from algos.replay.transforms import ReplayTransforms, TransformedMemory, add_replay_transform
+from algos.replay.transforms import ReplayTransforms, add_replay_transform
 from algos.run.checkpoint import load_checkpoint
 from tests.algos.runs import make_agent, make_params, record_losses
 
@@ -44,23 +44,6 @@ def batch(size: int = 3) -> Batch:
     return Batch({}, zeros[:, None], torch.full((size,), 5.0), zeros, {}, zeros)
 
 
-class FakeMemory:
-    num_transitions = 7
-
-    @property
-    def received(self) -> dict[str, int]:
-        return {"worker": 3}
-
-    def append(self, segment: Any) -> bool:
-        return segment == "new"
-
-    def sample(self, batch_size: int) -> Batch:
-        return batch(batch_size)
-
-    def __len__(self) -> int:
-        return 9
-
-
 def test_transforms_are_applied_in_the_order_of_their_names() -> None:
     assert ReplayTransforms(["add_one", "double"], 0)(batch()).reward.tolist() == [12.0] * 3
     assert ReplayTransforms(["double", "add_one"], 0)(batch()).reward.tolist() == [11.0] * 3
@@ -80,14 +63,6 @@ def test_a_stored_state_goes_on_with_the_same_draws() -> None:
     resumed = ReplayTransforms(["jitter", "double"], 1)
     resumed.load_rng_state(state)
     assert resumed(batch()).reward.tolist() == pytest.approx([2.0 * (value - 1.0) for value in expected])
-
-
-def test_the_memory_is_the_same_but_for_its_batches() -> None:
-    memory = TransformedMemory(FakeMemory(), ReplayTransforms(["add_one"], 0))
-    assert (memory.received, memory.num_transitions, len(memory)) == ({"worker": 3}, 7, 9)
-    assert memory.append("new")  # type: ignore[arg-type]
-    assert not memory.append("old")  # type: ignore[arg-type]
-    assert memory.sample(2).reward.tolist() == [6.0, 6.0]
 
 
 def test_what_is_no_batch_is_refused_with_the_name_of_the_transform() -> None:

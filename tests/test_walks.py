@@ -1,0 +1,170 @@
+"""The two walks of docs/architecture.md: one observation and one set of weights are followed through the code.
+
+A worker's loop and a learner run in this process, with the real link between them on loopback. Each function that a
+list names is watched, and what it is given or returns is searched for the bytes that are followed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from algos.acting.policy import make_acting_policy
+from algos.algorithms.sac import SAC
+from algos.config import NetworkConfig, SACConfig
+from algos.learning.learner import Learner, LearnerSchedule
+from algos.learning.pace import Pace
+from tasks import registry
+from tasks.acting.rollout import Rollout
+from tasks.config import GameKind, TaskConfig, config_to_dict
+from tasks.experience.observation import ObservationSpec
+from tasks.remote.learner.gateway import Gateway
+from tasks.remote.station.uplink import Uplink
+from tasks.remote.wire import link
+from tasks.remote.worker.acting_loop import ActingLoop
+from tasks.sim.game import SimulatedGame
+from tests.algos.fakes import FakeListener
+
+pytestmark = pytest.mark.timeout(300)  # the first run compiles the simulator
+
+PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
+NETWORK = NetworkConfig(encoder="tmrl_cnn", hidden=[8], feature_size=8)
+MOST_TURNS = 300
+
+
+def listed(heading: str) -> list[str]:
+    """The stations below a heading of the page, as "module:function"."""
+    section = PAGE.read_text("utf-8").split(f"### {heading}\n")[1].split("\n#")[0]
+    stations = re.findall(r"^\d+\. `(tasks|algos)/([\w/]+)\.py`: `([\w.]+)`", section, re.MULTILINE)
+    return [f"{room}.{path.replace('/', '.')}:{function}" for room, path, function in stations]
+
+
+def carries(value: Any, mark: bytes) -> bool:
+    """Whether the bytes are in what a function was given or returned."""
+    match value:
+        case bytes() | bytearray():
+            return mark in value
+        case np.ndarray():
+            return mark in value.tobytes()
+        case torch.Tensor():
+            return mark in value.detach().numpy().tobytes()
+        case Mapping():
+            return any(carries(part, mark) for part in value.values())
+        case tuple() | list():
+            return any(carries(part, mark) for part in value)
+    return hasattr(value, "frames") and carries(value.frames, mark)
+
+
+class Walk:
+    """Watches functions and writes down in which order the mark came to them."""
+
+    def __init__(self, stations: list[str], patch: pytest.MonkeyPatch) -> None:
+        self.mark = b""
+        self.passed: list[str] = []
+        for station in stations:
+            self._watch(station, patch)
+
+    def _watch(self, station: str, patch: pytest.MonkeyPatch) -> None:
+        module, _, path = station.partition(":")
+        *owner, name = path.split(".")
+        holder = functools.reduce(getattr, owner, importlib.import_module(module))
+        function = getattr(holder, name)
+
+        @functools.wraps(function)
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self._note(station, args)
+            result = function(*args, **kwargs)
+            self._note(station, result)
+            return result
+
+        patch.setattr(holder, name, watched)
+
+    def _note(self, station: str, value: Any) -> None:
+        if self.mark and station not in self.passed and carries(value, self.mark):
+            self.passed.append(station)
+
+
+@contextmanager
+def training(warm_up_steps: int) -> Iterator[tuple[Learner, ObservationSpec]]:
+    """A learner whose link leads to a worker that acts."""
+    env = registry.make("TM20Full", observation="dict", config=TaskConfig(name="TM20Full", game=GameKind.sim))
+    spec: ObservationSpec = env.get_wrapper_attr("observation_spec")
+    algorithm = SAC(spec, SACConfig(memory_size=1000), NETWORK, torch.device("cpu"), seed=0)
+    schedule = LearnerSchedule(
+        batch_size=64,
+        max_env_steps=10_000,
+        update_model_interval=10_000,
+        log_interval=10_000,
+        evaluation_interval=0,
+        evaluation_seeds=(),
+        checkpoint_interval=0,
+    )
+    stop = threading.Event()
+    pace = Pace(0.5, 1.0, env_steps_before_training=warm_up_steps)
+    with Gateway(spec, "walk") as gateway:
+        learner = Learner(algorithm.make_memory(spec, 0), None, algorithm, pace, schedule, FakeListener(), stop)
+        learner.link = gateway
+        policy = make_acting_policy(spec.to_json(), config_to_dict(NETWORK), seed=0)
+        uplink = Uplink(gateway.address, gateway.token, link.Hello("worker", 0, "worker", "walk"), stop)
+        uplink.connect()
+        uplink.start(push=True)
+        loop = ActingLoop(uplink, [Rollout(env, policy, "worker", 0, seed=0)], 8, stop)
+        thread = threading.Thread(target=loop.run, daemon=True)
+        thread.start()
+        try:
+            yield learner, spec
+        finally:
+            stop.set()
+            uplink.close()
+            thread.join(20.0)
+            env.close()
+
+
+def walk_to_the_end(learner: Learner, walk: Walk, stations: list[str]) -> None:
+    for _ in range(MOST_TURNS):
+        learner.turn()
+        if len(walk.passed) == len(stations):
+            return
+
+
+def test_an_observation_passes_the_stations_of_the_page_on_its_way_to_the_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stations = listed("Observation to gradient")
+    image, pictures = SimulatedGame.image, iter(range(MOST_TURNS * 8))
+
+    def marked_image(game: SimulatedGame) -> np.ndarray:
+        picture = image(game)
+        if next(pictures) != 5:
+            return picture
+        noise = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
+        walk.mark = noise.tobytes()
+        return noise
+
+    monkeypatch.setattr(SimulatedGame, "image", marked_image)
+    walk = Walk(stations, monkeypatch)
+    with training(warm_up_steps=16) as (learner, _):
+        walk_to_the_end(learner, walk, stations)
+    assert walk.passed == stations
+    assert len(stations) <= 12
+
+
+def test_weights_pass_the_stations_of_the_page_on_their_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    stations = listed("Weights back")
+    walk = Walk(stations, monkeypatch)
+    with training(warm_up_steps=10_000) as (learner, _):
+        weights = learner._algorithm.acting_weights()
+        walk.mark = max(weights.values(), key=lambda array: array.size).tobytes()
+        learner.publish()
+        walk_to_the_end(learner, walk, stations)
+    assert walk.passed == stations

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from algos.config.checks import require
 from algos.config.off_policy import OffPolicyConfig, PolicyValue, off_policy_from_plain
 from tasks.words.key_marks import Decides, decides
+from tasks.words.refusals import require
 
 
 @dataclass

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple, TypeVar
 
-from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Decides, decides
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require
 
 _UNPLAYED = acts_in(Role.train, Role.worker, Role.benchmark)
 """What decides no shape, so that --play does not even compare it; a worker must agree with its learner on all."""

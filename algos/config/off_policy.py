@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
-from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Workers, workers_have
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require
 
 
 class OptimizerKind(Enum):

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 from algos.config import ENCODERS, EncoderKind
+from tasks.words.refusals import require
 
 FLAT_NETWORK = "actor_critic"
 """rl_games' own network, for flat observations."""
@@ -48,17 +49,17 @@ class PPONetworkConfig:
     """Logarithm of the standard deviation of a new policy; learned, the same in every state."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
             "network.hidden",
             self.hidden,
             "a list of at least one width >= 1",
         )
         known = ["elu", "relu", "tanh", "selu", "swish", "gelu"]
-        _require(self.activation in known, "network.activation", self.activation, f"one of {known}")
-        _require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
+        require(self.activation in known, "network.activation", self.activation, f"one of {known}")
+        require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
         names = [name for name in ENCODERS if name != EncoderKind.tmrl_cnn]
-        _require(self.encoder in names, "network.encoder", str(self.encoder), f"one of {names} for PPO")
+        require(self.encoder in names, "network.encoder", str(self.encoder), f"one of {names} for PPO")
 
 
 @dataclass
@@ -121,17 +122,17 @@ class PPOConfig:
     def __post_init__(self) -> None:
         at_least_one = ("num_actors", "horizon_length", "minibatch_size", "mini_epochs", "games_to_track")
         for name in (*at_least_one, "log_interval", "evaluation_episodes"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("learning_rate", "kl_threshold", "e_clip", "grad_norm"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         for name in ("entropy_coef", "bounds_loss_coef", "critic_coef", "weight_decay"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in ("evaluation_interval", "checkpoint_interval"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in ("gamma", "tau"):
-            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
+            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         samples = self.num_actors * self.horizon_length
-        _require(
+        require(
             samples % self.minibatch_size == 0,
             "minibatch_size",
             self.minibatch_size,
@@ -203,8 +204,3 @@ def ppo_from_plain(data: Mapping[str, Any]) -> PPOConfig:
 
 def _plain(value: object) -> object:
     return value.name if isinstance(value, Enum) else value
-
-
-def _require(condition: bool, key: str, got: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{key} must be {expected}, got {got!r}")

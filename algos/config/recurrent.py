@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from algos.config.checks import require
 from algos.config.family import SACConfig
 from algos.config.network import NetworkConfig
+from tasks.words.refusals import require
 
 
 @dataclass

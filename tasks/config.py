@@ -20,17 +20,19 @@ from tasks.words.refusals import require, type_name, unknown_key
 Config = TypeVar("Config")
 
 
-def config_from_dict(cls: type[Config], data: Mapping[str, Any], prefix: str) -> Config:
+def config_from_dict(cls: type[Config], data: Mapping[str, Any] | Config, prefix: str) -> Config:
     """Builds a config dataclass from plain data (JSON, YAML), strictly.
 
     Args:
         cls: The dataclass; its fields may be dataclasses, Enums (by member name), lists, unions and plain types.
-        data: Plain data; keys that are absent keep their defaults.
+        data: Plain data; keys that are absent keep their defaults. An instance is returned as it is.
         prefix: Name of the whole in messages, such as ``task``.
 
     Raises:
         ValueError: For an unknown key or a value of the wrong type, by its full name.
     """
+    if isinstance(data, cls):
+        return data
     if not isinstance(data, Mapping):
         raise ValueError(f"{prefix} must be a mapping of the fields of {cls.__name__}, got {data!r}")
     known = {entry.name: entry for entry in fields(cls)}  # type: ignore[arg-type]

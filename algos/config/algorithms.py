@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, SACConfig, TQCConfig
-from algos.config.network import NetworkConfig
+from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, RSACConfig, SACConfig, TQCConfig
+from algos.config.network import NetworkConfig, RecurrentNetworkConfig
 from algos.config.off_policy import OffPolicyConfig
-from algos.config.recurrent import RecurrentNetworkConfig, RSACConfig
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig, TrainConfig, make_train_schema
 from tasks.words.refusals import require
 

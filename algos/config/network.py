@@ -159,6 +159,29 @@ class NetworkConfig:
         )
 
 
+@dataclass
+class RecurrentNetworkConfig(NetworkConfig):
+    """Networks that remember: a GRU behind the encoder, whose state stands beside the encoder's features."""
+
+    gru_size: int = 64
+    """Numbers that the policy remembers from row to row, and the width of the GRU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.gru_size >= 1, "network.gru_size", self.gru_size, ">= 1")
+        require(
+            not self.asymmetric_critic,
+            "network.asymmetric_critic",
+            self.asymmetric_critic,
+            "false with remote_rsac, whose critics remember what the policy saw",
+        )
+
+    @property
+    def has_encoder(self) -> bool:
+        """The GRU is one."""
+        return True
+
+
 def register_encoder_name(name: str, traits: EncoderTraits) -> None:
     """Makes a name known to ``NetworkConfig``; called by ``algos.networks.add_encoder``, which has the builder.
 

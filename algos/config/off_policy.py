@@ -63,16 +63,16 @@ class OffPolicyConfig:
     """Capacity of the replay memory [rows]."""
     gamma: float = 0.99
     """Discount per step. TMRL has 0.995."""
-    n_step: int = 3
-    """Rewards summed before the bootstrap. 1 is the paper's; 3 learns about twice as fast here."""
-    alpha: float = 0.01
+    n_step: int = 1
+    """Rewards summed before the bootstrap; in driving 3 learns about twice as fast."""
+    alpha: float = 1.0
     """Temperature; its start value when learned."""
-    learn_entropy_coef: bool = False
+    learn_entropy_coef: bool = True
     """Whether the temperature is learned."""
     alpha_min: float = 1e-4
     """Lower bound of a learned temperature."""
-    alpha_max: float = 0.05
-    """Upper bound of a learned temperature; above it the entropy bonus drowns a reward of 0.1 per metre."""
+    alpha_max: float = 10.0
+    """Upper bound of a learned temperature."""
     target_entropy: float | None = None
     """Entropy a learned temperature holds [nats]; null: -(number of actions)."""
     lr_actor: float = 3e-4
@@ -98,15 +98,15 @@ class OffPolicyConfig:
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     l2_critic: float = 0.0
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
-    env_steps_before_training: int = 2000
+    env_steps_before_training: int = 1000
     """Steps of the warm-up policy before the first update."""
     warm_up: WarmUp = field(
-        default=WarmUp.driving, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same)
+        default=WarmUp.uniform, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same)
     )
     """uniform or driving."""
     min_updates_per_env_step: float = 1.0
     """Below this ratio virtual-clock workers wait; the live game ignores it."""
-    max_updates_per_env_step: float = 4.0
+    max_updates_per_env_step: float = 1.0
     """Above this ratio the learner waits."""
     update_model_interval: int = 50
     """Updates between two publications of the acting weights."""

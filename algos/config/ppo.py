@@ -6,7 +6,6 @@ steps, task) come from the top of the configuration and are not repeated here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -63,7 +62,27 @@ class PPONetworkConfig:
 
 
 @dataclass
-class PPOConfig:
+class PPOLoopConfig:
+    """What happens around rl_games' PPO, ours or one from a file of its own."""
+
+    log_interval: int = 1
+    """Epochs between two records of our metrics."""
+    evaluation_interval: int = 50_000
+    """Environment steps between two evaluations; 0: none."""
+    evaluation_episodes: int = 10
+    """Episodes of an evaluation."""
+    checkpoint_interval: int = 200_000
+    """Environment steps between two periodic checkpoints; 0: only last and best."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_interval", "evaluation_episodes"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in ("evaluation_interval", "checkpoint_interval"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+
+
+@dataclass
+class PPOConfig(PPOLoopConfig):
     """rl_games' PPO and the loop around it (``params.config``)."""
 
     num_actors: int = 16
@@ -110,24 +129,14 @@ class PPOConfig:
     """Of Adam."""
     games_to_track: int = 100
     """Episodes in rl_games' own averages."""
-    log_interval: int = 1
-    """Epochs between two records of our metrics."""
-    evaluation_interval: int = 50_000
-    """Environment steps between two evaluations; 0: none."""
-    evaluation_episodes: int = 10
-    """Episodes of an evaluation."""
-    checkpoint_interval: int = 200_000
-    """Environment steps between two periodic checkpoints; 0: only last and best."""
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_actors", "horizon_length", "minibatch_size", "mini_epochs", "games_to_track")
-        for name in (*at_least_one, "log_interval", "evaluation_episodes"):
+        super().__post_init__()
+        for name in ("num_actors", "horizon_length", "minibatch_size", "mini_epochs", "games_to_track"):
             require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("learning_rate", "kl_threshold", "e_clip", "grad_norm"):
             require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         for name in ("entropy_coef", "bounds_loss_coef", "critic_coef", "weight_decay"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        for name in ("evaluation_interval", "checkpoint_interval"):
             require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in ("gamma", "tau"):
             require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
@@ -143,8 +152,8 @@ class PPOConfig:
 def ppo_params(config: PPOConfig, network: PPONetworkConfig) -> dict[str, Any]:
     """rl_games' ``params`` for its PPO: ``model``, ``network`` and what belongs into ``config``.
 
-    The caller adds the keys of the run to ``config`` (see ``algos.faces.agent``). ``config["observation"]`` says which
-    observations the lock-step vecenv must give: ``flat`` or ``dict``.
+    The caller adds the keys of the run to ``config`` (see ``algos.faces.runner_params``). ``config["observation"]``
+    says which observations the lock-step vecenv must give: ``flat`` or ``dict``.
     """
     is_flat = network.encoder == EncoderKind.mlp
     values = {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}
@@ -192,14 +201,6 @@ def _network_params(network: PPONetworkConfig) -> dict[str, Any]:
     if not is_flat:
         params |= {"encoder": str(network.encoder), "feature_size": network.feature_size}
     return params
-
-
-def ppo_from_plain(data: Mapping[str, Any]) -> PPOConfig:
-    """Builds a PPOConfig from plain data (enums by member name)."""
-    values = dict(data)
-    if isinstance(values.get("lr_schedule"), str):
-        values["lr_schedule"] = LearningRateSchedule[values["lr_schedule"]]
-    return PPOConfig(**values)
 
 
 def _plain(value: object) -> object:

@@ -274,14 +274,14 @@ def _start(params: dict[str, Any], role: Role) -> None:
     from tasks.remote.access.listener import ListenError
     from tasks.remote.launch.launch import WorkerRefused
 
-    full_config = params["config"]["full_config"]
+    config = params["config"]["run"]
     tasks.registration.register_tasks()
     algos.faces.registration.log_prints()
-    runner = Runner(make_observer(full_config["observers"]))
+    runner = Runner(make_observer(config.observers))
     algos.faces.registration.register(runner)
     runner.load({"params": params})
     try:
-        runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": full_config["checkpoint"]})
+        runner.run({"train": role is Role.train, "play": role is Role.play, "checkpoint": config.checkpoint})
     except (CheckpointError, GameError, WrongValueError, WorkerRefused, ListenError, RefusedError) as error:
         raise UsageError(str(error)) from error
 
@@ -306,6 +306,7 @@ def _set_up_torch(params: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _no_unused_folder(params: dict[str, Any], role: Role) -> Iterator[None]:
     """Takes a new run folder away when a training is interrupted or refused before it saved anything."""
+    from algos.config.train_schema import TrainConfig
     from algos.run.folder import remove_unused
 
     config = params["config"]
@@ -313,9 +314,9 @@ def _no_unused_folder(params: dict[str, Any], role: Role) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, UsageError):
         # Our agents save at Ctrl-C once they train; another's run without a checkpoint may still have logs to keep.
-        full_config = config["full_config"]
-        if role is Role.train and "kind" in full_config["train"]:
-            remove_unused(Path(config["train_dir"]) / config["full_experiment_name"], full_config["checkpoint"])
+        run = config["run"]
+        if role is Role.train and isinstance(run.train, TrainConfig):
+            remove_unused(Path(config["train_dir"]) / config["full_experiment_name"], run.checkpoint)
         raise
 
 

@@ -6,7 +6,6 @@ Hydra reads these classes as schemas, so a misspelt key or a wrong type fails by
 
 from __future__ import annotations
 
-import difflib
 import math
 import types
 import typing
@@ -16,10 +15,10 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from tasks.words.command_line import Role
-from tasks.words.habits import key_here
 from tasks.words.key_marks import Decides, Workers, decides, workers_have
 from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require, type_name, unknown_key
 
 SHIPPED_TRACKS = ("short", "medium", "long")
 """Tracks that come with the simulator."""
@@ -37,23 +36,25 @@ _OWN_TRACK = not_with("task.track", *_SHIPPED_NAMES, roles=_RANDOM_STARTS)
 Config = TypeVar("Config")
 
 
-def config_from_dict(cls: type[Config], data: Mapping[str, Any], prefix: str) -> Config:
+def config_from_dict(cls: type[Config], data: Mapping[str, Any] | Config, prefix: str) -> Config:
     """Builds a config dataclass from plain data (JSON, YAML), strictly.
 
     Args:
         cls: The dataclass; its fields may be dataclasses, Enums (by member name), lists, unions and plain types.
-        data: Plain data; keys that are absent keep their defaults.
+        data: Plain data; keys that are absent keep their defaults. An instance is returned as it is.
         prefix: Name of the whole in messages, such as ``task``.
 
     Raises:
         ValueError: For an unknown key or a value of the wrong type, by its full name.
     """
+    if isinstance(data, cls):
+        return data
     if not isinstance(data, Mapping):
         raise ValueError(f"{prefix} must be a mapping of the fields of {cls.__name__}, got {data!r}")
     known = {entry.name: entry for entry in fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
-            raise ValueError(_unknown_key(prefix, key, sorted(known)))
+            raise ValueError(unknown_key(f"{prefix}.{key}", known))
     for name, entry in known.items():
         if name not in data and entry.default is MISSING and entry.default_factory is MISSING:
             raise ValueError(f"{prefix}.{name} is required and has no default")
@@ -131,25 +132,25 @@ class RtgymConfig:
     """Averaging factor of these measurements."""
 
     def __post_init__(self) -> None:
-        _require(self.time_step_duration > 0, "task.rtgym.time_step_duration", self.time_step_duration, "> 0 s")
-        _require(
+        require(self.time_step_duration > 0, "task.rtgym.time_step_duration", self.time_step_duration, "> 0 s")
+        require(
             0 <= self.start_obs_capture <= self.time_step_duration,
             "task.rtgym.start_obs_capture",
             self.start_obs_capture,
             f"between 0 and time_step_duration ({self.time_step_duration} s)",
         )
-        _require(
+        require(
             self.time_step_timeout_factor >= 0,
             "task.rtgym.time_step_timeout_factor",
             self.time_step_timeout_factor,
             ">= 0",
         )
-        _require(self.act_buf_len >= 1, "task.rtgym.act_buf_len", self.act_buf_len, ">= 1")
+        require(self.act_buf_len >= 1, "task.rtgym.act_buf_len", self.act_buf_len, ">= 1")
         steps = self.ep_max_length
         is_count = isinstance(steps, int) and steps >= 1
         expected = "'auto', inf or an integer >= 1"
-        _require(steps in ("auto", math.inf) or is_count, "task.rtgym.ep_max_length", steps, expected)
-        _require(0 < self.benchmark_polyak <= 1, "task.rtgym.benchmark_polyak", self.benchmark_polyak, "in (0, 1]")
+        require(steps in ("auto", math.inf) or is_count, "task.rtgym.ep_max_length", steps, expected)
+        require(0 < self.benchmark_polyak <= 1, "task.rtgym.benchmark_polyak", self.benchmark_polyak, "in (0, 1]")
 
 
 @dataclass
@@ -181,10 +182,10 @@ class RewardConfig:
 
     def __post_init__(self) -> None:
         for name in ("CHECK_FORWARD", "FAILURE_COUNTDOWN"):
-            _require(getattr(self, name) >= 1, f"task.reward.{name}", getattr(self, name), ">= 1")
+            require(getattr(self, name) >= 1, f"task.reward.{name}", getattr(self, name), ">= 1")
         for name in ("CHECK_BACKWARD", "MIN_STEPS", "min_speed", "wall_penalty"):
-            _require(getattr(self, name) >= 0, f"task.reward.{name}", getattr(self, name), ">= 0")
-        _require(self.MAX_STRAY > 0, "task.reward.MAX_STRAY", self.MAX_STRAY, "> 0 m")
+            require(getattr(self, name) >= 0, f"task.reward.{name}", getattr(self, name), ">= 0")
+        require(self.MAX_STRAY > 0, "task.reward.MAX_STRAY", self.MAX_STRAY, "> 0 m")
 
 
 @dataclass
@@ -203,7 +204,7 @@ class VehicleRandomizationConfig:
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
-            _require(0 <= value <= 90, f"task.randomization.vehicle.{entry.name}", value, "between 0 and 90 %")
+            require(0 <= value <= 90, f"task.randomization.vehicle.{entry.name}", value, "between 0 and 90 %")
 
 
 @dataclass
@@ -225,9 +226,9 @@ class RandomizationConfig:
 
     def __post_init__(self) -> None:
         for name in ("capture_jitter_s", "start_offset_m", "start_yaw_deg"):
-            _require(getattr(self, name) >= 0, f"task.randomization.{name}", getattr(self, name), ">= 0")
+            require(getattr(self, name) >= 0, f"task.randomization.{name}", getattr(self, name), ">= 0")
         low_high = self.input_delay_ticks
-        _require(
+        require(
             len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 20,
             "task.randomization.input_delay_ticks",
             low_high,
@@ -273,10 +274,10 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         for name in ("port", "ghost_port"):
-            _require(1 <= getattr(self, name) <= 65535, f"task.live.{name}", getattr(self, name), "1 to 65535")
-        _require(bool(self.window_title), "task.live.window_title", self.window_title, "the title of a window")
+            require(1 <= getattr(self, name) <= 65535, f"task.live.{name}", getattr(self, name), "1 to 65535")
+        require(bool(self.window_title), "task.live.window_title", self.window_title, "the title of a window")
         for name in ("max_telemetry_age_s", "wait_for_game_s"):
-            _require(getattr(self, name) > 0, f"task.live.{name}", getattr(self, name), "> 0 s")
+            require(getattr(self, name) > 0, f"task.live.{name}", getattr(self, name), "> 0 s")
 
 
 @dataclass
@@ -375,10 +376,10 @@ class TaskConfig(RealTimeTaskConfig):
 
     def __post_init__(self) -> None:
         for name in ("window_width", "window_height", "img_width", "img_height", "img_hist_len"):
-            _require(getattr(self, name) >= 1, f"task.{name}", getattr(self, name), ">= 1")
-        _require(self.track_width_m > 2, "task.track_width_m", self.track_width_m, "> 2 m")
-        _require(self.sleep_time_at_reset >= 0, "task.sleep_time_at_reset", self.sleep_time_at_reset, ">= 0 s")
-        _require(
+            require(getattr(self, name) >= 1, f"task.{name}", getattr(self, name), ">= 1")
+        require(self.track_width_m > 2, "task.track_width_m", self.track_width_m, "> 2 m")
+        require(self.sleep_time_at_reset >= 0, "task.sleep_time_at_reset", self.sleep_time_at_reset, ">= 0 s")
+        require(
             self.clock is not ClockKind.virtual or self.game is not GameKind.live,
             "task.clock",
             self.clock.name,
@@ -436,9 +437,9 @@ class GymConfig(AnyTaskConfig):
     """Whether its time goes on between two steps, as that of rtgym's environments, so that nothing may hold it."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.id), "task.id", self.id, "the id of a Gymnasium environment, such as Pendulum-v1")
+        require(bool(self.id), "task.id", self.id, "the id of a Gymnasium environment, such as Pendulum-v1")
         is_limit = self.max_episode_steps is None or self.max_episode_steps >= 1
-        _require(is_limit, "task.max_episode_steps", self.max_episode_steps, "null or >= 1")
+        require(is_limit, "task.max_episode_steps", self.max_episode_steps, "null or >= 1")
 
     @property
     def is_real_time(self) -> bool:
@@ -491,7 +492,7 @@ def _convert_union(hint: Any, value: Any, key: str) -> Any:
             errors.append(str(error))
     if len(errors) == 1:
         raise ValueError(errors[0])
-    raise ValueError(f"{key} must be {_type_name(hint)}, got {value!r}")
+    raise ValueError(f"{key} must be {type_name(hint)}, got {value!r}")
 
 
 def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, key: str) -> Any:
@@ -526,25 +527,4 @@ def _convert_scalar(hint: Any, value: Any, key: str) -> Any:
     is_bool_for_int = hint is int and isinstance(value, bool)
     if isinstance(hint, type) and isinstance(value, hint) and not is_bool_for_int:
         return value
-    raise ValueError(f"{key} must be {_type_name(hint)}, got {value!r}")
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(option) for option in typing.get_args(hint))
-    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
-
-
-def _unknown_key(prefix: str, key: object, known: list[str]) -> str:
-    here = key_here(f"{prefix}.{key}")
-    if here is not None:
-        return f"unknown key {prefix}.{key}; here: {here}"
-    close = difflib.get_close_matches(str(key), known, n=1)
-    hint = f"; did you mean {prefix}.{close[0]}?" if close else ""
-    return f"unknown key {prefix}.{key}{hint} Known: {', '.join(known)}"
-
-
-def _require(condition: bool, key: str, got: object, expected: str) -> None:
-    is_nan = isinstance(got, float) and math.isnan(got)
-    if not condition or is_nan:
-        raise ValueError(f"{key} must be {expected}, got {got!r}")
+    raise ValueError(f"{key} must be {type_name(hint)}, got {value!r}")

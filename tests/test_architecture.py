@@ -101,6 +101,7 @@ RL_GAMES_FILES = {
     "algos/faces/registration.py",
     "algos/faces/agent.py",
     "algos/faces/players.py",
+    "algos/faces/task_env.py",
     "algos/faces/ppo.py",
 }
 OPERATING_SYSTEM = {"mss", "vgamepad", "libevdev", "Xlib", "win32api", "win32gui", "ctypes"}

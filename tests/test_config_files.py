@@ -19,6 +19,7 @@ from algos.config.hydra_entry import options
 from algos.config.options import base_name, with_default_train
 from algos.config.schema import RunConfig, register_schemas, typed
 from tasks import registry
+from tasks.config import config_to_dict
 from train import register_options
 
 CFG = Path(__file__).resolve().parents[1] / "cfg"
@@ -94,6 +95,43 @@ def test_every_option_of_a_dataclass_is_a_key(words: str, prefix: str, cls: type
     config = OmegaConf.create(composed(words))
     missing = [key for key in leaves(cls, prefix) if OmegaConf.select(config, key, default="absent") == "absent"]
     assert not missing
+
+
+def said(file: Path) -> dict[str, Any]:
+    """The keys that a file sets itself, with their values."""
+    plain: Any = OmegaConf.to_container(OmegaConf.load(file))
+    plain.pop("defaults", None)
+    return dict(leaves_of(plain))
+
+
+def leaves_of(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves_of(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def value_of(plain: Any, key: str) -> Any:
+    for name in key.split("."):
+        plain = plain[name]
+    return plain
+
+
+@pytest.mark.parametrize("file", [file for file in sorted((CFG / "train").glob("*.yaml")) if said(file)], ids=str)
+def test_a_file_of_train_says_only_what_differs_from_its_defaults(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    without = OmegaConf.masked_copy(OmegaConf.load(file), ["defaults"])  # type: ignore[arg-type]
+    OmegaConf.save(without, tmp_path / "train" / "Without.yaml")
+    task = max((name for name in TASKS if file.stem.startswith(name)), key=len, default="TM20Lidar")
+    plain = composed(f"task={task}", "train=Without", folders=[tmp_path])["train"]
+    assert [key for key, value in said(file).items() if value_of(plain, key) == value] == []
+
+
+@pytest.mark.parametrize("file", sorted((CFG / "shared").glob("*.yaml")), ids=str)
+def test_a_shared_file_says_only_what_differs_from_the_dataclass(file: Path) -> None:
+    default = config_to_dict(TRAIN_SCHEMAS["sac"]())
+    assert [key for key, value in said(file).items() if value_of(default, key) == value] == []
 
 
 def test_what_a_file_says_goes_before_what_its_defaults_say() -> None:

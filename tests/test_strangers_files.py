@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 import train
 from algos.acting.policy import build_policy
 from algos.config.errors import UsageError
+from algos.config.schema import to_plain
 from algos.config.typed_only import SECTIONS
 from algos.faces.ppo import ppo_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -67,7 +68,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch, path: Path, algorithm: str) -> Pa
         record = config["env_config"]["policy"] or ppo_policy(params, observation_spec("Gym"))
         policy = build_policy(record, 0)
         weights = policy._model.state_dict() if algorithm == "PPO" else policy.weights()
-        kept = {"config": config["full_config"], "observation_spec": record["kwargs"]["spec"], "algorithm_state": {}}
+        kept = {"config": to_plain(config["run"]), "observation_spec": record["kwargs"]["spec"], "algorithm_state": {}}
         acts = {**record, "weights": weights, "version": 1}
         save_checkpoint(path, Checkpoint(algorithm=params["algo"]["name"], task="Gym", policy=acts, **kept))
 
@@ -229,7 +230,7 @@ def test_observers_of_a_checkpoint_are_for_learning_on_and_named_there(
         words = [*argv, "--checkpoint", str(checkpoint)]
         prepared = lambda composed, words, role=role: seen.append(train.prepare(composed, role, words))  # noqa: E731
         within(monkeypatch, words, prepared)
-    assert [len(params["config"]["full_config"]["observers"]) for params in seen] == [0, 1]
+    assert [len(params["config"]["run"].observers) for params in seen] == [0, 1]
 
 
 def test_the_account_at_wandb_is_of_who_types(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import train
+from algos.config.schema import to_plain
 from algos.faces.registration import register
 from algos.faces.runner_params import worker_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -122,7 +123,7 @@ def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, 
 
 
 def test_ppo_does_not_see_them(start: Start) -> None:
-    from algos.faces.agent import observation_spec
+    from algos.faces.task_env import observation_spec
     from tasks.remote.learner.vecenv import make_vecenv
 
     params = start("task=TM20Lidar", "train=TM20LidarPPO", "task.game=sim", "task.track=short", "task.privileged=true")
@@ -142,7 +143,7 @@ def test_ppo_does_not_see_them(start: Start) -> None:
 def saved(path: Path, params: dict[str, Any]) -> Path:
     config = params["config"]
     return save_checkpoint(
-        path, Checkpoint(params["algo"]["name"], config["env_name"], config["full_config"], {}, {}, {})
+        path, Checkpoint(params["algo"]["name"], config["env_name"], to_plain(config["run"]), {}, {}, {})
     )
 
 

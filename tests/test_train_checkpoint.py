@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import train
+from algos.config.schema import to_plain
 from algos.faces.players import play_directory
 from algos.run.checkpoint import Checkpoint, save_checkpoint
 from algos.run.stored_config import merge_stored, refuse_shape_changes
@@ -63,7 +64,7 @@ def save_stored(path: Path, params: dict[str, Any]) -> Path:
         Checkpoint(
             algorithm=params["algo"]["name"],
             task=config["env_name"],
-            config=config["full_config"],
+            config=to_plain(config["run"]),
             observation_spec={},
             policy={},
             algorithm_state={},
@@ -78,7 +79,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_the_stored_configuration_is_complete_and_resolved(start: Start) -> None:
-    config = start("task=TM20Lidar", "task.game=sim", "task.track=short")["config"]["full_config"]
+    config = to_plain(start("task=TM20Lidar", "task.game=sim", "task.track=short")["config"]["run"])
     assert config["max_env_steps"] == config["train"]["max_env_steps"]
     assert config["task"]["game"] == "sim"
     assert config["experiment"] == "TM20LidarSAC"
@@ -93,9 +94,9 @@ def test_the_checkpoint_alone_is_enough(start: Start, stored: Path) -> None:
     assert config["env_name"] == "TM20Lidar"
     assert config["env_config"]["task"]["track"] == "short"
     assert config["env_config"]["task"]["img_hist_len"] == 2
-    assert config["sac"]["batch_size"] == 32
-    assert params["network"]["hidden"] == [8, 8]
-    assert config["play"]["episodes"] == 3
+    assert config["run"].train.params.config.batch_size == 32
+    assert config["run"].train.params.network.hidden == [8, 8]
+    assert config["run"].play.episodes == 3
 
 
 def test_a_vehicle_file_is_not_needed_after_the_run_has_begun(start: Start, tmp_path: Path) -> None:
@@ -117,13 +118,13 @@ def test_only_what_is_typed_goes_before_the_stored_configuration(start: Start, s
     assert config["env_config"]["task"]["reward"]["END_OF_TRACK"] == 5.0
     assert config["env_config"]["task"]["reward"]["MIN_STEPS"] == 70
     assert config["env_config"]["task"]["img_hist_len"] == 2
-    assert config["sac"]["batch_size"] == 32
-    assert config["play"]["episodes"] == 1
+    assert config["run"].train.params.config.batch_size == 32
+    assert config["run"].play.episodes == 1
 
 
 def test_the_device_is_this_machines(start: Start, stored: Path) -> None:
-    content = start("--play", f"checkpoint={stored}")["config"]["full_config"]
-    content["device"] = "cuda:5"
+    content = start("--play", f"checkpoint={stored}")["config"]["run"]
+    content.device = "cuda:5"
     other = save_stored(stored.with_name("other.pth"), start("task=TM20Lidar", "task.game=sim", "task.track=short"))
     params = start(f"checkpoint={other}", "device=cpu")
     assert params["config"]["device"] == "cpu"
@@ -190,8 +191,8 @@ def test_the_same_shape_may_be_typed_again(start: Start, stored: Path) -> None:
 
 
 def test_a_new_agent_on_the_old_replay_may_have_other_networks(start: Start, stored: Path) -> None:
-    params = start(f"checkpoint={stored}", "checkpoint_mode=replay", "train.params.network.hidden=[16]")
-    assert params["network"]["hidden"] == [16]
+    config = start(f"checkpoint={stored}", "checkpoint_mode=replay", "train.params.network.hidden=[16]")["config"]
+    assert config["run"].train.params.network.hidden == [16]
 
 
 def test_a_new_agent_on_the_old_replay_must_see_the_same(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +213,7 @@ def test_a_resumed_run_goes_on_in_its_folder_and_others_start_a_new_one(start: S
 def test_how_a_run_was_started_is_not_inherited(start: Start, stored: Path) -> None:
     second = start(f"checkpoint={stored}", "checkpoint_mode=weights")
     path = save_stored(stored.parents[2] / "second" / "nn" / "last.pth", second)
-    assert start(f"checkpoint={path}")["config"]["checkpoint_mode"] == "resume"
+    assert start(f"checkpoint={path}")["config"]["run"].checkpoint_mode.name == "resume"
 
 
 def test_the_keys_of_another_algorithm_are_known_without_naming_it(start: Start, tmp_path: Path) -> None:

@@ -81,11 +81,11 @@ def test_a_checkpoint_that_does_not_fit_once_it_is_opened_is_refused(
 
 def interrupt_when_built(monkeypatch: pytest.MonkeyPatch, saved: str | None = None) -> None:
     """Ctrl-C when the run folder has its parts, and perhaps a checkpoint."""
-    from algos.faces.agent import run_files
+    from algos.faces.training_run import TrainingRun
 
     class Interrupted:
         def __init__(self, base_name: str, params: dict[str, Any]) -> None:
-            files = run_files(params["config"], params["config"]["full_experiment_name"])
+            files = TrainingRun(params, "remote_sac").files
             (files.summaries / "events").write_text("")
             if saved is not None:
                 (files.nn / saved).write_text("")

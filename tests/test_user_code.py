@@ -150,8 +150,8 @@ def test_settings_of_ones_own_are_files_in_a_folder(tmp_path: Path, monkeypatch:
     file.write_text("defaults: [SmoothSAC, /shared/driving@_here_, _self_]\nparams: {config: {smoothness: 0.7}}\n")
     words = ["task=TM20Lidar", "train=Smooth", plugins("own_algorithm"), *TINY, f"--config-dir={tmp_path}"]
     params = prepared(words, monkeypatch)
-    assert params["config"]["sac"]["smoothness"] == 0.7
-    assert params["config"]["sac"]["gamma"] == 0.98
+    assert params["config"]["run"].train.params.config.smoothness == 0.7
+    assert params["config"]["run"].train.params.config.gamma == 0.98
 
 
 def test_another_actor_acts_in_workers_and_when_it_is_played(tmp_path: Path) -> None:

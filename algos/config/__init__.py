@@ -5,7 +5,15 @@ fields. Names follow TMRL's ``config.json`` where it has the entry, in lower cas
 """
 
 from algos.config.combinations import check_combination
-from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, SACConfig, TQCConfig, sac_from_plain
+from algos.config.family import (
+    CrossQConfig,
+    DroQConfig,
+    REDQConfig,
+    RSACConfig,
+    SACConfig,
+    TQCConfig,
+    sac_from_plain,
+)
 from algos.config.network import (
     ENCODERS,
     BodyKind,
@@ -13,6 +21,7 @@ from algos.config.network import (
     EncoderTraits,
     NetworkConfig,
     Normalization,
+    RecurrentNetworkConfig,
     network_from_plain,
     register_encoder_name,
 )
@@ -24,7 +33,6 @@ from algos.config.off_policy import (
     WarmUp,
     off_policy_from_plain,
 )
-from algos.config.recurrent import RecurrentNetworkConfig, RSACConfig
 
 __all__ = [
     "ENCODERS",

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from algos.config.checks import require
-from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, SACConfig, TQCConfig
-from algos.config.network import NetworkConfig
+from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, RSACConfig, SACConfig, TQCConfig
+from algos.config.network import NetworkConfig, RecurrentNetworkConfig
 from algos.config.off_policy import OffPolicyConfig
-from algos.config.recurrent import RecurrentNetworkConfig, RSACConfig
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig, TrainConfig, make_train_schema
 from tasks.words.references import split_reference
+from tasks.words.refusals import require
 
 ACTING_POLICY = "algos.acting.policy:make_acting_policy"
 """What builds the policy of SAC's workers and players, from plain data."""

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import difflib
 import re
-import types
 import typing
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
-from enum import Enum
 from typing import Any
 
-from tasks.words.habits import key_here
 from tasks.words.path_words import quote
+from tasks.words.refusals import type_name, unknown_key
 
 MAX_OPTIONS = 8
 """Options of a group that a message lists; the most alike."""
@@ -38,32 +36,6 @@ def explain(error: BaseException) -> str:
     if cause is not None:
         return _where(error) + _bad_key_or_value(cause)
     return _first_line(str(error)) if str(error) else type(error).__name__
-
-
-def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The message for a key that does not exist: our word for another project's, else what is near and beside it."""
-    here = key_here(key)
-    if here is not None:
-        return f"unknown key {key}; here: {here}"
-    parent, _, name = key.rpartition(".")
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean {'.'.join(filter(None, [parent, close[0]]))}?)" if close else ""
-    return f"unknown key {key}{hint}; {parent or 'the configuration'} has: {', '.join(known)}"
-
-
-def type_name(hint: Any) -> str:
-    """A type annotation in words; an Enum by its members."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(type_name(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is list:
-        return f"a list of {type_name((*typing.get_args(hint), Any)[0])}"
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return "one of " + ", ".join(hint.__members__)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return "a group of " + ", ".join(entry.name for entry in fields(hint))
-    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-    return words.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _unreadable(word: str, reason: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from algos.config.checks import require
 from algos.config.off_policy import OffPolicyConfig, PolicyValue, off_policy_from_plain
 from tasks.words.key_marks import Decides, decides
 from tasks.words.key_needs import needs, only_with
+from tasks.words.refusals import require
 
 
 @dataclass
@@ -71,6 +71,12 @@ class REDQConfig(SlowTargetsConfig):
     """Critic updates per update of actor and temperature, G."""
     policy_value: PolicyValue = PolicyValue.mean
     """mean or min: what the actor climbs."""
+    env_steps_before_training: int = 5000
+    """Steps of the warm-up policy before the first update; fewer let the first critics overestimate."""
+    min_updates_per_env_step: float = 20.0
+    """Below this ratio virtual-clock workers wait; the live game ignores it."""
+    max_updates_per_env_step: float = 20.0
+    """Above this ratio the learner waits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,12 +102,20 @@ class DroQConfig(SACConfig):
 
     policy_delay: int = 20
     """Critic updates per update of actor and temperature."""
+    env_steps_before_training: int = 5000
+    """Steps of the warm-up policy before the first update."""
+    min_updates_per_env_step: float = 20.0
+    """Below this ratio virtual-clock workers wait; the live game ignores it."""
+    max_updates_per_env_step: float = 20.0
+    """Above this ratio the learner waits."""
 
 
 @dataclass
 class TQCConfig(SACConfig):
     """Truncated Quantile Critics; with ``dropped_quantiles=0`` it is QR-SAC."""
 
+    num_critics: int = field(default=5, metadata=decides(Decides.critics))
+    """Critics in the ensemble."""
     num_quantiles: int = field(default=25, metadata=decides(Decides.critics))
     """Quantiles of each critic."""
     dropped_quantiles: int = 2
@@ -134,11 +148,30 @@ class CrossQConfig(CriticsConfig):
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
     policy_delay: int = 3
     """Critic updates per update of actor and temperature."""
+    env_steps_before_training: int = 5000
+    """Steps of the warm-up policy before the first update."""
 
     @property
     def target_polyak(self) -> float | None:
         """None: the critics are their own targets."""
         return None
+
+
+@dataclass
+class RSACConfig(SACConfig):
+    """Recurrent SAC: the replay memory draws sequences."""
+
+    batch_size: int = 16
+    """Sequences per update, each of up to ``sequence_length`` transitions: about the 256 transitions of SAC."""
+    sequence_length: int = 16
+    """Consecutive rows of a sequence that are learned from; gradients go back this far in time."""
+    burn_in: int = 8
+    """Rows before them that bring the stored state up to date with the present weights, without gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.sequence_length >= 1, "sequence_length", self.sequence_length, ">= 1")
+        require(self.burn_in >= 0, "burn_in", self.burn_in, ">= 0")
 
 
 def sac_from_plain(data: Mapping[str, Any]) -> SACConfig:

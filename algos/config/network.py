@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, NamedTuple, TypeVar
 
-from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Decides, decides
 from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require
 
 _UNPLAYED = acts_in(Role.train, Role.worker, Role.benchmark)
 """What decides no shape, so that --play does not even compare it; a worker must agree with its learner on all."""
@@ -162,6 +162,29 @@ class NetworkConfig:
             self.target_encoder,
             f"true with the encoder {self.encoder}, which is not shared",
         )
+
+
+@dataclass
+class RecurrentNetworkConfig(NetworkConfig):
+    """Networks that remember: a GRU behind the encoder, whose state stands beside the encoder's features."""
+
+    gru_size: int = 64
+    """Numbers that the policy remembers from row to row, and the width of the GRU."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.gru_size >= 1, "network.gru_size", self.gru_size, ">= 1")
+        require(
+            not self.asymmetric_critic,
+            "network.asymmetric_critic",
+            self.asymmetric_critic,
+            "false with remote_rsac, whose critics remember what the policy saw",
+        )
+
+    @property
+    def has_encoder(self) -> bool:
+        """The GRU is one."""
+        return True
 
 
 def register_encoder_name(name: str, traits: EncoderTraits) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
-from algos.config.checks import require
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Workers, workers_have
 from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require
 
 _LEARNED = only_with(".learn_entropy_coef", True)
 
@@ -66,16 +66,16 @@ class OffPolicyConfig:
     """Capacity of the replay memory [rows]."""
     gamma: float = 0.99
     """Discount per step. TMRL has 0.995."""
-    n_step: int = 3
-    """Rewards summed before the bootstrap. 1 is the paper's; 3 learns about twice as fast here."""
-    alpha: float = 0.01
+    n_step: int = 1
+    """Rewards summed before the bootstrap; in driving 3 learns about twice as fast."""
+    alpha: float = 1.0
     """Temperature; its start value when learned."""
-    learn_entropy_coef: bool = False
+    learn_entropy_coef: bool = True
     """Whether the temperature is learned."""
     alpha_min: float = field(default=1e-4, metadata=needs(_LEARNED))
     """Lower bound of a learned temperature."""
-    alpha_max: float = field(default=0.05, metadata=needs(_LEARNED))
-    """Upper bound of a learned temperature; above it the entropy bonus drowns a reward of 0.1 per metre."""
+    alpha_max: float = field(default=10.0, metadata=needs(_LEARNED))
+    """Upper bound of a learned temperature."""
     target_entropy: float | None = field(default=None, metadata=needs(_LEARNED))
     """Entropy a learned temperature holds [nats]; null: -(number of actions)."""
     lr_actor: float = 3e-4
@@ -101,17 +101,17 @@ class OffPolicyConfig:
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     l2_critic: float = 0.0
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
-    env_steps_before_training: int = 2000
+    env_steps_before_training: int = 1000
     """Steps of the warm-up policy before the first update."""
     warm_up: WarmUp = field(
-        default=WarmUp.driving, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same)
+        default=WarmUp.uniform, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same)
     )
     """uniform or driving."""
     min_updates_per_env_step: float = field(
         default=1.0, metadata=needs(not_with("task.game", "live"), not_with("task.clock", "wall"))
     )
     """Below this ratio virtual-clock workers wait; the live game ignores it."""
-    max_updates_per_env_step: float = 4.0
+    max_updates_per_env_step: float = 1.0
     """Above this ratio the learner waits."""
     update_model_interval: int = 50
     """Updates between two publications of the acting weights."""

@@ -6,13 +6,13 @@ steps, task) come from the top of the configuration and are not repeated here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
 from algos.config import ENCODERS, EncoderKind
 from tasks.words.key_needs import needs, not_with, only_with
+from tasks.words.refusals import require
 
 FLAT_NETWORK = "actor_critic"
 """rl_games' own network, for flat observations."""
@@ -49,21 +49,41 @@ class PPONetworkConfig:
     """Logarithm of the standard deviation of a new policy; learned, the same in every state."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
             "network.hidden",
             self.hidden,
             "a list of at least one width >= 1",
         )
         known = ["elu", "relu", "tanh", "selu", "swish", "gelu"]
-        _require(self.activation in known, "network.activation", self.activation, f"one of {known}")
-        _require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
+        require(self.activation in known, "network.activation", self.activation, f"one of {known}")
+        require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
         names = [name for name in ENCODERS if name != EncoderKind.tmrl_cnn]
-        _require(self.encoder in names, "network.encoder", str(self.encoder), f"one of {names} for PPO")
+        require(self.encoder in names, "network.encoder", str(self.encoder), f"one of {names} for PPO")
 
 
 @dataclass
-class PPOConfig:
+class PPOLoopConfig:
+    """What happens around rl_games' PPO, ours or one from a file of its own."""
+
+    log_interval: int = 1
+    """Epochs between two records of our metrics."""
+    evaluation_interval: int = 50_000
+    """Environment steps between two evaluations; 0: none."""
+    evaluation_episodes: int = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
+    """Episodes of an evaluation."""
+    checkpoint_interval: int = 200_000
+    """Environment steps between two periodic checkpoints; 0: only last and best."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_interval", "evaluation_episodes"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in ("evaluation_interval", "checkpoint_interval"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+
+
+@dataclass
+class PPOConfig(PPOLoopConfig):
     """rl_games' PPO and the loop around it (``params.config``)."""
 
     num_actors: int = 16
@@ -110,29 +130,19 @@ class PPOConfig:
     """Of Adam."""
     games_to_track: int = 100
     """Episodes in rl_games' own averages."""
-    log_interval: int = 1
-    """Epochs between two records of our metrics."""
-    evaluation_interval: int = 50_000
-    """Environment steps between two evaluations; 0: none."""
-    evaluation_episodes: int = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
-    """Episodes of an evaluation."""
-    checkpoint_interval: int = 200_000
-    """Environment steps between two periodic checkpoints; 0: only last and best."""
 
     def __post_init__(self) -> None:
-        at_least_one = ("num_actors", "horizon_length", "minibatch_size", "mini_epochs", "games_to_track")
-        for name in (*at_least_one, "log_interval", "evaluation_episodes"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        super().__post_init__()
+        for name in ("num_actors", "horizon_length", "minibatch_size", "mini_epochs", "games_to_track"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("learning_rate", "kl_threshold", "e_clip", "grad_norm"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+            require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
         for name in ("entropy_coef", "bounds_loss_coef", "critic_coef", "weight_decay"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        for name in ("evaluation_interval", "checkpoint_interval"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in ("gamma", "tau"):
-            _require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
+            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         samples = self.num_actors * self.horizon_length
-        _require(
+        require(
             samples % self.minibatch_size == 0,
             "minibatch_size",
             self.minibatch_size,
@@ -143,8 +153,8 @@ class PPOConfig:
 def ppo_params(config: PPOConfig, network: PPONetworkConfig) -> dict[str, Any]:
     """rl_games' ``params`` for its PPO: ``model``, ``network`` and what belongs into ``config``.
 
-    The caller adds the keys of the run to ``config`` (see ``algos.faces.agent``). ``config["observation"]`` says which
-    observations the lock-step vecenv must give: ``flat`` or ``dict``.
+    The caller adds the keys of the run to ``config`` (see ``algos.faces.runner_params``). ``config["observation"]``
+    says which observations the lock-step vecenv must give: ``flat`` or ``dict``.
     """
     is_flat = network.encoder == EncoderKind.mlp
     values = {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}
@@ -194,18 +204,5 @@ def _network_params(network: PPONetworkConfig) -> dict[str, Any]:
     return params
 
 
-def ppo_from_plain(data: Mapping[str, Any]) -> PPOConfig:
-    """Builds a PPOConfig from plain data (enums by member name)."""
-    values = dict(data)
-    if isinstance(values.get("lr_schedule"), str):
-        values["lr_schedule"] = LearningRateSchedule[values["lr_schedule"]]
-    return PPOConfig(**values)
-
-
 def _plain(value: object) -> object:
     return value.name if isinstance(value, Enum) else value
-
-
-def _require(condition: bool, key: str, got: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{key} must be {expected}, got {got!r}")

@@ -16,7 +16,6 @@ from typing import Any
 
 from algos.config import DebugConfig
 from algos.config.algorithms import TRAIN_SCHEMAS
-from algos.config.errors import unknown_key
 from algos.config.train_schema import REQUIRED, section_types
 from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
 from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
@@ -25,6 +24,7 @@ from tasks.words.command_line import Role
 from tasks.words.key_marks import Belongs, Workers, belongs_to, marked, workers_have
 from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import CONFIGURED, DRIVING, acts_in
+from tasks.words.refusals import require, unknown_key
 
 _ACTING = (Role.play, Role.worker, Role.benchmark)
 """Roles in which a policy acts and nothing learns."""
@@ -67,10 +67,10 @@ class PlayConfig:
     """The mean action, or samples of the policy."""
 
     def __post_init__(self) -> None:
-        _require(self.episodes >= 1, "play.episodes", self.episodes, ">= 1")
-        _require(self.seed >= 0, "play.seed", self.seed, ">= 0")
+        require(self.episodes >= 1, "play.episodes", self.episodes, ">= 1")
+        require(self.seed >= 0, "play.seed", self.seed, ">= 0")
         is_league = self.rules is Rules.league
-        _require(not is_league or self.episodes == 10, "play.episodes", self.episodes, "10 with play.rules=league")
+        require(not is_league or self.episodes == 10, "play.episodes", self.episodes, "10 with play.rules=league")
 
 
 @dataclass
@@ -102,7 +102,7 @@ class LinkConfig:
 
     def __post_init__(self) -> None:
         for name in ("segment_rows", "window", "buffer_segments"):
-            _require(getattr(self, name) >= 1, f"link.{name}", getattr(self, name), ">= 1")
+            require(getattr(self, name) >= 1, f"link.{name}", getattr(self, name), ">= 1")
 
 
 @dataclass
@@ -210,18 +210,18 @@ class RunConfig:
     """Which files were chosen; recorded, not to be set."""
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, ">= 0 (none stands for a random one: a run shall be repeatable)")
+        require(self.seed >= 0, "seed", self.seed, ">= 0 (none stands for a random one: a run shall be repeatable)")
         is_limit = self.max_updates is None or self.max_updates >= 1
-        _require(is_limit, "max_updates", self.max_updates, "null or >= 1")
-        _require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")
+        require(is_limit, "max_updates", self.max_updates, "null or >= 1")
+        require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")
         for name in ("device", "inference_device"):
             value = getattr(self, name)
-            _require(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None, name, value, "auto, cpu or cuda:N")
+            require(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None, name, value, "auto, cpu or cuda:N")
         for name in ("torch_threads", "max_env_steps"):
             value = getattr(self, name)
             is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            _require(value == "auto" or is_count, name, value, "'auto' or an integer >= 1")
-        _require(bool(re.fullmatch(r"[\w.+-]+", self.experiment)), "experiment", self.experiment, "a folder name")
+            require(value == "auto" or is_count, name, value, "'auto' or an integer >= 1")
+        require(bool(re.fullmatch(r"[\w.+-]+", self.experiment)), "experiment", self.experiment, "a folder name")
 
 
 TASK_SCHEMAS: dict[str, type[AnyTaskConfig]] = {
@@ -351,8 +351,3 @@ def _checked_section(section_type: type, plain: Any, key: str) -> None:
             raise
         short = key.rpartition(".")[2] + "."
         raise ValueError(f"{key}.{message.removeprefix(short)}") from error
-
-
-def _require(condition: bool, key: str, got: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{key} must be {expected}, got {got!r}")

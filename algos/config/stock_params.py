@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-from algos.config.ppo import PPOConfig
+from algos.config.ppo import PPOLoopConfig
 from algos.config.schema import RunConfig, algorithm_name
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig
 
@@ -51,8 +52,9 @@ RUN_DECIDES = {
     "play": "leave it out; the words are play.KEY=VALUE",
     "wandb": "leave it out; the words are wandb.KEY=VALUE",
     "full_config": "leave it out: it is what this run stores",
+    "run": "leave it out: it is the configuration of this run",
 }
-"""Keys of ``params.config`` that ``algos.faces.runner_params`` sets for every run, and what to do instead."""
+"""Keys of ``params.config`` that the run decides, and what to do instead."""
 
 
 def check_stock(config: RunConfig, device: str) -> None:
@@ -117,7 +119,8 @@ def stock_parts(train: Mapping[str, Any], steps: int) -> dict[str, Any]:
         config["max_frames"] = steps
     if name == PPO_NAME:
         name = "remote_ppo"
-        config = {**_ppo_defaults(), "observation": _env_observation(config), **config, "max_epochs": -1}
+        left_open = {"bounds_loss_coef": 0.0, "score_to_win": math.inf}
+        config = {**left_open, "observation": _env_observation(config), **config, "max_epochs": -1}
     algo = {"name": name}
     return {
         "algo": algo,
@@ -127,11 +130,12 @@ def stock_parts(train: Mapping[str, Any], steps: int) -> dict[str, Any]:
     }
 
 
-def _ppo_defaults() -> dict[str, Any]:
-    """What rl_games leaves open or does without, and the loop around its agent needs."""
-    ours = PPOConfig()
-    loop = ("log_interval", "evaluation_interval", "evaluation_episodes", "checkpoint_interval")
-    return {"bounds_loss_coef": 0.0, "score_to_win": math.inf, **{key: getattr(ours, key) for key in loop}}
+def ppo_loop(train: Any) -> PPOLoopConfig:
+    """The loop around PPO, ours or rl_games', by the keys that its train section has."""
+    if isinstance(train, PPOTrainConfig):
+        return train.params.config
+    known = {entry.name for entry in fields(PPOLoopConfig)}
+    return PPOLoopConfig(**{key: value for key, value in _own_config(train).items() if key in known})
 
 
 def _check_decided(config: RunConfig, own: Mapping[str, Any], device: str) -> None:

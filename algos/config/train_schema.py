@@ -15,11 +15,11 @@ from algos.config import (
     NetworkConfig,
     OffPolicyConfig,
 )
-from algos.config.checks import require
 from algos.config.ppo import PPOConfig, PPONetworkConfig
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Decides, Workers, decides, workers_have
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require
 
 REQUIRED: Any = "???"
 """OmegaConf's mark for a value that a YAML file must give."""

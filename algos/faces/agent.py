@@ -1,75 +1,37 @@
 """The rl_games face of off-policy learning: the Runner builds an ``OffPolicyAgent`` for SAC and for each sibling.
 
 It owns the run folder, the writer, the counters' way into checkpoints, signals and the observer's hooks; learning
-itself is ``algos.learning.learner``. ``train.py`` hands over this layout (plain data, nothing writes to it after
-start)::
-
-    params:
-      seed: 0
-      torch_threads: 0                 # keeps rl_games from changing torch's thread count
-      algo: {name: remote_sac}         # or remote_ppo: see algos/config/ppo.py, ppo_params()
-      model: {name: remote_sac}
-      network: {name: remote_sac, ...NetworkConfig as plain data}
-      config:
-        name: TM20FullSAC              # the experiment
-        full_experiment_name: TM20FullSAC_2025-01-31_12-00-00   # the run folder below train_dir
-        train_dir: runs
-        env_name: TM20Full             # the task, as registered in rl_games' env_configurations
-        env_config:                    # keyword arguments of RemoteVecEnv
-          task: {...TaskConfig as plain data, game resolved}
-          policy: {function: "algos.acting.policy:make_acting_policy", kwargs: {spec, network, warm_up, ...}}
-          num_workers: 1
-          seed: 0
-          remote: {...RemoteConfig as plain data}   # where workers from elsewhere join
-          ...
-        device: cpu                    # resolved: cpu or cuda:N; device_name is the same for rl_games' players
-        device_name: cpu
-        inference_device: cpu
-        num_actors: 1
-        max_env_steps: 100000
-        max_updates: null
-        synchronous: false
-        headless: false                # true: plain lines instead of the live panel
-        checkpoint_mode: resume        # resume | weights | replay; used when Runner.run gets a checkpoint
-        reward_shaper: {}
-        torch_compile: false
-        synchronous_rows: 1            # rows that a synchronous run acts between two rounds of updates
-        sac: {...SACConfig, REDQConfig, ... as plain data}
-        play: {...PlayConfig as plain data: episodes, seed, rules, ...}
-        wandb: {enabled: false, project: ..., entity: ...}
-        full_config: {...the whole resolved hydra config; stored in every checkpoint and as <run>/config.yaml}
+itself is ``algos.learning.learner``, the params of rl_games are described at ``algos.faces.runner_params``.
 
 ``Runner.run({"train": True, "checkpoint": path})`` trains; ``{"train": False, "play": True, "checkpoint": path}``
 plays. For ``checkpoint_mode: resume`` of ``<train_dir>/<run>/nn/<file>.pth`` give ``full_experiment_name: <run>``: the
 run goes on in its own folder and replay. Any other name starts a new folder and copies the replay.
-``algos.run.checkpoint.load_checkpoint(path).config`` is the stored ``full_config``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
-import random
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rl_games.common import env_configurations, vecenv
+from rl_games.common import vecenv
 from rl_games.interfaces.base_algorithm import BaseAlgorithm
 
 from algos.acting.policy import build_policy
 from algos.algorithms.sac import SAC
-from algos.config import OffPolicyConfig, network_from_plain, off_policy_from_plain
+from algos.config import NetworkConfig, OffPolicyConfig
 from algos.config.algorithms import off_policy
 from algos.config.errors import UsageError
+from algos.config.schema import CheckpointMode
+from algos.faces.evaluator import InProcessEvaluator, evaluation_seeds
+from algos.faces.task_env import env_info, make_env, observation_spec
+from algos.faces.training_run import TrainingRun, nothing_left
 from algos.learning.learner import Learner, LearnerSchedule
 from algos.learning.links import InlineLink
 from algos.learning.pace import Pace
@@ -81,34 +43,23 @@ from algos.run.checkpoint import (
     Checkpoint,
     CheckpointError,
     as_arrays,
-    finite_weights,
     fits,
     fits_networks,
-    global_rng_state,
-    load_checkpoint,
     load_global_rng_state,
     run_directory,
     save_checkpoint,
     snapshot,
 )
-from algos.run.files import RunFiles
 from algos.run.interrupt import StopOnInterrupt
-from algos.run.log import RunLog, summary
 from algos.run.summaries import open_summaries
-from tasks.acting.evaluation import ClipRecorder, evaluate
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
-from tasks.process.step_watch import HangTeller, StepWatch
+from tasks.process.step_watch import HangTeller
 from tasks.process.write_trouble import reason
 from tasks.words.references import resolve
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_MODES = ("resume", "weights", "replay")
-EVALUATION_SEED = 500_000
-"""Seed of the first evaluation episode; all evaluations of a run drive the same episodes, so that they compare."""
-WORSE_THAN_ANY = (-math.inf, -math.inf, -math.inf)
 
 
 class OffPolicyAgent(BaseAlgorithm):
@@ -124,47 +75,32 @@ class OffPolicyAgent(BaseAlgorithm):
     def __init__(self, base_name: str, params: Mapping[str, Any]) -> None:
         super().__init__(base_name, params)
         self.config: Mapping[str, Any] = params["config"]
-        self._params = params
-        self._seed = int(params.get("seed") or 0)
         self.algorithm_name = str(params["algo"]["name"])
-        self.sac_config = off_policy_from_plain(off_policy(self.algorithm_name).config_type, self.config["sac"])
-        self.experiment_name = experiment_name(self.config)
+        self.run = TrainingRun(params, self.algorithm_name)
+        self.sac_config: OffPolicyConfig = self.run.config.train.params.config
+        self.experiment_name = self.run.name
         self.algo_observer = self.config["features"]["observer"]
         self.algo_observer.before_init(base_name, self.config, self.experiment_name)
-        seed_everything(self._seed)
         self.name = base_name
-        self.env_name = str(self.config["env_name"])
+        self.env_name = self.run.task
         self.num_actors = int(self.config.get("num_actors", 1))
-        self._stop = threading.Event()
         self._set_what_observers_use()
-        self.files = run_files(self.config, self.experiment_name)
+        self.files = self.run.files
         self.experiment_dir = self.files.directory
         self.nn_dir, self.summaries_dir = self.files.nn, self.files.summaries
-        self.is_synchronous = bool(self.config.get("synchronous", False))
-        self._watch = StepWatch()
+        self.is_synchronous = self.run.config.synchronous
         self._inline_link: InlineLink | None = None
         self.vec_env, self.env_info = self._make_environments()
         self.spec = observation_spec(self.env_info)
-        self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self._seed)
-        self.memory = self.algorithm.make_memory(self.spec, self._seed)
-        self.transforms = ReplayTransforms(self.sac_config.replay_transforms, self._seed)
+        self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self.run.seed)
+        self.memory = self.algorithm.make_memory(self.spec, self.run.seed)
+        self.transforms = ReplayTransforms(self.sac_config.replay_transforms, self.run.seed)
         self.storage: LenientStorage | None = None
         self.learner = self._make_learner(None)
-        self._best: dict[str, Any] = {}
         self._candidate: Checkpoint | None = None
         self._is_closed = False
         self.writer = open_summaries(self.files.summaries)
-        self.log = RunLog(
-            self.writer,
-            self.experiment_dir,
-            self.experiment_name,
-            int(self.config["max_env_steps"]),
-            self.config["env_config"].get("task"),
-            self.config.get("wandb") or {},
-            self.config.get("full_config") or {},
-            is_headless=bool(self.config.get("headless", False)),
-            max_updates=self.config.get("max_updates"),
-        )
+        self.log = self.run.open_log(self.writer)
         self.algo_observer.after_init(self)
 
     @property
@@ -184,9 +120,8 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> SAC:
         """Builds what learns."""
-        entry = off_policy(self.algorithm_name)
-        build = resolve(entry.algorithm, f"algorithm {self.algorithm_name!r}")
-        network = network_from_plain(_without_name(self._params["network"]), entry.network_type)
+        build = resolve(off_policy(self.algorithm_name).algorithm, f"algorithm {self.algorithm_name!r}")
+        network: NetworkConfig = self.run.config.train.params.network
         return build(spec, self.sac_config, network, device, seed)
 
     def restore(self, fn: str, set_epoch: bool = True) -> None:
@@ -195,33 +130,28 @@ class OffPolicyAgent(BaseAlgorithm):
         Raises:
             CheckpointError: The file cannot be read or does not fit this run.
         """
-        mode = str(self.config.get("checkpoint_mode", "resume"))
-        if mode not in CHECKPOINT_MODES:
-            raise ValueError(f"checkpoint_mode must be one of {', '.join(CHECKPOINT_MODES)}, got {mode!r}")
-        checkpoint = load_checkpoint(fn)
-        require_fit(checkpoint, fn, self.spec, None if mode == "replay" else self.algorithm_name)
-        if mode != "replay":
-            finite_weights(checkpoint, fn)
+        mode = self.run.config.checkpoint_mode
+        checkpoint = self.run.load(fn, self.spec)
         with fits_networks(fn):
-            if mode == "weights":
+            if mode is CheckpointMode.weights:
                 self._take_networks(checkpoint)
-            elif mode == "resume":
+            elif mode is CheckpointMode.resume:
                 self.algorithm.load_state_dict(checkpoint.algorithm_state)
-        if mode == "resume" and set_epoch:
+        if mode is CheckpointMode.resume and set_epoch:
             with fits(fn, "this run", DAMAGED):
                 self.learner.load_counters(checkpoint.counters)
             if self.learner.is_finished:
                 raise self._nothing_left(fn)
-        if mode != "weights":
+        if mode is not CheckpointMode.weights:
             self._open_storage(_replay_directory(fn))
-        if mode == "resume":
+        if mode is CheckpointMode.resume:
             with fits(fn, "this run", DAMAGED):
                 self._resume(checkpoint)
-        elif mode == "replay":
+        elif mode is CheckpointMode.replay:
             self._take_replay()
         newer = 0 if self.storage is None else self.storage.newer_rows
         kept = f", {newer} of them newer: learned from, but not counted as steps or for updates" if newer else ""
-        logger.info("%s of %s: %d steps, %d replay rows%s", mode, fn, self.frame, len(self.memory), kept)
+        logger.info("%s of %s: %d steps, %d replay rows%s", mode.name, fn, self.frame, len(self.memory), kept)
 
     def train(self) -> tuple[float, int]:
         """Learns until ``max_env_steps``, ``max_updates`` or Ctrl-C.
@@ -240,7 +170,7 @@ class OffPolicyAgent(BaseAlgorithm):
             logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
         before = self.epoch_num
         try:
-            with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
+            with StopOnInterrupt(self.run.stop), HangTeller(lambda: {"this process": self.run.watch.hangs_for_s()}):
                 self.learner.run()
         finally:
             self.close()
@@ -256,7 +186,7 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def stop(self) -> None:
         """Ends ``train`` at the next turn of the loop; it saves first."""
-        self._stop.set()
+        self.run.stop.set()
 
     def close(self) -> None:
         """Ends the workers and closes files. Calling it twice is fine."""
@@ -281,23 +211,18 @@ class OffPolicyAgent(BaseAlgorithm):
         policy = self.config["env_config"].get("policy") or {}
         # The rows that this state needs are kept from when it is written: see ``on_checkpoint``.
         position = {} if self.storage is None else self.storage.position(keep=False)
-        return Checkpoint(
-            algorithm=self.algorithm_name,
-            task=self.env_name,
-            config=dict(self.config.get("full_config") or {}),
-            observation_spec=self.spec.to_json(),
-            policy={
+        return self.run.checkpoint(
+            self.spec,
+            {
                 "function": policy.get("function"),
                 "kwargs": policy.get("kwargs", {}),
                 "weights": self.algorithm.acting_weights(),
                 "version": max(self.learner.weights_version, 1),
             },
-            algorithm_state=self.algorithm.state_dict(),
-            counters=self.learner.counters(),
+            self.algorithm.state_dict(),
+            self.learner.counters(),
             replay={"position": position, "rng": self.memory.rng_state(), "transforms": self.transforms.rng_state()},
             rollout={} if self._inline_link is None else self._inline_link.state(),
-            rng=global_rng_state(),
-            best=dict(self._best),
         )
 
     def save(self, fn: str | os.PathLike[str]) -> None:
@@ -325,7 +250,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.algorithm.load_state_dict(weights["algorithm_state"])
         if set_epoch:
             self.learner.load_counters(weights["counters"])
-        self._best = dict(weights["best"])
+        self.run.best = dict(weights["best"])
 
     def get_param(self, param_name: str) -> Any:
         """A value of the algorithm's configuration."""
@@ -361,14 +286,7 @@ class OffPolicyAgent(BaseAlgorithm):
         """Records an evaluation; writes ``best.pth`` when it is the best so far."""
         candidate, self._candidate = self._candidate, None
         env_steps = candidate.counters["env_steps"] if candidate is not None else self.frame
-        self.log.evaluation(report, env_steps)
-        is_best = report.score() > tuple(self._best.get("score", WORSE_THAN_ANY))
-        driven = summary(report, self.log.human_lap_time_s)
-        logger.info("evaluation at %d steps: %s%s", env_steps, driven, ", the best so far" if is_best else "")
-        if is_best and candidate is not None:
-            self._best = {"score": list(report.score()), "env_steps": env_steps, "report": report.to_json()}
-            candidate.best = dict(self._best)
-            self.files.save_best(candidate)
+        self.run.evaluated(report, env_steps, None if candidate is None else lambda: candidate)
 
     def on_checkpoint(self, is_periodic: bool) -> None:
         """Writes ``last.pth``, and a copy that stays when it is periodic."""
@@ -396,16 +314,16 @@ class OffPolicyAgent(BaseAlgorithm):
             return vec_env, vec_env.get_env_info()
         from tasks.acting.rollout import Rollout
 
-        env = self._watch.around(make_env(self.env_name, env_config))
-        policy = build_policy(env_config["policy"], self._seed)
+        env = self.run.watch.around(make_env(self.env_name, env_config))
+        policy = build_policy(env_config["policy"], self.run.seed)
         rollout = Rollout(
-            env, policy, "synchronous", 0, self._seed, check_samples=bool(env_config.get("check_samples", False))
+            env, policy, "synchronous", 0, self.run.seed, check_samples=bool(env_config.get("check_samples", False))
         )
         evaluator = InProcessEvaluator(
             lambda: make_env(self.env_name, env_config),
-            lambda: build_policy(env_config["policy"], self._seed),
-            self._stop.is_set,
-            self._watch,
+            lambda: build_policy(env_config["policy"], self.run.seed),
+            self.run.stop.is_set,
+            self.run.watch,
         )
         self._inline_link = InlineLink(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return None, env_info(env)
@@ -428,9 +346,9 @@ class OffPolicyAgent(BaseAlgorithm):
                 self.is_synchronous,
                 is_real_time=self.vec_env is not None and self.vec_env.is_real_time,
             ),
-            make_schedule(self.sac_config, int(self.config["max_env_steps"]), self.config.get("max_updates")),
+            make_schedule(self.sac_config, self.run.max_env_steps, self.run.config.max_updates),
             self,
-            self._stop,
+            self.run.stop,
             transform=self.transforms,
             acts_on_demand=self.is_synchronous,
         )
@@ -453,7 +371,7 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Puts back everything but the networks and the counters."""
-        self._best = newest_best(self.files.best, checkpoint.best)
+        self.run.go_on_from_best(checkpoint.best)
         self._load_replay(checkpoint)
         if checkpoint.replay.get("rng"):
             self.memory.load_rng_state(checkpoint.replay["rng"])
@@ -494,15 +412,15 @@ class OffPolicyAgent(BaseAlgorithm):
         self.learner.pace.restart_ratio(available_env_steps=len(self.memory))
 
     def _nothing_left(self, path: str) -> CheckpointError:
-        max_updates = self.config.get("max_updates")
+        max_updates = self.run.config.max_updates
         if max_updates is not None and self.epoch_num >= max_updates:
             return nothing_left(path, f"{self.epoch_num} updates", "max_updates", max_updates)
-        return nothing_left(path, f"{self.frame} steps", "max_env_steps", int(self.config["max_env_steps"]))
+        return nothing_left(path, f"{self.frame} steps", "max_env_steps", self.run.max_env_steps)
 
     def _why_nothing_is_learned(self) -> str:
         config = self.sac_config
         return (
-            f"no update is due up to max_env_steps={self.config['max_env_steps']} "
+            f"no update is due up to max_env_steps={self.run.max_env_steps} "
             f"(train.params.config.env_steps_before_training={config.env_steps_before_training}, "
             f"max_updates_per_env_step={config.max_updates_per_env_step}); raise max_env_steps, or lower "
             "env_steps_before_training"
@@ -515,49 +433,6 @@ class OffPolicyAgent(BaseAlgorithm):
         self.last_mean_rewards = max(self.last_mean_rewards, self.mean_rewards)
         infos = {"episode": dict(episode), "scores": np.array([episode_return], np.float32)}
         self.algo_observer.process_infos(infos, torch.zeros((1, 1), dtype=torch.long))
-
-
-class InProcessEvaluator:
-    """Drives evaluation episodes in this process, on an environment and a policy of its own.
-
-    Args:
-        make_env: Makes the environment at the first use.
-        make_policy: Makes the policy at the first use.
-        is_stopped: True abandons an evaluation.
-        watch: Watches the environment.
-    """
-
-    def __init__(
-        self,
-        make_env: Callable[[], Any],
-        make_policy: Callable[[], Any],
-        is_stopped: Callable[[], bool],
-        watch: StepWatch,
-    ) -> None:
-        self._make_env = make_env
-        self._make_policy = make_policy
-        self._is_stopped = is_stopped
-        self._watch = watch
-        self._env: Any = None
-        self._policy: Any = None
-
-    def __call__(
-        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int]
-    ) -> EvaluationReport | None:
-        """The report of these weights; None when it was abandoned."""
-        if self._env is None:
-            with self._watch.call():
-                self._env = self._watch.around(self._make_env())
-            self._policy = self._make_policy()
-        self._policy.load_weights(weights, version)
-        report = evaluate(self._env, self._policy, seeds, clip=ClipRecorder(), stop=self._is_stopped)
-        return report if len(report.episodes) == len(seeds) else None
-
-    def close(self) -> None:
-        """Closes the environment. Calling it twice is fine."""
-        if self._env is not None:
-            self._env.close()
-            self._env = None
 
 
 def make_pace(config: OffPolicyConfig, is_synchronous: bool, *, is_real_time: bool) -> Pace:
@@ -587,106 +462,6 @@ def make_schedule(config: OffPolicyConfig, max_env_steps: int, max_updates: int 
     )
 
 
-def evaluation_seeds(episodes: int) -> tuple[int, ...]:
-    """Seeds of the episodes of an evaluation."""
-    return tuple(range(EVALUATION_SEED, EVALUATION_SEED + episodes))
-
-
-def experiment_name(config: Mapping[str, Any]) -> str:
-    """Name of the run folder."""
-    date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return str(config.get("full_experiment_name") or f"{config['name']}_{date}")
-
-
-def run_files(config: Mapping[str, Any], name: str) -> RunFiles:
-    """The files of a run, in its folder below ``train_dir``."""
-    return RunFiles(Path(config.get("train_dir", "runs")) / name, config.get("full_config") or {})
-
-
-def make_env(env_name: str, env_config: Mapping[str, Any]) -> Any:
-    """One environment of a registered task with dict observations, in this process."""
-    configuration = env_configurations.configurations.get(env_name)
-    if configuration is None:
-        raise ValueError(
-            f"task {env_name!r} is not registered in rl_games; call tasks.registration.register_tasks() first"
-        )
-    # Around it is what rl_games' own players step.
-    return configuration["env_creator"](**env_config).env
-
-
-def env_info(env: Any) -> dict[str, Any]:
-    """What rl_games wants to know of an environment."""
-    return {
-        "observation_space": env.observation_space,
-        "action_space": env.action_space,
-        "agents": 1,
-        "value_size": 1,
-        "observation_spec": env.get_wrapper_attr("observation_spec").to_json(),
-    }
-
-
-def observation_spec(info: Mapping[str, Any]) -> ObservationSpec:
-    """The observation fields that an ``env_info`` names."""
-    spec = info["observation_spec"]
-    return spec if isinstance(spec, ObservationSpec) else ObservationSpec.from_json(spec)
-
-
-def require_fit(checkpoint: Checkpoint, path: str | os.PathLike[str], spec: ObservationSpec, name: str | None) -> None:
-    """Refuses a checkpoint of another algorithm (unless ``name`` is None) or another observation.
-
-    Raises:
-        CheckpointError: Naming the file and what differs.
-    """
-    if name is not None and checkpoint.algorithm != name:
-        raise CheckpointError(f"checkpoint {path} was trained by {checkpoint.algorithm}, this run uses {name}")
-    stored = _stored_spec(checkpoint, path)
-    if stored != spec:
-        raise CheckpointError(
-            f"checkpoint {path} was trained on {_described(stored)}; this task gives {_described(spec)}. "
-            "Use the task configuration that is stored in the file"
-        )
-
-
-def require_playable(
-    checkpoint: Checkpoint, path: str | os.PathLike[str], spec: ObservationSpec, name: str | None
-) -> None:
-    """As ``require_fit`` for what only acts: privileged fields may differ or be missing.
-
-    Raises:
-        CheckpointError: Naming the file and what differs.
-    """
-    stored = _stored_spec(checkpoint, path).visible
-    require_fit(replace(checkpoint, observation_spec=stored.to_json()), path, spec.visible, name)
-
-
-def nothing_left(path: str | os.PathLike[str], done: str, key: str, limit: int) -> CheckpointError:
-    """The refusal to resume a run that has ended.
-
-    Args:
-        path: The checkpoint.
-        done: What it has, such as "4022 steps".
-        key: Which key ends training.
-        limit: Its value.
-    """
-    return CheckpointError(
-        f"checkpoint {path} has made {done} and {key} is {limit}: nothing is left to do. "
-        f"Raise {key} to go on, or take only the networks with checkpoint_mode=weights"
-    )
-
-
-def newest_best(path: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The best of a run so far: its ``best.pth`` may be newer than the checkpoint that it goes on from.
-
-    Args:
-        path: That ``best.pth``; need not exist.
-        stored: ``Checkpoint.best`` of the one that it goes on from.
-    """
-    candidates = [dict(stored)]
-    if path.is_file():
-        candidates.append(load_checkpoint(path).best)
-    return max(candidates, key=lambda best: tuple(best.get("score", WORSE_THAN_ANY)))
-
-
 def copy_replay(source: Path, directory: Path) -> None:
     """Copies a stored replay into a run that begins with it.
 
@@ -701,20 +476,6 @@ def copy_replay(source: Path, directory: Path) -> None:
             f"the stored replay {source} cannot be copied to {directory}: {reason(error)}; make room, or take the "
             "weights alone with checkpoint_mode=weights"
         ) from error
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds the global generators; rl_games itself leaves them alone when the seed is 0."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _stored_spec(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> ObservationSpec:
-    with fits(os.fspath(path), "any observation", "the file is damaged"):
-        spec = ObservationSpec.from_json(checkpoint.observation_spec)
-        spec.dict_space()  # sees that the fields have shapes and types
-        return spec
 
 
 def _replay_directory(checkpoint: str) -> Path | None:
@@ -733,12 +494,3 @@ def _said_as_fault_of_the_checkpoint() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise CheckpointError(str(error)) from error
-
-
-def _without_name(network: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in network.items() if key != "name"}
-
-
-def _described(spec: ObservationSpec) -> str:
-    fields = ", ".join(f"{field.name} {list(field.shape)} {field.dtype}" for field in spec.all_fields())
-    return f"[{fields}]"

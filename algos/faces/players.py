@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from rl_games.common.player import BasePlayer
 
-from algos.faces.agent import env_info, make_env, observation_spec, require_playable
+from algos.config.schema import PlayConfig, Rules
+from algos.faces.checkpoint_fit import require_playable
 from algos.faces.configured_policy import trained_policy
+from algos.faces.task_env import env_info, make_env, observation_spec
 from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import driven_line
@@ -41,7 +43,7 @@ class RemotePlayer(BasePlayer):
     """Drives ``play.episodes`` episodes; prints each lap, writes results.json, a video and a plot.
 
     Args:
-        params: As described in ``algos.faces.agent``.
+        params: As described in ``algos.faces.runner_params``.
     """
 
     def __init__(self, params: Mapping[str, Any]) -> None:
@@ -55,7 +57,7 @@ class RemotePlayer(BasePlayer):
         config |= {"env_info": env_info(env), "vec_env": env, "env_config": env_config}
         super().__init__({**params, "config": config})
         self.spec = observation_spec(self.env_info)
-        self.play_config: Mapping[str, Any] = config.get("play") or {}
+        self.play: PlayConfig = config["run"].play
         self.checkpoint_path: str | None = None
         self.checkpoint: Checkpoint | None = None
         self.policy: Any = None
@@ -72,7 +74,7 @@ class RemotePlayer(BasePlayer):
         """
         checkpoint = load_checkpoint(fn)
         require_playable(checkpoint, fn, self.spec, self.algorithm_name)
-        device, seed = str(self.config.get("inference_device", "cpu")), int(self.play_config.get("seed", 0))
+        device, seed = str(self.config.get("inference_device", "cpu")), self.play.seed
         self.policy = trained_policy(checkpoint, str(fn), self.spec, device, seed)
         self.checkpoint, self.checkpoint_path = checkpoint, str(fn)
 
@@ -88,8 +90,8 @@ class RemotePlayer(BasePlayer):
         if self.checkpoint_path is None:
             raise ValueError("--play needs a checkpoint: add --checkpoint runs/<run>/nn/best.pth")
         _say(f"{_what(self.task)} with {self.checkpoint_path}")
-        clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self._wants("video") else None
-        policy = self.policy if self._wants("deterministic") else _Sampling(self.policy)
+        clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self.play.video else None
+        policy = self.policy if self.play.deterministic else _Sampling(self.policy)
         try:
             with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
                 report = evaluate(
@@ -109,13 +111,8 @@ class RemotePlayer(BasePlayer):
         self.policy.begin_episode()
 
     def _seeds(self) -> list[int]:
-        first = int(self.play_config.get("seed", 1_000_000))
-        is_league = self.play_config.get("rules") == "league"
-        episodes = LEAGUE_RUNS if is_league else int(self.play_config.get("episodes", 10))
-        return list(range(first, first + episodes))
-
-    def _wants(self, key: str) -> bool:
-        return bool(self.play_config.get(key, True))
+        episodes = LEAGUE_RUNS if self.play.rules is Rules.league else self.play.episodes
+        return list(range(self.play.seed, self.play.seed + episodes))
 
     def _write(self, report: EvaluationReport, directory: Path) -> dict[str, Any]:
         results = play_results(
@@ -126,7 +123,7 @@ class RemotePlayer(BasePlayer):
             human_lap_time_s=course.human_lap_time_s(self.task) if course.has_course(self.task) else None,
         )
         _say(results_table(report, results))
-        if self.play_config.get("rules") == "league" and len(report.episodes) == LEAGUE_RUNS:
+        if self.play.rules is Rules.league and len(report.episodes) == LEAGUE_RUNS:
             _say(_league_line(report))
         missing = [_failure(path, write) for path, write in self._files(report, results, directory).items()]
         if any(missing):
@@ -143,7 +140,7 @@ class RemotePlayer(BasePlayer):
         clip, task = report.clip, self.task
         if clip is not None and len(clip):
             files[directory / "episode.mp4"] = lambda path: pictures.write_video(clip, path, report.clip_fps or 10.0)
-        if self._wants("plot") and report.episodes and course.has_course(task):
+        if self.play.plot and report.episodes and course.has_course(task):
             files[directory / "driven_line.png"] = lambda path: driven_line(
                 course.course(task), report, str(task["track"]), path
             )

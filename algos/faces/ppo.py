@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,38 +23,25 @@ from torch import nn
 
 from algos.acting.policy import build_policy
 from algos.config import NetworkConfig
-from algos.faces.agent import (
-    WORSE_THAN_ANY,
-    InProcessEvaluator,
-    evaluation_seeds,
-    experiment_name,
-    make_env,
-    newest_best,
-    nothing_left,
-    observation_spec,
-    require_fit,
-    run_files,
-    seed_everything,
-)
+from algos.config.schema import CheckpointMode
+from algos.config.stock_params import ppo_loop
+from algos.faces.evaluator import InProcessEvaluator, evaluation_seeds
 from algos.faces.registration import register_networks, register_summaries
+from algos.faces.task_env import make_env, observation_spec
+from algos.faces.training_run import TrainingRun, nothing_left
 from algos.learning.learner import episode_metrics
 from algos.learning.links import Evaluator, RemoteEvaluator
 from algos.networks import InputLayer, build_encoder
 from algos.run.checkpoint import (
     DAMAGED,
     Checkpoint,
-    finite_weights,
     fits,
     fits_networks,
-    global_rng_state,
-    load_checkpoint,
     load_global_rng_state,
 )
 from algos.run.interrupt import StopOnInterrupt
-from algos.run.log import RunLog, summary
-from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
-from tasks.process.step_watch import HangTeller, StepWatch
+from tasks.process.step_watch import HangTeller
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +55,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
 
     Args:
         base_name: rl_games' name of the run.
-        params: As described in ``algos.faces.agent``, with ``model``, ``network`` and ``config`` of
+        params: As described in ``algos.faces.runner_params``, with ``model``, ``network`` and ``config`` of
         ``algos.config.ppo``.
     """
 
@@ -77,35 +63,30 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
 
     def __init__(self, base_name: str, params: Mapping[str, Any]) -> None:
         config = dict(params["config"])
-        seed_everything(int(params.get("seed") or 0))
-        self._seed = int(params.get("seed") or 0)
+        self.run = TrainingRun(params, self.algorithm_name)
+        self.loop = ppo_loop(self.run.config.train)
         env_config = _lock_step(config)
         vec_env = vecenv.create_vec_env(config["env_name"], int(config["num_actors"]), **env_config)
         info = vec_env.get_env_info()
         self.spec = observation_spec(info)
-        name = experiment_name(config)
-        self.files = run_files(config, name)
-        max_env_steps = int(config["max_env_steps"])
+        max_env_steps = self.run.max_env_steps
         steps_per_epoch = int(config["num_actors"]) * int(config["horizon_length"])
         config |= {
             "env_info": info,
             "vec_env": vec_env,
             "env_config": env_config,
-            "full_experiment_name": name,
+            "full_experiment_name": self.run.name,
             "max_frames": max_env_steps,
             # rl_games' linear schedule counts epochs; elsewhere max_frames ends the training
             "max_epochs": -(-max_env_steps // steps_per_epoch) if config.get("lr_schedule") == "linear" else -1,
         }
-        self._stop = threading.Event()
         self._policy = ppo_policy(params, self.spec)
-        self._best: dict[str, Any] = {}
         self._is_closed = False
-        self._watch = StepWatch()
         register_summaries()
         super().__init__(base_name, {**params, "network": self._policy["kwargs"]["network"], "config": config})
-        self._begin_log(name, max_env_steps)
+        self._begin_log()
         self._evaluator = self._make_evaluator(vec_env)
-        vec_env.watch(self._stop.is_set)
+        vec_env.watch(self.run.stop.is_set)
 
     def load_networks(self, params: Mapping[str, Any]) -> None:
         """Builds the model's builder; our networks are registered first."""
@@ -118,24 +99,17 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         Raises:
             CheckpointError: The file cannot be read or does not fit this run.
         """
-        mode = str(self.config.get("checkpoint_mode", "resume"))
-        if mode not in ("resume", "weights"):
-            raise ValueError(
-                f"checkpoint_mode of remote_ppo must be resume or weights (it has no replay), got {mode!r}"
-            )
-        checkpoint = load_checkpoint(fn)
-        require_fit(checkpoint, fn, self.spec, self.algorithm_name)
-        finite_weights(checkpoint, fn)
+        checkpoint = self.run.load(fn, self.spec, (CheckpointMode.resume, CheckpointMode.weights))
         with fits_networks(fn):
-            if mode == "weights":
+            if self.run.config.checkpoint_mode is CheckpointMode.weights:
                 self.set_weights(checkpoint.algorithm_state)
                 return
             self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
         with fits(fn, "this run", DAMAGED):
             self.last_lr = float(checkpoint.algorithm_state["last_lr"])
-            if self.frame >= int(self.config["max_env_steps"]):
-                raise nothing_left(fn, f"{self.frame} steps", "max_env_steps", int(self.config["max_env_steps"]))
-            self._best = newest_best(self.files.best, checkpoint.best)
+            if self.frame >= self.run.max_env_steps:
+                raise nothing_left(fn, f"{self.frame} steps", "max_env_steps", self.run.max_env_steps)
+            self.run.go_on_from_best(checkpoint.best)
             self._num_episodes = int(checkpoint.counters["episodes"])
             self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
             self._plan_next()
@@ -158,20 +132,20 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         result = (self.last_mean_rewards, self.epoch_num)
         self._started_s = time.perf_counter()
         try:
-            with StopOnInterrupt(self._stop), HangTeller(lambda: {"the evaluation": self._watch.hangs_for_s()}):
+            with StopOnInterrupt(self.run.stop), HangTeller(lambda: {"the evaluation": self.run.watch.hangs_for_s()}):
                 result = super().train()
-                if self.config.get("evaluation_interval") and self._evaluated_frame != self.frame:
+                if self.loop.evaluation_interval and self._evaluated_frame != self.frame:
                     self._evaluate()
         except _Stopped:
             pass
         finally:
             self._finish()
-        self.files.require_saved()
+        self.run.files.require_saved()
         return result
 
     def stop(self) -> None:
         """Ends ``train`` at the next step of the environments; it saves first."""
-        self._stop.set()
+        self.run.stop.set()
 
     def close(self) -> None:
         """Ends the workers and closes files. Calling it twice is fine."""
@@ -184,7 +158,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
 
     def env_step(self, actions: torch.Tensor) -> tuple[Any, torch.Tensor, torch.Tensor, Any]:
         """Steps all environments and keeps what is said of finished episodes."""
-        if self._stop.is_set():
+        if self.run.stop.is_set():
             raise _Stopped
         with self._until_stopped():
             result = super().env_step(actions)
@@ -200,7 +174,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         """Called by rl_games after every epoch: its scalars, then ours, and what is due."""
         super().write_stats(*args, **kwargs)
         self._num_epochs_since_log += 1
-        if self._num_epochs_since_log >= int(self.config.get("log_interval", 1)):
+        if self._num_epochs_since_log >= self.loop.log_interval:
             self._log()
         if self._next_evaluation is not None and self.frame >= self._next_evaluation:
             self._evaluate()
@@ -220,38 +194,24 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         state = self.get_full_state_weights()
         state["last_lr"] = float(self.last_lr)
         state["last_mean_rewards"] = float(np.asarray(state["last_mean_rewards"]))
-        return Checkpoint(
-            algorithm=self.algorithm_name,
-            task=str(self.env_name),
-            config=dict(self.config.get("full_config") or {}),
-            observation_spec=self.spec.to_json(),
-            policy={**self._policy, "weights": self._acting_weights(), "version": max(self.epoch_num, 1)},
-            algorithm_state=state,
-            counters={
+        return self.run.checkpoint(
+            self.spec,
+            {**self._policy, "weights": self._acting_weights(), "version": max(self.epoch_num, 1)},
+            state,
+            {
                 "env_steps": self.frame,
                 "updates": self.epoch_num,
                 "episodes": self._num_episodes,
                 "elapsed_s": self._elapsed_s(),
             },
-            rng=global_rng_state(),
-            best=dict(self._best),
         )
 
     def _preproc_obs(self, obs_batch: Any) -> Any:
         """Leaves images as bytes: our network scales them itself."""
         return obs_batch
 
-    def _begin_log(self, name: str, max_env_steps: int) -> None:
-        self.log = RunLog(
-            self.writer,
-            self.files.directory,
-            name,
-            max_env_steps,
-            self.config["env_config"].get("task"),
-            self.config.get("wandb") or {},
-            self.config.get("full_config") or {},
-            is_headless=bool(self.config.get("headless", False)),
-        )
+    def _begin_log(self) -> None:
+        self.log = self.run.open_log(self.writer)
         self._episodes: list[Mapping[str, float]] = []
         self._num_episodes = 0
         self._num_epochs_since_log = 0
@@ -266,7 +226,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
     def _plan_next(self) -> None:
         """The next multiples of both intervals."""
         for name in ("evaluation", "checkpoint"):
-            interval = int(self.config.get(f"{name}_interval", 0))
+            interval = getattr(self.loop, f"{name}_interval")
             setattr(self, f"_next_{name}", (self.frame // interval + 1) * interval if interval else None)
 
     def _log(self) -> None:
@@ -289,17 +249,12 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
 
     def _evaluate(self) -> None:
         report = self._evaluator(
-            self._acting_weights(), max(self.epoch_num, 1), evaluation_seeds(int(self.config["evaluation_episodes"]))
+            self._acting_weights(), max(self.epoch_num, 1), evaluation_seeds(self.loop.evaluation_episodes)
         )
         if report is None:
             return
         self._evaluated_frame = self.frame
-        self.log.evaluation(report, self.frame)
-        is_best = report.score() > tuple(self._best.get("score", WORSE_THAN_ANY))
-        driven = summary(report, self.log.human_lap_time_s)
-        logger.info("evaluation at %d steps: %s%s", self.frame, driven, ", the best so far" if is_best else "")
-        if is_best:
-            self._keep_best(report)
+        self.run.evaluated(report, self.frame, self.make_checkpoint)
 
     @contextlib.contextmanager
     def _until_stopped(self) -> Iterator[None]:
@@ -307,7 +262,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         try:
             yield
         except RuntimeError as error:
-            if self._stop.is_set():
+            if self.run.stop.is_set():
                 raise _Stopped from error
             raise
 
@@ -319,23 +274,19 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
     def _make_evaluator(self, vec_env: Any) -> Evaluator:
         """Evaluates in this process, or where the game is when it is there only once."""
         if vec_env.is_single_game:
-            if self.config.get("evaluation_interval"):
+            if self.loop.evaluation_interval:
                 vec_env.evaluate_with(self._policy)
-            return RemoteEvaluator(vec_env.start, self._stop.is_set)
+            return RemoteEvaluator(vec_env.start, self.run.stop.is_set)
         env_name, env_config = self.config["env_name"], self.config["env_config"]
         return InProcessEvaluator(
             lambda: make_env(env_name, env_config),
-            lambda: build_policy(self._policy, self._seed),
-            self._stop.is_set,
-            self._watch,
+            lambda: build_policy(self._policy, self.run.seed),
+            self.run.stop.is_set,
+            self.run.watch,
         )
 
-    def _keep_best(self, report: EvaluationReport) -> None:
-        self._best = {"score": list(report.score()), "env_steps": self.frame, "report": report.to_json()}
-        self.files.save_best(self.make_checkpoint())
-
     def _save(self, is_periodic: bool) -> None:
-        self.files.save_newest(self.make_checkpoint(), is_periodic)
+        self.run.files.save_newest(self.make_checkpoint(), is_periodic)
         self._saved_s = time.perf_counter()
 
     def _acting_weights(self) -> dict[str, np.ndarray]:

@@ -1,6 +1,27 @@
-"""From a checked configuration to the plain ``params`` that rl_games' Runner takes (layout: ``algos.faces.agent``).
+"""From a checked configuration to the ``params`` that rl_games' Runner takes.
 
-Called by ``train.py`` once everything ``auto`` is resolved. Also says whether a train YAML fits a task.
+Called by ``train.py`` once everything ``auto`` is resolved. Also says whether a train YAML fits a task. The layout, of
+which rl_games, which copies it, reads all but ``run``::
+
+    params:
+      seed: 0
+      torch_threads: 0                 # keeps rl_games from changing torch's thread count
+      algo: {name: remote_sac}
+      model: {name: remote_sac}
+      network: {name: remote_sac}      # with PPO: rl_games' description of it (algos/config/ppo.py)
+      config:
+        name: TM20FullSAC              # the experiment
+        full_experiment_name: TM20FullSAC_2025-01-31_12-00-00   # the run folder below train_dir
+        train_dir: runs
+        env_name: TM20Full             # the task, as registered in rl_games' env_configurations
+        env_config: {...}              # keyword arguments of RemoteVecEnv; plain data, as worker processes get them
+        device: cpu                    # resolved: cpu or cuda:N; device_name is the same for rl_games' players
+        device_name: cpu
+        inference_device: cpu
+        num_actors: 1
+        reward_shaper: {}
+        torch_compile: false
+        run: RunConfig(...)            # the whole configuration, for our agents and players
 """
 
 from __future__ import annotations
@@ -18,7 +39,7 @@ from algos.config.algorithms import TRAIN_SCHEMAS, algorithms, networks, policy_
 from algos.config.options import base_name
 from algos.config.ppo import ppo_params
 from algos.config.remote_keys import check_remote
-from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name, to_plain
+from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name
 from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, OffPolicyTrainConfig, PPOTrainConfig
 from algos.config.worker_words import leaves
@@ -108,7 +129,7 @@ def resolve(config: RunConfig) -> RunConfig:
 def runner_params(
     config: RunConfig, spec: ObservationSpec, run_folder: Path, worker_words: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The ``params`` for ``Runner.load({"params": ...})``: plain data, fresh, nobody else's.
+    """The ``params`` for ``Runner.load({"params": ...})``: rl_games' own keys, and ``config["run"]`` for ours.
 
     Args:
         config: The checked configuration, game and steps resolved; it is stored in every checkpoint as it is.
@@ -141,7 +162,7 @@ def num_torch_threads(params: Mapping[str, Any]) -> int | None:
 
     On the CPU one thread is the default: the small networks gain little from more, and workers need the cores.
     """
-    asked = params["config"]["full_config"]["torch_threads"]
+    asked = params["config"]["run"].torch_threads
     if asked != "auto":
         return int(asked)
     return 1 if params["config"]["device"] == "cpu" else None
@@ -301,16 +322,15 @@ def worker_policy(train: OffPolicyTrainConfig, spec: ObservationSpec, inference_
 def _off_policy_parts(
     train: OffPolicyTrainConfig, spec: ObservationSpec, inference_device: str, num_envs: int
 ) -> dict[str, Any]:
-    network, sac = config_to_dict(train.params.network), config_to_dict(train.params.config)
+    name = {"name": train.params.algo.name}
     return {
-        "algo": config_to_dict(train.params.algo),
-        "model": config_to_dict(train.params.model),
-        "network": {"name": train.params.algo.name, **network},
+        "algo": name,
+        "model": {"name": train.params.model.name},
+        "network": name,
         "config": {
             "num_actors": num_envs,
             "reward_shaper": {},
             "torch_compile": False,
-            "sac": sac,
             "env_config": {
                 "policy": worker_policy(train, spec, inference_device),
                 "check_samples": train.params.config.debug.check_samples,
@@ -322,7 +342,7 @@ def _off_policy_parts(
 def _ppo_parts(train: PPOTrainConfig) -> dict[str, Any]:
     params = ppo_params(train.params.config, train.params.network)
     params["config"]["env_config"] = {"policy": None, "observation": params["config"]["observation"]}
-    return {"algo": config_to_dict(train.params.algo), **params}
+    return {"algo": {"name": train.params.algo.name}, **params}
 
 
 def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
@@ -336,20 +356,13 @@ def _run_keys(config: RunConfig, run_folder: Path) -> dict[str, Any]:
             "num_workers": config.num_workers,
             "seed": config.seed,
             "plugins": list(config.plugins),
-            "remote": config_to_dict(config.remote),
+            "remote": config.remote,
             "launcher": config.launcher.name,
-            "ray": config_to_dict(config.ray),
+            "ray": config.ray,
             **config_to_dict(config.link),
         },
         "device": device,
         "device_name": device,
         "inference_device": resolve_device("inference_device", config.inference_device),
-        "max_env_steps": config.max_env_steps,
-        "max_updates": config.max_updates,
-        "synchronous": config.synchronous,
-        "headless": config.headless,
-        "checkpoint_mode": config.checkpoint_mode.name,
-        "play": config_to_dict(config.play),
-        "wandb": config_to_dict(config.wandb),
-        "full_config": to_plain(config),
+        "run": config,
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.words.command_line import Role
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
@@ -58,9 +59,9 @@ class RemoteConfig:
         for name in ("listen", "address", "relay"):
             value = getattr(self, name)
             is_address = value is None or is_host_port(value)
-            _require(is_address, f"remote.{name}", value, "host:port, such as 0.0.0.0:55555")
-        _require(1 <= self.max_workers <= 4096, "remote.max_workers", self.max_workers, "1 to 4096")
-        _require(1 <= self.max_message_mb <= 256, "remote.max_message_mb", self.max_message_mb, "1 to 256 MB")
+            require(is_address, f"remote.{name}", value, "host:port, such as 0.0.0.0:55555")
+        require(1 <= self.max_workers <= 4096, "remote.max_workers", self.max_workers, "1 to 4096")
+        require(1 <= self.max_message_mb <= 256, "remote.max_message_mb", self.max_message_mb, "1 to 256 MB")
 
 
 @dataclass
@@ -92,14 +93,14 @@ class FarWorkerConfig:
 
     def __post_init__(self) -> None:
         is_name = self.name is None or bool(re.fullmatch(r"[\w-]{1,64}", self.name))
-        _require(is_name, "worker.name", self.name, "letters, digits, _ and -")
+        require(is_name, "worker.name", self.name, "letters, digits, _ and -")
         is_count = isinstance(self.samples_per_packet, int) and self.samples_per_packet >= 1
         is_auto = self.samples_per_packet == "auto"
-        _require(is_count or is_auto, "worker.samples_per_packet", self.samples_per_packet, "'auto' or >= 1")
+        require(is_count or is_auto, "worker.samples_per_packet", self.samples_per_packet, "'auto' or >= 1")
         for name in ("envs_per_worker", "outbox_mb"):
-            _require(getattr(self, name) >= 1, f"worker.{name}", getattr(self, name), ">= 1")
+            require(getattr(self, name) >= 1, f"worker.{name}", getattr(self, name), ">= 1")
         for name in ("episodes", "weights_history"):
-            _require(getattr(self, name) >= 0, f"worker.{name}", getattr(self, name), ">= 0")
+            require(getattr(self, name) >= 0, f"worker.{name}", getattr(self, name), ">= 0")
 
 
 @dataclass
@@ -115,12 +116,12 @@ class RayConfig:
 
     def __post_init__(self) -> None:
         is_address = self.address in ("local", "auto") or is_host_port(self.address)
-        _require(is_address, "ray.address", self.address, "local, auto or host:port of the cluster's head")
+        require(is_address, "ray.address", self.address, "local, auto or host:port of the cluster's head")
         is_mapping = self.resources is None or isinstance(self.resources, Mapping)
-        _require(is_mapping, "ray.resources", self.resources, "names and amounts, such as {CPU: 1}")
+        require(is_mapping, "ray.resources", self.resources, "names and amounts, such as {CPU: 1}")
         for name, amount in (self.resources or {}).items():
             is_amount = isinstance(amount, int | float) and not isinstance(amount, bool) and amount > 0
-            _require(is_amount, f"ray.resources.{name}", amount, "a number > 0")
+            require(is_amount, f"ray.resources.{name}", amount, "a number > 0")
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -132,8 +133,3 @@ def is_host_port(text: str) -> bool:
     """Whether ``text`` is host:port with a port from 0 to 65535."""
     found = _HOST_PORT.fullmatch(text)
     return found is not None and int(found.group(2)) <= 65535
-
-
-def _require(condition: bool, key: str, got: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{key} must be {expected}, got {got!r}")

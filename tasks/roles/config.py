@@ -12,6 +12,7 @@ from enum import Enum
 from tasks.words.command_line import Role
 from tasks.words.key_needs import needs, not_with, only_with
 from tasks.words.key_roles import acts_in
+from tasks.words.refusals import require
 
 _BY_HAND = (
     only_with("record.driver", "human", roles=(Role.record,)),
@@ -49,10 +50,10 @@ class RecordConfig:
     """Recording ends by itself after this [min]."""
 
     def __post_init__(self) -> None:
-        _require(bool(re.fullmatch(r"[\w.+-]+", self.name)), "record.name", self.name, "a folder name")
-        _require(len(self.stop_key) == 1, "record.stop_key", self.stop_key, "one character")
+        require(bool(re.fullmatch(r"[\w.+-]+", self.name)), "record.name", self.name, "a folder name")
+        require(len(self.stop_key) == 1, "record.stop_key", self.stop_key, "one character")
         for key in ("start_speed_mps", "min_length_m", "max_minutes"):
-            _require(getattr(self, key) > 0, f"record.{key}", getattr(self, key), "> 0")
+            require(getattr(self, key) > 0, f"record.{key}", getattr(self, key), "> 0")
 
 
 @dataclass
@@ -69,9 +70,9 @@ class DriveConfig:
     """Laps after which it ends by itself; 0: until the window is closed."""
 
     def __post_init__(self) -> None:
-        _require(self.width >= 320, "drive.width", self.width, ">= 320 px")
-        _require(self.height >= 240, "drive.height", self.height, ">= 240 px")
-        _require(self.max_laps >= 0, "drive.max_laps", self.max_laps, ">= 0")
+        require(self.width >= 320, "drive.width", self.width, ">= 320 px")
+        require(self.height >= 240, "drive.height", self.height, ">= 240 px")
+        require(self.max_laps >= 0, "drive.max_laps", self.max_laps, ">= 0")
 
 
 @dataclass
@@ -84,8 +85,8 @@ class CheckConfig:
     """Number of pictures that --headless writes."""
 
     def __post_init__(self) -> None:
-        _require(self.seconds > 0, "check.seconds", self.seconds, "> 0 s")
-        _require(self.pictures >= 1, "check.pictures", self.pictures, ">= 1")
+        require(self.seconds > 0, "check.seconds", self.seconds, "> 0 s")
+        require(self.pictures >= 1, "check.pictures", self.pictures, ">= 1")
 
 
 @dataclass
@@ -96,9 +97,4 @@ class BenchmarkConfig:
     """Environment steps, across episodes."""
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 10, "benchmark.steps", self.steps, ">= 10")
-
-
-def _require(condition: bool, key: str, got: object, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"{key} must be {expected}, got {got!r}")
+        require(self.steps >= 10, "benchmark.steps", self.steps, ">= 10")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from tests.algos.algorithms.sac_batches import LIDAR, random_batch, random_obser
 from tests.algos.algorithms.sac_by_hand import Layers
 
 CPU = torch.device("cpu")
+FIXED: dict[str, Any] = {"alpha": 0.01, "alpha_max": 0.05, "learn_entropy_coef": False}
+"""A small temperature that is not learned."""
 
 
 def snapshot(agent: SAC) -> dict[str, torch.Tensor]:

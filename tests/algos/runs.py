@@ -5,20 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from algos.config import NetworkConfig, SACConfig
+from algos.config import NetworkConfig, SACConfig, WarmUp
+from algos.config.schema import RunConfig
+from algos.config.train_schema import AlgorithmName, OffPolicyParams, OffPolicyTrainConfig
 from tasks.config import config_to_dict
 from tests.algos.fakes import SPEC
 
 TASK = "Toy"
+DRIVING: dict[str, Any] = {"n_step": 3, "alpha": 0.01, "learn_entropy_coef": False, "warm_up": WarmUp.driving}
+"""A fixed temperature and returns of three steps."""
 
 
 def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, Any]:
     """Params of a small synchronous SAC run; ``changes`` go to the SAC configuration or, where known, to the run."""
-    run_keys = {"max_env_steps": 120, "synchronous": True, "checkpoint_mode": "resume", "inference_device": "cpu"}
-    run_keys |= {key: changes.pop(key) for key in list(changes) if key in (*run_keys, "play", "synchronous_rows")}
+    run_keys: dict[str, Any] = {"max_env_steps": 120, "synchronous": True}
+    known = (*run_keys, "checkpoint_mode", "play")
+    run_keys |= {key: changes.pop(key) for key in list(changes) if key in known}
+    rows = changes.pop("synchronous_rows", 1)
     env_keys = {"num_workers": 1, "segment_rows": 8, "window": 4}
     env_keys |= {key: changes.pop(key) for key in list(changes) if key in env_keys}
-    sac = {
+    sac: dict[str, Any] = {
         "memory_size": 500,
         "batch_size": 16,
         "env_steps_before_training": 40,
@@ -30,21 +36,27 @@ def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, 
         "evaluation_episodes": 2,
         "checkpoint_interval": 0,
     }
-    network = config_to_dict(NetworkConfig(hidden=[16, 16]))
-    kwargs = {"spec": SPEC.to_json(), "network": network, "warm_up": "driving", "device": "cpu"}
+    network = NetworkConfig(hidden=[16, 16])
+    sac_config = SACConfig(**(DRIVING | sac | changes))
+    train = OffPolicyTrainConfig(
+        kind="sac",
+        params=OffPolicyParams(AlgorithmName("remote_sac"), AlgorithmName("remote_sac"), network, sac_config),
+    )
+    task = {"name": TASK, "track": "short", "game": "sim"}
+    kwargs = {"spec": SPEC.to_json(), "network": config_to_dict(network), "warm_up": "driving", "device": "cpu"}
     return {
         "seed": 0,
         "torch_threads": 0,
         "algo": {"name": "remote_sac"},
         "model": {"name": "remote_sac"},
-        "network": {"name": "remote_sac", **network},
+        "network": {"name": "remote_sac"},
         "config": {
             "name": "toy",
             "full_experiment_name": run,
             "train_dir": str(train_dir),
             "env_name": TASK,
             "env_config": {
-                "task": {"name": TASK, "track": "short", "game": "sim"},
+                "task": task,
                 "policy": {"function": "algos.acting.policy:make_acting_policy", "kwargs": kwargs},
                 "env": {"function": "tests.algos.fakes:make_toy_env", "kwargs": {}},
                 "seed": 0,
@@ -52,13 +64,12 @@ def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, 
             },
             "device": "cpu",
             "device_name": "cpu",
+            "inference_device": "cpu",
+            "synchronous_rows": rows,
             "num_actors": 1,
             "reward_shaper": {},
             "torch_compile": False,
-            "sac": config_to_dict(SACConfig(**(sac | changes))),
-            "wandb": {"enabled": False},
-            "full_config": {"task": {"name": TASK}, "seed": 0},
-            **run_keys,
+            "run": RunConfig(task=task, train=train, experiment="toy", **run_keys),
         },
     }
 

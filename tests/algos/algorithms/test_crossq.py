@@ -19,6 +19,7 @@ from tasks.experience.observation import Field, ObservationSpec
 from tasks.remote.wire import link
 from tests.algos.agents import (
     CPU,
+    FIXED,
     assert_close,
     assert_goes_on_bit_equal,
     changed,
@@ -37,7 +38,7 @@ IMAGES = replace(NETWORK, encoder=EncoderKind.compact_cnn, hidden=[16], feature_
 def make_crossq(
     spec: ObservationSpec = LIDAR, network: NetworkConfig = NETWORK, dtype: torch.dtype = torch.float32, **config: Any
 ) -> CrossQ:
-    return CrossQ(spec, CrossQConfig(**config), network, CPU, seed=0, dtype=dtype)
+    return CrossQ(spec, CrossQConfig(**(FIXED | config)), network, CPU, seed=0, dtype=dtype)
 
 
 def network_by_hand(module: torch.nn.Module, index: int | None = None) -> Network:

@@ -15,6 +15,7 @@ from algos.config import DroQConfig, EncoderKind, NetworkConfig
 from algos.networks import Dropout
 from tests.algos.agents import (
     CPU,
+    FIXED,
     actor_layers,
     assert_close,
     assert_goes_on_bit_equal,
@@ -34,7 +35,7 @@ NETWORK = NetworkConfig(hidden=WIDTHS, dropout=SHARE, layer_norm=True)
 
 
 def make_droq(network: NetworkConfig = NETWORK, dtype: torch.dtype = torch.float32, **config: Any) -> DroQ:
-    return DroQ(LIDAR, DroQConfig(**config), network, CPU, seed=0, dtype=dtype)
+    return DroQ(LIDAR, DroQConfig(**(FIXED | config)), network, CPU, seed=0, dtype=dtype)
 
 
 def critics_by_hand(module: torch.nn.Module) -> list[Critic]:

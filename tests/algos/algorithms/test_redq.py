@@ -14,6 +14,7 @@ from algos.algorithms.redq import REDQ
 from algos.algorithms.sac import SAC
 from algos.config import EncoderKind, NetworkConfig, PolicyValue, REDQConfig, SACConfig
 from tasks.experience.observation import ObservationSpec
+from tests.algos.agents import FIXED
 from tests.algos.algorithms.redq_by_hand import HandREDQ, Temperature, Transitions
 from tests.algos.algorithms.sac_batches import LIDAR, image_spec, random_batch
 from tests.algos.algorithms.sac_by_hand import Adam
@@ -34,7 +35,7 @@ from tests.algos.algorithms.test_sac import (
 def make_redq(
     spec: ObservationSpec = LIDAR, network: NetworkConfig = SMALL, dtype: torch.dtype = torch.float32, **config: Any
 ) -> REDQ:
-    return REDQ(spec, REDQConfig(**config), network, CPU, seed=0, dtype=dtype)
+    return REDQ(spec, REDQConfig(**(FIXED | config)), network, CPU, seed=0, dtype=dtype)
 
 
 def transitions(seed: int, batch_size: int = 8) -> Transitions:
@@ -112,7 +113,7 @@ def test_update_equals_derivation_by_hand(name: str) -> None:
 def test_with_two_of_two_critics_and_the_smallest_climbed_it_is_sac_bit_for_bit(name: str, is_learned: bool) -> None:
     spec, network = NETWORKS[name]
     shared: dict[str, Any] = {"learn_entropy_coef": is_learned, "alpha": 0.03}
-    sac = SAC(spec, SACConfig(**shared), network, CPU, seed=0)
+    sac = SAC(spec, SACConfig(**(FIXED | shared)), network, CPU, seed=0)
     redq = make_redq(
         spec,
         network,

@@ -16,6 +16,7 @@ from algos.algorithms.optimizers import make_optimizer
 from algos.algorithms.sac import SAC
 from algos.config import DebugConfig, EncoderKind, NetworkConfig, Normalization, OptimizerKind, SACConfig
 from tasks.experience.observation import Field, ObservationSpec
+from tests.algos.agents import FIXED
 from tests.algos.algorithms.sac_batches import LIDAR, image_spec, random_batch
 from tests.algos.algorithms.sac_by_hand import Adam, HandSAC, Layers
 
@@ -26,7 +27,7 @@ SMALL = NetworkConfig(hidden=[16, 12])
 def make_sac(
     spec: ObservationSpec = LIDAR, network: NetworkConfig = SMALL, dtype: torch.dtype = torch.float32, **config: Any
 ) -> SAC:
-    return SAC(spec, SACConfig(**config), network, CPU, seed=0, dtype=dtype)
+    return SAC(spec, SACConfig(**(FIXED | config)), network, CPU, seed=0, dtype=dtype)
 
 
 def snapshot(agent: SAC) -> dict[str, torch.Tensor]:

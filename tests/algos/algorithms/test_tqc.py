@@ -14,6 +14,7 @@ from torch.nn import functional
 from algos.algorithms.tqc import TQC, quantile_huber_loss
 from algos.config import NetworkConfig, TQCConfig
 from tasks.experience.observation import ObservationSpec
+from tests.algos.agents import FIXED
 from tests.algos.algorithms.redq_by_hand import Temperature
 from tests.algos.algorithms.sac_batches import LIDAR, random_batch
 from tests.algos.algorithms.sac_by_hand import Adam
@@ -35,7 +36,7 @@ from tests.algos.algorithms.tqc_by_hand import HandTQC, quantile_huber
 def make_tqc(
     spec: ObservationSpec = LIDAR, network: NetworkConfig = SMALL, dtype: torch.dtype = torch.float32, **config: Any
 ) -> TQC:
-    return TQC(spec, TQCConfig(**config), network, CPU, seed=0, dtype=dtype)
+    return TQC(spec, TQCConfig(**({"num_critics": 2} | FIXED | config)), network, CPU, seed=0, dtype=dtype)
 
 
 GOLDEN: dict[str, dict[str, Any]] = {

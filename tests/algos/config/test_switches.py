@@ -63,7 +63,7 @@ FALLING: Keys = {"learn_entropy_coef": True, "lr_entropy": 0.3, "target_entropy"
 RISING: Keys = FALLING | {"target_entropy": 50.0}
 ALGORITHM_CASES: dict[str, tuple[Keys, Any]] = {
     "alpha": ({}, 0.04),
-    "learn_entropy_coef": ({}, True),
+    "learn_entropy_coef": ({}, False),
     "alpha_min": (FALLING, 0.019),
     "alpha_max": (RISING, 0.021),
     "target_entropy": ({"learn_entropy_coef": True}, -50.0),
@@ -94,9 +94,9 @@ OUTSIDE: dict[str, Any] = {
     "batch_size": 3,
     "memory_size": 100,
     "gamma": 0.5,
-    "n_step": 1,
+    "n_step": 3,
     "env_steps_before_training": 1,
-    "warm_up": WarmUp.uniform,
+    "warm_up": WarmUp.driving,
     "min_updates_per_env_step": 0.1,
     "max_updates_per_env_step": 9.0,
     "update_model_interval": 2,

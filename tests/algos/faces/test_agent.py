@@ -20,7 +20,9 @@ import pytest
 import torch
 from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, IsaacAlgoObserver
 
+from algos.config import NetworkConfig
 from algos.config.errors import UsageError
+from algos.config.schema import CheckpointMode, to_plain, typed_train
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.process.write_trouble import NotSavedError
 from tests.algos.fakes import make_report
@@ -82,7 +84,8 @@ def test_runner_trains_and_leaves_a_whole_run_folder(tmp_path):
     last = load_checkpoint(run / "nn" / "last.pth")
     assert last.counters["env_steps"] == 120
     assert last.counters["updates"] == 80  # ratio 1 after 40 steps
-    assert last.config == {"task": {"name": "Toy"}, "seed": 0}
+    assert last.config == to_plain(params["config"]["run"])
+    assert typed_train(last.config["train"]).params.config == params["config"]["run"].train.params.config
 
     scalars = read_scalars(run)
     expected = ["rollout/return", "rollout/finish_rate", "rollout/progress", "rollout/episode_length"]
@@ -219,7 +222,7 @@ def test_weights_mode_takes_the_networks_and_begins_anew(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
     stored = load_checkpoint(path)
-    agent = make_agent(make_params(tmp_path, "new", checkpoint_mode="weights"))
+    agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
     agent.restore(str(path))
     for name, array in agent.algorithm.acting_weights().items():
         np.testing.assert_array_equal(array, stored.acting_weights()[name])
@@ -231,7 +234,7 @@ def test_weights_mode_takes_the_networks_and_begins_anew(tmp_path):
 def test_replay_mode_takes_the_samples_only(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
-    params = make_params(tmp_path, "new", checkpoint_mode="replay", max_env_steps=50)
+    params = make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.replay, max_env_steps=50)
     agent = make_agent(params)
     fresh = agent.algorithm.acting_weights()
     agent.restore(str(path))
@@ -320,12 +323,12 @@ def test_a_replay_that_is_gone_is_said_as_a_fault_of_the_checkpoint(tmp_path):
     agent.close()
 
 
-@pytest.mark.parametrize("mode", ["resume", "weights"])
+@pytest.mark.parametrize("mode", [CheckpointMode.resume, CheckpointMode.weights])
 def test_networks_of_other_shapes_are_named_and_nothing_is_copied(tmp_path, mode):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
     params = make_params(tmp_path, "new", checkpoint_mode=mode)
-    params["network"]["hidden"] = [24, 24]
+    params["config"]["run"].train.params.network = NetworkConfig(hidden=[24, 24])
     agent = make_agent(params)
     with pytest.raises(
         CheckpointError, match=r"last\.pth does not fit the networks of this run: size mismatch for \S+: "
@@ -341,10 +344,10 @@ def test_a_run_that_has_failed_gives_its_experience_only(tmp_path):
     checkpoint = load_checkpoint(path)
     next(iter(checkpoint.policy["weights"].values())).fill_(math.nan)
     save_checkpoint(path, checkpoint)
-    for mode in ("resume", "weights", "replay"):
-        agent = make_agent(make_params(tmp_path, f"new_{mode}", checkpoint_mode=mode))
+    for mode in CheckpointMode:
+        agent = make_agent(make_params(tmp_path, f"new_{mode.name}", checkpoint_mode=mode))
         refusal = pytest.raises(CheckpointError, match=r"last\.pth holds NaN in the weights \S+: training had failed")
-        with contextlib.nullcontext() if mode == "replay" else refusal:
+        with contextlib.nullcontext() if mode is CheckpointMode.replay else refusal:
             agent.restore(str(path))
         agent.close()
     assert len(agent.memory) > 0
@@ -375,13 +378,6 @@ def test_other_observation_or_algorithm_is_refused(tmp_path):
     save_checkpoint(path, checkpoint)
     with pytest.raises(CheckpointError, match=r"other\.pth was trained on .speed .1. float32.*place"):
         agent.restore(str(path))
-    agent.close()
-
-
-def test_unknown_checkpoint_mode_is_named(tmp_path):
-    agent = make_agent(make_params(tmp_path, checkpoint_mode="half"))
-    with pytest.raises(ValueError, match="checkpoint_mode must be one of resume, weights, replay, got 'half'"):
-        agent.restore("x.pth")
     agent.close()
 
 
@@ -506,9 +502,7 @@ def test_a_run_that_cannot_learn_says_so_at_the_start_and_at_the_end(tmp_path, c
     agent = make_agent(make_params(tmp_path, **changes))
     agent.train()
     first, last = caplog.messages[0], caplog.messages[-1]
-    assert first.startswith(
-        f"nothing will be learned: no update is due up to max_env_steps={agent.config['max_env_steps']}"
-    )
+    assert first.startswith(f"nothing will be learned: no update is due up to max_env_steps={agent.run.max_env_steps}")
     assert "env_steps_before_training=40" in first
     assert last.startswith("nothing was learned: no update was made")
 

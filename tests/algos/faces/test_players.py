@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from algos.config.schema import PlayConfig, Rules
 from algos.faces import players
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.process.write_trouble import NotSavedError
@@ -32,8 +33,7 @@ def trained(tmp_path_factory):
 
 
 def play(train_dir, checkpoint, **settings):
-    values = {"episodes": 3, "seed": 1_000_000, "rules": "normal", "video": True, "plot": True, "deterministic": True}
-    params = make_params(train_dir, "unused", play=values | settings)
+    params = make_params(train_dir, "unused", play=PlayConfig(**({"episodes": 3} | settings)))
     make_runner(params).run({"train": False, "play": True, "checkpoint": str(checkpoint)})
 
 
@@ -102,7 +102,7 @@ def test_league_drives_ten_runs_and_adds_penalties(trained, tmp_path, monkeypatc
     always_full_gas(monkeypatch)
     elsewhere = tmp_path / "lidar.pth"
     save_checkpoint(elsewhere, load_checkpoint(trained))
-    play(tmp_path / "runs", elsewhere, rules="league", video=False, plot=False)
+    play(tmp_path / "runs", elsewhere, rules=Rules.league, episodes=10, video=False, plot=False)
     _, results = results_of(tmp_path / "runs")
     assert len(results["episodes"]) == 10
     assert "league" in capsys.readouterr().out
@@ -125,7 +125,7 @@ def test_missing_checkpoint_is_named(tmp_path):
 
 def test_play_without_a_checkpoint_says_what_to_add(tmp_path):
     with pytest.raises(ValueError, match="add --checkpoint"):
-        make_runner(make_params(tmp_path, "unused", play={"episodes": 1})).run({"train": False, "play": True})
+        make_runner(make_params(tmp_path, "unused", play=PlayConfig(episodes=1))).run({"train": False, "play": True})
 
 
 def test_two_plays_in_one_second_get_two_folders(tmp_path):

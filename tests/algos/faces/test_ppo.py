@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from algos.config import EncoderKind
-from algos.config.ppo import LearningRateSchedule, PPOConfig, PPONetworkConfig, ppo_from_plain, ppo_params
+from algos.config.ppo import LearningRateSchedule, PPOConfig, PPONetworkConfig, ppo_params
+from algos.config.schema import CheckpointMode, PlayConfig, RunConfig
+from algos.config.train_schema import PPOParams, PPOTrainConfig
 from algos.faces.ppo import EncoderNetwork, make_ppo_policy, ppo_policy
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.experience.observation import Field, ObservationSpec
@@ -27,17 +30,21 @@ IMAGE_SPEC = ObservationSpec(
 )
 
 
-def make_params(train_dir, run="run", network=None, max_env_steps=256, checkpoint_mode="resume", **changes):
+def make_params(train_dir, run="run", network=None, **changes):
+    run_keys: dict[str, Any] = {"max_env_steps": 256}
+    run_keys |= {key: changes.pop(key) for key in ("checkpoint_mode", "max_env_steps") if key in changes}
     values = {"num_actors": 4, "horizon_length": 16, "minibatch_size": 32, "mini_epochs": 2, "normalize_input": True}
     values |= {"evaluation_interval": 0, "evaluation_episodes": 2, "checkpoint_interval": 0}
-    params = ppo_params(PPOConfig(**(values | changes)), network or PPONetworkConfig(hidden=[16, 16]))
+    ppo, network = PPOConfig(**(values | changes)), network or PPONetworkConfig(hidden=[16, 16])
+    params = ppo_params(ppo, network)
+    task = {"name": TASK, "track": "short", "game": "sim"}
     params["config"] |= {
         "name": "toy",
         "full_experiment_name": run,
         "train_dir": str(train_dir),
         "env_name": TASK,
         "env_config": {
-            "task": {"name": TASK, "track": "short", "game": "sim"},
+            "task": task,
             "policy": None,
             "env": {"function": "tests.algos.fakes:make_toy_env", "kwargs": {}},
             "num_workers": 1,
@@ -46,11 +53,13 @@ def make_params(train_dir, run="run", network=None, max_env_steps=256, checkpoin
         "device": "cpu",
         "device_name": "cpu",
         "inference_device": "cpu",
-        "max_env_steps": max_env_steps,
-        "checkpoint_mode": checkpoint_mode,
-        "wandb": {"enabled": False},
-        "full_config": {"task": {"name": TASK}},
-        "play": {"episodes": 2, "seed": 5, "rules": "normal", "video": False, "plot": False, "deterministic": True},
+        "run": RunConfig(
+            task=task,
+            train=PPOTrainConfig(params=PPOParams(network=network, config=ppo)),
+            experiment="toy",
+            play=PlayConfig(episodes=2, seed=5, video=False, plot=False),
+            **run_keys,
+        ),
     }
     return {"seed": 0, "torch_threads": 0, "algo": {"name": "remote_ppo"}, **params}
 
@@ -94,7 +103,7 @@ def test_a_run_that_has_ended_is_not_resumed_for_nothing(tmp_path):
 def test_going_back_keeps_the_best_driver(tmp_path, monkeypatch):
     agent = make_agent(make_params(tmp_path, checkpoint_interval=128))
     agent.train()
-    agent._keep_best(make_report(True, 20.0))
+    agent.run.evaluated(make_report(True, 20.0), agent.frame, agent.make_checkpoint)
     again = make_agent(make_params(tmp_path))
     again.restore(str(tmp_path / "run" / "nn" / "step_00000128.pth"))
     with monkeypatch.context() as patch:
@@ -106,13 +115,13 @@ def test_going_back_keeps_the_best_driver(tmp_path, monkeypatch):
 
 def test_weights_mode_begins_anew(tmp_path):
     make_runner(make_params(tmp_path, "old", max_env_steps=128)).run({"train": True})
-    agent = make_agent(make_params(tmp_path, "new", checkpoint_mode="weights"))
+    agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
     agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
     stored = load_checkpoint(tmp_path / "old" / "nn" / "last.pth").algorithm_state["model"]
     assert all(torch.equal(tensor, stored[name]) for name, tensor in agent.model.state_dict().items())
     assert agent.frame == 0
     agent.close()
-    bad = make_agent(make_params(tmp_path, "bad", checkpoint_mode="replay"))
+    bad = make_agent(make_params(tmp_path, "bad", checkpoint_mode=CheckpointMode.replay))
     bad.close()
     with pytest.raises(ValueError, match="remote_ppo must be resume or weights"):
         bad.restore("x.pth")
@@ -212,4 +221,3 @@ def test_params_have_what_rl_games_requires():
     assert config["lr_schedule"] == "linear"
     assert config["torch_compile"] is False
     assert config["mixed_precision"] is False
-    assert ppo_from_plain({"lr_schedule": "constant"}).lr_schedule is LearningRateSchedule.constant

@@ -36,6 +36,7 @@ from tasks.config import config_to_dict
 from tasks.experience.observation import Field, ObservationSpec
 from tests.algos.agents import (
     CPU,
+    FIXED,
     actor_layers,
     assert_close,
     assert_goes_on_bit_equal,
@@ -67,7 +68,7 @@ CASES: dict[str, tuple[ObservationSpec, NetworkConfig]] = {
 
 def make(case: str = "mlp", dtype: torch.dtype = torch.float32, **config: Any) -> SAC:
     spec, network = CASES[case]
-    return SAC(spec, SACConfig(**config), network, CPU, seed=0, dtype=dtype)
+    return SAC(spec, SACConfig(**(FIXED | config)), network, CPU, seed=0, dtype=dtype)
 
 
 def with_other_truth(observation: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from algos.config import RecurrentNetworkConfig, RSACConfig
+from algos.config.schema import PlayConfig
 from algos.replay.sequences import SequenceMemory
 from algos.run.checkpoint import load_checkpoint
 from tasks.config import config_to_dict
@@ -26,14 +27,13 @@ def recurrent_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[
     """Params of a small run, as ``make_params`` has them, with recurrent SAC."""
     torch.set_num_threads(1)
     params = make_params(train_dir, run, **changes)
-    network = config_to_dict(RecurrentNetworkConfig(hidden=[16, 16], gru_size=6))
-    kwargs = {"spec": SPEC.to_json(), "network": network, "warm_up": "driving", "device": "cpu"}
+    network = RecurrentNetworkConfig(hidden=[16, 16], gru_size=6)
+    kwargs = {"spec": SPEC.to_json(), "network": config_to_dict(network), "warm_up": "driving", "device": "cpu"}
     policy = {"function": "algos.acting.recurrent_policy:make_recurrent_policy", "kwargs": kwargs}
     params |= {"algo": {"name": "remote_rsac"}, "model": {"name": "remote_rsac"}}
-    params["network"] = {"name": "remote_rsac", **network}
-    config = params["config"]
-    config["env_config"]["policy"] = policy
-    config["sac"] = config_to_dict(RSACConfig()) | config["sac"] | SEQUENCES
+    params["config"]["env_config"]["policy"] = policy
+    parts = params["config"]["run"].train.params
+    parts.network, parts.config = network, RSACConfig(**(vars(parts.config) | SEQUENCES))
     return params
 
 
@@ -66,7 +66,7 @@ def test_a_stopped_synchronous_run_goes_on_bit_identically(tmp_path: Path) -> No
 
 
 def test_workers_send_states_and_a_checkpoint_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = {"episodes": 2, "seed": 1_000_000, "video": False, "plot": False}
+    settings = PlayConfig(episodes=2, video=False, plot=False)
     agent = make_agent(recurrent_params(tmp_path, synchronous=False, max_env_steps=300))
     agent.train()
     segments = stored(tmp_path / "run" / "replay", SPEC)

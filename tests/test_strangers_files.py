@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 import train
 from algos.acting.policy import build_policy
 from algos.config.errors import UsageError
-from algos.config.schema import to_plain
+from algos.config.schema import WandbConfig, to_plain
 from algos.config.typed_only import SECTIONS
 from algos.faces.ppo import ppo_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -148,7 +148,7 @@ def test_a_stored_choice_is_the_name_of_an_option_or_nothing(
     seen: list[dict[str, Any]] = []
     words = ["--play", "--checkpoint", str(checkpoint)]
     within(monkeypatch, words, lambda composed, words: seen.append(train.prepare(composed, Role.play, words)))
-    assert seen[0]["network"]["hidden"] == [4]
+    assert seen[0]["config"]["run"].train.params.network.hidden == [4]
 
 
 def test_no_text_of_a_configuration_file_names_code(
@@ -239,13 +239,14 @@ def test_the_account_at_wandb_is_of_who_types(
     content = torch.load(checkpoint, weights_only=True)
     content["config"]["wandb"] = {"enabled": True, "project": "p", "entity": "stranger", "run_name": "r"}
     torch.save(content, checkpoint)
-    seen: list[dict[str, Any]] = []
-    within(
-        monkeypatch,
-        ["--checkpoint", str(checkpoint), "wandb.project=mine"],
-        lambda composed, words: seen.append(train.prepare(composed, Role.train, words)),
-    )
-    assert seen[0]["config"]["wandb"] == {"enabled": False, "project": "mine", "entity": None, "run_name": None}
+    seen: list[WandbConfig] = []
+    for words in ([], ["wandb.enabled=true", "wandb.project=mine"]):
+        within(
+            monkeypatch,
+            ["--checkpoint", str(checkpoint), *words],
+            lambda composed, words: seen.append(train.prepare(composed, Role.train, words)["config"]["run"].wandb),
+        )
+    assert seen == [WandbConfig(), WandbConfig(enabled=True, project="mine")]
     assert "type wandb.enabled=true" in caplog.text
 
 

@@ -47,6 +47,7 @@ ROLES = {
     "play": "train play",
     "record": "record drive",
     "record.driver": "record",
+    "record.from_file": "record",
     "drive": "drive",
     "drive.width": "drive record",
     "drive.height": "drive record",

@@ -242,10 +242,11 @@ def _command(argv: Sequence[str]) -> int:
     if "--help" in line.words:
         sys.stdout.write(help_text())
     elif line.role in ROLES_WITHOUT_CONFIGURATION:
+        from algos.run.folder import RUNS
         from tasks.roles.dispatch import run_without_configuration
 
         with _refusals():
-            done = run_without_configuration(line.role, line.folder, line.hosts, line.workers)
+            done = run_without_configuration(line, RUNS)
         sys.stdout.write(done + "\n")
         return 0
     with _refusals():

@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {
     "tasks.live.telemetry": "tasks.config tasks.game",
     "tasks.live": "tasks.config tasks.game tasks.live.controls tasks.live.telemetry tasks.live.window",
     "tasks.stand_in": "tasks.config tasks.game tasks.sim",
+    "tasks.fidelity": "tasks.recordings tasks.sim",
     # tasks
     "tasks.envs": "tasks.config tasks.experience tasks.game",
     "tasks.registry": "tasks.config tasks.envs tasks.experience tasks.game tasks.live.telemetry tasks.live.window "
@@ -61,6 +62,7 @@ ROOMS: dict[str, str] = {
     "tasks.recordings tasks.roles.config tasks.roles.recording tasks.sim",
     "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.process "
     "tasks.registry tasks.roles.config",
+    "tasks.roles.calibrate": "tasks.fidelity tasks.process tasks.sim",
     "tasks.roles.check": "tasks.config tasks.experience tasks.game tasks.live tasks.live.window tasks.pictures "
     "tasks.points tasks.process tasks.registry tasks.roles.config tasks.roles.overlay tasks.roles.picture_window "
     "tasks.sim tasks.trackmania",
@@ -70,7 +72,7 @@ ROOMS: dict[str, str] = {
     "tasks.roles.config tasks.roles.drive tasks.roles.recording tasks.roles.recording_files tasks.sim "
     "tasks.trackmania",
     "tasks.roles.dispatch": "tasks.config tasks.live tasks.remote.access tasks.remote.config tasks.remote.relay "
-    "tasks.roles.check tasks.roles.config tasks.roles.drive tasks.roles.record tasks.words",
+    "tasks.roles.calibrate tasks.roles.check tasks.roles.config tasks.roles.drive tasks.roles.record tasks.words",
     # learning
     "algos.config": "tasks.config tasks.process tasks.remote.config tasks.roles.config tasks.words",
     "algos.networks": "algos.config tasks.experience",

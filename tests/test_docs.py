@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.hydra_entry import MAPPINGS, _with_new_entries
 from algos.config.options import base_name
-from tasks.words.command_line import TYPED_AS, Role, parse
+from tasks.words.command_line import ROLES_WITHOUT_CONFIGURATION, TYPED_AS, parse
 from tests.test_config_files import composed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def test_every_command_can_be_given(command: str) -> None:
     if words[0] != "train.py":
         return
     line = parse(words[1:])
-    if line.role is Role.install_plugin or any(f"task={task}" in line.words for task in OWN_TASKS):
+    if line.role in ROLES_WITHOUT_CONFIGURATION or any(f"task={task}" in line.words for task in OWN_TASKS):
         return
     if any(word.startswith("plugins=") for word in line.words):
         return  # tests/test_user_code.py gives them with their files

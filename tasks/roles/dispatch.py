@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from tasks.config import TaskConfig
 from tasks.remote.config import RemoteConfig
 from tasks.roles.config import CheckConfig, DriveConfig, RecordConfig
-from tasks.words.command_line import Role
+from tasks.words.command_line import CommandLine, Role
 
 _DRIVING_ROLES = (Role.record, Role.drive, Role.check)
 
@@ -63,24 +63,26 @@ def run(role: Role, config: RoleConfig, runs: Path) -> int:
     return 0
 
 
-def run_without_configuration(role: Role, folder: str | None, hosts: list[str], workers: list[str]) -> str:
-    """Installs the plugin, or makes credentials; returns what was done, for people.
+def run_without_configuration(line: CommandLine, runs: Path) -> str:
+    """Installs the plugin, makes credentials, or fits the car; returns what was done, for people.
 
     Args:
-        role: install_plugin or make_credentials.
-        folder: Where; None: where OpenPlanet looks for plugins.
-        hosts: DNS names and addresses of learner and relay.
-        workers: Names of the workers.
+        line: What was typed; its role is install_plugin, make_credentials or calibrate.
+        runs: Folder of all runs.
 
     Raises:
         ValueError: It cannot be done.
     """
-    if role is Role.install_plugin:
+    if line.role is Role.install_plugin:
         from tasks.live.plugin_install import install_plugin
 
-        return install_plugin(Path(folder) if folder else None)
+        return install_plugin(Path(line.folder) if line.folder else None)
+    if line.role is Role.calibrate:
+        from tasks.roles.calibrate import calibrate
+
+        return calibrate.run(line.files, runs)
     from tasks.remote.access.credentials import make_credentials
 
-    if folder is None:
+    if line.folder is None:
         raise ValueError("--make-credentials needs a folder, such as --make-credentials credentials")
-    return make_credentials(folder, hosts, workers)
+    return make_credentials(line.folder, line.hosts, line.workers)

@@ -65,11 +65,12 @@ class Role(Enum):
     drive = "drive"
     install_plugin = "install-plugin"
     make_credentials = "make-credentials"
+    calibrate = "calibrate"
 
 
 RUNNER_ROLES = (Role.train, Role.play)
 """What goes through rl_games' Runner."""
-ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials)
+ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials, Role.calibrate)
 """What takes no word of the configuration."""
 
 _ROLE_HELP = {
@@ -84,7 +85,7 @@ _ROLE_HELP = {
 }
 TYPED_AS = {"record.from": "record.from_file"}
 """Keys by what is typed for them: Python lets no field be called ``from``."""
-_OWN_FLAGS = ("--checkpoint", "--headless", "--to", "--make-credentials", "--hosts", "--workers")
+_OWN_FLAGS = ("--checkpoint", "--headless", "--to", "--make-credentials", "--hosts", "--workers", "--calibrate")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class CommandLine:
     """Given with --hosts."""
     workers: list[str] = field(default_factory=list)
     """Given with --workers."""
+    files: list[str] = field(default_factory=list)
+    """Given with --calibrate."""
 
 
 class CommandLineError(ValueError):
@@ -130,7 +133,9 @@ def parse(argv: Sequence[str]) -> CommandLine:
     if (flags.hosts or flags.workers) and role is not Role.make_credentials:
         raise CommandLineError("--hosts and --workers belong to --make-credentials DIR")
     folder = flags.make_credentials or flags.to
-    return CommandLine(role, _keys_first(words), folder, _names(flags.hosts), _names(flags.workers))
+    return CommandLine(
+        role, _keys_first(words), folder, _names(flags.hosts), _names(flags.workers), flags.calibrate or []
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -161,6 +166,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workers", metavar="A,B", help="with --make-credentials: names of the workers")
     parser.add_argument(
+        "--calibrate",
+        metavar="FILE",
+        nargs="+",
+        help="fit the simulator's car to recordings, ghosts or replays (files or folders); writes a vehicle.yaml",
+    )
+    parser.add_argument(
         "--headless", action="store_true", help="no window and no live display, plain lines; the same as headless=true"
     )
     return parser
@@ -172,7 +183,7 @@ def help_text() -> str:
 
 
 def _role(flags: argparse.Namespace) -> Role:
-    chosen = [role for role in (*_ROLE_HELP, Role.make_credentials) if getattr(flags, role.name)]
+    chosen = [role for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate) if getattr(flags, role.name)]
     if len(chosen) > 1:
         raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
     return chosen[0] if chosen else Role.train

@@ -1,0 +1,1 @@
+"""How far the simulator's car is from the game's: ``python -m benchmarks.fidelity``."""

@@ -1,0 +1,1 @@
+"""How far the simulator's car is from recorded ones, and the constants that bring it nearer."""

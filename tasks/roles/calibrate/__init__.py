@@ -1,0 +1,1 @@
+"""--calibrate: the simulator's car fitted to the drives of a user."""

@@ -1,0 +1,110 @@
+"""--calibrate brings a car that is off back, keeps what it learns nothing of, and refuses files by name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import train
+from tasks.fidelity.errors import cut_windows, errors
+from tasks.fidelity.fit import NOT_OF_THE_DRIVE, constants_of, fit
+from tasks.recordings.recording import save_npz
+from tasks.roles.calibrate import calibrate
+from tasks.sim.open_loop import drive
+from tasks.sim.vehicle import VehicleConstants
+from tasks.sim.vehicle_files import load_vehicle
+from tests.tasks.fidelity.drives import drawn, driven, held
+
+BARS = np.array([[0.5], [0.15], [0.15]])
+
+
+def another_car(seed: int) -> VehicleConstants:
+    """One whose constants on the road are 10 to 25 % off."""
+    rng = np.random.default_rng(seed)
+    factors = []
+    for field in fields(VehicleConstants):
+        size = np.size(getattr(VehicleConstants(), field.name))
+        off = 1.0 + rng.choice([-1, 1], size) * rng.uniform(0.1, 0.25, size)
+        if field.name.startswith(NOT_OF_THE_DRIVE):
+            off[:] = 1.0
+        elif field.name.endswith("_kmh"):
+            off[:] = off[0]  # speeds of gears and ranges grow from one to the next
+        factors.append(off)
+    return constants_of(VehicleConstants().vector() * np.concatenate(factors))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drives of another car, as files."""
+    made = tmp_path_factory.mktemp("drives")
+    car = another_car(0)
+    for number in range(6):
+        save_npz(made / f"{number}.npz", driven(car, drawn(number, 45.0)))
+    return made
+
+
+def test_a_car_that_is_off_comes_back_under_the_bars(folder: Path, tmp_path: Path) -> None:
+    answer = calibrate.run([str(folder)], tmp_path)
+    (file,) = tmp_path.glob("calibrated/*/vehicle.yaml")
+    car = load_vehicle(str(file))
+    windows = cut_windows([driven(another_car(0), drawn(seed, 60.0)) for seed in (20, 21)], 1.0)
+    before, after = (
+        np.abs(np.stack(errors(drive(one.vector(), windows.drives), windows))) for one in (VehicleConstants(), car)
+    )
+    assert (np.median(before, axis=1, keepdims=True) > BARS).all()
+    assert (np.median(after, axis=1, keepdims=True) <= BARS).all()
+    assert "| steering |" in answer
+    assert str(file) in answer
+    assert (file.parent / "fidelity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_not_driven_keeps_its_value() -> None:
+    real = another_car(1)
+    straight = held((4.0, 0.0, 1.0, 0.0))
+    step = list(fit(VehicleConstants(), cut_windows([driven(real, straight) for _ in range(4)], 1.0)))[-1]
+    assert step.constants.turn_rate == VehicleConstants().turn_rate
+    assert {"coast", "turn_rate[5]"} <= set(step.uncertain)
+    assert step.constants.acceleration[0] == pytest.approx(real.acceleration[0], rel=0.02)
+
+
+def test_ctrl_c_keeps_the_best_car_so_far(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(start: VehicleConstants, windows: object) -> object:
+        for number, step in enumerate(fit(start, windows)):  # type: ignore[arg-type]
+            if number == 2:
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr(calibrate, "fit", interrupted)
+    answer = calibrate.run([str(folder / "0.npz")], tmp_path)
+    assert "interrupted" in answer
+    (file,) = tmp_path.glob("calibrated/*/vehicle.yaml")
+    assert yaml.safe_load(file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.npz", None, "does not exist"),
+        ("bad.npz", b"nothing", "must be a recording"),
+        ("notes.txt", b"nothing", "must be a recording"),
+        ("run.Ghost.Gbx", b"nothing", ""),
+    ],
+)
+def test_bad_files_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes | None, reason: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert train.main(["--calibrate", str(tmp_path / name)]) == 2
+    assert re.search(f"{re.escape(name)}: .*{reason}", capsys.readouterr().err)
+
+
+def test_too_little_to_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_npz(tmp_path / "short.npz", driven(VehicleConstants(), drawn(0, 5.0)))
+    assert train.main(["--calibrate", str(tmp_path)]) == 2
+    assert "needs 20 usable seconds" in capsys.readouterr().err

@@ -20,6 +20,8 @@ class Options:
 
     track: str = "medium"
     """Shipped track, or a file with the points of one."""
+    vehicle: str | None = None
+    """Another car, as ``task.vehicle`` takes it; None: the game's."""
     width: int = 958
     """Of the window's client area [px]."""
     height: int = 488
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--track", default=default.track, help="short, medium, long, each also with _mirrored, or a .csv/.npy file")
+    add("--vehicle", metavar="FILE", help="another car: a YAML file of constants, as task.vehicle= takes it")
     add("--size", type=_size, default=(default.width, default.height), metavar="WxH", help="of the window [px]")
     add("--position", type=_position, default=(default.left, default.top), metavar="X,Y", help="of the window [px]")
     add("--title", default=default.title, help="of the window")

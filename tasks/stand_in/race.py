@@ -21,15 +21,19 @@ from tasks.stand_in.inputs import Controls
 class Race:
     """One car on one track. Each restart is the same: the car stands exactly at the start."""
 
-    def __init__(self, track: Track, clock: Clock) -> None:
+    def __init__(self, track: Track, clock: Clock, vehicle: str | None = None) -> None:
         """Puts the car to the start.
 
         Args:
             track: The road.
             clock: What tells the time.
+            vehicle: Another car, as ``task.vehicle`` takes it; None: the game's.
+
+        Raises:
+            ValueError: There is no such car.
         """
         self.track = track
-        config = TaskConfig(game=GameKind.sim, randomization=_nothing_random())
+        config = TaskConfig(game=GameKind.sim, vehicle=vehicle, randomization=_nothing_random())
         self._game = SimulatedGame(clock, track, config)
         self._controls = Controls()
         self._is_closed = False

@@ -323,6 +323,17 @@ def test_the_finish_flag_is_a_level_that_lasts_until_the_screen_is_closed_or_the
     assert race.state.distance_m == 0.0
 
 
+def test_another_car_is_driven_and_an_impossible_one_is_refused() -> None:
+    clock = VirtualClock()
+    slow = parse_options(["--vehicle", "{acceleration: [5.0, 4.0, 3.0, 2.0]}"]).vehicle
+    race = Race(load_track("short"), clock, slow)
+    race.step(Controls(gas=1.0))
+    clock.sleep_until(0.01)
+    assert race.step(Controls(gas=1.0)).forward_mps == pytest.approx(0.05)
+    with pytest.raises(ValueError, match="yaw_lag_s must be > 0"):
+        Race(load_track("short"), clock, "{yaw_lag_s: 0.0}")
+
+
 def test_each_restart_is_the_same() -> None:
     clock = VirtualClock()
     race = Race(load_track("short"), clock)

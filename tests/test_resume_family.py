@@ -30,7 +30,6 @@ SMALL = [
     "train.params.config.min_updates_per_env_step=0.5",
     "train.params.config.max_updates_per_env_step=0.5",
     "train.params.config.learn_entropy_coef=true",
-    "train.params.config.evaluation_episodes=1",
     "train.params.config.evaluation_interval=0",
     "train.params.config.checkpoint_interval=0",
 ]

@@ -82,7 +82,7 @@ def test_a_users_algorithm_may_take_the_configuration_of_sac(plugin: Path, monke
     words = ["task=TM20Lidar", "task.game=sim", "task.track=short", f"train.params.algo.name={name}"]
     assert train.main([*words, f"plugins=[{plugin.name}]"]) == 0
     assert seen[0]["algo"] == {"name": name}
-    assert seen[0]["config"]["sac"]["batch_size"] == 256
+    assert seen[0]["config"]["run"].train.params.config.batch_size == 256
 
 
 def test_a_users_encoder_is_found_by_name(plugin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_a_users_encoder_is_found_by_name(plugin: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(train, "run", lambda composed, role, words: seen.append(train.prepare(composed, role, words)))
     words = ["task=TM20Lidar", "task.game=sim", "task.track=short", f"train.params.network.encoder={name}"]
     assert train.main([*words, f"plugins=[{plugin.name}]"]) == 0
-    assert seen[0]["network"]["encoder"] == name
+    assert seen[0]["config"]["run"].train.params.network.encoder == name
     assert seen[0]["config"]["env_config"]["policy"]["kwargs"]["network"]["encoder"] == name
 
 
@@ -115,7 +115,7 @@ def test_a_users_training_without_our_schema_is_passed_on_as_it_is(
     words = ["task=TM20Lidar", "train=Mine", "task.game=sim", "task.track=short", f"--config-dir={folder}"]
     assert train.main([*words, f"plugins=[{plugin.name}]"]) == 0
     config = seen[0]["config"]
-    assert (config["depth"], config["max_env_steps"], config["name"]) == (3, 50, "Mine")
+    assert (config["depth"], config["run"].max_env_steps, config["name"]) == (3, 50, "Mine")
 
 
 def test_without_the_plugin_the_task_is_unknown(plugin: Path, capsys: pytest.CaptureFixture[str]) -> None:

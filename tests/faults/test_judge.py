@@ -97,7 +97,7 @@ def test_every_fault_of_the_suite_is_a_row_of_the_page() -> None:
     }
     assert marked == set(table.FAULTS)
     _, page = PAGE.read_text(encoding="utf-8").split("## The faults")
-    described, counted = page.split("## What became of the samples")
+    described, counted = page.split("## Results")
     header, _, *rows = [line.strip("| ").split(" | ") for line in counted.splitlines() if line.startswith("|")]
     assert all(f"| {name} | {what} |" in described for name, what in table.FAULTS.items())
     assert [row[0] for row in rows] == list(table.FAULTS)

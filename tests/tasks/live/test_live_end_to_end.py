@@ -327,7 +327,7 @@ def test_the_doctor_describes_the_game(game: StandIn, env: Any, caplog: pytest.L
 
 def live_words(game: StandIn) -> list[str]:
     """What a user types to have this game driven."""
-    live = {"display": game.display, "port": game.port, "ghost_port": game.ghost_port, "window_title": game.title}
+    live = {"display": game.display, "port": game.port, "window_title": game.title}
     return ["task.game=live", *(f"task.live.{name}={value}" for name, value in live.items())]
 
 

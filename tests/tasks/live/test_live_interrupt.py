@@ -30,7 +30,7 @@ ROLES = {
 )
 def test_an_interrupt_ends_it_soon_with_all_keys_released(role: str, display: str, tmp_path: Path) -> None:
     with StandIn(display, size="958x488", title="Interrupted") as game, open(tmp_path / "said.txt", "w") as said:
-        live = {"display": display, "port": game.port, "ghost_port": game.ghost_port, "window_title": game.title}
+        live = {"display": display, "port": game.port, "window_title": game.title}
         words = ["task.game=live", "task.track=short", "task.control=keyboard"]
         words += [f"task.live.{name}={value}" for name, value in live.items()]
         command = [sys.executable, str(ROOT / "train.py"), *ROLES[role], *words]

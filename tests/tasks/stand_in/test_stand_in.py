@@ -229,7 +229,7 @@ def test_the_car_runs_on_real_time_however_slow_the_frames_are(game: StandIn, pa
     second, took = game.state(), time.monotonic() - started
     # Answers tell of the frame before, so either may be a quarter of a second old.
     assert second["car"]["time_s"] - first["car"]["time_s"] == pytest.approx(took, abs=0.6)
-    assert second["car"]["distance_m"] > 5.0
+    assert second["car"]["distance_m"] > 2.0
     assert second["frames"] - first["frames"] <= 4.0 * took + 2.0
 
 

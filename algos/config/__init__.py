@@ -12,7 +12,6 @@ from algos.config.family import (
     RSACConfig,
     SACConfig,
     TQCConfig,
-    sac_from_plain,
 )
 from algos.config.network import (
     ENCODERS,
@@ -31,7 +30,6 @@ from algos.config.off_policy import (
     OptimizerKind,
     PolicyValue,
     WarmUp,
-    off_policy_from_plain,
 )
 
 __all__ = [
@@ -55,7 +53,5 @@ __all__ = [
     "WarmUp",
     "check_combination",
     "network_from_plain",
-    "off_policy_from_plain",
     "register_encoder_name",
-    "sac_from_plain",
 ]

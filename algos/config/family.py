@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from algos.config.off_policy import OffPolicyConfig, PolicyValue, off_policy_from_plain
+from algos.config.off_policy import OffPolicyConfig, PolicyValue
 from tasks.words.key_marks import Decides, decides
 from tasks.words.key_needs import needs, only_with
 from tasks.words.refusals import require
@@ -172,8 +170,3 @@ class RSACConfig(SACConfig):
         super().__post_init__()
         require(self.sequence_length >= 1, "sequence_length", self.sequence_length, ">= 1")
         require(self.burn_in >= 0, "burn_in", self.burn_in, ">= 0")
-
-
-def sac_from_plain(data: Mapping[str, Any]) -> SACConfig:
-    """Builds a SACConfig from plain data (enums by member name)."""
-    return off_policy_from_plain(SACConfig, data)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeVar
 
-from tasks.config import config_from_dict
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Workers, workers_have
 from tasks.words.key_needs import needs, not_with, only_with
@@ -194,14 +191,6 @@ class OffPolicyConfig:
             self.alpha,
             f"between alpha_min ({self.alpha_min}) and alpha_max ({self.alpha_max}) when learn_entropy_coef is true",
         )
-
-
-OffPolicy = TypeVar("OffPolicy", bound=OffPolicyConfig)
-
-
-def off_policy_from_plain(config_type: type[OffPolicy], data: Mapping[str, Any]) -> OffPolicy:
-    """Builds the configuration of an algorithm from plain data (enums by member name)."""
-    return config_from_dict(config_type, data, "config")
 
 
 def _check_betas(name: str, betas: list[float] | None, optimizer: OptimizerKind) -> None:

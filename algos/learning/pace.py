@@ -56,11 +56,6 @@ class Pace:
         counted = self.counted_env_steps
         return (self.updates - self._first_update) / counted if counted else math.nan
 
-    @property
-    def env_steps_until_training(self) -> int:
-        """Environment steps still missing before the first update."""
-        return max(0, self._first_env_step - self.env_steps)
-
     def may_update(self) -> bool:
         """Whether one more update keeps the ratio at or below its maximum."""
         return self.may_update_at(self.env_steps)

@@ -17,9 +17,8 @@ from algos.config import (
     SACConfig,
     WarmUp,
     network_from_plain,
-    sac_from_plain,
 )
-from tasks.config import config_to_dict
+from tasks.config import config_from_dict, config_to_dict
 
 
 @pytest.mark.parametrize(
@@ -73,11 +72,11 @@ def test_plain_data_goes_through_json_and_back() -> None:
     )  # fmt: skip
     plain = json.loads(json.dumps(config_to_dict(config)))
     assert plain["optimizer_actor"] == "adamw"
-    assert sac_from_plain(plain) == config
+    assert config_from_dict(SACConfig, plain, "config") == config
 
 
 def test_unknown_keys_and_members_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match=r"unknown key config\.gama \(did you mean config\.gamma\?\)"):
-        sac_from_plain({"gama": 0.9})
+        config_from_dict(SACConfig, {"gama": 0.9}, "config")
     with pytest.raises(ValueError, match=r"config\.optimizer_actor must be one of adam, adamw, sgd, rmsprop"):
-        sac_from_plain({"optimizer_actor": "Adam"})
+        config_from_dict(SACConfig, {"optimizer_actor": "Adam"}, "config")

@@ -240,7 +240,6 @@ def test_replay_mode_takes_the_samples_only(tmp_path):
     agent.restore(str(path))
     assert all(np.array_equal(array, fresh[name]) for name, array in agent.algorithm.acting_weights().items())
     assert len(agent.memory) == len(load_rows(tmp_path / "old"))
-    assert agent.learner.pace.env_steps_until_training == 0
     agent.train()
     assert agent.frame == 50
     assert agent.epoch_num == 50  # ratio 1 from the first step: 124 stored rows are more than the 40 of the warm-up
@@ -266,7 +265,6 @@ def test_resume_without_a_stored_replay_collects_first(tmp_path):
     assert not (tmp_path / "old" / "replay").exists()
     agent = make_agent(make_params(tmp_path, "old", save_replay=False, max_env_steps=200))
     agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
-    assert agent.learner.pace.env_steps_until_training == 40
     agent.train()
     assert agent.epoch_num == 80 + 40  # 80 steps more, 40 of them before training goes on
 

@@ -84,9 +84,13 @@ def test_infinite_maximum_lets_the_learner_run_free():
 def test_restart_shortens_the_warm_up_by_what_is_stored():
     pace = Pace(1.0, 1.0, 100)
     pace.restart_ratio(available_env_steps=70)
-    assert pace.env_steps_until_training == 30
+    pace.add_env_steps(30)
+    assert not pace.may_update()
+    pace.add_env_steps(1)
+    assert pace.may_update()
     pace.restart_ratio(available_env_steps=1000)
-    assert pace.env_steps_until_training == 0
+    pace.add_env_steps(1)
+    assert pace.may_update()
 
 
 def test_state_goes_on_with_the_same_decisions():

@@ -2,7 +2,7 @@
 
     python -m benchmarks.outbox_lateness [--turns 5] [--rate 25]
 
-A far worker has lost its learner for a while and gets it back: the outbox holds 200 MB in 60 segments, which go out
+A remote worker has lost its learner for a while and gets it back: the outbox holds 200 MB in 60 segments, which go out
 over TLS, while the loop goes on handing over segments of 0.13 MB and taking weights of 5 MB each second. The learner
 takes 25 MB/s, so that every step of the nine seconds counts; 0 is as fast as it can. Lateness is the time from when a
 step should begin to when it does; a hand-over is the call that gives a segment away.

@@ -14,7 +14,7 @@ from algos.config import DroQConfig
 
 
 class DroQ(SAC):
-    """Overrides what the actor climbs; how often it is updated is ``config.policy_delay``."""
+    """Overrides the value that the actor maximises; how often it is updated is ``config.policy_delay``."""
 
     config: DroQConfig
 

@@ -1,4 +1,4 @@
-"""What SAC and its siblings are made of: networks, target networks, optimisers, the device, what is saved.
+"""What the off-policy algorithms are made of: networks, target networks, optimisers, the device, what is saved.
 
 An algorithm derives from ``OffPolicyAlgorithm`` by way of ``algos.algorithms.sac.SAC``, which has the losses.
 """

@@ -68,7 +68,7 @@ class REDQConfig(SlowTargetsConfig):
     redq_q_updates_per_policy_update: int = 20
     """Critic updates per update of actor and temperature, G."""
     policy_value: PolicyValue = PolicyValue.mean
-    """mean or min: what the actor climbs."""
+    """mean or min: the value that the actor maximises."""
     env_steps_before_training: int = 5000
     """Steps of the warm-up policy before the first update; fewer let the first critics overestimate."""
     min_updates_per_env_step: float = 20.0

@@ -270,7 +270,7 @@ def _take_notes(entries: dict[str, Any], made: Conversion) -> None:
     if "NB_WORKERS" in entries:
         limit = _converted("NB_WORKERS", entries.pop("NB_WORKERS"), int)
         made.notes.append(
-            "NB_WORKERS: where workers join from elsewhere, by remote.listen, add remote.max_workers="
+            "NB_WORKERS: where remote workers join, by remote.listen, add remote.max_workers="
             f"{limit if limit > 0 else _ALL_WORKERS}"
         )
     if "WANDB_PROJECT" in entries:

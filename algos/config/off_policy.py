@@ -1,4 +1,4 @@
-"""What SAC and its siblings share, and the loop around them (``params.config``)."""
+"""What SAC and the other off-policy algorithms share, and the loop around them (``params.config``)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WarmUp(Enum):
 
 
 class PolicyValue(Enum):
-    """What the actor climbs, of the values that the critics give an action."""
+    """Which of the critics' values the actor maximises."""
 
     mean = "mean"
     min = "min"
@@ -52,7 +52,7 @@ class DebugConfig:
 
 @dataclass
 class OffPolicyConfig:
-    """What SAC and its siblings share, and the loop around them (``params.config``).
+    """What SAC and the other off-policy algorithms share, and the loop around them (``params.config``).
 
     Each algorithm adds its own keys and says by the three properties what they mean to what is shared.
     """

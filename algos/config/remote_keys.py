@@ -63,7 +63,7 @@ def _check_training(config: RunConfig) -> None:
 
 
 def _check_far(config: RunConfig) -> None:
-    """What workers from elsewhere need of the learner."""
+    """What remote workers need of the learner."""
     key = "remote.listen" if config.remote.listen is not None else "remote.relay"
     if config.synchronous:
         raise ValueError(

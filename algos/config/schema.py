@@ -158,7 +158,7 @@ class RunConfig:
         metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"})
         | needs(not_with("synchronous", True)),
     )
-    """Worker processes that the learner starts; 0: none, all join from elsewhere (remote.listen or remote.relay)."""
+    """Worker processes that the learner starts; 0: none, all are remote (remote.listen or remote.relay)."""
     launcher: Launcher = field(default=Launcher.local, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
     """What starts them: local (this machine) or ray (a cluster)."""
     synchronous: bool = field(default=False, metadata=acts_in(Role.train))

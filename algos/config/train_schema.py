@@ -40,7 +40,7 @@ class AlgorithmName:
 
 @dataclass
 class OffPolicyParams:
-    """rl_games' ``params`` for SAC and its siblings."""
+    """rl_games' ``params`` for SAC and the other off-policy algorithms."""
 
     algo: AlgorithmName = field(default_factory=AlgorithmName, metadata=_OF_POLICY | _OF_NETWORKS)
     """The algorithm."""

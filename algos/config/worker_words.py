@@ -1,4 +1,4 @@
-"""The words with which a worker elsewhere gets the configuration of this learner: what differs from the files of cfg.
+"""The words with which a remote worker gets the configuration of this learner: what differs from the files of cfg.
 
 ``train.py`` asks for them where workers may join, and the learner shows them as part of a command. What was typed would
 not do: a run that goes on from a checkpoint has its configuration from there.

@@ -55,7 +55,7 @@ from algos.run.summaries import open_summaries
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
-from tasks.process.step_watch import HangTeller
+from tasks.process.step_watch import HangReporter
 from tasks.process.write_trouble import reason
 from tasks.words.references import resolve
 
@@ -170,7 +170,7 @@ class OffPolicyAgent(BaseAlgorithm):
             logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
         before = self.epoch_num
         try:
-            with StopOnInterrupt(self.run.stop), HangTeller(lambda: {"this process": self.run.watch.hangs_for_s()}):
+            with StopOnInterrupt(self.run.stop), HangReporter(lambda: {"this process": self.run.watch.hangs_for_s()}):
                 self.learner.run()
         finally:
             self.close()

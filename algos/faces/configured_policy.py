@@ -47,7 +47,7 @@ def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
 
 
 def far_policy(config: RunConfig, spec: observation.ObservationSpec) -> dict[str, Any]:
-    """What makes the policy of a worker elsewhere: {function, kwargs}, the same as the learner's own workers have.
+    """What makes the policy of a remote worker: {function, kwargs}, the same as the learner's own workers have.
 
     Raises:
         ValueError: For an algorithm whose workers do not act by themselves.

@@ -1,4 +1,4 @@
-"""The rl_games face of playing back: drives seeded episodes with a checkpoint and writes what came of them.
+"""The rl_games face of playing back: drives seeded episodes with a checkpoint and writes the results.
 
 Built by the Runner for ``--play`` under the algorithm's name. The checkpoint holds the arguments and weights of the
 policy, the player names the function that builds it; no critic, no link and no other process is needed.
@@ -28,7 +28,7 @@ from algos.run.log import driven_line
 from tasks import pictures
 from tasks.acting.evaluation import LEAGUE_RUNS, ClipRecorder, evaluate, league_score, play_results, write_results
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
-from tasks.process.step_watch import HangTeller, StepWatch
+from tasks.process.step_watch import HangReporter, StepWatch
 from tasks.process.write_trouble import NotSavedError, reason
 from tasks.trackmania import course
 
@@ -93,7 +93,7 @@ class RemotePlayer(BasePlayer):
         clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self.play.video else None
         policy = self.policy if self.play.deterministic else _Sampling(self.policy)
         try:
-            with StopOnInterrupt(self._stop), HangTeller(lambda: {"this process": self._watch.hangs_for_s()}):
+            with StopOnInterrupt(self._stop), HangReporter(lambda: {"this process": self._watch.hangs_for_s()}):
                 report = evaluate(
                     self.env, policy, self._seeds(), clip=clip, on_episode=self._print_episode, stop=self._stop.is_set
                 )

@@ -41,7 +41,7 @@ from algos.run.checkpoint import (
 )
 from algos.run.interrupt import StopOnInterrupt
 from tasks.experience.observation import ObservationSpec
-from tasks.process.step_watch import HangTeller
+from tasks.process.step_watch import HangReporter
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         result = (self.last_mean_rewards, self.epoch_num)
         self._started_s = time.perf_counter()
         try:
-            with StopOnInterrupt(self.run.stop), HangTeller(lambda: {"the evaluation": self.run.watch.hangs_for_s()}):
+            with StopOnInterrupt(self.run.stop), HangReporter(lambda: {"the evaluation": self.run.watch.hangs_for_s()}):
                 result = super().train()
                 if self.loop.evaluation_interval and self._evaluated_frame != self.frame:
                     self._evaluate()

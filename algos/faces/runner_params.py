@@ -135,7 +135,7 @@ def runner_params(
         config: The checked configuration, game and steps resolved; it is stored in every checkpoint as it is.
         spec: What the task observes.
         run_folder: Folder of the run.
-        worker_words: Words of the configuration for the command of a worker elsewhere (``algos.config.worker_words``).
+        worker_words: Words of the configuration for the command of a remote worker (``algos.config.worker_words``).
     """
     run = _run_keys(config, run_folder)
     run["env_config"]["worker_words"] = list(worker_words)

@@ -55,7 +55,7 @@ def account(replay: Path, spec: ObservationSpec, capacity: int, outboxes: Mappin
         replay: Folder of the stored replay; nothing in it may have been overwritten yet.
         spec: What was observed.
         capacity: Rows that it may hold.
-        outboxes: Folder of each far worker's outbox, by its name; empty: the workers were the learner's own.
+        outboxes: Folder of each remote worker's outbox, by its name; empty: the workers were the learner's own.
     """
     memory = _Numbers()
     with ReplayStorage(replay, spec, capacity, read_only=True) as storage:

@@ -1,7 +1,7 @@
 """Notices environments that hang: who has not stepped for how long, said once when it begins and once when it is over.
 
 A ``StepWatch`` knows how long the environments of one thread have been in one call; a worker tells the learner. A
-``HangTeller`` says it. Waiting for the learner, for a request or, on purpose, for a game is not hanging.
+``HangReporter`` says it. Waiting for the learner, for a request or, on purpose, for a game is not hanging.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import gymnasium
 HANGING_S = 30.0
 """A call that takes longer is told of [s]; longer in an environment whose calls have taken long."""
 LOOK_EVERY_S = 2.0
-"""Between two looks of a ``HangTeller`` [s]."""
+"""Between two looks of a ``HangReporter`` [s]."""
 
 _LONGEST_PATIENCE_S = 600.0
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class StepWatch:
         return spent_s if spent_s >= min(max(HANGING_S, 2 * self._longest_s), _LONGEST_PATIENCE_S) else 0.0
 
 
-class HangTeller:
+class HangReporter:
     """Says in the log which environments hang, from a thread of its own.
 
     Args:
@@ -81,7 +81,7 @@ class HangTeller:
         self._hanging = hanging
         self._told: dict[str, float] = {}
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._keep_looking, name="hang-teller", daemon=True)
+        self._thread = threading.Thread(target=self._keep_looking, name="hang-reporter", daemon=True)
 
     def start(self) -> None:
         """Begins to look."""

@@ -1,4 +1,4 @@
-"""Configuration of far workers: the groups ``remote``, ``worker`` and ``ray``, and the key ``launcher``.
+"""Configuration of remote workers: the groups ``remote``, ``worker`` and ``ray``, and the key ``launcher``.
 
 Standard library only; ``algos.config.schema`` puts them into the configuration of a run.
 """
@@ -28,7 +28,7 @@ class Launcher(Enum):
 
 
 class OutboxPolicy(Enum):
-    """What a far worker does when its outbox is full."""
+    """What a remote worker does when its outbox is full."""
 
     drop_oldest = "drop_oldest"
     """Goes on driving; the oldest segments are lost, counted, and their streams cut."""
@@ -41,7 +41,7 @@ class RemoteConfig:
     """The link beyond this machine (``remote``)."""
 
     listen: str | None = field(default=None, metadata=acts_in(Role.train, Role.server))
-    """host:port at which the learner (or with --server the relay) takes far workers; null: none."""
+    """host:port at which the learner (or with --server the relay) takes remote workers; null: none."""
     address: str | None = field(default=None, metadata=acts_in(Role.worker))
     """With --worker: host:port of the learner or relay to join."""
     relay: str | None = field(default=None, metadata=acts_in(Role.train))
@@ -51,9 +51,9 @@ class RemoteConfig:
     insecure: bool = False
     """Whether a plaintext listener beyond this machine is allowed, and a worker may use one. Warned about."""
     max_workers: int = field(default=16, metadata=acts_in(Role.train, Role.server))
-    """Far workers for which there is room at a time."""
+    """Remote workers for which there is room at a time."""
     max_message_mb: int = 64
-    """Larger messages of far workers are refused [MB]."""
+    """Larger messages of remote workers are refused [MB]."""
 
     def __post_init__(self) -> None:
         for name in ("listen", "address", "relay"):
@@ -66,7 +66,7 @@ class RemoteConfig:
 
 @dataclass
 class FarWorkerConfig:
-    """A far worker, and what every worker process holds (``worker``)."""
+    """A remote worker, and what every worker process holds (``worker``)."""
 
     name: str | None = None
     """Name under which its token was made; null: that of remote.credentials, else the host's."""

@@ -10,7 +10,7 @@ _PLAY = "--play --checkpoint FILE plays what was trained"
 _DEVICES = "device is where the learner computes, inference_device where workers and players do"
 _CPU = "the simulator runs on CPU cores, one per worker: num_workers"
 _ENVS = "num_workers is the number of worker processes, train.params.config.num_actors that of PPO's environments"
-_ONE_GPU = "one device learns, device=cuda:N; more experience comes from num_workers, or from workers elsewhere"
+_ONE_GPU = "one device learns, device=cuda:N; more experience comes from num_workers, or from remote workers"
 _WANDB = "wandb.enabled=true, with wandb.project, wandb.entity and wandb.run_name"
 _LIMITS = "training ends at max_env_steps; max_updates ends it at a number of updates"
 

@@ -1,4 +1,4 @@
-"""What a key means for checkpoints and for workers elsewhere: said beside its field, as the field's metadata.
+"""What a key means for checkpoints and for remote workers: said beside its field, as the field's metadata.
 
 What a group says holds for the fields below it that say nothing themselves. ``tasks.words.key_roles`` has in which
 roles a key acts; both are joined by ``|``. Standard library only.
@@ -35,7 +35,7 @@ class Belongs(Enum):
 
 
 class Workers(Enum):
-    """What a worker elsewhere has of the learner's value."""
+    """What a remote worker has of the learner's value."""
 
     same = "same"
     """It must have the same."""
@@ -68,7 +68,7 @@ def belongs_to(whom: Belongs) -> dict[str, Any]:
 
 
 def workers_have(what: Workers) -> dict[str, Any]:
-    """Metadata of a field that matters to workers elsewhere."""
+    """Metadata of a field that matters to remote workers."""
     return {Workers.__name__: what}
 
 

@@ -222,7 +222,7 @@ class LearnerProcess(Process):
 
 
 class WorkerProcess(Process):
-    """A far worker with its station; its outbox outlives both.
+    """A remote worker with its station; its outbox outlives both.
 
     Args:
         folder: Of its log, its ledger and its outbox.

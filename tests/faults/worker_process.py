@@ -1,4 +1,4 @@
-"""A far worker as a process of its own: the product's loop and station over the numbered environment.
+"""A remote worker as a process of its own: the product's loop and station over the numbered environment.
 
 Started by ``rig`` with one JSON argument; ends with the exit code of the product.
 """

@@ -110,7 +110,7 @@ class Win32Window:
         return Geometry(*(int(self._user32.GetSystemMetrics(metric)) for metric in metrics))
 
     def place(self, left: int, top: int, width: int, height: int) -> Geometry:
-        """Moves and resizes the window and looks what became of it."""
+        """Moves and resizes the window and checks the result."""
         wanted = Geometry(left, top, width, height)
         deadline = time.monotonic() + PLACE_TIMEOUT_S
         told_at = None

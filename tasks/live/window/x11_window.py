@@ -93,7 +93,7 @@ class X11Window:
         return self._ask(lambda _, look: look.screen)
 
     def place(self, left: int, top: int, width: int, height: int) -> Geometry:
-        """Moves and resizes the window and looks what became of it."""
+        """Moves and resizes the window and checks the result."""
         wanted = Geometry(left, top, width, height)
         deadline = time.monotonic() + PLACE_TIMEOUT_S
         told_at = -float("inf")

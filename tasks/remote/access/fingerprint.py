@@ -1,6 +1,6 @@
 """What a worker and its learner must agree on, as one short text that a worker sends in its greeting.
 
-The task decides what samples mean, the policy what weights mean. Learner, its own worker processes and far workers
+The task decides what samples mean, the policy what weights mean. Learner, its own worker processes and remote workers
 compute it from their own configuration; ``link.explain_mismatch`` says in what two of them differ.
 """
 

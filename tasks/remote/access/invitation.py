@@ -1,4 +1,4 @@
-"""How far workers are let in, and what is said of it when a learner or a relay starts.
+"""How remote workers are let in, and what is said of it when a learner or a relay starts.
 
 From the configuration (``remote``) to what the gateway opens, and the command that starts a worker. A listener that is
 not encrypted is refused unless it was asked for, and then warned about.
@@ -55,7 +55,7 @@ def read_far_port(remote: RemoteConfig) -> FarPort:
 
 
 def check_credentials(remote: RemoteConfig) -> None:
-    """Reads what a learner needs for far workers, so that a mistake is found before anything starts.
+    """Reads what a learner needs for remote workers, so that a mistake is found before anything starts.
 
     Raises:
         ValueError: It is missing or cannot be read; names the key or the file.
@@ -125,7 +125,7 @@ def announce_relay(remote: RemoteConfig, words: Sequence[str]) -> None:
 
 
 def worker_command(words: Sequence[str], address: str, credentials: str, *, is_insecure: bool = False) -> str:
-    """What starts a far worker.
+    """What starts a remote worker.
 
     Args:
         words: Words of the configuration; empty: placeholders.

@@ -56,7 +56,7 @@ class ListenError(OSError):
 
 @dataclass(frozen=True)
 class FarListener:
-    """How far workers are let in."""
+    """How remote workers are let in."""
 
     address: str
     """host:port to listen on; port 0: any that is free."""

@@ -1,4 +1,4 @@
-"""How many streams far workers may begin: each is remembered for as long as the replay is.
+"""How many streams remote workers may begin: each is remembered for as long as the replay is.
 
 Gateway and relay link ask it for every segment. A worker begins a stream for each of its environments at each start;
 somebody who got hold of a token could begin one with each row.

@@ -1,7 +1,7 @@
 """The learner's end of the link: takes segments from workers and hands out weights, evaluations and commands.
 
 It owns what was received of whom, the queue and the newest weights, and serves them on a port of this machine for the
-workers that the learner starts and, with a ``FarListener``, on one for far workers. It knows neither
+workers that the learner starts and, with a ``FarListener``, on one for remote workers. It knows neither
 processes (``launch``) nor rl_games (``vecenv``). All public methods may be called from any thread.
 """
 
@@ -42,7 +42,7 @@ class Gateway(Receiver):
         max_workers: Connections of these for which there is room at a time.
         queue_segments: Segments that wait for ``receive`` at most; beyond them workers wait.
         token: The secret that these workers must know; None: a random one.
-        far: How far workers are let in; None: not at all.
+        far: How remote workers are let in; None: not at all.
         received: Sequence numbers up to which the stored replay has the segments of earlier workers.
 
     Raises:
@@ -76,7 +76,7 @@ class Gateway(Receiver):
                 f"{host}:0", self.token, max_workers, credentials, {"LockStep": self.lock_step.serve}
             )
             self.far_address = None if far is None else self._service.listen_far(far)
-            """host:port for far workers, or None."""
+            """host:port for remote workers, or None."""
         except BaseException:
             self.close()
             raise

@@ -35,7 +35,7 @@ class Receiver:
     def __init__(self, lock: threading.Lock, queue_segments: int, queue_bytes: int) -> None:
         self._lock = lock
         self._queue: SegmentQueue[Segment] = SegmentQueue(lock, queue_segments, queue_bytes)
-        # Not from 0: a far worker's report for the learner before this one must not pass for an answer to it.
+        # Not from 0: a remote worker's report for the learner before this one must not pass for an answer to it.
         self._requested = self._answered = secrets.randbits(40)
         self._reports: deque[EvaluationReport] = deque()
         self._failure: BaseException | None = None

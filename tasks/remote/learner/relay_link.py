@@ -1,4 +1,4 @@
-"""The learner's end of a relay: dials out, takes segments of far workers and gives weights, as the gateway does.
+"""The learner's end of a relay: dials out, takes segments of remote workers and gives weights, as the gateway does.
 
 ``vecenv`` uses it where ``remote.relay`` is given. A relay that goes away is dialled again and told what the learner
 has; it sends the rest. What comes twice is dropped here, so each segment comes out of ``receive`` once. All public

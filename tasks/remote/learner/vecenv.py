@@ -42,7 +42,7 @@ class RemoteVecEnv(IVecEnv):
     """Environments in worker processes: on this machine, and on others that join.
 
     A single game, as the live game is, has one worker with one environment and no evaluator process.
-    Where that worker is elsewhere (``num_workers`` is 0), evaluations go to one of those that joined.
+    Where that worker is remote (``num_workers`` is 0), evaluations go to one of those that joined.
 
     Args:
         config_name: Registered task; ``task`` may leave its name out.
@@ -61,7 +61,7 @@ class RemoteVecEnv(IVecEnv):
         compress: Whether images are compressed on the link.
         plugins: Python files that every process imports first.
         env: {"function": "module:function", "kwargs": {...}} that makes the environments instead of the registry.
-        remote: ``RemoteConfig`` as plain data: where far workers join; None: nowhere.
+        remote: ``RemoteConfig`` as plain data: where remote workers join; None: nowhere.
         worker_words: Words of the configuration that such a worker must have, for the command that is shown.
         launcher: "local" or "ray": what runs the worker processes.
         ray: ``RayConfig`` as plain data, with ray.
@@ -195,7 +195,7 @@ class RemoteVecEnv(IVecEnv):
 
     @property
     def far_address(self) -> str | None:
-        """host:port at which far workers join, with the port that was chosen; None: nowhere, or not yet."""
+        """host:port at which remote workers join, with the port that was chosen; None: nowhere, or not yet."""
         return None if self._pool is None else self._pool.gateway.far_address
 
     def process_ids(self) -> dict[Place, int]:

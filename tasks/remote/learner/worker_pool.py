@@ -1,4 +1,4 @@
-"""What runs while a learner has workers: their processes, the gateway, and the way to far workers.
+"""What runs while a learner has workers: their processes, the gateway, and the way to remote workers.
 
 ``vecenv`` opens one at its first use. It decides nothing about environments or policies; what each process does comes
 from ``make_worker``.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tasks.experience.networking import LearnerLink
 from tasks.experience.observation import ObservationSpec
-from tasks.process.step_watch import HangTeller
+from tasks.process.step_watch import HangReporter
 from tasks.remote.access.invitation import FarPort, announce, announce_relay
 from tasks.remote.access.run_credentials import make_run_credentials
 from tasks.remote.config import RayConfig, RemoteConfig
@@ -54,11 +54,11 @@ class PoolConfig:
     far_port: FarPort | None = None
     """What is opened at ``remote.listen``."""
     worker_words: Sequence[str] = ()
-    """Words of the configuration that a far worker must have."""
+    """Words of the configuration that a remote worker must have."""
     received: Mapping[str, int] = field(default_factory=dict)
     """Sequence numbers up to which the stored replay has the segments of earlier workers."""
     evaluates_here: bool = True
-    """Whether one of the processes drives evaluations, so that no far worker has to."""
+    """Whether one of the processes drives evaluations, so that no remote worker has to."""
 
 
 class WorkerPool:
@@ -77,7 +77,7 @@ class WorkerPool:
     def __init__(self, config: PoolConfig, make_worker: Callable[[Connection, Place, int], WorkerConfig]) -> None:
         self._make_worker = make_worker
         self._authority: str | None = None
-        self._teller = HangTeller(
+        self._reporter = HangReporter(
             lambda: {worker.name: worker.hangs_for_s for worker in self.link.workers() if worker.connected}
         )
         self.launcher = self._make_launcher(config)
@@ -93,7 +93,7 @@ class WorkerPool:
             if config.far_port is not None and self.gateway.far_address is not None:
                 announce(config.far_port, self.gateway.far_address, config.worker_words)
             self.launcher.start()
-            self._teller.start()
+            self._reporter.start()
         except BaseException:
             self.launcher.close()
             for link in reversed(opened):
@@ -102,7 +102,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """Ends all processes and connections. Calling it twice is fine."""
-        self._teller.close()
+        self._reporter.close()
         self.launcher.close()
         self.link.close()
 

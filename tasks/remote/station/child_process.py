@@ -1,7 +1,7 @@
 """A child process as its parent sees it: started, told its configuration, listened to, started again.
 
 ``launch`` runs workers on this machine, ``ray_actor`` on the nodes of a cluster, ``station_process`` the station of a
-far worker, and ``ray_launch`` the process that talks to Ray. A closed standard input ends the process, so it never
+remote worker, and ``ray_launch`` the process that talks to Ray. A closed standard input ends the process, so it never
 outlives its parent.
 """
 

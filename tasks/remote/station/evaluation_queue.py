@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PATIENCE_S = 30.0
-"""For how long a far worker that has a request may be gone before another one gets it [s]."""
+"""For how long a remote worker that has a request may be gone before another one gets it [s]."""
 
 
 class EvaluationQueue:
     """Holds the newest request and gives it to one worker. Its methods may be called from any thread.
 
     Args:
-        patience_s: For how long a far worker that has the request may be gone.
+        patience_s: For how long a remote worker that has the request may be gone.
     """
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:

@@ -1,4 +1,4 @@
-"""The station of a far worker: takes its segments in, keeps them on the disk until the learner has stored them.
+"""The station of a remote worker: takes its segments in, keeps them on the disk until the learner has stored them.
 
 A process of its own, so that driving never waits for a disk or a network. ``station_process`` starts it as ``python -m
 tasks.remote.station.far_station`` with its configuration as one line on standard input, and reads how it is from

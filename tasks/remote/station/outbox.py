@@ -1,8 +1,8 @@
-"""The disk outbox of a far worker: segments that the learner has not stored yet.
+"""The disk outbox of a remote worker: segments that the learner has not stored yet.
 
-The station of a far worker owns it. It numbers the segments, goes on numbering after a restart, and forgets only what
-the learner calls durable. A process that is killed, or a machine that loses its power, loses no segment that ``append``
-returned for.
+The station of a remote worker owns it. It numbers the segments, goes on numbering after a restart, and forgets only
+what the learner calls durable. A process that is killed, or a machine that loses its power, loses no segment that
+``append`` returned for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a gateway knows of its workers: who greeted, how far its segments have come, which streams it has open.
 
-A worker that comes back takes over from its own dead connections. There is room for so many far workers at a time, and
-for so many remembered ones.
+A worker that comes back takes over from its own dead connections. There is room for so many remote workers at a time,
+and for so many remembered ones.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from tasks.remote.station.calls import Call
 from tasks.remote.wire import link
 
 PLACE_S = 15.0
-"""For how long the place of a far worker is kept after its greeting [s]."""
+"""For how long the place of a remote worker is kept after its greeting [s]."""
 SHOWN_S = 600.0
-"""For how long a far worker that is gone is still shown [s]."""
+"""For how long a remote worker that is gone is still shown [s]."""
 MAX_PEERS = 16_384
 """Workers that are remembered."""
 
@@ -109,7 +109,7 @@ class Peers:
 
     Args:
         lock: Guards all of it.
-        max_far: Far workers for which there is room at a time.
+        max_far: Remote workers for which there is room at a time.
         received: Sequence numbers up to which the stored replay has segments of earlier workers.
     """
 

@@ -1,4 +1,4 @@
-"""What a far worker tells its station when it starts it, and what the station says of itself: plain data as JSON."""
+"""What a remote worker tells its station when it starts it, and what the station says of itself: plain data as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A far worker's handle on its station: starts the process, keeps it alive, and knows how it is.
+"""A remote worker's handle on its station: starts the process, keeps it alive, and knows how it is.
 
 A station that dies is started again at the same port and with the same outbox; the worker's link dials it again and
 goes on behind what the outbox has taken.

@@ -2,7 +2,7 @@
 
 It keeps the streams of workers, says how far their segments have come, and hands out the newest weights and the newest
 request for an evaluation. What happens to the segments is decided by what stands behind it: ``gateway`` at the learner,
-``relay_hub`` between the two, ``far_station`` beside a far worker.
+``relay_hub`` between the two, ``far_station`` beside a remote worker.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class WorkerService:
 
     Args:
         hub: What stands behind it.
-        max_far: Far workers for which there is room at a time.
+        max_far: Remote workers for which there is room at a time.
         received: Sequence numbers up to which segments of earlier workers are stored.
     """
 
@@ -97,7 +97,7 @@ class WorkerService:
         return self._listen(address, admission, more or {}, max_workers, credentials, credentials is not None)
 
     def listen_far(self, far: FarListener, more: Mapping[str, Handler] | None = None) -> str:
-        """Opens a port for far workers; returns host:port.
+        """Opens a port for remote workers; returns host:port.
 
         Args:
             far: Who is let in, and how.
@@ -246,7 +246,7 @@ class WorkerService:
             if call.is_open:
                 _log.exception("the stream of %s broke", peer.hello.worker)
                 call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, "segment refused: it could not be handled"))
-                # No far worker can bring the learner down.
+                # No remote worker can bring the learner down.
                 if not peer.is_far:
                     self._hub.fail(error)
 

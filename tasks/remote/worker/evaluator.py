@@ -1,6 +1,6 @@
 """Evaluation in a worker process: requests in, reports out, by ``tasks.acting.evaluation.evaluate``.
 
-Used by the evaluator process, and by the one worker of a single game, here or elsewhere.
+Used by the evaluator process, and by the one worker of a single game, local or remote.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A far worker (``train.py --worker``): drives here, delivers through its station.
+"""A remote worker (``train.py --worker``): drives here, delivers through its station.
 
 ``train.py`` calls ``drive``, and so do programs with an environment of their own. Driving and delivering are two
 processes: the loop here is the one of any worker, over a link to the station (``far_station``) on this machine, and
@@ -29,7 +29,7 @@ from tasks.acting.punctuality import punctual
 from tasks.acting.rollout import Rollout
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
-from tasks.process.step_watch import HangTeller, StepWatch
+from tasks.process.step_watch import HangReporter, StepWatch
 from tasks.process.stop_signals import stop_signals
 from tasks.remote.access.credentials import load_client
 from tasks.remote.access.dialing import RefusedError
@@ -106,7 +106,7 @@ def drive(
     with (
         _stopping_by_signal(stop, station.wake),
         WorkerDisplay(config.address, lambda: station.status, progress, headless),
-        HangTeller(lambda: {"this worker": step_watch.hangs_for_s()}),
+        HangReporter(lambda: {"this worker": step_watch.hangs_for_s()}),
     ):
         try:
             station.start()

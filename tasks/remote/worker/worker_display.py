@@ -1,4 +1,4 @@
-"""What a person at a far worker sees: one line about connection, driving, outbox and weights, kept up to date.
+"""What a person at a remote worker sees: one line about connection, driving, outbox and weights, kept up to date.
 
 Reading it costs the loop that drives nothing: a thread of its own writes it.
 """

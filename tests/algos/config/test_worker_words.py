@@ -1,4 +1,4 @@
-"""The words that give a worker elsewhere the configuration of its learner: hydra makes the same of them."""
+"""The words that give a remote worker the configuration of its learner: hydra makes the same of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on samples of workers elsewhere, resumed and killed: the stored replay has each of their segments once."""
+"""Training on samples of remote workers, resumed and killed: the stored replay has each of their segments once."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def with_listener(params: dict[str, Any], credentials: Path) -> dict[str, Any]:
 
 @contextmanager
 def joined(agent: Any, folder: Path, credentials: Path) -> Iterator[FarWorker]:
-    """A far worker of this agent."""
+    """A remote worker of this agent."""
     policy = agent.config["env_config"]["policy"]
     with FarWorker(lambda: agent.vec_env.far_address, folder, credentials, TOY, policy) as worker:
         yield worker

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from tasks.process.step_watch import HANGING_S, HangTeller, StepWatch
+from tasks.process.step_watch import HANGING_S, HangReporter, StepWatch
 
 
 class SteppedClock:
@@ -127,10 +127,10 @@ def test_a_watched_environment_is_what_it_was(watch: StepWatch, env: SlowEnv) ->
 def test_a_state_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     states = [{"w0": 0.0, "w1": 31.0}, {"w0": 0.0, "w1": 33.0}, {"w0": 40.0, "w1": 0.0}, {"w1": 0.0}, {"w0": 35.0}]
     looks = iter(states)
-    teller = HangTeller(lambda: next(looks))
+    reporter = HangReporter(lambda: next(looks))
     with caplog.at_level(logging.INFO):
         for _ in states:
-            teller.look()
+            reporter.look()
     assert [record.getMessage() for record in caplog.records] == [
         "w1 has not stepped for 31 s: its environment hangs, or is very slow",
         "w0 has not stepped for 40 s: its environment hangs, or is very slow",

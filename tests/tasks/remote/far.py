@@ -1,4 +1,4 @@
-"""Credentials, a gateway and raw workers for the tests of far workers; real TLS over loopback."""
+"""Credentials, a gateway and raw workers for the tests of remote workers; real TLS over loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A learner for far workers in the test's own process: a gateway with TLS and tokens, and a replay that remembers.
+"""A learner for remote workers in the test's own process: a gateway with TLS and tokens, and a replay that remembers.
 
 Also a game in real time that notes when it rests.
 """

@@ -1,4 +1,4 @@
-"""Far workers, over TLS: who may join, what is refused and how, revocation, and nobody delays another."""
+"""Remote workers, over TLS: who may join, what is refused and how, revocation, and nobody delays another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The vectorised environment with far workers: real TLS, real far workers, a real relay."""
+"""The vectorised environment with remote workers: real TLS, real remote workers, a real relay."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def started(*args: Any, **kwargs: Any) -> Iterator[RemoteVecEnv]:
 
 
 class FarWorker:
-    """A far worker in a thread of this process, with a station and an outbox of its own.
+    """A remote worker in a thread of this process, with a station and an outbox of its own.
 
     Its address may be what says it, and says None until there is one.
     """
@@ -139,7 +139,7 @@ def test_workers_here_and_elsewhere_learn_together_and_are_shown(credentials: Pa
         each = {tag: rate for tag, rate in vecenv.statistics().items() if tag.startswith("gateway_samples_per_s/")}
         assert set(each) == {"gateway_samples_per_s/worker-0", "gateway_samples_per_s/alice"}
         assert min(each.values()) > 0.0
-        # The evaluator of this machine drives, not the far worker.
+        # The evaluator of this machine drives, not the remote worker.
         vecenv.request_evaluation(WEIGHTS, 5, seeds=[1, 2])
         wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
         report = vecenv.link.poll_evaluation()

@@ -1,4 +1,4 @@
-"""The station of a far worker: a process between its link and a real gateway, with TLS; it may be killed."""
+"""The station of a remote worker: a process between its link and a real gateway, with TLS; it may be killed."""
 
 from __future__ import annotations
 

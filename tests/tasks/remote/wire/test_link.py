@@ -296,7 +296,7 @@ def _damage(message: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
-# --- far workers ---
+# --- remote workers ---
 
 
 @pytest.mark.parametrize("ping", [link.Ping(12.5, 3), link.Ping(0.0, 0), link.Ping(12.5, 3, 34_000)])

@@ -1,4 +1,4 @@
-"""The line of a far worker: what it says, and how it is written on a terminal and elsewhere."""
+"""The line of a remote worker: what it says, and how it is written on a terminal and elsewhere."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from algos.config.errors import UsageError, explain
+from tasks.words.nested import leaves, value_at
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -34,7 +35,7 @@ def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[
             if str(value) != stored_choice(stored, key):
                 yield key
         elif isinstance(value, Mapping):
-            yield from (f"{key}.{name}" for name in leaf_names(value))
+            yield from (name for name, _ in leaves(value, f"{key}."))
         else:
             yield key
 
@@ -43,22 +44,6 @@ def stored_choice(stored: Mapping[str, Any], group: str) -> str | None:
     """Which file of a group the stored configuration was made from; a name and no path to a file elsewhere."""
     choice = value_at(stored, f"choices.{group}")
     return choice if isinstance(choice, str) and _OPTION.fullmatch(choice) else None
-
-
-def leaf_names(section: Mapping[str, Any]) -> Iterator[str]:
-    """Dotted names of all values below a section."""
-    for name, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from (f"{name}.{rest}" for rest in leaf_names(value))
-        else:
-            yield str(name)
-
-
-def value_at(config: Any, key: str) -> Any:
-    """The value of a dotted key; None when there is none."""
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
 
 
 def parsed(words: Sequence[str], key: str) -> list[Override]:

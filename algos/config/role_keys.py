@@ -9,12 +9,12 @@ them. Choosing a file, ``task=NAME`` or ``train=NAME``, is allowed everywhere. C
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from algos.config.schema import RunConfig, to_plain
 from tasks.words.command_line import Role
-from tasks.words.key_needs import as_typed, at, has_default, key_needs
+from tasks.words.key_needs import as_typed, has_default, key_needs
 from tasks.words.key_roles import KeyRoles, key_roles
+from tasks.words.nested import leaves, value_at
 
 
 def check_roles(config: RunConfig, role: Role, words: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def check_needs(config: RunConfig, role: Role, words: Sequence[str]) -> None:
         for owner, need in () if has_default(config, key) else key_needs(config, key, role):
             refusal = need.refusal(plain, owner)
             if refusal is not None:
-                idle.setdefault(key, f"{key}={as_typed(at(plain, key))} {refusal}")
+                idle.setdefault(key, f"{key}={as_typed(value_at(plain, key))} {refusal}")
     if idle:
         raise ValueError("; ".join(idle.values()))
 
@@ -88,14 +88,6 @@ def _typed_keys(words: Sequence[str]) -> Iterator[str]:
         if override.is_delete():
             continue
         if isinstance(value, Mapping) and value:
-            yield from _leaves(key, value)
+            yield from (name for name, _ in leaves(value, f"{key}."))
         elif key not in ("task", "train"):
             yield key
-
-
-def _leaves(key: str, value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping) and value:
-        for name, entry in value.items():
-            yield from _leaves(f"{key}.{name}", entry)
-    else:
-        yield key

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from algos.config.errors import UsageError
 from algos.config.overrides import GROUPS, typed_keys
-from algos.config.worker_words import leaves, written
+from algos.config.worker_words import written
+from tasks.words.nested import leaves
 
 if TYPE_CHECKING:
     from hydra.plugins.config_source import ConfigResult

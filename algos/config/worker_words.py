@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from algos.config.overrides import value_at
 from algos.config.schema import marked_keys, nearest
 from tasks.words.key_marks import Workers
+from tasks.words.nested import leaves, value_at
 from tasks.words.path_words import quote
 
 _PLAIN = re.compile(r"[\w./@:+-]+")
@@ -64,12 +64,3 @@ def _is_implied_clock(config: Mapping[str, Any], key: str) -> bool:
     return key == "task.clock" and value_at(config, key) == (
         "wall" if value_at(config, "task.game") == "live" else "virtual"
     )
-
-
-def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full names of all keys below a section, with their values; an empty mapping is a value."""
-    for name, value in section.items():
-        if isinstance(value, Mapping) and value:
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

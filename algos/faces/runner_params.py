@@ -42,10 +42,10 @@ from algos.config.remote_keys import check_remote
 from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name
 from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, OffPolicyTrainConfig, PPOTrainConfig
-from algos.config.worker_words import leaves
 from algos.run.observers import observer_classes
 from tasks.config import GymConfig, TaskConfig, config_to_dict
 from tasks.experience.observation import ObservationSpec
+from tasks.words.nested import leaves
 
 _OF_THE_COMMAND = re.compile(r"\.env_config\.(plugins|remote|launcher|ray)(?:\.|$)")
 """What a train YAML without a kind could tell the vecenv past the keys of the command."""

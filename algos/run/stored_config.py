@@ -15,9 +15,10 @@ from typing import Any
 
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.options import base_name
-from algos.config.overrides import GROUPS, leaf_names, parsed, stored_choice, typed_keys, value_at
+from algos.config.overrides import GROUPS, parsed, stored_choice, typed_keys
 from algos.config.schema import marked_keys, nearest
 from tasks.words.key_marks import Belongs, Decides
+from tasks.words.nested import leaves, value_at
 
 _logger = logging.getLogger(__name__)
 
@@ -154,8 +155,8 @@ def _leaves_below(marks: Mapping[str, Any], *configs: Mapping[str, Any]) -> list
     found: dict[str, None] = {}
     for key in marks:
         for section in (value_at(config, key) for config in configs):
-            names = [f".{name}" for name in leaf_names(section)] if isinstance(section, Mapping) else [""]
-            found.update(dict.fromkeys(f"{key}{name}" for name in names))
+            names = [name for name, _ in leaves(section, f"{key}.")] if isinstance(section, Mapping) else [key]
+            found.update(dict.fromkeys(names))
     return list(found)
 
 

@@ -6,11 +6,12 @@ another key's value. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
 from typing import Any
 
 from tasks.words.command_line import Role
+from tasks.words.nested import fields_to, value_at
 
 _METADATA = "needs"
 
@@ -37,7 +38,7 @@ class Need:
         """
         other = key.rpartition(".")[0] + self.key if self.key.startswith(".") else self.key
         group, _, name = other.rpartition(".")
-        section = at(plain, group)
+        section = value_at(plain, group)
         if not isinstance(section, Mapping) or name not in section:
             return None
         value = section[name]
@@ -71,7 +72,7 @@ def key_needs(config: Any, key: str, role: Role) -> list[tuple[str, Need]]:
         role: What this process does.
     """
     found: list[tuple[str, Need]] = []
-    for name, entry, _ in _fields_to(config, key):
+    for name, entry, _ in fields_to(config, key):
         found += [(name, need) for need in entry.metadata.get(_METADATA, ()) if not need.roles or role in need.roles]
     return found
 
@@ -83,20 +84,11 @@ def has_default(config: Any, key: str) -> bool:
         config: The whole configuration, a dataclass.
         key: Full name of the key.
     """
-    for name, entry, value in _fields_to(config, key):
+    for name, entry, value in fields_to(config, key):
         if name == key:
             default = entry.default if entry.default_factory is MISSING else entry.default_factory()
             return bool(value == default)
     return False
-
-
-def at(plain: Any, key: str) -> Any:
-    """The value of a full name in plain data; the whole for an empty one, None where there is none."""
-    for name in key.split(".") if key else ():
-        if not isinstance(plain, Mapping):
-            return None
-        plain = plain.get(name)
-    return plain
 
 
 def as_typed(value: object) -> str:
@@ -104,14 +96,3 @@ def as_typed(value: object) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _fields_to(config: Any, key: str) -> Iterator[tuple[str, Field[Any], Any]]:
-    """The fields from the top to a key, each with its full name and its value; as far as there are dataclasses."""
-    name = ""
-    for part in key.split("."):
-        known = {entry.name: entry for entry in fields(config)} if is_dataclass(config) else {}
-        if part not in known:
-            return
-        name, config = f"{name}.{part}" if name else part, getattr(config, part)
-        yield name, known[part], config

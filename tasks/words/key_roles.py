@@ -8,10 +8,11 @@ library only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.words.command_line import ROLES_WITHOUT_CONFIGURATION, Role
+from tasks.words.nested import fields_to
 
 CONFIGURED = tuple(role for role in Role if role not in ROLES_WITHOUT_CONFIGURATION)
 """Roles that take words of the configuration."""
@@ -49,10 +50,6 @@ def key_roles(config: Any, key: str) -> KeyRoles:
         key: Full name of the key; a part of it may lie in plain data, such as a mapping.
     """
     found = KeyRoles()
-    for name in key.split("."):
-        known = {entry.name: entry for entry in fields(config)} if is_dataclass(config) else {}
-        if name not in known:
-            break
-        found = known[name].metadata.get(_METADATA, found)
-        config = getattr(config, name)
+    for _, entry, _ in fields_to(config, key):
+        found = entry.metadata.get(_METADATA, found)
     return found

@@ -12,14 +12,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.recordings.recording import SAMPLE_S, Recording
+from tasks.recordings.recording import SAMPLE_S, SAMPLE_TICKS, Recording
 from tasks.recordings.stretches import BAND_KMH, Manoeuvre, Stretch, stretches
-from tasks.sim.open_loop import SAMPLE_TICKS, STATE_SIZE, Drives
-from tasks.sim.vehicle import FloatArray
+from tasks.sim.open_loop import STATE_SIZE, Drives
+from tasks.sim.vehicle import NUM_GEARS, FloatArray
 
 LEAD_SAMPLES = 20
 """Samples before the start over which the car finds what recordings do not hold."""
-_NUM_GEARS = 5
 
 
 class Windows(NamedTuple):
@@ -78,7 +77,7 @@ def cut_windows(recordings: Sequence[Recording], seconds: float) -> Windows:
         ticks = slice((first - lead) * SAMPLE_TICKS, (first + samples) * SAMPLE_TICKS)
         inputs[n, (LEAD_SAMPLES - lead) * SAMPLE_TICKS :] = recording.inputs[ticks]
         leads[n] = lead
-        gears[n] = np.clip(recording.column("gear")[first - lead], 1, _NUM_GEARS)
+        gears[n] = np.clip(recording.column("gear")[first - lead], 1, NUM_GEARS)
     sources = np.array([source for source, _ in found], np.int64)
     return Windows([stretch for _, stretch in found], sources, Drives(known, leads, gears, inputs), recorded)
 

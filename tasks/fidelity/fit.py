@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.fidelity.errors import Windows
 from tasks.sim.open_loop import drive
-from tasks.sim.vehicle import FloatArray, VehicleConstants
+from tasks.sim.vehicle import FloatArray, VehicleConstants, layout
 
 Car = Callable[[FloatArray], FloatArray]
 """From changes of the constants, in units of their size, to the vector of the car."""
@@ -56,7 +55,7 @@ def fit(start: VehicleConstants, windows: Windows) -> Iterator[Step]:
         start: Where it begins.
         windows: What the car shall drive.
     """
-    names, places = _free(start)
+    names, places = _free()
     first = start.vector()
     sizes = _sizes(start)[places]
 
@@ -90,15 +89,10 @@ def fit(start: VehicleConstants, windows: Windows) -> Iterator[Step]:
 
 def constants_of(vector: FloatArray) -> VehicleConstants:
     """The constants of a vector, as ``VehicleConstants.vector`` lays them out."""
-    usual = VehicleConstants()
     values: dict[str, float | tuple[float, ...]] = {}
-    at = 0
-    for field in fields(usual):
-        default: float | tuple[float, ...] = getattr(usual, field.name)
-        size = np.size(default)
-        part = [float(f"{value:.5g}") for value in vector[at : at + size]]
-        values[field.name] = tuple(part) if isinstance(default, tuple) else part[0]
-        at += size
+    for name, part in layout().items():
+        rounded = tuple(float(f"{value:.5g}") for value in vector[part])
+        values[name] = rounded if isinstance(getattr(VehicleConstants, name), tuple) else rounded[0]
     return VehicleConstants(**values)  # type: ignore[arg-type]
 
 
@@ -131,28 +125,24 @@ class _Drivers:
         return np.clip(np.nan_to_num(off / _UNITS, nan=1e3), -1e3, 1e3).ravel()
 
 
-def _free(start: VehicleConstants) -> tuple[list[str], NDArray[np.int64]]:
+def _free() -> tuple[list[str], NDArray[np.int64]]:
     """Names and places in the vector of the constants that are fitted."""
     names: list[str] = []
     places: list[int] = []
-    at = 0
-    for field in fields(start):
-        size = np.size(getattr(start, field.name))
-        if not field.name.startswith(NOT_OF_THE_DRIVE):
-            is_table = isinstance(getattr(start, field.name), tuple)
-            names += [f"{field.name}[{i}]" if is_table else field.name for i in range(size)]
-            places += range(at, at + size)
-        at += size
+    for name, part in layout().items():
+        if not name.startswith(NOT_OF_THE_DRIVE):
+            is_table = isinstance(getattr(VehicleConstants, name), tuple)
+            names += [f"{name}[{i}]" for i in range(part.stop - part.start)] if is_table else [name]
+            places += range(part.start, part.stop)
     return names, np.array(places, np.int64)
 
 
 def _sizes(start: VehicleConstants) -> FloatArray:
     """The size of each value of the vector; in a table none is less than a tenth of the largest."""
-    parts = []
-    for field in fields(start):
-        part = np.abs(np.atleast_1d(np.asarray(getattr(start, field.name), np.float64)))
-        parts.append(np.maximum(part, 0.1 * part.max()))
-    return np.concatenate(parts)
+    sizes = np.abs(start.vector())
+    for part in layout().values():
+        sizes[part] = np.maximum(sizes[part], 0.1 * sizes[part].max())
+    return sizes
 
 
 def _is_possible(vector: FloatArray) -> bool:

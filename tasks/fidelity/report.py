@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.fidelity.errors import Windows, errors, rows
+from tasks.recordings.recording import SAMPLE_S
 from tasks.sim.open_loop import drive
 from tasks.sim.vehicle import FloatArray
 
@@ -83,7 +84,7 @@ def _draw_paths(axes: Axes, windows: Windows, driven: Mapping[str, FloatArray], 
     axes.plot(*_from_start(real, real), color="#202020", linewidth=3.5, label="real")
     for colour, (name, states) in zip(_COLOURS, driven.items(), strict=False):
         axes.plot(*_from_start(states, real), color=colour, linewidth=1.4, marker=".", markersize=3, label=name)
-    seconds = (len(real) - 1) * 0.05
+    seconds = (len(real) - 1) * SAMPLE_S
     axes.set_title(f"{windows.stretches[n].manoeuvre.value}, {3.6 * real[0, 3]:.0f} km/h, {seconds:g} s", fontsize=9)
     axes.set_aspect("equal", adjustable="datalim")
     axes.tick_params(labelsize=7)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.recordings import spline
 from tasks.recordings.pressed_inputs import PressedInputs
-from tasks.recordings.recording import SAMPLE_S, TICK_S, Recording
+from tasks.recordings.recording import SAMPLE_S, SAMPLE_TICKS, TICK_S, Recording
 from tasks.recordings.vehicle_samples import CarStates
 
 JUMP_FACTOR = 1.5
@@ -17,7 +17,6 @@ JUMP_FACTOR = 1.5
 _SLACK_M = 0.3
 """A car that lands or is nudged moves so far without a speed that tells of it [m]."""
 _SAMPLE_MS, _TICK_MS = round(1000 * SAMPLE_S), round(1000 * TICK_S)
-_TICKS = _SAMPLE_MS // _TICK_MS
 _MIN_SAMPLES = 2
 
 
@@ -61,7 +60,7 @@ def _recording(car: CarStates, part: slice, inputs: PressedInputs | None) -> Rec
     pressed = _pressed(car, part, inputs)
     acting = _held(car, part) if pressed is None else pressed
     along, across = _velocity(car, part)
-    of_states = acting[::_TICKS]
+    of_states = acting[::SAMPLE_TICKS]
     columns = [
         times_ms, *car.positions[part].T, car.yaw[part], along, across, car.speed[part], *of_states.T,
         car.gear[part], car.rpm[part], *car.materials[part].T, car.turbo[part],
@@ -75,7 +74,7 @@ def _pressed(car: CarStates, part: slice, inputs: PressedInputs | None) -> NDArr
         return None
     times_ms = car.times_ms[part]
     first, rest = divmod(int(times_ms[0]) - inputs.start_ms, _TICK_MS)
-    last = first + _TICKS * (len(times_ms) - 1)
+    last = first + SAMPLE_TICKS * (len(times_ms) - 1)
     # The last states of a drive lie behind its last tick: what was pressed then is held.
     if rest or first < 0 or first >= len(inputs.rows):
         return None
@@ -86,7 +85,7 @@ def _pressed(car: CarStates, part: slice, inputs: PressedInputs | None) -> NDArr
 def _held(car: CarStates, part: slice) -> NDArray[np.float64]:
     """The inputs that the samples show, each until the next sample."""
     held = np.stack([car.steer[part], car.gas[part], car.brake[part]], axis=1)
-    return np.repeat(held, _TICKS, axis=0)[: _TICKS * (len(held) - 1) + 1]
+    return np.repeat(held, SAMPLE_TICKS, axis=0)[: SAMPLE_TICKS * (len(held) - 1) + 1]
 
 
 def _velocity(car: CarStates, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

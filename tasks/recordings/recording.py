@@ -20,6 +20,8 @@ TICK_S = 0.01
 """Duration of an input tick [s]."""
 SAMPLE_S = 0.05
 """Time between two states [s]."""
+SAMPLE_TICKS = 5
+"""Ticks between two states."""
 COLUMNS = (
     "t_ms", "x", "y", "z", "yaw", "u", "w", "speed", "steer", "gas", "brake", "gear", "rpm",
     "mat0", "mat1", "mat2", "mat3", "turbo",

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.recordings.recording import SAMPLE_S, Recording
+from tasks.recordings.recording import SAMPLE_S, SAMPLE_TICKS, Recording
 
 ASPHALT = 16.0
 """Material byte of asphalt; 0 is a wheel that touches nothing."""
-SAMPLE_TICKS = 5
 BAND_KMH = 50
 """Width of a band of speed [km/h]."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tasks.recordings.recording import SAMPLE_TICKS
 from tasks.sim.vehicle import (
     BORDER_AT,
     BRAKE_IN,
@@ -37,8 +38,6 @@ from tasks.sim.vehicle import (
     tick,
 )
 
-SAMPLE_TICKS = 5
-"""Ticks between two states."""
 STATE_SIZE = 5
 """Of a state: x, z [m], yaw [rad], speed along and across the heading [m/s], in the simulator's frame."""
 

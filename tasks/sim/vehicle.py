@@ -23,6 +23,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tasks.words.refusals import require
+
 FloatArray = NDArray[np.float64]
 
 TICK_S = 0.01
@@ -181,6 +183,8 @@ class VehicleConstants:
 
     def scaled(self, factors: VehicleFactors) -> VehicleConstants:
         """This car with some of its properties multiplied."""
+        if factors == VehicleFactors():
+            return self
 
         def times(factor: float, values: tuple[float, ...]) -> tuple[float, ...]:
             return tuple(factor * value for value in values)
@@ -215,26 +219,24 @@ _MOST = 1e5
 def _require_in_range(name: str, value: float) -> None:
     """Refuses what no car can have; not a number is never in range."""
     low, high = -_MOST if name in _ANY_SIGN else 0.0, 1.0 if name in _FRACTIONS else _MOST
-    is_above = value > 0.0 or name not in _ABOVE_ZERO
-    if not (low <= value <= high and is_above):
-        expected = f"> 0 and <= {high:g}" if name in _ABOVE_ZERO else f"between {low:g} and {high:g}"
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    expected = f"> 0 and <= {high:g}" if name in _ABOVE_ZERO else f"between {low:g} and {high:g}"
+    require(low <= value <= high and (value > 0.0 or name not in _ABOVE_ZERO), name, value, expected)
 
 
 def _num_values(name: str) -> int:
     return int(np.size(getattr(VehicleConstants, name)))
 
 
-def _offsets() -> dict[str, int]:
-    """Where each constant begins in the vector."""
-    starts, at = {}, 0
+def layout() -> dict[str, slice]:
+    """Where each constant lies in ``VehicleConstants.vector()``."""
+    parts, at = {}, 0
     for field in fields(VehicleConstants):
-        starts[field.name] = at
-        at += _num_values(field.name)
-    return starts
+        parts[field.name] = slice(at, at + _num_values(field.name))
+        at = parts[field.name].stop
+    return parts
 
 
-_C = _offsets()
+_C = {name: part.start for name, part in layout().items()}
 _ACCELERATION, _ACCELERATION_UNTIL = _C["acceleration"], _C["acceleration_until_kmh"]
 _UPSHIFT, _DOWNSHIFT, _SHIFT_PAUSE = _C["upshift_kmh"], _C["downshift_kmh"], _C["shift_pause_s"]
 _STEER_LOSS, _STEER_LOSS_SLOW, _STEER_LOSS_FADE = _C["steer_loss"], _C["steer_loss_slow"], _C["steer_loss_fade"]
@@ -288,7 +290,7 @@ PLACE_SIZE = 15
 FAR_FROM_ROAD_M = 1000.0
 """What the field holds where no road is near [m]."""
 
-_NUM_GEARS = 5
+NUM_GEARS = 5
 _NUM_STEPS = 3
 _REVERSE_GEAR_BELOW_MPS = -0.5
 _STANDS_BELOW_MPS = 0.3
@@ -498,7 +500,7 @@ def _shift_gears(memory: FloatArray, constants: FloatArray) -> None:
         gear = 0
     elif gear == 0:
         gear = 1
-    elif gear < _NUM_GEARS and kmh >= constants[_UPSHIFT + gear - 1]:
+    elif gear < NUM_GEARS and kmh >= constants[_UPSHIFT + gear - 1]:
         memory[SHIFT_LEFT] = constants[_SHIFT_PAUSE + gear - 1]
         gear += 1
     elif gear > 1 and kmh < constants[_DOWNSHIFT + gear - 2]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from tasks.sim.vehicle import VehicleConstants
+from tasks.sim.vehicle import VehicleConstants, layout
 
 MAX_BYTES = 64 * 1024
 """Largest file that is read."""
@@ -44,11 +44,16 @@ def load_vehicle(source: str | None) -> VehicleConstants:
         raise ValueError(f"{name}: {error}") from error
 
 
+def differences(car: VehicleConstants) -> dict[str, float | list[float]]:
+    """The constants in which a car differs from the game's, as plain data that ``load_vehicle`` reads."""
+    usual = VehicleConstants()
+    values = {name: getattr(car, name) for name in layout() if getattr(car, name) != getattr(usual, name)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def vehicle_text(source: str | None) -> str | None:
-    """The constants of ``task.vehicle`` that differ from the game's car, as text in braces; None where none does."""
-    car, usual = load_vehicle(source), VehicleConstants()
-    names = [field.name for field in fields(VehicleConstants)]
-    values = {name: getattr(car, name) for name in names if getattr(car, name) != getattr(usual, name)}
+    """What differs in the car of ``task.vehicle``, as text in braces; None where nothing does."""
+    values = differences(load_vehicle(source))
     return json.dumps(values) if values else None
 
 

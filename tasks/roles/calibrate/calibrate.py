@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tasks.fidelity.report import picture, table_text
 from tasks.process.atomic_file import write_file
 from tasks.sim.open_loop import drive
 from tasks.sim.vehicle import VehicleConstants
+from tasks.sim.vehicle_files import differences
 
 WINDOW_S = 1.0
 """Duration of the windows that are fitted and compared [s]."""
@@ -75,11 +75,7 @@ def run(paths: Sequence[str], runs: Path) -> str:
 
 def vehicle_yaml(constants: VehicleConstants) -> str:
     """What differs from the game's car, as ``task.vehicle`` reads it."""
-    usual = VehicleConstants()
-    names = [field.name for field in fields(constants)]
-    values = {name: getattr(constants, name) for name in names if getattr(constants, name) != getattr(usual, name)}
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    return yaml.safe_dump(plain, sort_keys=False, width=120)
+    return yaml.safe_dump(differences(constants), sort_keys=False, width=120)
 
 
 def _fit(start: VehicleConstants, fitted: Windows, rest: Windows, file: Path) -> tuple[Step, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.game.protocols import Telemetry
-from tasks.recordings.recording import SAMPLE_S, TICK_S, UNKNOWN_MATERIAL, Recording
+from tasks.recordings.recording import SAMPLE_S, SAMPLE_TICKS, TICK_S, UNKNOWN_MATERIAL, Recording
 
 RPM_PER_BYTE = 124.0
 """Recordings have the engine's speed as a byte; 11,000 a minute are 88 of it (a guess)."""
@@ -48,7 +48,7 @@ class TelemetryLog:
 
 def _recording(times_s: np.ndarray, records: np.ndarray) -> Recording:
     states_s = np.arange(0.0, times_s[-1], SAMPLE_S)
-    ticks_s = TICK_S * np.arange(round(SAMPLE_S / TICK_S) * (len(states_s) - 1) + 1)
+    ticks_s = TICK_S * np.arange(SAMPLE_TICKS * (len(states_s) - 1) + 1)
 
     def column(name: str) -> np.ndarray:
         return records[:, Telemetry._fields.index(name)].astype(np.float64)
@@ -61,7 +61,7 @@ def _recording(times_s: np.ndarray, records: np.ndarray) -> Recording:
     inputs = np.column_stack([np.clip(steer, -1, 1), gas, brake]).astype(np.float32)
     nothing = np.zeros(len(states_s))
     states = np.column_stack([
-        1000 * states_s, x, y, z, _heading(x, z, speed), speed, nothing, np.abs(speed), inputs[::5],
+        1000 * states_s, x, y, z, _heading(x, z, speed), speed, nothing, np.abs(speed), inputs[::SAMPLE_TICKS],
         held("gear", states_s), held("rpm", states_s) / RPM_PER_BYTE, *(UNKNOWN_MATERIAL + nothing for _ in range(4)),
         nothing,
     ])  # fmt: skip

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.recordings.recording import COLUMNS, Recording
+from tasks.recordings.recording import COLUMNS, SAMPLE_TICKS, Recording
 from tasks.recordings.stretches import ASPHALT
-from tasks.sim.open_loop import SAMPLE_TICKS, Drives, drive
+from tasks.sim.open_loop import Drives, drive
 from tasks.sim.vehicle import FloatArray, VehicleConstants
 
 

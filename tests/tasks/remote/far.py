@@ -188,5 +188,5 @@ def drain(gateway: Gateway, count: int, timeout_s: float = 20.0) -> list[Segment
     deadline = time.monotonic() + timeout_s
     while len(segments) < count:
         assert time.monotonic() < deadline, f"only {len(segments)} of {count} segments came"
-        segments += gateway.receive(0.1)
+        segments += gateway.receive(0.1, count - len(segments))
     return segments

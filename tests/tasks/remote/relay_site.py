@@ -48,12 +48,12 @@ class Site:
 
 
 def take(link: RelayLink, count: int, timeout_s: float = 30.0) -> list[tuple[str, int]]:
-    """Worker and number of so many segments, and that no more come."""
+    """Worker and number of exactly so many segments."""
     taken: list[tuple[str, int]] = []
     deadline = time.monotonic() + timeout_s
     while len(taken) < count:
         assert time.monotonic() < deadline, f"only {len(taken)} of {count} segments came"
-        taken += [(segment.worker, segment.seq) for segment in link.receive(0.1)]
+        taken += [(segment.worker, segment.seq) for segment in link.receive(0.1, count - len(taken))]
     return taken
 
 

@@ -56,7 +56,7 @@ def drain(gateway: Gateway, count: int) -> list[Segment]:
     deadline = time.monotonic() + 10.0
     while len(segments) < count:
         assert time.monotonic() < deadline, f"only {len(segments)} of {count} segments came"
-        segments += gateway.receive(0.1)
+        segments += gateway.receive(0.1, count - len(segments))
     return segments
 
 

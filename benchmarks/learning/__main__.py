@@ -2,7 +2,7 @@
 
     python -m benchmarks.learning lidar_short [--arms SAC REDQ] [--seeds 0 1 2] [--jobs 1] [--only-report]
 
-A training that has finished in ``--runs`` is not repeated. Each arm is a command of train.py, printed as it starts.
+A training that has finished in ``runs`` is not repeated. Each arm is a command of train.py, printed as it starts.
 """
 
 from __future__ import annotations

@@ -47,6 +47,19 @@ def _on_full_track(track: str, steps: int) -> Study:
     )
 
 
+def _sac(track: str, steps: Mapping[str, int]) -> Study:
+    """SAC with the defaults of each task."""
+    return Study(
+        arms={
+            name: (f"task=TM20{name}", f"train=TM20{name}SAC", f"max_env_steps={count}")
+            for name, count in steps.items()
+        },
+        words=(f"task.track={track}", "task.game=sim"),
+        goal=("evaluation/finish_rate", 1.0),
+        curve="evaluation/lap_time_s",
+    )
+
+
 def _history() -> Study:
     """What the scans of the past are worth, and what a memory in their place."""
     lidar = ("task=TM20Lidar", "task.track=medium", "task.game=sim", "max_env_steps=100000")
@@ -99,6 +112,9 @@ _FAST = tuple(f"train.params.config.lr_{name}=0.001" for name in ("actor", "crit
 _NARROW = ("train.params.network.hidden=[64,64]",)
 
 STUDIES: dict[str, Study] = {
+    "sac_short": _sac("short", {"Full": 40_000, "Lidar": 60_000, "LidarProgress": 60_000}),
+    "sac_medium": _sac("medium", {"Full": 250_000, "Lidar": 100_000, "LidarProgress": 100_000}),
+    "sac_long": _sac("long", {"Full": 150_000, "Lidar": 150_000, "LidarProgress": 150_000}),
     "lidar_short": _on_track("short", {"SAC": 60_000, "TQC": 60_000, "CrossQ": 60_000, "DroQ": 30_000, "REDQ": 20_000}),
     "lidar_medium": _on_track(
         "medium", {"SAC": 100_000, "TQC": 100_000, "CrossQ": 100_000, "DroQ": 40_000, "REDQ": 30_000}

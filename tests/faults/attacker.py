@@ -1,4 +1,4 @@
-"""Somebody with a worker's token who sends what no worker would."""
+"""An attacker with a worker's token who sends messages that no worker sends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.messages import hello
 
 CALL_TIMEOUT_S = 60.0
 END = b"the end"
-"""No message at all: it ends a stream of segments, after those before it were taken."""
+"""Stands for no message: it ends a stream of segments after the earlier ones were accepted."""
 ENDED = "segment refused: message of only 7 bytes"
 
 
@@ -26,12 +26,12 @@ class Outcome(NamedTuple):
 
     @property
     def was_taken(self) -> bool:
-        """Whether nothing that was sent was objected to."""
+        """Whether every message was accepted."""
         return self.code == "OK" or self.details == ENDED
 
 
 class Attacker:
-    """A client that says what it likes.
+    """A client that sends any message.
 
     Args:
         address: host:port of a learner or a relay.
@@ -49,7 +49,7 @@ class Attacker:
         self._channel = grpc.secure_channel(address, credentials.channel, options)
 
     def greet(self, picture_bytes: int) -> Outcome:
-        """Says hello as a worker should."""
+        """Sends a valid greeting."""
         return self.call("Hello", hello(self.identity, picture_bytes))
 
     def push(self, *messages: bytes) -> Outcome:
@@ -57,7 +57,7 @@ class Attacker:
         return self.call("Push", *messages, END)
 
     def call(self, method: str, *messages: bytes) -> Outcome:
-        """One call with these messages; hangs up at the first weights."""
+        """Makes one call with these messages; ends it when the first weights arrive."""
         call = self._channel.stream_stream(path_of(method))(
             iter(messages), metadata=self._metadata, timeout=CALL_TIMEOUT_S
         )
@@ -71,7 +71,7 @@ class Attacker:
         return Outcome("OK")
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self._channel.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a stored replay holds, by the numbers of its rows: the judge of every fault.
+"""Counts the rows of a stored replay by their numbers: every fault test is decided by this.
 
 It reads the replay as a resumed run would, and counts for each worker which numbers are there how often.
 """
@@ -17,25 +17,25 @@ from tests.faults.learner_process import CAPACITY
 from tests.faults.numbered_env import make_spec, numbers_of, picture_of, reward_of
 
 FUZZ = ".fuzz"
-"""Ends the identity of a worker whose rows are noise."""
+"""Suffix of the identity of a worker whose rows are random and not counted."""
 
 
 class Account(NamedTuple):
-    """What became of the rows that were sent."""
+    """How many sent rows were stored, lost, doubled and dropped."""
 
     sent: int
     stored: int
-    """Different rows that are in the stored replay."""
+    """Distinct rows in the stored replay."""
     lost: int
     """Sent, not stored, and not dropped on purpose."""
     doubled: int
-    """Rows too many."""
+    """Rows stored more than once."""
     dropped: int = 0
     """Dropped by the policy of a full outbox, and counted there."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether every row is there once."""
+        """Whether every row is stored exactly once."""
         return self.lost == 0 and self.doubled == 0
 
     def __add__(self, other: Account) -> Account:  # type: ignore[override]
@@ -43,14 +43,14 @@ class Account(NamedTuple):
 
 
 class StoredRows:
-    """The stored replay, by worker; rows come in as they were appended."""
+    """The stored replay, by worker; rows in the order in which they were appended."""
 
     def __init__(self, folder: Path, picture_bytes: int) -> None:
         self._picture_bytes = picture_bytes
         self._numbers: dict[str, list[np.ndarray]] = {}
         self._streams: dict[tuple[str, int], bool] = {}
         self.damage: list[str] = []
-        """What is wrong with rows, apart from their numbers."""
+        """Faults of rows other than their numbers."""
         with ReplayStorage(folder, make_spec(picture_bytes), CAPACITY, read_only=True) as storage:
             storage.load(self)
 
@@ -60,7 +60,7 @@ class StoredRows:
         return {worker: np.concatenate(parts) for worker, parts in self._numbers.items()}
 
     def account(self, sent: Mapping[str, int]) -> Account:
-        """What became of the rows.
+        """Counts the rows.
 
         Args:
             sent: Rows that each worker sent, numbered from 1; name, or name and identity of its outbox.
@@ -120,7 +120,7 @@ class SegmentNumbers:
 
 
 def account_of(numbers: np.ndarray, sent: int) -> Account:
-    """What became of rows 1 to ``sent``.
+    """Counts rows 1 to ``sent``.
 
     Raises:
         AssertionError: There are rows that were never sent, or not in their order.

@@ -25,7 +25,7 @@ class AddRow(Protocol):
     """Adds the row of the fault that a test is marked with."""
 
     def __call__(self, account: Account, remark: str = "") -> None:
-        """Fails when a row was lost or doubled."""
+        """Adds a row of the table; fails when a sample was lost or doubled."""
         ...
 
 

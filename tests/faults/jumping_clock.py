@@ -1,4 +1,4 @@
-"""A wall clock that jumps: for the processes of a test only, by a small library that is loaded before the C library."""
+"""Makes the time of day jump for the processes of a test only, with a small library preloaded before the C library."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class JumpingClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that a process is started with."""
+        """Environment variables for a process with this clock."""
         return {"LD_PRELOAD": str(self._library), "CLOCK_OFFSET_FILE": str(self._offset)}
 
     def jump(self, seconds: int) -> None:
-        """Has the clock be so far off from now on."""
+        """Sets the clock off by this much from now on."""
         self._write(seconds)
 
     def _write(self, seconds: int) -> None:
@@ -48,7 +48,7 @@ class JumpingClock:
             file.write(_SECONDS.pack(seconds))
 
     def _check(self) -> None:
-        """Sees a process whose clock is off, and whose monotonic clock is not."""
+        """Checks that a process sees the shifted time of day, and that its monotonic clock is unchanged."""
         program = (
             "import sys, time\n"
             "wall, monotonic = time.time(), time.monotonic()\n"

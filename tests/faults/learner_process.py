@@ -1,4 +1,4 @@
-"""A learner as a process of its own: the product's loop, replay and ends of the link, an algorithm that learns nothing.
+"""A learner in its own process: the product's loop, replay and link, with an algorithm that learns nothing.
 
 Started by ``rig`` with one JSON argument. It resumes as the product does: everything that is stored is loaded, and the
 workers go on behind it. How it stands is written to a file several times a second.
@@ -41,12 +41,12 @@ _STATUS_S = 0.1
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """What a learner process does, as plain data."""
+    """Settings of a learner process, as plain data."""
 
     folder: str
-    """Of the stored replay."""
+    """Folder of the stored replay."""
     status: str
-    """File in which it says how it stands."""
+    """File for its status."""
     credentials: str
     picture_bytes: int
     listen: str | None = "127.0.0.1:0"
@@ -54,15 +54,15 @@ class LearnerConfig:
     """host:port of a relay, instead of listening."""
     max_workers: int = 32
     segment_s: float = 0.0
-    """What it is slowed by at each segment [s]."""
+    """Extra time for each segment [s]."""
 
     def to_json(self) -> str:
-        """One line."""
+        """The settings as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
 
 class NoAlgorithm:
-    """Weights that hold nothing but their version."""
+    """Weights that contain only their version."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -83,7 +83,7 @@ class NoAlgorithm:
 
 
 class SlowListener:
-    """Takes its time over each segment."""
+    """A memory that waits at each segment."""
 
     def __init__(self, segment_s: float, stop: threading.Event) -> None:
         self._segment_s = segment_s
@@ -103,7 +103,7 @@ class SlowListener:
         """Nothing to do."""
 
     def on_checkpoint(self, is_periodic: bool) -> None:
-        """Nothing to do: the replay is what is looked at."""
+        """Nothing to do: tests read the replay."""
 
 
 def main() -> int:
@@ -167,7 +167,7 @@ def _schedule() -> LearnerSchedule:
 
 
 def _report(config: LearnerConfig, link: Any, storage: LenientStorage, loaded: int, stop: threading.Event) -> None:
-    """Says now and then how things stand."""
+    """Writes the status at intervals."""
     while not stop.is_set():
         write_status(
             Path(config.status),

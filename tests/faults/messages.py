@@ -1,4 +1,4 @@
-"""Messages for the hostile tests: right ones, and what can be made of them."""
+"""Messages for the hostile tests: valid ones, and changed ones."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def hello(identity: str, picture_bytes: int) -> bytes:
 
 
 def ping() -> bytes:
-    """What a worker says now and then."""
+    """A ping."""
     return link.encode_ping(link.Ping(1.0, 0))
 
 
 def segment(identity: str, seq: int, picture_bytes: int, rows: int = 16) -> Segment:
-    """The rows that the environment would number like that, if all segments had so many."""
+    """The segment with this number, if every segment of the environment has this many rows."""
     numbers = np.arange((seq - 1) * rows + 1, seq * rows + 1)
     is_first = numbers % 64 == 1
     return Segment(
@@ -53,7 +53,7 @@ def encoded(identity: str, seq: int, picture_bytes: int, rows: int = 16) -> byte
 
 
 def with_header(message: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
-    """The message with another header, whose length is right again."""
+    """The message with a changed header and the matching length."""
     header, body = _split(message)
     change(header)
     text = json.dumps(header).encode()
@@ -61,7 +61,7 @@ def with_header(message: bytes, change: Callable[[dict[str, Any]], None]) -> byt
 
 
 def with_data(message: bytes, **values: Any) -> bytes:
-    """The message with other plain data."""
+    """The message with changed plain data."""
 
     def change(header: dict[str, Any]) -> None:
         data = json.loads(header["__metadata__"]["data"])
@@ -71,12 +71,12 @@ def with_data(message: bytes, **values: Any) -> bytes:
 
 
 def with_array(message: bytes, name: str, **values: Any) -> bytes:
-    """The message with something else said of an array."""
+    """The message with a changed description of an array."""
     return with_header(message, lambda header: header[name].update(values))
 
 
 def bomb(message: bytes, name: str, megabytes: int) -> bytes:
-    """The message with an array that is small as it is sent and huge as it says it is."""
+    """The message with an array that is small when sent and huge when decompressed."""
     import zstandard
 
     size = megabytes * 1024 * 1024
@@ -90,7 +90,7 @@ def bomb(message: bytes, name: str, megabytes: int) -> bytes:
 
 
 def mutated(message: bytes, rng: random.Random) -> bytes:
-    """The message with something done to it that no sender does."""
+    """The message with a random change."""
     return rng.choice(_MUTATIONS)(message, rng)
 
 

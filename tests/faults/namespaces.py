@@ -19,7 +19,7 @@ _ROUTERS = {"learner": ("10.213.1.1", LEARNER), "worker": ("10.213.2.1", WORKER)
 
 
 class Network:
-    """The machines, from entering to leaving; skips the test where they cannot be made."""
+    """The two machines, as a context manager; skips the test where they cannot be made."""
 
     def __init__(self) -> None:
         self._router = f"tmf-router-{os.getpid()}"
@@ -27,16 +27,16 @@ class Network:
 
     @property
     def at_learner(self) -> list[str]:
-        """What a command begins with that runs on the learner's machine."""
+        """Prefix of a command that runs on the learner's machine."""
         return ["ip", "netns", "exec", self._machines["learner"]]
 
     @property
     def at_worker(self) -> list[str]:
-        """What a command begins with that runs on the worker's machine."""
+        """Prefix of a command that runs on the worker's machine."""
         return ["ip", "netns", "exec", self._machines["worker"]]
 
     def drop_packets(self) -> None:
-        """From now on nothing goes from one machine to the other, and nobody is told."""
+        """Drops all packets between the machines, without an error at either side."""
         self._forward(False)
 
     def deliver_packets(self) -> None:

@@ -1,4 +1,4 @@
-"""An environment whose rows are numbered, and the policy that drives it: what is lost or doubled on the way shows.
+"""An environment with numbered rows, and the policy that drives it: lost and doubled rows can be counted.
 
 Every row (reset or step) has the next number: 1, 2, 3, ... A picture and the reward follow from the number, so that a
 row that was damaged or put together wrongly shows, too. Built by name inside the worker processes.
@@ -90,7 +90,7 @@ class NumberedEnv(gymnasium.Env):
 
 
 class VersionPolicy:
-    """Acts with the version of its weights, so that a row tells which ones chose it."""
+    """Its action is the version of its weights, so that each row shows which weights chose it."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -114,24 +114,24 @@ class VersionPolicy:
 
 
 def make_env(**kwargs: Any) -> NumberedEnv:
-    """The environment, from plain data."""
+    """Makes the environment from plain data."""
     return NumberedEnv(**kwargs)
 
 
 def make_policy(seed: int = 0) -> VersionPolicy:
-    """The policy, from plain data."""
+    """Makes the policy from plain data."""
     del seed
     return VersionPolicy()
 
 
 def make_spec(picture_bytes: int) -> ObservationSpec:
-    """What the environment observes."""
+    """Fields of the observation."""
     fields = (Field("number", (8,), "uint8", 0, 255), Field("picture", (picture_bytes,), "uint8", 0, 255))
     return ObservationSpec(fields, action_size=ACTION_SIZE, act_buf_len=1)
 
 
 def fingerprint(picture_bytes: int) -> str:
-    """What worker and learner agree on."""
+    """Fingerprint of the task."""
     source = EnvSource({}, FUNCTION, {"picture_bytes": picture_bytes})
     return agreed_fingerprint(source.describe().fingerprint, POLICY)
 
@@ -155,7 +155,7 @@ def picture_of(numbers: np.ndarray, size: int) -> np.ndarray:
 
 
 def reward_of(numbers: np.ndarray) -> np.ndarray:
-    """The rewards of these rows, those of resets left out."""
+    """The rewards of these rows; resets have none."""
     return (numbers % 1009).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What only root may do: such a test is skipped with one line, or fails where everything must be tried."""
+"""Skips tests that need root, with one line; with TM_REQUIRE_ROOT_FAULTS=1 they fail instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network that can be broken: a TCP proxy that cuts, swallows, strands and slows what goes through it.
+"""A TCP proxy that can cut connections, hold data back, leave connections half open and limit their speed.
 
 It runs in a thread of the test. Connections are told apart by nothing; a fault hits all that are open, and new ones
 where that is said.
@@ -21,7 +21,7 @@ Side = Literal["client", "server"]
 
 
 class TcpProxy:
-    """Listens on a port of this machine that stays the same; where it leads may change.
+    """Listens on one port of this machine; its target may change.
 
     Args:
         target: host:port, or None while there is nobody.
@@ -30,9 +30,9 @@ class TcpProxy:
     def __init__(self, target: str | None = None) -> None:
         self.target = target
         self.connections = 0
-        """Accepted so far."""
+        """Connections accepted so far."""
         self.bytes_per_s: float | None = None
-        """Speed in each direction of each connection; None: as fast as it goes."""
+        """Speed in each direction of each connection; None: no limit."""
         self._refuses = False
         self._pairs: set[_Pair] = set()
         self._pumps: set[asyncio.Future[None]] = set()
@@ -51,11 +51,11 @@ class TcpProxy:
         self._call(self._cut())
 
     def swallow(self) -> None:
-        """Lets nothing through any more and says nothing: a silent hole. New connections fall into it, too."""
+        """Holds all data back without an error; also that of new connections."""
         self._call(self._set(self._flows.clear))
 
     def strand(self, side: Side) -> None:
-        """Makes all connections half open: this side is left with a connection that never says anything again.
+        """Makes all connections half open: this side keeps an open connection that stays silent.
 
         What it sends is taken and goes nowhere, so that TCP itself sees nothing wrong. The other side's connection is
         reset; new ones go through.
@@ -63,13 +63,13 @@ class TcpProxy:
         self._call(self._strand(side))
 
     def restore(self) -> None:
-        """Ends ``cut`` and ``swallow``; what was swallowed arrives late, as TCP has it."""
+        """Ends ``cut`` and ``swallow``; data that was held back arrives late."""
         self._refuses = False
         self._call(self._set(self._flows.set))
 
     @property
     def num_open(self) -> int:
-        """Connections that go through now."""
+        """Number of open connections."""
         return sum(not pair.is_stranded for pair in self._pairs)
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ class TcpProxy:
 
 
 class _Pair:
-    """A connection of a client and the one to the server that belongs to it."""
+    """A client's connection and its counterpart to the server."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self._writers = {"client": client, "server": server}

@@ -1,4 +1,4 @@
-"""Learner, relay and workers as processes that can be killed, with a network in between that can be broken.
+"""Learner, relay and workers as processes that tests can kill, over connections that tests can break.
 
 A ``Rig`` belongs to one test. Its parts find each other through a proxy, so that a learner that comes back on another
 port is found by workers that dial the old one.
@@ -27,7 +27,7 @@ from tests.faults.status_file import read_status
 from tests.faults.worker_process import WorkerConfig
 
 PATIENCE_S = 90.0
-"""How long anything may take that is waited for; a machine that is busy takes a while."""
+"""Limit of every wait [s]; long enough for a busy machine."""
 PICTURE_BYTES = 64
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ _ANNOUNCED = re.compile(rb"workers join at (\S+) ")
 
 
 class Process:
-    """A Python process that is started, and killed, and started again.
+    """A Python process that can be started, killed and restarted.
 
     Args:
         name: Of its log.
@@ -66,7 +66,7 @@ class Process:
         self._log_begins = 0
 
     def launch(self, *words: str) -> None:
-        """Starts it, in a process group of its own."""
+        """Starts it in its own process group."""
         assert not self.is_running
         self._log_begins = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
@@ -82,41 +82,41 @@ class Process:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is running."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has ended by itself, and not in good order."""
+        """Whether it has ended by itself with an error."""
         return self._process is not None and (self._process.poll() or 0) > 0
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """Process id of the newest start."""
         assert self._process is not None
         return self._process.pid
 
     def kill(self) -> None:
-        """kill -9, also of the processes that it has started; returns when it is gone."""
+        """Kills it (kill -9) and its child processes; returns when it has ended."""
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(PATIENCE_S)
 
     def stop(self) -> int:
-        """Asks it to end, and waits for that; its exit code."""
+        """Sends SIGTERM and waits for the end; returns the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def interrupt(self) -> int:
-        """Ctrl-C, for it alone, and waits for its end; its exit code."""
+        """Sends Ctrl-C to it alone and waits for the end; returns the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
         return self.wait()
 
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
-        """Waits for its end; its exit code."""
+        """Waits for the end; returns the exit code."""
         assert self._process is not None
         try:
             return self._process.wait(timeout_s)
@@ -124,7 +124,7 @@ class Process:
             raise AssertionError(f"{self.name} did not end within {timeout_s:.0f} s:\n{self.tail()}") from None
 
     def announced_address(self) -> str:
-        """host:port that it says workers join at, since it was started last."""
+        """host:port that it printed for workers since its newest start."""
 
         def found() -> re.Match[bytes] | None:
             return _ANNOUNCED.search(self.log.read_bytes()[self._log_begins :])
@@ -147,7 +147,7 @@ class Process:
 
 
 class LearnerProcess(Process):
-    """A learner; what it has stored outlives it.
+    """A learner; its stored replay stays when it is killed.
 
     Args:
         folder: Of its log, its status and its replay.
@@ -174,7 +174,7 @@ class LearnerProcess(Process):
         self._found_by = found_by
 
     def start(self, **changes: Any) -> None:
-        """Starts it, or starts it again with what it has stored; returns when it can be dialled."""
+        """Starts it, with its stored replay if there is one; returns when it accepts connections."""
         self.begin(**changes)
         self.await_ready()
 
@@ -185,23 +185,23 @@ class LearnerProcess(Process):
         self.launch(LearnerConfig(folder=str(self.replay), status=str(self._status), **self._settings).to_json())
 
     def await_ready(self) -> None:
-        """Waits until it can be dialled, or dials."""
+        """Waits until it accepts connections, or connects to its relay."""
         wait_until(lambda: self.status or not self.is_running, self)
         assert self.is_running, f"{self.name} ended:\n{self.tail()}"
         if self._found_by is not None:
             self._found_by.target = self.status["address"]
 
     def await_rows(self, count: int, *others: Process) -> None:
-        """Waits until it has so many rows, while these others run."""
+        """Waits until it has this many rows, while the other processes run."""
         wait_until(lambda: self.rows >= count, self, *others)
 
     def await_more(self, count: int, *others: Process) -> None:
-        """Waits until so many more rows have come in."""
+        """Waits until it has received this many more rows."""
         self.await_rows(self.rows + count, *others)
 
     @property
     def status(self) -> dict[str, Any]:
-        """What it said last."""
+        """Its newest status."""
         return read_status(self._status)
 
     @property
@@ -222,7 +222,7 @@ class LearnerProcess(Process):
 
 
 class WorkerProcess(Process):
-    """A remote worker with its station; its outbox outlives both.
+    """A remote worker with its station; its outbox stays when both are killed.
 
     Args:
         folder: Of its log, its ledger and its outbox.
@@ -241,7 +241,7 @@ class WorkerProcess(Process):
         self._settings = config
 
     def start(self, **changes: Any) -> None:
-        """Starts it; what it had kept when it was killed it goes on behind."""
+        """Starts it; after a kill it continues after the last row in its outbox."""
         self._settings = {**self._settings, **changes}
         self.launch(WorkerConfig(outbox=str(self.outbox), ledger=str(self._ledger), **self._settings).to_json())
 
@@ -260,12 +260,12 @@ class WorkerProcess(Process):
         return kept + episodes * episode
 
     def await_made(self, count: int, *others: Process) -> None:
-        """Waits until it has driven so many rows, while these others run."""
+        """Waits until it has driven this many rows, while the other processes run."""
         wait_until(lambda: self.made >= count, self, *others)
 
     @property
     def made(self) -> int:
-        """Rows that were driven, as far as numbers go."""
+        """Number of the newest row that was driven."""
         return read_ledger(self._ledger)
 
     @property
@@ -280,12 +280,12 @@ class WorkerProcess(Process):
         return int(segments) * int(self._setting("rows"))
 
     def finish(self, timeout_s: float = PATIENCE_S) -> None:
-        """Waits until it has ended by itself, everything delivered."""
+        """Waits until it has delivered everything and ended by itself."""
         code = self.wait(timeout_s)
         assert code == 0, f"{self.name} ended with {code}:\n{self.tail()}"
 
     def station_pid(self) -> int:
-        """Of its station, once that runs."""
+        """Process id of its station, once that runs."""
 
         def children() -> list[int]:
             threads = Path(f"/proc/{self.pid}/task").glob("*/children")
@@ -313,7 +313,7 @@ class RelayProcess(Process):
         self._found_by = found_by
 
     def start(self) -> None:
-        """Starts it; returns when it can be dialled."""
+        """Starts it; returns when it accepts connections."""
         self.launch(json.dumps({"listen": "127.0.0.1:0", "max_workers": 32, "max_message_mb": 4, **self._settings}))
         address = self.announced_address()
         for proxy in self._found_by:
@@ -327,7 +327,7 @@ class RelayProcess(Process):
 
 
 class Rig:
-    """A learner, workers and what lies between them, for one test.
+    """A learner, workers, relays and the proxies between them, for one test.
 
     Args:
         folder: For everything.
@@ -351,7 +351,7 @@ class Rig:
         self.proxy = self._stack.enter_context(TcpProxy())
 
     def learner(self, *, found_by: TcpProxy | None = None, is_near: bool = True, **config: Any) -> LearnerProcess:
-        """A learner that workers find at ``proxy``, or elsewhere; not started."""
+        """A learner behind ``proxy``, or at another address; not started."""
         kwargs = {key: config.pop(key) for key in ("replay", "name", "prefix", "environment") if key in config}
         base = {"credentials": str(self.credentials / "learner"), "picture_bytes": self.picture_bytes}
         proxy = found_by or (self.proxy if is_near else None)
@@ -374,11 +374,11 @@ class Rig:
         return self._owned(RelayProcess(self.folder, {**base, **config}, found_by))
 
     def another_proxy(self) -> TcpProxy:
-        """One more way."""
+        """Another proxy."""
         return self._stack.enter_context(TcpProxy())
 
     def stored(self, learner: LearnerProcess) -> StoredRows:
-        """Ends a learner in good order and reads what it has stored."""
+        """Stops a learner and reads its stored replay."""
         if learner.is_running:
             code = learner.stop()
             assert code == 0, f"the learner ended with {code}:\n{learner.tail()}"
@@ -387,11 +387,11 @@ class Rig:
         return rows
 
     def account(self, learner: LearnerProcess, **sent: int) -> Account:
-        """Ends a learner in good order; what became of the rows of each worker."""
+        """Stops a learner and counts the rows of each worker."""
         return self.stored(learner).account(sent)
 
     def close(self) -> None:
-        """Ends everything that runs."""
+        """Ends all processes and proxies."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -401,7 +401,7 @@ class Rig:
         self.close()
 
     def program(self, name: str, *words: str) -> Process:
-        """``train.py`` with these words, in a folder of its own; not started."""
+        """``train.py`` with these arguments, in its own folder; not started."""
         program = [str(_ROOT / "train.py"), *words]
         return self._owned(Process(name, program, self._log_folder, works_in=self.folder))
 
@@ -411,7 +411,7 @@ class Rig:
 
 
 def wait_until(condition: Callable[[], Any], *processes: Process, timeout_s: float = PATIENCE_S) -> None:
-    """Polls until something is so.
+    """Polls until a condition holds.
 
     Raises:
         AssertionError: It was not so in time; holds the ends of the logs of these processes.

@@ -1,4 +1,4 @@
-"""A disk that is small and can be filled: a tmpfs. Needs root."""
+"""A small disk that can be filled: a tmpfs. Needs root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEGABYTE = 1024 * 1024
 
 
 class SmallDisk:
-    """A file system of its own, from entering to leaving; skips the test where it cannot be mounted.
+    """A separate file system, as a context manager; skips the test where it cannot be mounted.
 
     Args:
         folder: Where; made if it does not exist.
@@ -26,17 +26,17 @@ class SmallDisk:
         self._ballast = folder / "ballast"
 
     def fill(self, megabytes: int) -> None:
-        """Takes up room."""
+        """Writes a file of this size."""
         self._ballast.write_bytes(bytes(megabytes * MEGABYTE))
 
     def fill_up(self) -> None:
-        """Takes up all the room that is left."""
+        """Fills the remaining space."""
         with self._ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(bytes(4096))
 
     def free(self) -> None:
-        """Gives the room back that was taken up."""
+        """Removes what ``fill`` and ``fill_up`` wrote."""
         self._ballast.unlink()
 
     def __enter__(self) -> Self:

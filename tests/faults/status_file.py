@@ -1,4 +1,4 @@
-"""What a process under test says of itself: one small JSON file, replaced as a whole."""
+"""The status of a process under test: one small JSON file, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def write_status(path: Path, **values: Any) -> None:
-    """Says how things stand."""
+    """Writes the status."""
     new = path.with_name(f"{path.name}.new")
     new.write_text(json.dumps(values))
     new.replace(path)
 
 
 def read_status(path: Path) -> dict[str, Any]:
-    """What was said last; empty: nothing yet."""
+    """The newest status; empty: none yet."""
     try:
         values: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:

@@ -13,64 +13,63 @@ from tests.faults.audit import Account
 
 FAULTS = {
     "connection cut (RST) for 8 s": "A proxy resets the connection, and every new one, for 8 s.",
-    "silent hole for 25 s": "A proxy swallows what either side sends for 25 s, then delivers it.",
+    "silent hole for 25 s": "A proxy holds back what either side sends for 25 s, then delivers it.",
     "packets dropped for 35 s": (
-        "Packets between two network namespaces are dropped for 35 s, longer than a keepalive and its answer "
-        "may take; both sides give the connection up. **Root.**"
+        "Packets between two network namespaces are dropped for 35 s, longer than the keepalive timeout; both sides "
+        "close the connection. **Root.**"
     ),
     "half-open peers": (
-        "Five times one end of the connection dies and the other never hears of it, at either side; there is "
-        "room for one worker only, so that a ghost would take its place."
+        "Five times one end of the connection dies and the other end does not notice, at the worker or at the learner. "
+        "The learner admits one worker only, so a stale connection could keep the worker out."
     ),
-    "slow network": "One worker has 50 kB/s; another beside it must not be held up.",
-    "learner killed (kill -9) twice": (
-        "While it has segments in memory that it has not stored; started again with its replay."
-    ),
-    "worker killed (kill -9)": "Twice, with its station, while it has a backlog; started again with its outbox.",
-    "station killed (kill -9) twice": "The process that owns outbox and connection; the worker goes on driving.",
-    "learner and worker killed at once": "Twice; once the learner comes back first, once the worker.",
+    "slow network": "One worker has 50 kB/s; it must not delay another worker.",
+    "learner killed (kill -9) twice": "While it has unstored segments in memory; restarted with its replay.",
+    "worker killed (kill -9)": "Twice, with its station, while it has a backlog; restarted with its outbox.",
+    "station killed (kill -9) twice": "The process with outbox and connection is killed; the worker keeps driving.",
+    "learner and worker killed at once": "Twice: once the worker is restarted first, once the learner.",
     "train.py killed (kill -9), resumed from its checkpoint": (
-        "The whole program on TM20Lidar, with `train.py --worker`; `checkpoint=` goes on. Counted in segments."
+        "The whole program on TM20Lidar, with `train.py --worker`; `checkpoint=` resumes it. Counted in segments."
     ),
     "disk full under train.py": (
-        "The working directory lies on a small tmpfs that is filled and freed while training goes on; "
-        "with `train.py --worker`, counted in segments. Log, checkpoints and stored replay go on when there is room, "
-        "and Ctrl-C ends within 5 s. **Root.**"
+        "The working directory is on a small tmpfs that is filled and freed during training, with "
+        "`train.py --worker`; counted in segments. Log, checkpoints and stored replay continue when there is space, "
+        "and Ctrl-C ends the program within 5 s. **Root.**"
     ),
     "learner slowed to 1 segment/s": "`worker.outbox_policy=pause` with an outbox of seven segments: the worker waits.",
-    "relay killed (kill -9)": "Twice; started again.",
+    "relay killed (kill -9)": "Twice; restarted each time.",
     "learner and relay killed while a backlog is on its way": (
-        "The learner with much in its memory, then the relay; both are started again."
+        "First the learner, while it has many unstored segments in memory, then the relay; both are restarted."
     ),
-    "learner away from a relay": "The learner is killed; workers keep everything until it is back.",
+    "learner away from a relay": "The learner is killed; workers keep everything until it is restarted.",
     "learner behind a relay slowed to 1 segment/s": (
-        "`worker.outbox_policy=pause` with an outbox of seven segments: the worker waits, and the relay holds no more."
+        "`worker.outbox_policy=pause` with an outbox of seven segments: the worker waits, and the relay holds no more "
+        "than these."
     ),
     "disk full at the worker, it pauses": (
-        "The outbox lies on a small tmpfs, and the learner cannot be reached until it is full. **Root.**"
+        "The outbox is on a small tmpfs, and the learner is unreachable until the tmpfs is full. **Root.**"
     ),
     "disk full at the worker, it drops": (
-        "The same with `worker.outbox_policy=drop_oldest`: what is dropped is counted at both sides. **Root.**"
+        "The same with `worker.outbox_policy=drop_oldest`: worker and learner count the dropped segments. **Root.**"
     ),
     "disk full at the learner": (
-        "The stored replay lies on a small tmpfs: the learner goes on without storing, counts what it leaves out, "
-        "and stores again when there is room. **Root.**"
+        "The stored replay is on a small tmpfs: the learner continues without storing, counts the rows that it leaves "
+        "out, and stores again when there is space. **Root.**"
     ),
-    "16 workers at once": "With four names and four outbox folders between them.",
+    "16 workers at once": "They share four names and four outbox folders.",
     "clock jumps": (
-        "The time of day of worker and learner jumps by hours, forwards and back (a library that is preloaded)."
+        "The time of day of worker and learner jumps by hours, forwards and back (through a preloaded library)."
     ),
     "malformed, huge, truncated and replayed messages": (
-        "Somebody with a worker's token sends what no worker sends, and, in the name of another, all that it "
-        "has sent once more."
+        "An attacker with a worker's token sends invalid messages. Another one, with the token of the worker that "
+        "drives, sends all of its segments again."
     ),
     "10,000 fuzzed messages": (
-        "Mutations of right messages for every method of the learner, and noise at its port without a token; "
-        "its memory must not grow."
+        "Random changes of valid messages for the learner's methods Push, Hello, Ping and Report, and random bytes at "
+        "its port without a token; its memory must not grow."
     ),
-    "2,000 fuzzed messages at a relay": "The same there, and the methods that only a learner may call.",
+    "2,000 fuzzed messages at a relay": "The same at a relay, also for the methods that only a learner may call.",
 }
-"""What is done to the processes; each must have a row. **Root** marks what only root can do."""
+"""Each fault and how it is made; each must have a row. **Root**: only root can make it."""
 
 _HEADER = ("fault", "sent", "stored", "lost", "doubled", "dropped", "seconds", "remark")
 
@@ -80,7 +79,7 @@ class Row(NamedTuple):
 
     fault: str
     account: Account | None
-    """None: it could not be tried here."""
+    """None: the test was skipped."""
     seconds: float
     remark: str
 
@@ -98,13 +97,13 @@ def missing(rows: Sequence[Row]) -> list[str]:
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
-    """As they are named; others last."""
+    """Rows in the order of ``FAULTS``; others last."""
     places = {fault: place for place, fault in enumerate(FAULTS)}
     return sorted(rows, key=lambda row: places.get(row.fault, len(places)))
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """For a terminal."""
+    """The table as aligned text for a terminal."""
     lines = [_HEADER, *(row.cells() for row in in_order(rows))]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
     texts = [
@@ -118,7 +117,7 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """For the docs."""
+    """The table in Markdown for the docs."""
     lines = [_HEADER, ("---", *("---:",) * (len(_HEADER) - 2), "---"), *(row.cells() for row in in_order(rows))]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -127,8 +126,8 @@ def write_page(path: Path, rows: Sequence[Row], conditions: str) -> None:
     """Writes the page of the docs.
 
     Args:
-        path: Of the page.
-        rows: How the faults ended.
+        path: File of the page.
+        rows: Results of the faults.
         conditions: Machine and date.
     """
     faults = "\n".join(
@@ -140,7 +139,7 @@ def write_page(path: Path, rows: Sequence[Row], conditions: str) -> None:
 
 
 def conditions() -> str:
-    """Machine and date of a run that ends now."""
+    """This machine and today's date."""
     python = f"Python {platform.python_version()}"
     return (
         f"{date.today().isoformat()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors, {python}"
@@ -153,16 +152,16 @@ _PAGE = """\
 Written by `make test-faults ARGS="--faults-table docs/faults.md"`; do not edit it by hand.
 
 ```bash
-make test-faults                                             # all of it, about eight minutes; nothing else should run
+make test-faults                                             # all of it, about ten minutes; run nothing else
 .venv/bin/python -m pytest -m faults tests/faults -k relay   # some of it
 ```
 
 Learner, relay and workers run as separate processes, connected with TLS and tokens as in [remote.md](remote.md). Their
-environment numbers its rows 1, 2, 3, ... After the fault the learner ends, and the suite reads its stored replay as a
-resumed run does. A missing or duplicated row fails the suite.
+environment numbers its rows 1, 2, 3, ... At the end of a test the suite stops the learner and reads its stored replay
+as a resumed run does. A missing or duplicated row fails the test.
 
-Small disks and network namespaces need root on Linux, the clock tests a C compiler. Without them the tests are skipped,
-with one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail instead, as in continuous integration.
+Small disks and network namespaces need root on Linux, the clock test needs a C compiler. A test that cannot run is
+skipped with one line; with `TM_REQUIRE_ROOT_FAULTS=1` it fails instead, as in continuous integration.
 
 ## The faults
 
@@ -174,7 +173,7 @@ with one line each; `TM_REQUIRE_ROOT_FAULTS=1` makes them fail instead, as in co
 
 {rows}
 
-- **sent**: rows in the worker's outbox or, if it was not killed, rows that it collected.
+- **sent**: rows that the worker collected; if it was killed, rows that its outbox had taken.
 - **stored**: distinct rows in the stored replay, each with the image and the reward of its number.
 - **lost**: sent, but neither stored nor dropped. **doubled**: stored more than once. Both must be 0.
 - **dropped**: discarded and counted by a full outbox with `worker.outbox_policy=drop_oldest`, or by a learner whose

@@ -1,4 +1,4 @@
-"""A wall clock that jumps, at the worker and at the learner: nothing that is waited for depends on the time of day."""
+"""The time of day jumps at the worker and at the learner: no wait depends on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOUR_S = 3_600
 
 
 @pytest.mark.fault("clock jumps")
-def test_jumps_of_the_wall_clock_go_unnoticed(rig: Rig, tmp_path: Path, add_row: AddRow) -> None:
+def test_jumps_of_the_time_of_day_have_no_effect(rig: Rig, tmp_path: Path, add_row: AddRow) -> None:
     folders = [tmp_path / name for name in ("at_worker", "at_learner")]
     for folder in folders:
         folder.mkdir()
@@ -29,9 +29,9 @@ def test_jumps_of_the_wall_clock_go_unnoticed(rig: Rig, tmp_path: Path, add_row:
     for clock, hours in jumps:
         learner.await_more(300, worker)
         clock.jump(hours * HOUR_S)
-        # What is open goes on, and what is dialled anew comes about.
+        # Open connections continue, and new ones can be made.
         learner.await_more(300, worker)
         rig.proxy.cut()
         rig.proxy.restore()
     worker.finish()
-    add_row(rig.account(learner, w0=6_400), "by 2 to 7 hours, forwards and back, at either side; then dialled anew")
+    add_row(rig.account(learner, w0=6_400), "by 2 to 7 hours, forwards and back, on both sides; then reconnected")

@@ -1,4 +1,4 @@
-"""Disks that are full: at the worker, at the learner."""
+"""A full disk, at the worker or at the learner."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SEGMENT_ROWS = 16
 
 @pytest.fixture
 def large_rows(rig: Rig) -> Rig:
-    """With rows of 8 kB, 130 kB a segment."""
+    """Processes whose rows have 8 kB and whose segments have 130 kB."""
     rig.picture_bytes = 8_192
     return rig
 
 
 @pytest.mark.fault("disk full at the worker, it pauses")
-def test_a_worker_whose_disk_is_full_waits_for_room(large_rows: Rig, tmp_path: Path, add_row: AddRow) -> None:
+def test_a_worker_with_a_full_disk_waits_for_space(large_rows: Rig, tmp_path: Path, add_row: AddRow) -> None:
     rig = large_rows
     with SmallDisk(tmp_path / "disk", 16) as disk:
         learner = rig.learner()
@@ -37,11 +37,11 @@ def test_a_worker_whose_disk_is_full_waits_for_room(large_rows: Rig, tmp_path: P
         wait_until(lambda: "the disk is full" in worker.log.read_text(), worker)
         rig.proxy.restore()
         worker.finish()
-        add_row(rig.account(learner, w0=3_840), "tmpfs of 16 MB, learner away")
+        add_row(rig.account(learner, w0=3_840), "tmpfs of 16 MB, learner unreachable")
 
 
 @pytest.mark.fault("disk full at the worker, it drops")
-def test_a_worker_whose_disk_is_full_drops_and_counts(large_rows: Rig, tmp_path: Path, add_row: AddRow) -> None:
+def test_a_worker_with_a_full_disk_drops_and_counts_segments(large_rows: Rig, tmp_path: Path, add_row: AddRow) -> None:
     rig = large_rows
     with SmallDisk(tmp_path / "disk", 16) as disk:
         learner = rig.learner()
@@ -50,7 +50,7 @@ def test_a_worker_whose_disk_is_full_drops_and_counts(large_rows: Rig, tmp_path:
         worker.start()
         learner.await_rows(320, worker)
         rig.proxy.cut()
-        # More than the disk holds: 16 MB are 2,000 rows.
+        # More than fits on the disk: 16 MB are 2,000 rows.
         worker.await_made(3_400)
         rig.proxy.restore()
         worker.finish()
@@ -60,21 +60,21 @@ def test_a_worker_whose_disk_is_full_drops_and_counts(large_rows: Rig, tmp_path:
         account = rig.account(learner, w0=3_840)
         assert dropped > 0
         assert known == dropped
-        # What had arrived although the worker did not hear of it any more counts as dropped, too.
+        # Segments that arrived without the worker learning of it are counted as dropped, too.
         arrived = dropped * SEGMENT_ROWS - account.lost
         assert 0 <= arrived <= 4 * SEGMENT_ROWS
         add_row(account._replace(lost=0, dropped=account.lost), f"tmpfs of 16 MB; the counters say {dropped} segments")
 
 
 @pytest.mark.fault("disk full at the learner")
-def test_a_learner_whose_disk_is_full_goes_on_and_counts_what_it_leaves_out(
+def test_a_learner_with_a_full_disk_continues_and_counts_the_rows_it_leaves_out(
     large_rows: Rig, tmp_path: Path, add_row: AddRow
 ) -> None:
     rig = large_rows
     with SmallDisk(tmp_path / "disk", 64) as disk:
         disk.fill(58)
         learner = rig.learner(replay=disk.folder / "replay")
-        # Slow enough to have something left to drive when the disk is tried again, five seconds later.
+        # So slow that it still drives when the learner tries the disk again, five seconds later.
         worker = rig.worker(episodes=60, step_s=0.008)
         learner.start()
         worker.start()
@@ -88,4 +88,4 @@ def test_a_learner_whose_disk_is_full_goes_on_and_counts_what_it_leaves_out(
         left_out = learner.status["left_out"]
         account = rig.account(learner, w0=3_840)
         counted = account._replace(lost=account.lost - left_out, dropped=left_out)
-        add_row(counted, "tmpfs; it went on without storing, and stored again when there was room")
+        add_row(counted, "tmpfs; it continued without storing, and stored again when there was space")

@@ -1,4 +1,4 @@
-"""Messages that no worker sends, from somebody with a worker's token: refused, and nobody else notices."""
+"""Invalid messages from an attacker with a worker's token: they are refused and harm nobody else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 PICTURE_BYTES = 64
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
-"""What the learner of these tests takes at most."""
+"""Size limit of the learner in these tests."""
 
 
 LEARNER_METHODS = {"Push": 70, "Hello": 15, "Ping": 10, "Report": 5}
@@ -32,7 +32,7 @@ ANSWERS = ("OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "PERMISSION_DENIED")
 
 
 class PickleBomb:
-    """Makes a file when somebody unpickles it."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class PickleBomb:
 
 
 def malformed(identity: str, bomb: Path) -> dict[str, tuple[bytes, str]]:
-    """Segments by what is wrong with them, each with what must be said of it."""
+    """Invalid segments by their fault, each with a part of the expected error message."""
     good = messages.encoded(identity, 1, PICTURE_BYTES)
     pickled = pickle.dumps(PickleBomb(bomb))
     cases = {
@@ -79,7 +79,7 @@ def malformed(identity: str, bomb: Path) -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.fault("malformed, huge, truncated and replayed messages")
-def test_messages_that_are_not_right_are_refused_and_change_nothing(rig: Rig, tmp_path: Path, add_row: AddRow) -> None:
+def test_invalid_messages_are_refused_and_change_nothing(rig: Rig, tmp_path: Path, add_row: AddRow) -> None:
     learner, worker = rig.learner(), rig.worker(episodes=150, step_s=0.002)
     learner.start()
     worker.start()
@@ -98,19 +98,19 @@ def test_messages_that_are_not_right_are_refused_and_change_nothing(rig: Rig, tm
             for message in (b"", pickle.dumps(PickleBomb(bomb)), messages.encoded(thief.identity, 1, PICTURE_BYTES)):
                 assert thief.call(method, message).code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
         assert thief.call("LockStep", b"").code == "UNIMPLEMENTED"
-        # After all of it, one that is right is taken, once.
+        # Afterwards a valid segment is still accepted, once.
         for _ in range(3):
             assert thief.push(messages.encoded(thief.identity, 1, PICTURE_BYTES)).was_taken
     assert not bomb.exists(), "the pickle was loaded"
     replayed = replay(rig, learner, worker)
     worker.finish()
-    # Of the thief, the one segment that was right is there once.
+    # Of the thief's segments, only the valid one is stored, once.
     account = rig.account(learner, w0=9_600, w1=16)
     add_row(account, f"{len(cases)} kinds, a pickle bomb among them; {replayed} segments replayed with a stolen token")
 
 
 def replay(rig: Rig, learner: LearnerProcess, worker: Process) -> int:
-    """Sends everything again that a worker has sent, in its name and with its token; how many segments that was."""
+    """Sends all segments of a worker again, under its name and with its token; returns how many were sent."""
     identity = joined_name(learner, "w0")
     count = learner.rows // 16
     with attacker(rig, identity) as thief:
@@ -145,7 +145,7 @@ def test_ten_thousand_fuzzed_messages_leave_no_trace(rig: Rig, add_row: AddRow) 
 
 
 @pytest.mark.fault("2,000 fuzzed messages at a relay")
-def test_a_relay_stands_two_thousand_fuzzed_messages(rig: Rig, add_row: AddRow) -> None:
+def test_a_relay_survives_two_thousand_fuzzed_messages(rig: Rig, add_row: AddRow) -> None:
     to_learner = rig.another_proxy()
     relay = rig.relay([rig.proxy, to_learner])
     learner, worker = rig.learner(is_near=False, relay=to_learner.address), rig.worker(episodes=120, step_s=0.002)
@@ -155,20 +155,20 @@ def test_a_relay_stands_two_thousand_fuzzed_messages(rig: Rig, add_row: AddRow) 
     learner.await_rows(400, worker, relay)
     outcomes = fuzz(rig, 2_000, seed=4, methods={"Push": 60, "Hello": 15, "Ping": 10, "Pull": 10, "Publish": 5})
     assert outcomes["INVALID_ARGUMENT"] > 500
-    # A worker may not do what the learner does.
+    # A worker may not call the learner's methods.
     assert outcomes["PERMISSION_DENIED"] > 200
     worker.finish()
     add_row(rig.account(learner, w0=7_680), "with the token of a worker")
 
 
 def fuzz(rig: Rig, count: int, seed: int, methods: Mapping[str, int] = LEARNER_METHODS) -> dict[str, int]:
-    """Sends so many messages that are wrong in some way; how they ended.
+    """Sends randomly changed messages; returns the number of each status code.
 
     Args:
-        rig: Where the proxy leads is attacked.
+        rig: The target of its proxy is attacked.
         count: Messages.
-        seed: Of what is done to them.
-        methods: How often each is called, in relation.
+        seed: Seed of the changes.
+        methods: Relative frequency of each method.
     """
     rng = random.Random(seed)
     outcomes: dict[str, int] = {}
@@ -185,7 +185,7 @@ def fuzz(rig: Rig, count: int, seed: int, methods: Mapping[str, int] = LEARNER_M
 
 
 def knock(address: str) -> None:
-    """Noise at the port, from somebody without anything: before TLS, within it, and connections that say nothing."""
+    """Opens connections without a token: random bytes before TLS, random bytes within TLS, and silence."""
     host, _, port = address.rpartition(":")
     rng = random.Random(0)
     context = ssl.create_default_context()
@@ -205,13 +205,13 @@ def knock(address: str) -> None:
 
 
 def attacker(rig: Rig, identity: str) -> Attacker:
-    """Somebody with the credentials of a worker, past the proxy."""
+    """An attacker with the credentials of a worker, who connects directly, not through the proxy."""
     assert rig.proxy.target is not None
     return Attacker(rig.proxy.target, rig.credentials / "workers" / identity.partition(".")[0], identity)
 
 
 def joined_name(learner: LearnerProcess, name: str) -> str:
-    """Name and identity of the outbox under which a worker goes, as the learner's log has it."""
+    """The full name of a worker (name and identity of its outbox), from the learner's log."""
     found = [word for word in learner.log.read_text().split() if word.startswith(f"{name}.")]
     return found[0]
 

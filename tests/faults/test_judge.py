@@ -1,4 +1,4 @@
-"""The fault suite's own parts: a judge that would not notice, or a network that does not break, proves nothing."""
+"""Tests of the fault suite itself: the audit notices lost, doubled and damaged rows, the proxy breaks connections."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def segment(seq: int) -> Segment:
     return messages.segment("w0.1a2b3c4d", seq, PICTURE_BYTES)
 
 
-def test_what_is_there_once_is_exact(tmp_path: Path) -> None:
+def test_rows_stored_once_are_exact(tmp_path: Path) -> None:
     rows = stored(tmp_path, segment(1), segment(2), segment(3))
     assert rows.account({"w0": 48}) == Account(sent=48, stored=48, lost=0, doubled=0)
     assert not rows.damage
 
 
-def test_what_is_not_there_is_lost(tmp_path: Path) -> None:
+def test_missing_rows_are_lost(tmp_path: Path) -> None:
     rows = stored(tmp_path, segment(1), segment(3))
     assert rows.account({"w0": 64}) == Account(sent=64, stored=32, lost=32, doubled=0)
     assert rows.account({"w0": 64, "w1": 10}).lost == 42
 
 
-def test_what_is_there_twice_is_doubled(tmp_path: Path) -> None:
+def test_rows_stored_twice_are_doubled(tmp_path: Path) -> None:
     rows = stored(tmp_path, segment(1), replace(segment(1), seq=2), segment(3))
     account = rows.account({"w0": 48})
     assert (account.lost, account.doubled) == (16, 16)
@@ -57,12 +57,12 @@ def test_what_is_there_twice_is_doubled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("numbers", "message"), [([1, 2, 9], "never sent"), ([0, 1], "never sent"), ([2, 1], "order")])
-def test_rows_that_cannot_be_are_noticed(numbers: list[int], message: str) -> None:
+def test_impossible_row_numbers_are_noticed(numbers: list[int], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         account_of(np.array(numbers), 3)
 
 
-def test_rows_that_are_damaged_are_noticed(tmp_path: Path) -> None:
+def test_damaged_rows_are_noticed(tmp_path: Path) -> None:
     wrong_picture = {**segment(1).frames, "picture": segment(2).frames["picture"]}
     rows = stored(
         tmp_path,
@@ -133,7 +133,7 @@ def proxy(server: socket.socket) -> Iterator[TcpProxy]:
 
 @contextmanager
 def connection(proxy: TcpProxy, server: socket.socket) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A connection that has come about: both of its ends."""
+    """Both ends of an open connection."""
     with dial(proxy) as client, closing(server.accept()[0]) as peer:
         peer.settimeout(10.0)
         client.sendall(b"?")
@@ -146,7 +146,7 @@ def dial(proxy: TcpProxy) -> socket.socket:
     return socket.create_connection((host, int(port)), 10.0)
 
 
-def test_the_proxy_lets_everything_through_and_keeps_its_order(proxy: TcpProxy, server: socket.socket) -> None:
+def test_the_proxy_passes_everything_on_in_order(proxy: TcpProxy, server: socket.socket) -> None:
     data = np.random.default_rng(0).bytes(1_000_000)
     with connection(proxy, server) as (client, peer):
         threading.Thread(target=client.sendall, args=(data,), daemon=True).start()
@@ -156,7 +156,7 @@ def test_the_proxy_lets_everything_through_and_keeps_its_order(proxy: TcpProxy, 
     assert received == data
 
 
-def test_the_proxy_resets_what_is_open_and_what_is_new(proxy: TcpProxy, server: socket.socket) -> None:
+def test_the_proxy_resets_open_and_new_connections(proxy: TcpProxy, server: socket.socket) -> None:
     with connection(proxy, server) as (client, peer):
         proxy.cut()
         for end in (client, peer):
@@ -169,7 +169,7 @@ def test_the_proxy_resets_what_is_open_and_what_is_new(proxy: TcpProxy, server: 
         pass
 
 
-def test_the_proxy_swallows_and_delivers_late(proxy: TcpProxy, server: socket.socket) -> None:
+def test_the_proxy_holds_data_back_and_delivers_it_later(proxy: TcpProxy, server: socket.socket) -> None:
     with connection(proxy, server) as (client, peer):
         proxy.swallow()
         client.sendall(b"x")
@@ -182,9 +182,7 @@ def test_the_proxy_swallows_and_delivers_late(proxy: TcpProxy, server: socket.so
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
-def test_the_proxy_leaves_one_side_with_a_connection_that_is_silent(
-    proxy: TcpProxy, server: socket.socket, side: str
-) -> None:
+def test_the_proxy_leaves_one_side_with_a_silent_connection(proxy: TcpProxy, server: socket.socket, side: str) -> None:
     with connection(proxy, server) as (client, peer):
         proxy.strand("client" if side == "client" else "server")
         left, gone = (client, peer) if side == "client" else (peer, client)

@@ -1,4 +1,4 @@
-"""Networks that break: cut, silent, half open, slow. What was under way arrives once, whatever became of it."""
+"""Networks that are cut, silent, half open or slow: every segment is stored exactly once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @pytest.mark.fault("connection cut (RST) for 8 s")
-def test_a_connection_that_is_reset_is_taken_up_again(rig: Rig, add_row: AddRow) -> None:
+def test_a_reset_connection_is_reopened(rig: Rig, add_row: AddRow) -> None:
     learner, worker = rig.learner(), rig.worker(episodes=120, step_s=0.0015)
     learner.start()
     worker.start()
@@ -26,11 +26,11 @@ def test_a_connection_that_is_reset_is_taken_up_again(rig: Rig, add_row: AddRow)
     rig.proxy.restore()
     worker.finish()
     assert attempts >= 1
-    add_row(rig.account(learner, w0=7_680), f"{attempts} attempts to dial meanwhile")
+    add_row(rig.account(learner, w0=7_680), f"{attempts} attempts to connect meanwhile")
 
 
 @pytest.mark.fault("silent hole for 25 s")
-def test_a_hole_that_swallows_everything_costs_nothing(rig: Rig, add_row: AddRow) -> None:
+def test_a_silent_network_loses_nothing(rig: Rig, add_row: AddRow) -> None:
     learner, worker = rig.learner(), rig.worker(episodes=200, step_s=0.002)
     learner.start()
     worker.start()
@@ -45,7 +45,7 @@ def test_a_hole_that_swallows_everything_costs_nothing(rig: Rig, add_row: AddRow
 
 
 @pytest.mark.fault("packets dropped for 35 s")
-def test_both_sides_give_a_dead_connection_up_and_find_each_other_again(rig: Rig, add_row: AddRow) -> None:
+def test_both_sides_close_a_dead_connection_and_reconnect(rig: Rig, add_row: AddRow) -> None:
     with namespaces.Network() as network:
         learner = rig.learner(listen=f"{namespaces.LEARNER}:0", is_near=False, prefix=network.at_learner)
         learner.start()
@@ -54,17 +54,17 @@ def test_both_sides_give_a_dead_connection_up_and_find_each_other_again(rig: Rig
         worker.start()
         learner.await_rows(800, worker)
         network.drop_packets()
-        # Longer than a keepalive and its answer may take, so that both sides hang up; nobody hears that they did.
+        # Longer than the keepalive timeout, so that both sides close the connection; neither sees the other do so.
         time.sleep(35.0)
         is_noticed = learner.status["workers"] == 0
         network.deliver_packets()
         worker.finish()
-        assert is_noticed, "the learner still took the worker for connected"
-        add_row(rig.account(learner, w0=9_600), "in network namespaces; the learner took the worker for gone")
+        assert is_noticed, "the learner still counted the worker as connected"
+        add_row(rig.account(learner, w0=9_600), "in network namespaces; the learner counted the worker as disconnected")
 
 
 @pytest.mark.fault("half-open peers")
-def test_dead_connections_that_look_alive_take_no_place(rig: Rig, add_row: AddRow) -> None:
+def test_stale_connections_keep_no_worker_out(rig: Rig, add_row: AddRow) -> None:
     learner, worker = rig.learner(max_workers=1), rig.worker(episodes=1_000, step_s=0.002)
     learner.start()
     worker.start()
@@ -75,16 +75,16 @@ def test_dead_connections_that_look_alive_take_no_place(rig: Rig, add_row: AddRo
     assert learner.status["workers"] == 1
     rig.proxy.strand("client")
     learner.await_more(500, worker)
-    # While its ghost is there, a worker that was killed comes back, too.
+    # A killed worker also reconnects while its old connection looks open.
     rig.proxy.strand("server")
     worker.kill()
     sent = worker.start_again(worker.kept + 3_000)
     worker.finish()
-    add_row(rig.account(learner, w0=sent), "five connections, either side dead, with room for one worker")
+    add_row(rig.account(learner, w0=sent), "five dead connections, at both ends; one worker admitted")
 
 
 @pytest.mark.fault("slow network")
-def test_a_worker_behind_a_slow_network_delays_no_other(rig: Rig, add_row: AddRow) -> None:
+def test_a_worker_on_a_slow_network_delays_no_other(rig: Rig, add_row: AddRow) -> None:
     rig.picture_bytes = 1_024
     slowly = rig.another_proxy()
     learner = rig.learner()
@@ -100,4 +100,4 @@ def test_a_worker_behind_a_slow_network_delays_no_other(rig: Rig, add_row: AddRo
     slowly.bytes_per_s = None
     slow.finish()
     assert is_behind
-    add_row(rig.account(learner, w0=2_560, w1=2_560), "50 kB/s; another worker was not held up")
+    add_row(rig.account(learner, w0=2_560, w1=2_560), "50 kB/s; the other worker was not delayed")

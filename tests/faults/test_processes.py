@@ -1,4 +1,4 @@
-"""Processes that are killed (kill -9) and started again: nothing is lost, nothing comes twice."""
+"""Processes that are killed (kill -9) and restarted: no row is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 
 @pytest.mark.fault("learner killed (kill -9) twice")
-def test_a_learner_that_is_killed_goes_on_with_what_it_had_stored(rig: Rig, add_row: AddRow) -> None:
-    # The learner is slower than the worker, so that it has much in its memory that is not stored when it dies.
+def test_a_killed_learner_resumes_with_the_rows_it_had_stored(rig: Rig, add_row: AddRow) -> None:
+    # The learner is slower than the worker, so that it has many unstored segments in memory when it is killed.
     learner, worker = rig.learner(segment_s=0.05), rig.worker(episodes=60, step_s=0.001)
     learner.start()
     worker.start()
@@ -37,8 +37,8 @@ def test_a_learner_that_is_killed_goes_on_with_what_it_had_stored(rig: Rig, add_
 
 
 @pytest.mark.fault("worker killed (kill -9)")
-def test_a_worker_that_is_killed_delivers_what_its_outbox_had_taken(rig: Rig, add_row: AddRow) -> None:
-    # The learner is slower than the worker, so that there is a backlog when the worker dies.
+def test_a_killed_worker_delivers_the_rows_in_its_outbox(rig: Rig, add_row: AddRow) -> None:
+    # The learner is slower than the worker, so that there is a backlog when the worker is killed.
     learner, worker = rig.learner(segment_s=0.05), rig.worker(episodes=100, step_s=0.001)
     learner.start()
     worker.start()
@@ -52,11 +52,11 @@ def test_a_worker_that_is_killed_delivers_what_its_outbox_had_taken(rig: Rig, ad
     learner.kill()
     learner.start(segment_s=0.0)
     worker.finish()
-    add_row(rig.account(learner, w0=sent), f"twice; {undriven} rows were in its memory only and were driven again")
+    add_row(rig.account(learner, w0=sent), f"twice; {undriven} rows were only in its memory and were driven again")
 
 
 @pytest.mark.fault("station killed (kill -9) twice")
-def test_a_station_that_is_killed_is_replaced(rig: Rig, add_row: AddRow) -> None:
+def test_a_killed_station_is_restarted(rig: Rig, add_row: AddRow) -> None:
     learner, worker = rig.learner(), rig.worker(episodes=60, step_s=0.003)
     learner.start()
     worker.start()
@@ -71,7 +71,7 @@ def test_a_station_that_is_killed_is_replaced(rig: Rig, add_row: AddRow) -> None
 
 
 @pytest.mark.fault("learner and worker killed at once")
-def test_learner_and_worker_that_die_together_come_back_together(rig: Rig, add_row: AddRow) -> None:
+def test_learner_and_worker_recover_when_both_are_killed(rig: Rig, add_row: AddRow) -> None:
     learner, worker = rig.learner(segment_s=0.05), rig.worker(episodes=100, step_s=0.001)
     learner.start()
     worker.start()
@@ -88,7 +88,7 @@ def test_learner_and_worker_that_die_together_come_back_together(rig: Rig, add_r
     learner.start(segment_s=0.0)
     sent = worker.start_again(6_000)
     worker.finish()
-    add_row(rig.account(learner, w0=sent), "twice: learner first, worker first")
+    add_row(rig.account(learner, w0=sent), "twice: the worker restarted first, then the learner")
 
 
 @pytest.mark.fault("learner slowed to 1 segment/s")
@@ -101,11 +101,11 @@ def test_a_slow_learner_makes_workers_wait_with_bounded_memory(rig: Rig, add_row
     worker.start()
     ahead: list[int] = []
 
-    def is_long_under_way() -> bool:
+    def has_many_rows() -> bool:
         ahead.append(worker.made - learner.rows)
         return learner.rows >= 128
 
-    wait_until(is_long_under_way, learner, worker)
+    wait_until(has_many_rows, learner, worker)
     assert max(ahead) <= 320, "the worker did not wait"
     worker.finish(120.0)
     add_row(rig.account(learner, w0=384), f"the worker waited, at most {max(ahead)} rows ahead")
@@ -132,7 +132,7 @@ def test_sixteen_workers_share_a_machine_names_and_an_outbox_folder(rig: Rig, ad
 
 
 @pytest.mark.fault("relay killed (kill -9)")
-def test_a_relay_that_is_killed_is_replaced_by_another_one(rig: Rig, add_row: AddRow) -> None:
+def test_a_killed_relay_is_replaced_by_a_new_one(rig: Rig, add_row: AddRow) -> None:
     to_workers, to_learner = rig.proxy, rig.another_proxy()
     relay = rig.relay([to_workers, to_learner])
     learner, worker = rig.learner(is_near=False, relay=to_learner.address), rig.worker(episodes=60, step_s=0.002)
@@ -148,10 +148,10 @@ def test_a_relay_that_is_killed_is_replaced_by_another_one(rig: Rig, add_row: Ad
 
 
 @pytest.mark.fault("learner and relay killed while a backlog is on its way")
-def test_a_relay_that_is_lost_with_the_learner_loses_nothing_that_was_in_its_memory(rig: Rig, add_row: AddRow) -> None:
+def test_killing_learner_and_relay_loses_nothing_of_the_relays_memory(rig: Rig, add_row: AddRow) -> None:
     to_workers, to_learner = rig.proxy, rig.another_proxy()
     relay = rig.relay([to_workers, to_learner])
-    # The learner is slower than the worker, so that there is much at the relay and in its own memory.
+    # The learner is slower than the worker, so that relay and learner have many segments in memory.
     learner = rig.learner(is_near=False, relay=to_learner.address, segment_s=0.05)
     worker = rig.worker(episodes=60, step_s=0.001)
     relay.start()
@@ -165,7 +165,7 @@ def test_a_relay_that_is_lost_with_the_learner_loses_nothing_that_was_in_its_mem
     relay.start()
     learner.start(segment_s=0.0)
     worker.finish()
-    add_row(rig.account(learner, w0=3_840), "the learner first, then the relay")
+    add_row(rig.account(learner, w0=3_840), "first the learner, then the relay")
 
 
 @pytest.mark.fault("learner away from a relay")
@@ -198,12 +198,12 @@ def test_a_slow_learner_behind_a_relay_makes_workers_wait_with_bounded_memory(ri
     worker.start()
     ahead: list[int] = []
 
-    def is_long_under_way() -> bool:
+    def has_many_rows() -> bool:
         ahead.append(worker.made - learner.rows)
         return learner.rows >= 128
 
-    wait_until(is_long_under_way, learner, worker, relay)
-    # Nothing is durable that is at the relay only, so the outbox is what bounds both.
+    wait_until(has_many_rows, learner, worker, relay)
+    # Segments that only the relay has are not durable, so the size of the outbox limits both.
     assert max(ahead) <= 320, "the worker did not wait"
     worker.finish(120.0)
     add_row(rig.account(learner, w0=384), f"the worker waited, at most {max(ahead)} rows ahead")

@@ -54,7 +54,7 @@ ENDS_WITHIN_S = 5.0
 
 
 @pytest.mark.parametrize("name", SMALL_TRAININGS)
-def test_a_full_disk_neither_ends_nor_holds_up_a_training(name: str, tmp_path: Path, credentials: Path) -> None:
+def test_training_continues_on_a_full_disk(name: str, tmp_path: Path, credentials: Path) -> None:
     with SmallDisk(tmp_path / "disk", 6) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
         training = rig.program("train", f"task={TASK}", "task.game=sim", "task.track=short", *SMALL_TRAININGS[name])
         training.launch()
@@ -62,8 +62,8 @@ def test_a_full_disk_neither_ends_nor_holds_up_a_training(name: str, tmp_path: P
         disk.fill_up()
         wait_until(lambda: "the log for TensorBoard in" in training.tail(), training)
         wait_until(lambda: "last.pth cannot be written (No space left on device)" in training.log.read_text(), training)
-        steps = steps_told(training)
-        wait_until(lambda: steps_told(training) > steps, training)
+        steps = steps_logged(training)
+        wait_until(lambda: steps_logged(training) > steps, training)
         disk.free()
         wait_until(lambda: training.log.read_text().count("is written again") >= 2, training)
         began_s = time.monotonic()
@@ -78,7 +78,7 @@ def test_ctrl_c_ends_a_training_whose_disk_stays_full(name: str, tmp_path: Path,
     with SmallDisk(tmp_path / "disk", 6) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
         training = rig.program("train", f"task={TASK}", "task.game=sim", "task.track=short", *SMALL_TRAININGS[name])
         training.launch()
-        wait_until(lambda: steps_told(training) > 0, training)
+        wait_until(lambda: steps_logged(training) > 0, training)
         disk.fill_up()
         wait_until(lambda: "last.pth cannot be written" in training.log.read_text(), training)
         began_s = time.monotonic()
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_a_training_whose_disk_stays_full(name: str, tmp_path: Path,
 
 
 @pytest.mark.fault("disk full under train.py")
-def test_a_training_leaves_out_what_its_disk_does_not_take(tmp_path: Path, credentials: Path, add_row: AddRow) -> None:
+def test_training_counts_rows_that_a_full_disk_leaves_out(tmp_path: Path, credentials: Path, add_row: AddRow) -> None:
     with SmallDisk(tmp_path / "disk", 6) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
         outbox = tmp_path / "outbox"
         learner = rig.program("train", *WORDS, *LEARNER_WORDS, f"remote.credentials={rig.credentials / 'learner'}")
@@ -110,17 +110,17 @@ def test_a_training_leaves_out_what_its_disk_does_not_take(tmp_path: Path, crede
     rows = sum(int(count.replace(",", "")) for count in counts)
     assert 0 < account.lost <= rows <= SEGMENT_ROWS * account.lost
     counted = account._replace(lost=0, dropped=account.lost)
-    add_row(counted, f"in segments of up to {SEGMENT_ROWS} rows; {rows:,} rows are said to be left out")
+    add_row(counted, f"in segments of up to {SEGMENT_ROWS} rows; the log reports {rows:,} rows left out")
 
 
-def steps_told(training: Process) -> int:
+def steps_logged(training: Process) -> int:
     """Environment steps in the last plain line of a training."""
     told = re.findall(r"([\d,]+) of [\d,]+ steps", training.log.read_text())
     return int(told[-1].replace(",", "")) if told else 0
 
 
 def worker_words(rig: Rig) -> list[str]:
-    """What a worker beyond the proxy types."""
+    """Arguments of a worker that connects through the proxy."""
     return [
         "--worker",
         f"remote.address={rig.proxy.address}",
@@ -130,7 +130,7 @@ def worker_words(rig: Rig) -> list[str]:
 
 
 @pytest.mark.fault("train.py killed (kill -9), resumed from its checkpoint")
-def test_a_killed_training_resumes_with_exactly_what_it_had_acknowledged(rig: Rig, add_row: AddRow) -> None:
+def test_a_killed_training_resumes_with_exactly_the_acknowledged_segments(rig: Rig, add_row: AddRow) -> None:
     words = [*WORDS, *LEARNER_WORDS, f"remote.credentials={rig.credentials / 'learner'}"]
     learner = rig.program("train", *words)
     worker = rig.program("worker", *WORDS, *worker_words(rig))
@@ -152,7 +152,7 @@ def test_a_killed_training_resumes_with_exactly_what_it_had_acknowledged(rig: Ri
 
 
 def sent_segments(outbox: Path) -> int:
-    """Segments that an outbox has ever taken."""
+    """How many segments an outbox has ever taken."""
     with contextlib.closing(sqlite3.connect(outbox)) as db:
         ((count,),) = db.execute("SELECT value FROM facts WHERE name = 'last_seq'").fetchall()
     return int(count)

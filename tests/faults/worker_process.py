@@ -1,4 +1,4 @@
-"""A remote worker as a process of its own: the product's loop and station over the numbered environment.
+"""A remote worker in its own process: the product's loop and station with the numbered environment.
 
 Started by ``rig`` with one JSON argument; ends with the exit code of the product.
 """
@@ -19,19 +19,19 @@ from tests.faults.numbered_env import FUNCTION, POLICY
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker process does, as plain data."""
+    """Settings of a worker process, as plain data."""
 
     address: str
     """host:port of learner, relay or proxy."""
     credentials: str
     outbox: str
-    """Folder."""
+    """Folder of the outbox."""
     ledger: str
     """File with the number of the newest row; empty: none."""
     episodes: int
-    """After them, and when all is delivered, it ends."""
+    """Episodes to drive; the process ends when all are delivered."""
     first: int = 1
-    """Number of the first row."""
+    """Number of its first row."""
     length: int = 63
     """Steps of an episode."""
     rows: int = 16
@@ -39,12 +39,12 @@ class WorkerConfig:
     picture_bytes: int = 64
     step_s: float = 0.0
     window: int = 1_000_000
-    """Segments that the learner has not stored at which it waits."""
+    """Unstored segments beyond which it waits."""
     outbox_mb: int = 256
     policy: str = "pause"
 
     def to_json(self) -> str:
-        """One line."""
+        """The settings as one line of JSON."""
         return json.dumps(dataclasses.asdict(self))
 
 

@@ -2,8 +2,8 @@
 
 python docs/examples/folder_link.py      library.py's workers and learner, over a folder instead of a connection
 
-``docs/library.md`` explains it. A segment's file goes when the learner has stored it, so nothing is lost when one end
-is killed, and nothing comes twice, because the learner knows which numbers it has.
+``docs/library.md`` explains it. The learner removes a segment's file when it has stored the segment, so nothing is lost
+when one end is killed. It knows which numbers it has received, so nothing is stored twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POLL_S = 0.01
 
 
 class FolderWorkerLink:
-    """A ``WorkerLink``: the end of one worker, whose name was never used in this folder before."""
+    """A ``WorkerLink`` for one worker, whose name must be new in this folder."""
 
     def __init__(self, folder: Path, worker: str, stop: threading.Event, window: int = 4) -> None:
         self._segments = folder / "segments" / worker
@@ -63,7 +63,7 @@ class FolderWorkerLink:
         return self._weights.read_bytes() if self._seen != seen else None
 
     def close(self) -> None:
-        """Nothing to hang up."""
+        """There is no connection to close."""
 
 
 class FolderLearnerLink:
@@ -72,7 +72,7 @@ class FolderLearnerLink:
     Args:
         folder: Where the segments are.
         spec: The observation that workers must send.
-        received: What the stored replay has of each worker (``ReplayStorage.received``), after a restart.
+        received: After a restart, the newest stored number of each worker (``ReplayStorage.received``).
     """
 
     is_evaluating = False
@@ -83,14 +83,14 @@ class FolderLearnerLink:
         self._received = dict(received or {})
 
     def receive(self, timeout_s: float, max_segments: int | None = None) -> list[Segment]:
-        """What has been written since, in the order of each worker."""
+        """The new segments, in the order of each worker."""
         deadline_s = time.monotonic() + timeout_s
         while not (found := list(islice(self._new(), max_segments))) and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
         return found
 
     def acknowledge(self, durable: Mapping[str, int]) -> None:
-        """Removes what is stored."""
+        """Removes the files of stored segments."""
         for path in self._files():
             if int(path.stem) <= durable.get(path.parent.name, 0):
                 path.unlink(missing_ok=True)
@@ -102,23 +102,23 @@ class FolderLearnerLink:
     def request_evaluation(
         self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
     ) -> None:
-        """Not possible here."""
-        raise ValueError("evaluation_interval must be 0: nobody evaluates over a folder")
+        """Refused: no worker evaluates over a folder."""
+        raise ValueError("evaluation_interval must be 0: no worker evaluates over a folder")
 
     def poll_evaluation(self) -> EvaluationReport | None:
-        """There is none."""
+        """Always None."""
         return None
 
     def statistics(self) -> dict[str, float]:
-        """Segments that wait."""
+        """Number of waiting segments."""
         return {"gateway/queue_depth": float(len(self._files()))}
 
     def workers(self) -> list[WorkerStatus]:
-        """Nothing is known of them."""
+        """Always empty: the folder has no status of workers."""
         return []
 
     def close(self) -> None:
-        """Nothing to hang up."""
+        """There is no connection to close."""
 
     def _files(self) -> list[Path]:
         return sorted((self._folder / "segments").glob("*/*.segment"))
@@ -138,7 +138,7 @@ def work(folder: str, index: int) -> None:
 
 
 def main() -> None:
-    """Starts two workers beside a learner."""
+    """Starts two worker processes and learns in this one."""
     with tempfile.TemporaryDirectory() as folder:
         spawn = multiprocessing.get_context("spawn")
         workers = [spawn.Process(target=work, args=(folder, index), daemon=True) for index in range(2)]

@@ -1,8 +1,8 @@
-"""Training without train.py: environment, workers, learner and the link between them, each made here.
+"""Training without train.py: this program makes environment, workers, learner and the link between them itself.
 
 python docs/examples/library.py      two worker processes teach the drone of own_interface.py to fly to its target
 
-``docs/library.md`` explains it. Replace what is yours: the environment, the policy, the algorithm, or the link.
+``docs/library.md`` explains it. Replace the parts that you write yourself: environment, policy, algorithm, link.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def act(link: WorkerLink, name: str, seed: int) -> None:
-    """A worker: drives an environment with the newest weights and hands over what happened."""
+    """A worker: acts in an environment with the newest weights and sends what it experienced."""
     policy = ActingPolicy(SPEC, NETWORK, seed, WarmUp.uniform, CPU)
     rollout = Rollout(DictView(virtual_env()), policy, name, 0, seed)
     while link.wait_for_room():
@@ -41,14 +41,14 @@ def act(link: WorkerLink, name: str, seed: int) -> None:
 
 
 def learn(link: LearnerLink, env_steps: int) -> None:
-    """The learner: stores what comes, makes one update for each step, and publishes the newest weights."""
+    """The learner: stores segments, makes one update for each step, and publishes the newest weights."""
     memory = ReplayMemory(SPEC, env_steps, n_step=3, gamma=0.95, seed=0)
     algorithm = SAC(SPEC, SACConfig(lr_actor=1e-3, lr_critic=1e-3), NETWORK, CPU, seed=0)
     returns: list[float] = []
     while len(memory) < env_steps:
         for segment in link.receive(timeout_s=1.0, max_segments=1):
             memory.append(segment)
-            link.acknowledge(memory.received)  # only now the worker forgets it, and goes on
+            link.acknowledge(memory.received)  # only now the worker deletes it and continues
             returns += [episode["return"] for episode in segment.episodes]
             if len(memory) > 1000:
                 for _ in range(segment.num_env_steps):
@@ -60,7 +60,7 @@ def learn(link: LearnerLink, env_steps: int) -> None:
 
 
 def work(address: str, token: str, index: int) -> None:
-    """A worker process: dials the learner, then acts until it is ended."""
+    """A worker process: connects to the learner, then acts until it is terminated."""
     torch.set_num_threads(1)
     hello = Hello(f"worker-{index}", index, "worker", SPEC.fingerprint())
     uplink = Uplink(address, token, hello, threading.Event())
@@ -70,7 +70,7 @@ def work(address: str, token: str, index: int) -> None:
 
 
 def main() -> None:
-    """Starts two workers beside a learner."""
+    """Starts two worker processes and learns in this one."""
     torch.set_num_threads(1)
     with Gateway(SPEC, SPEC.fingerprint()) as gateway:
         for index in range(2):

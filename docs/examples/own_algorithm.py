@@ -25,7 +25,7 @@ from algos.replay.transforms import add_replay_transform
 from algos.run.observers import add_observer
 
 STEER = 2
-"""Place of the steering in an action."""
+"""Index of the steering in an action."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class SmoothSACConfig(SACConfig):
 
 
 class SmoothSAC(SAC):
-    """SAC whose actor gives similar actions where it sees similar things: a steady hand.
+    """SAC whose actor gives similar actions for similar features.
 
     The spatial term of CAPS, Mysore et al., https://arxiv.org/abs/2012.06644, here with the squared distance.
     """
@@ -66,7 +66,7 @@ class SmoothSAC(SAC):
 
 
 def mirror(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Shows half of the LIDAR batch in a mirror: left is right, and steering has the other sign."""
+    """Mirrors half of the LIDAR batch: left and right are swapped, and so is the sign of steering."""
     chosen = torch.from_numpy(rng.random(len(batch.reward)) < 0.5)
     return batch._replace(
         observation=_mirrored(batch.observation, chosen),
@@ -79,7 +79,7 @@ class LapFile:
     """Writes each lap of training into ``laps.csv`` of the run folder, and counts them in TensorBoard."""
 
     def after_init(self, algo: Any) -> None:
-        """Called when the agent is there."""
+        """Called when the agent has been built."""
         self._algo = algo
         self._path: Path = algo.experiment_dir / "laps.csv"
         self._laps = 0

@@ -30,7 +30,7 @@ class TankEnv(gymnasium.Env):
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Pumps, and loses some."""
+        """Pumps water in; some leaks out."""
         self._level = float(np.clip(self._level + action[0] - self._leak * (1.0 + self._level), 0.0, 1.0))
         return self._observe(), -abs(self._level - self._wanted), False, False, {}
 

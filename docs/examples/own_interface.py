@@ -2,7 +2,7 @@
 
 python docs/examples/own_interface.py      one episode on each clock
 
-``docs/real_time.md`` explains it. Replace ``DummyRCDrone`` by your device; everything else stays as it is.
+``docs/real_time.md`` explains it. Replace ``DummyRCDrone`` by your device; everything else can stay.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DroneInterface(TaskInterface):
     """Fly to a target. Action: velocity along x and y, each in [-1, 1] of 2 m/s; reward: minus the distance [m]."""
 
     def __init__(self, config: RtgymConfig, clock: Clock) -> None:
-        """Touches no device: an environment is often built only to look at its spaces."""
+        """Touches no device: environments are often built just to read their spaces."""
         self.observation_spec = self.spec_for(config)
         self._clock = clock
         self._drone: DummyRCDrone | None = None
@@ -50,18 +50,18 @@ class DroneInterface(TaskInterface):
 
     @classmethod
     def spec_for(cls, config: RtgymConfig | TaskConfig) -> ObservationSpec:
-        """The fields in their order; rtgym's action buffer follows them by itself."""
+        """The fields in order; rtgym's action buffer is appended to them."""
         rtgym = config.rtgym if isinstance(config, TaskConfig) else config
         fields = (Field("position", (2,), low=-1.0, high=1.0), Field("target", (2,), low=-0.5, high=0.5))
         return ObservationSpec(fields, 2, rtgym.act_buf_len, rtgym.reset_act_buf)
 
     @classmethod
     def from_config(cls, config: TaskConfig, clock: Clock) -> Self:
-        """What ``tasks.make`` and train.py call."""
+        """Called by ``tasks.make`` and train.py."""
         return cls(config.rtgym, clock)
 
     def send_control(self, control: np.ndarray | None) -> None:
-        """Called at the start of every step. Must return at once."""
+        """Called at the start of every step; must return at once."""
         if control is not None and self._drone is not None:
             self._drone.send_control(*(MAX_SPEED_MPS * np.asarray(control, np.float64)))
 
@@ -85,11 +85,11 @@ class DroneInterface(TaskInterface):
         return self._fields(position), -distance, distance < 0.01, {"progress": self._progress()}
 
     def wait(self) -> None:
-        """Called when the environment is paused: hover."""
+        """Called when the environment is paused: the drone hovers."""
         self.send_control(self.get_default_action())
 
     def episode_statistics(self) -> dict[str, float]:
-        """Said of every episode: on the console, in TensorBoard, for the choice of best.pth."""
+        """Statistics of the episode, for the console, TensorBoard and the choice of best.pth."""
         has_arrived = self._distances[-1] < 0.01
         return {
             "return": -sum(self._distances),
@@ -100,7 +100,7 @@ class DroneInterface(TaskInterface):
         }
 
     def close(self) -> None:
-        """Lets go of the device."""
+        """Releases the device."""
         self._drone = None
 
     def _fields(self, position: np.ndarray) -> list[np.ndarray]:
@@ -111,13 +111,13 @@ class DroneInterface(TaskInterface):
 
 
 def fly_blindly(observation: tuple[np.ndarray, ...]) -> np.ndarray:
-    """A policy that takes the observation for the present: it goes on correcting what is already corrected."""
+    """A policy that treats the old observation as the present: it corrects errors that are already corrected."""
     position, target, *_ = observation
     return np.clip((target - position) * 5.0, -1.0, 1.0)
 
 
 def fly_ahead(observation: tuple[np.ndarray, ...]) -> np.ndarray:
-    """A policy that aims from where the drone will be once the sent actions have acted."""
+    """A policy that aims from the place where the drone will be when the sent actions have acted."""
     position, target, *sent = observation
     remaining = [0.0, 0.5, 1.0, 1.0]  # steps that each of them still has to act, on average, oldest first
     steps = sum(share * action for share, action in zip(remaining, sent, strict=True))
@@ -151,12 +151,12 @@ def fly(env: TaskEnv | TaskView, policy: Policy, episodes: int) -> tuple[int, fl
     return arrived, num_steps / episodes
 
 
-# So that tasks.make("Drone") and train.py find it by name; without this line the class works all the same.
+# Only tasks.make("Drone") and train.py need this line, to find the class by name.
 registry.register("Drone", f"{__name__}:DroneInterface", defaults={"game": "sim", "rtgym": TIMING})
 
 
 def main() -> None:
-    """Flies in each way."""
+    """Flies with each environment and policy."""
     flights = (
         ("virtual time", virtual_env(), fly_ahead, 20),
         ("virtual time, blind to the sent actions", virtual_env(), fly_blindly, 20),

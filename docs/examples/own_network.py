@@ -1,4 +1,4 @@
-"""A network of your own in place of the actor, in workers, evaluations and --play too.
+"""Your own network as the actor, also in workers, evaluations and --play.
 
 python train.py task=TM20Lidar train=LinearSAC 'plugins=[docs/examples/own_network.py]'
 
@@ -30,7 +30,7 @@ class LinearNetworkConfig(NetworkConfig):
 
 
 class LinearActor(nn.Module):
-    """Mean and log-std as weighted sums: every weight says what one number is worth to one pedal."""
+    """Mean and log-std as weighted sums of the features."""
 
     def __init__(self, feature_size: int, action_size: int, config: LinearNetworkConfig) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class LinearActor(nn.Module):
 
 
 class LinearActingNetwork(ActingNetwork):
-    """What acts: inputs and encoder as always, the actor is linear."""
+    """The acting network: the usual inputs and encoder, and a linear actor."""
 
     def __init__(self, spec: ObservationSpec, config: LinearNetworkConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(spec, config, dtype)
@@ -68,7 +68,7 @@ class LinearSAC(SAC):
 
 
 class LinearPolicy(ActingPolicy):
-    """Acts with it."""
+    """Acts with the linear actor."""
 
     network_type = LinearNetworkConfig
 

@@ -3,8 +3,8 @@ r"""A variant of rl_games' PPO with a key of its own, and a network for it.
 python train.py task=TM20Lidar train=CalmingPPO 'plugins=[docs/examples/own_ppo.py]' \
     train.params.network.name=skip_net
 
-``docs/own_algorithms.md`` explains it. Worker processes load this file too, so what needs rl_games, which takes seconds
-to import, is in ``own_ppo_agent.py`` beside it and is imported when it is used.
+``docs/own_algorithms.md`` explains it. Worker processes load this file too. So the code that needs rl_games, which
+takes seconds to import, is in ``own_ppo_agent.py`` and is imported when it is used.
 """
 
 from __future__ import annotations

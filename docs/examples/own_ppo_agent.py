@@ -1,4 +1,4 @@
-"""What own_ppo.py registers: an agent and a network builder for rl_games."""
+"""The agent and the network builder for rl_games that own_ppo.py registers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from algos.faces.ppo import RemotePPOAgent
 
 
 class CalmingPPOAgent(RemotePPOAgent):
-    """PPO that explores less and less: the weight of the entropy bonus falls as training goes on."""
+    """PPO that explores less and less: the weight of the entropy bonus falls during training."""
 
     algorithm_name = "calming_ppo"
 
     def train_epoch(self) -> Any:
-        """One epoch of rl_games, with the weight for this moment."""
+        """One epoch of rl_games, with the current weight."""
         done = min(self.frame / self.max_frames, 1.0)
         first, last = self.config["entropy_coef"], self.config["final_entropy_coef"]
         self.entropy_coef = first + done * (last - first)
@@ -26,7 +26,7 @@ class CalmingPPOAgent(RemotePPOAgent):
 
 
 class SkipBuilder(A2CBuilder):
-    """A network builder of rl_games: its network for flat observations, with a straight way past the hidden layers."""
+    """A network builder of rl_games: its network for flat observations, with a skip connection around hidden layers."""
 
     def build(self, name: str, **kwargs: Any) -> SkipNetwork:
         """Called by rl_games' model."""
@@ -42,7 +42,7 @@ class SkipNetwork(A2CBuilder.Network):
         nn.init.zeros_(self.skip.weight)
 
     def forward(self, obs_dict: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor, Any]:
-        """Mean, log-std, value and state of the parent; the mean with the way past."""
+        """Mean, log-std, value and state of the parent; the skip connection is added to the mean."""
         mean, log_std, value, states = super().forward(obs_dict)
         observation: torch.Tensor = obs_dict["obs"]
         return mean + self.skip(observation), log_std, value, states

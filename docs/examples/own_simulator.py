@@ -3,7 +3,7 @@
 python train.py task=Boat 'plugins=[docs/examples/own_simulator.py]'
 python train.py task=Boat train=PPO 'plugins=[docs/examples/own_simulator.py]' train.params.config.num_actors=256
 
-``docs/own_environments.md`` explains it. ``Boats`` stands for the simulator, which you would not write but import.
+``docs/own_environments.md`` explains it. ``Boats`` stands for your simulator, which you would import.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SPEC = ObservationSpec(
 
 
 class Boats:
-    """The simulator: N boats on still water, each on its way to a buoy at the origin."""
+    """The simulator: N boats on still water, each with a buoy at the origin as its target."""
 
     tick_s = 0.5
 
@@ -41,21 +41,21 @@ class Boats:
         self.speed = np.zeros(count)
 
     def place(self, chosen: np.ndarray, position: np.ndarray, heading: np.ndarray) -> None:
-        """Puts some boats somewhere, at rest."""
+        """Puts some boats at these positions, at rest."""
         self.position[chosen], self.heading[chosen], self.speed[chosen] = position, heading, 0.0
 
     def advance(self, engine: np.ndarray, rudder: np.ndarray) -> None:
-        """Half a second passes."""
+        """Simulates half a second."""
         self.speed += self.tick_s * (2.0 * engine - 0.5 * self.speed)
         self.heading += self.tick_s * 0.25 * rudder * self.speed
         self.position += self.tick_s * self.speed[:, None] * self._bow()
 
     def distance(self) -> np.ndarray:
-        """To the buoy [m]."""
+        """Distances to the buoy [m]."""
         return np.linalg.norm(self.position, axis=1)
 
     def bearing(self) -> np.ndarray:
-        """Where the buoy is: ahead and to the left [m], shape (N, 2)."""
+        """Position of the buoy relative to the bow, ahead and to the left [m], shape (N, 2)."""
         bow = self._bow()
         left = np.stack((-bow[:, 1], bow[:, 0]), axis=1)
         return -np.stack(((self.position * bow).sum(1), (self.position * left).sum(1)), axis=1)
@@ -66,7 +66,7 @@ class Boats:
 
 @dataclass
 class BoatConfig(AnyTaskConfig):
-    """What ``task.…`` says; the keys are yours."""
+    """Your keys of ``task.…``."""
 
     name: str = "Boat"
     """Registered task."""
@@ -93,12 +93,12 @@ class BoatFleet:
         self._returns = np.zeros(num_envs)
 
     def reset(self) -> Mapping[str, np.ndarray]:
-        """All boats begin anew."""
+        """Starts an episode of every boat."""
         self._begin(np.arange(len(self._steps)))
         return self.observe()
 
     def step(self, actions: np.ndarray) -> BatchStep:
-        """One tick for all; those that arrived or ran out of time begin anew."""
+        """One tick for all boats; those that arrived or ran out of time begin a new episode."""
         before = self._boats.distance()
         self._boats.advance(*np.clip(actions, -1.0, 1.0).astype(np.float64).T)
         reward = before - self._boats.distance()
@@ -156,7 +156,7 @@ class BoatEnv(TaskEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
-        """A new place for the boat; the same for the same seed."""
+        """Puts the boat in a new place; the same seed gives the same place."""
         self._fleet.rng = np.random.default_rng(self._episode_seed(seed))
         return self._first(self._fleet.reset()), {}
 

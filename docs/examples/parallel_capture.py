@@ -36,26 +36,26 @@ Policy = Callable[[tuple[np.ndarray, ...]], np.ndarray]
 
 
 class Rail:
-    """A cart on a rail, 2 m long. Three numbers in memory that the two processes share; a real one needs nothing."""
+    """A cart on a rail of 2 m: three numbers in memory that both processes share. A real device needs none of this."""
 
     def __init__(self) -> None:
         self._where_speed_since = multiprocessing.get_context("spawn").Array("d", 3)
 
     def position(self) -> float:
-        """Where the cart is now [m]."""
+        """Position of the cart now [m]."""
         with self._where_speed_since.get_lock():
             where, speed, since = self._where_speed_since[:]
         return min(max(where + speed * (time.perf_counter() - since), -1.0), 1.0)
 
     def drive(self, speed: float) -> None:
-        """From now on with this speed [m/s]."""
+        """Sets the speed of the cart [m/s]."""
         where = self.position()
         with self._where_speed_since.get_lock():
             self._where_speed_since[:] = [where, speed, time.perf_counter()]
 
 
 def look(rail: Rail) -> np.ndarray:
-    """The slow sensor: a row of pixels, bright where the cart was when it began."""
+    """The slow sensor: a row of pixels, bright where the cart was when the capture began."""
     picture = np.zeros(COLUMNS, np.uint8)
     picture[round((rail.position() + 1.0) / 2.0 * (COLUMNS - 1))] = 255
     time.sleep(CAPTURE_S)
@@ -63,7 +63,7 @@ def look(rail: Rail) -> np.ndarray:
 
 
 class NewestPicture:
-    """One picture and its time, in memory that two processes share; a new one replaces it, and nobody waits."""
+    """The newest picture and its time, in memory that two processes share; neither process waits for the other."""
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
@@ -83,15 +83,15 @@ class NewestPicture:
 
 
 def take_pictures(rail: Rail, newest: NewestPicture, stop: Any) -> None:
-    """What the camera's process does until it is stopped, or the process that started it is gone."""
+    """The camera's process: it runs until it is stopped or its parent process has ended."""
     parent = multiprocessing.parent_process()
     while not stop.is_set() and (parent is None or parent.is_alive()):
-        began_at = time.perf_counter()  # the picture shows this moment, not the one when it is ready
+        began_at = time.perf_counter()  # the picture shows this moment, not the moment when it is ready
         newest.put(began_at, look(rail))
 
 
 class Camera(Protocol):
-    """Where the interface gets pictures from."""
+    """A source of pictures."""
 
     def picture(self) -> tuple[np.ndarray, float]:
         """A picture and its age [s]."""
@@ -103,7 +103,7 @@ class Camera(Protocol):
 
 
 class ParallelCamera:
-    """The pattern: a process captures all the time; ``picture`` only copies what it left, in microseconds."""
+    """The right way: a process captures continuously; ``picture`` copies its newest picture in microseconds."""
 
     def __init__(self, rail: Rail) -> None:
         context = multiprocessing.get_context("spawn")
@@ -115,7 +115,7 @@ class ParallelCamera:
         self._wait_for_the_first(timeout_s=30.0)
 
     def picture(self) -> tuple[np.ndarray, float]:
-        """The newest picture and its age [s]. An old one means that the process has died: say so, do not drive on."""
+        """The newest picture and its age [s]; raises if it is old, because then the camera's process has died."""
         taken_at, picture = self._newest.get()
         age_s = time.perf_counter() - taken_at
         if age_s > 1.0:
@@ -138,13 +138,13 @@ class ParallelCamera:
 
 
 class DirectCamera:
-    """The mistake: capturing within the step, which becomes as long as the capture."""
+    """The wrong way: it captures within the step, so the step takes as long as the capture."""
 
     def __init__(self, rail: Rail) -> None:
         self._rail = rail
 
     def picture(self) -> tuple[np.ndarray, float]:
-        """A picture that is taken now."""
+        """Captures a picture now."""
         return look(self._rail), CAPTURE_S
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class CartInterface(TaskInterface):
     def __init__(
         self, config: RtgymConfig, clock: Clock, make_camera: Callable[[Rail], Camera] = ParallelCamera
     ) -> None:
-        """Starts no process: an environment is often built only to look at its spaces."""
+        """Starts no process: environments are often built just to read their spaces."""
         if not isinstance(clock, WallClock):
             raise ValueError("CartInterface needs task.clock=wall: its camera runs in real time")
         self.observation_spec = self.spec_for(config)
@@ -169,7 +169,7 @@ class CartInterface(TaskInterface):
 
     @classmethod
     def spec_for(cls, config: RtgymConfig | TaskConfig) -> ObservationSpec:
-        """The age is part of the observation: with the sent actions it tells where the cart is by now."""
+        """The age is part of the observation: with the sent actions it shows where the cart is now."""
         rtgym = config.rtgym if isinstance(config, TaskConfig) else config
         fields = (
             Field("picture", (COLUMNS,), "uint8", high=255.0, scale=255.0),
@@ -180,11 +180,11 @@ class CartInterface(TaskInterface):
 
     @classmethod
     def from_config(cls, config: TaskConfig, clock: Clock) -> Self:
-        """What ``tasks.make`` and train.py call."""
+        """Called by ``tasks.make`` and train.py."""
         return cls(config.rtgym, clock)
 
     def send_control(self, control: np.ndarray | None) -> None:
-        """Drives."""
+        """Sets the speed of the cart."""
         if control is not None:
             self._rail.drive(MAX_SPEED_MPS * float(control[0]))
 
@@ -199,17 +199,17 @@ class CartInterface(TaskInterface):
         return self._observe(), {"progress": 0.0}
 
     def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
-        """Takes what the camera has."""
+        """Observes the camera's newest picture."""
         observation = self._observe()
         self._distances.append(abs(_seen_position(observation[0]) - self._mark))
         return observation, -self._distances[-1], False, {"progress": 1.0 - min(self._distances[-1], 1.0)}
 
     def wait(self) -> None:
-        """Stands still."""
+        """Stops the cart."""
         self.send_control(self.get_default_action())
 
     def episode_statistics(self) -> dict[str, float]:
-        """Said of every episode."""
+        """Return and length of the episode."""
         return {"return": -sum(self._distances), "length": float(len(self._distances))}
 
     def close(self) -> None:
@@ -224,13 +224,13 @@ class CartInterface(TaskInterface):
 
 
 def drive_blindly(observation: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Takes the picture for the present."""
+    """Treats the old picture as the present."""
     picture, _, mark, *_ = observation
     return np.clip((mark - _seen_position(picture)) * 5.0, -1.0, 1.0)
 
 
 def drive_ahead(observation: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Adds to the picture what was driven since: the newest action is about to act, those before it have acted."""
+    """Adds the distance driven since the picture: the newest action is about to act, the others have acted."""
     picture, age, mark, *sent = observation
     step_s = TIMING["time_step_duration"]
     moved = step_s * sent[-1]
@@ -246,7 +246,7 @@ def wall_env(make_camera: Callable[[Rail], Camera] = ParallelCamera) -> RealTime
 
 
 def drive(env: RealTimeEnv, policy: Policy, seed: int = 2) -> dict[str, float]:
-    """One episode: mean step and greatest age [ms], distance to the mark in its second half [m]."""
+    """Drives one episode; returns mean step, greatest age [ms], and the distance to the mark in its second half [m]."""
     observation, _ = env.reset(seed=seed)
     ages, distances, truncated = [], [], False
     began_at = time.perf_counter()
@@ -262,7 +262,7 @@ def drive(env: RealTimeEnv, policy: Policy, seed: int = 2) -> dict[str, float]:
 
 
 def main() -> None:
-    """Drives in each way."""
+    """Drives with each camera and policy."""
     drives = (
         ("parallel process", ParallelCamera, drive_ahead),
         ("parallel process, blind to the sent actions", ParallelCamera, drive_blindly),

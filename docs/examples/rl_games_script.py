@@ -2,7 +2,7 @@
 
 python docs/examples/rl_games_script.py
 
-``docs/own_environments.md`` explains it. The params are those of any file of rl_games.
+``docs/own_environments.md`` explains it. The params are those of an ordinary file of rl_games.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FILE = Path(__file__).parent / "cfg" / "train" / "StockPPO.yaml"
 
 
 def stock_params(folder: str, max_epochs: int) -> dict[str, Any]:
-    """The file, and what a script of rl_games says beside it."""
+    """The params of the file, and those that a script of rl_games adds."""
     params = yaml.safe_load(FILE.read_text(encoding="utf-8"))["params"]
     params["config"] |= {
-        "env_name": "Gym",  # a task; what else it is told stands in env_config
+        "env_name": "Gym",  # the task; its settings are in env_config
         "env_config": {"task": {"id": "Pendulum-v1", "max_episode_steps": 50}, "num_workers": 1},
         "player": {"games_num": 3},
         "device": "cpu",
@@ -36,7 +36,7 @@ def stock_params(folder: str, max_epochs: int) -> dict[str, Any]:
 
 
 def train_and_play(params: dict[str, Any], folder: str) -> None:
-    """As rl_games' runner.py does it."""
+    """Trains and plays as rl_games' runner.py does."""
     register_tasks()
     trainer, player = Runner(), Runner()
     trainer.load({"params": params})
@@ -46,7 +46,7 @@ def train_and_play(params: dict[str, Any], folder: str) -> None:
 
 
 def main() -> None:
-    """A short training and three games, which rl_games prints."""
+    """Runs a short training and plays three games; rl_games prints the results."""
     with tempfile.TemporaryDirectory() as folder:
         train_and_play(stock_params(folder, max_epochs=4), folder)
 

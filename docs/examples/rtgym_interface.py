@@ -1,8 +1,8 @@
-"""An interface as rtgym's tutorial writes it, with nothing of ours: as an environment, and as a task of train.py.
+"""An interface written for rtgym alone, as in its tutorial, used as an environment and as a task of train.py.
 
 python docs/examples/rtgym_interface.py      one episode
 
-``docs/real_time.md`` explains it. The class is rtgym's alone; what is below it runs it.
+``docs/real_time.md`` explains it. The class uses only rtgym; the code below it runs the class here.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class MyRealTimeInterface(RealTimeGymInterface):
         return spaces.Box(low=-2.0, high=2.0, shape=(2,))
 
     def get_default_action(self) -> np.ndarray:
-        """Stands still."""
+        """Velocity 0."""
         return np.array([0.0, 0.0], dtype="float32")
 
     def send_control(self, control: np.ndarray) -> None:
-        """Flies."""
+        """Sets the velocity."""
         self.rc_drone.send_control(control[0], control[1])
 
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[list[Any], dict[str, Any]]:
@@ -58,20 +58,20 @@ class MyRealTimeInterface(RealTimeGymInterface):
         return [*self.rc_drone.get_observation(), *self.target], {}
 
     def get_obs_rew_terminated_info(self) -> tuple[list[Any], Any, Any, dict[str, Any]]:
-        """Minus the distance, until it is less than 1 cm."""
+        """Reward: minus the distance. The episode ends when it is less than 1 cm."""
         position = self.rc_drone.get_observation()
         reward = -np.linalg.norm(np.array(position, dtype=np.float32) - self.target)
         return [*position, *self.target], reward, reward > -0.01, {}
 
 
 def model(observation: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Towards the target."""
+    """A policy that flies straight to the target."""
     pos_x, pos_y, tar_x, tar_y, *_ = observation
     return np.clip(np.concatenate((tar_x - pos_x, tar_y - pos_y)) * 5.0, -2.0, 2.0)
 
 
 def main() -> None:
-    """Flies once."""
+    """Flies one episode."""
     env = make_wall_env(MyRealTimeInterface(), RtgymConfig(**TIMING))
     with contextlib.closing(env):
         observation, _ = env.reset(seed=1)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.link [--tlspyo DIR] [--turns 3] [--seconds 10] [--parts throughput,latency,load]
 
-Throughput is that of 3.3 MB segments, from worker to learner, and of 10 MB weights, from learner to worker, over the
+Throughput is measured for 3.3 MB segments, from worker to learner, and for 10 MB weights, from learner to worker, over
 product's own gateway and uplink in plaintext and TLS, beside a raw socket, a raw TLS socket (Python's ``ssl``), and
 tlspyo, TMRL's network library, through its relay. Ours encodes, checks and decodes what it sends; the socket moves
 bytes. All send the same and take turns in one run, so that a busy machine disturbs them alike; ratios are of each turn,
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def print_throughput(setting: Setting, turns: int) -> None:
-    """MB/s of each way, and how ours compares."""
+    """Prints MB/s of each way, and the ratios of ours."""
     ways = list(WAYS)
     try:
         import_tlspyo(setting.tlspyo)
@@ -73,7 +73,7 @@ def print_throughput(setting: Setting, turns: int) -> None:
         ways = [way for way in WAYS if way not in (TLSPYO, TLSPYO_TLS)]
     found: dict[str, list[throughput.Throughput]] = {way.title: [] for way in ways}
     for _ in range(turns):
-        for way in sorted(ways, key=lambda way: not way.is_tls):  # what is compared follows each other
+        for way in sorted(ways, key=lambda way: not way.is_tls):  # compared ways take turns one after the other
             found[way.title].append(throughput.measured(way, setting))
     print(f"\nMB/s, median (best) of {turns} turns; load {os.getloadavg()[0]:.1f}")
     print(f"{'':20}{'3.3 MB segments':>18}{'10 MB weights':>18}")
@@ -88,7 +88,7 @@ def print_throughput(setting: Setting, turns: int) -> None:
 
 
 def print_latency(setting: Setting, rounds: int) -> None:
-    """Milliseconds until weights are there."""
+    """Prints milliseconds until weights have arrived."""
     print(f"\n{LATENCY_BYTES / 1e6:.0f} MB of weights, from publish until they can be loaded [ms]")
     print(f"{'':20}{'workers':>10}{'p50':>10}{'p99':>10}{'max':>10}{'load':>8}")
     for title, is_tls, num_workers in (("ours", False, 1), ("ours, TLS", True, 1), ("ours, TLS", True, 4)):
@@ -98,7 +98,7 @@ def print_latency(setting: Setting, rounds: int) -> None:
 
 
 def print_load(setting: Setting, seconds: float, crowds: Sequence[int]) -> None:
-    """Shares of one core."""
+    """Prints shares of one core."""
     print(
         f"\nworkers of 20 steps/s with pictures, TLS, {load.WEIGHTS_BYTES / 1e6:.0f} MB of weights each second: "
         "% of one core"

@@ -2,14 +2,14 @@
 
     python -m benchmarks.outbox_lateness [--turns 5] [--rate 25]
 
-A remote worker has lost its learner for a while and gets it back: the outbox holds 200 MB in 60 segments, which go out
-over TLS, while the loop goes on handing over segments of 0.13 MB and taking weights of 5 MB each second. The learner
-takes 25 MB/s, so that every step of the nine seconds counts; 0 is as fast as it can. Lateness is the time from when a
-step should begin to when it does; a hand-over is the call that gives a segment away.
+A remote worker was disconnected from its learner for a while: the outbox has 200 MB in 60 segments, which it sends over
+TLS, while the loop continues to hand over segments of 0.13 MB and to take weights of 5 MB each second. The learner
+accepts 25 MB/s, so that every step of the nine seconds counts; 0 is as fast as it can. Lateness is the time between the
+due and the actual beginning of a step; a hand-over is the call that passes a segment on.
 
-Rows: the loop alone; with the station process and the live line, as ``--worker`` drives; and with outbox and connection
-in the loop's own process. Each is measured with the precedence that driving has (``tasks.acting.punctuality``, where
-the system permits it) and without, in a process of its own; they take turns.
+Rows: the loop alone; with the station process and the live line, as in ``--worker``; and with outbox and connection in
+the loop's own process. Each is measured with the priority of driving (``tasks.acting.punctuality``, where the system
+permits it) and without, in separate processes that take turns.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Result(NamedTuple):
 
     lateness_ms: list[float]
     drained_s: float
-    """After which the backlog was with the learner; NaN: not within the time."""
+    """Time until the learner had the backlog; NaN: not within the measurement."""
     hand_over_ms: float
-    """The longest."""
+    """The longest call that hands over a segment."""
 
 
 def main() -> None:
-    """Measures and prints, or is one of the processes."""
+    """Measures and prints; with internal arguments it is one of the measured processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5, help="how often each program is measured")
     parser.add_argument("--rate", type=float, default=25.0, help="what the learner takes [MB/s]; 0: as fast as it can")
@@ -122,7 +122,7 @@ def backlog_bytes() -> int:
 
 
 def run_program(program: str, is_plain: bool, folder: Path, address: str) -> Result:
-    """Measures in a process of its own."""
+    """Measures in a separate process."""
     words = ["--program", program, "--folder", str(folder), "--address", address]
     command = [sys.executable, "-m", "benchmarks.outbox_lateness", *words, *(["--plain"] if is_plain else [])]
     environment = os.environ | {"TERM": "xterm-256color"}  # for the live line
@@ -137,7 +137,7 @@ def run_program(program: str, is_plain: bool, folder: Path, address: str) -> Res
 
 @contextlib.contextmanager
 def learner(folder: Path, rate: float) -> Iterator[str]:
-    """A learner in a process of its own; gives its address."""
+    """A learner in a separate process; yields its address."""
     make_credentials(folder, ["localhost"], ["worker"])
     command = [
         sys.executable,
@@ -189,7 +189,7 @@ def _wait_for_end(is_over: threading.Event) -> None:
 
 
 def measure(program: str, folder: Path, address: str, is_plain: bool) -> Result:
-    """Drives for so long, with what is beside it."""
+    """Drives for this long, next to a link."""
     fill(folder / "outbox", folder)
     beside = {"alone": no_link, "station": station_beside, "inside": link_inside}[program]
     with beside(folder, address) as worker, contextlib.nullcontext() if is_plain else punctual():
@@ -197,16 +197,16 @@ def measure(program: str, folder: Path, address: str, is_plain: bool) -> Result:
 
 
 class Worker(NamedTuple):
-    """What the loop deals with."""
+    """The link as the loop uses it."""
 
     send: Callable[[Segment], None]
     take_weights: Callable[[], bytes | bytearray | None]
     left: Callable[[], int]
-    """Segments that are not with the learner."""
+    """Segments that the learner does not have yet."""
 
 
 def drive(worker: Worker) -> Result:
-    """A step every 50 ms: a new picture, now and then a segment and new weights."""
+    """A step every 50 ms: a new image, and at intervals a segment and new weights."""
     rng = np.random.default_rng(0)
     frames = np.empty((ROWS, 64, 64), np.uint8)
     lateness_ms: list[float] = []
@@ -240,7 +240,7 @@ def segment_of(frames: np.ndarray, seq: int = 0, worker: str = "worker") -> Segm
 
 
 def fill(outbox: Path, folder: Path) -> None:
-    """What was not delivered while the learner was away."""
+    """Fills the outbox with the backlog."""
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 255, (BACKLOG_ROWS, 64, 64), np.uint8)
     name = load_client(folder / "workers" / "worker").name
@@ -250,19 +250,19 @@ def fill(outbox: Path, folder: Path) -> None:
 
 
 def opened(outbox: Path, session: str) -> DiskOutbox:
-    """The outbox, with room for all of it."""
+    """The outbox, large enough for the backlog."""
     return open_outbox(outbox, 10**9, OutboxPolicy.drop_oldest, FINGERPRINT, session)
 
 
 @contextlib.contextmanager
 def no_link(folder: Path, address: str) -> Iterator[Worker]:
-    """Nothing beside the loop."""
+    """The loop alone."""
     yield Worker(lambda _: None, lambda: None, lambda: 10**9)
 
 
 @contextlib.contextmanager
 def station_beside(folder: Path, address: str) -> Iterator[Worker]:
-    """As ``--worker`` does it."""
+    """The station process, as with ``--worker``."""
     config = StationConfig(
         listen="127.0.0.1:0",
         token="t" * 43,
@@ -301,10 +301,10 @@ def station_beside(folder: Path, address: str) -> Iterator[Worker]:
 
 
 class _Terminal(io.StringIO):
-    """Where the live line is drawn."""
+    """The terminal of the live line."""
 
     def isatty(self) -> bool:
-        """It claims to be one."""
+        """Always true."""
         return True
 
 

@@ -1,8 +1,8 @@
-"""How long it takes to get a picture of the game: the window looked up, the pixels copied, the observed image made.
+"""How long a picture of the game takes: find the window, copy the pixels, make the observed image.
 
     python -m benchmarks.screen_capture [--display :1] [--grabs 1000]
 
-The stand-in game draws 60 frames a second beside it, in a process of its own. Without --display, an Xvfb is started for
+The stand-in game draws 60 frames a second in a separate process. Without --display, an Xvfb is started for
 the time of the measurement (apt install xvfb).
 """
 

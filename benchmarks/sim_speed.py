@@ -2,8 +2,8 @@
 
 Kernel: 5 physics ticks and one observation, through ``SimulatedGame``. Whole step: ``env.step()`` of the registered
 task, reward included, on ``long`` at the speed of the scripted driver (its actions are recorded first, then replayed).
-The best of several rounds counts, so that other work on the machine matters little. Last, what a track of
-``LOOP_KM`` costs: the first process that drives it builds its grids, the others map them.
+The best of several rounds counts, so that other work on the machine matters little. The last figures are the time and
+memory of a track of ``LOOP_KM``: the first process that drives it builds its grids, the others map them.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def env_rate(name: str) -> float:
 
 
 def record_actions() -> list[np.ndarray]:
-    """What the scripted driver does in the first steps of an episode."""
+    """Actions of the scripted driver in the first steps of an episode."""
     env = tasks.make("TM20Lidar", track=TRACK, game="sim")
     game: SimulatedGame = env.unwrapped.interface.game  # type: ignore[attr-defined]
     driver = ScriptedDriver(game.track)

@@ -2,12 +2,12 @@
 
     python -m benchmarks.step_jitter [--seconds 20] [--time-step 0.05]
 
-The error of a step is the time between its action and the one before, less the nominal duration. The interface does
-nothing, so what is measured is the clock alone. Every program runs in a process of its own, and all take turns, so that
-a busy machine disturbs them alike: as the machine is, with one learner in parallel (a process that makes SAC updates
-of the compact network), and with a learner for each core. "ours" drives as a worker does
-(``tasks.acting.punctuality``); "without precedence" shows what is left where the system does not permit that. The ratio
-is to the p99 of the better of rtgym's two implementations while no learner runs.
+The error of a step is the time between its action and the previous one, minus the nominal duration. The interface does
+nothing, so the figures are those of the clock alone. Every program runs in a separate process, and all take turns, so
+that a busy machine disturbs them alike: without a learner, with one learner in parallel (a process that makes SAC
+updates of the compact network), and with a learner for each core. "ours" has a worker's priority
+(``tasks.acting.punctuality``); "without precedence" shows systems that do not permit it. The ratio is to the p99 of the
+better of rtgym's two implementations without a learner.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SKIPPED_STEPS = 5
 
 
 class Program(NamedTuple):
-    """What is measured."""
+    """A measured program."""
 
     title: str
     implementation: str
@@ -62,7 +62,7 @@ RIVALS = ("rtgym-v1", "rtgym-ts")
 
 
 def main() -> None:
-    """Measures and prints, or is one of the measured processes."""
+    """Measures and prints; with internal arguments it is one of the measured processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="measuring time per program and load")
     parser.add_argument("--time-step", type=float, default=0.05, help="duration of a step [s]")
@@ -91,12 +91,12 @@ def compare(seconds: float, time_step_s: float) -> None:
 
 
 def sent_times_s(program: Program, seconds: float, time_step_s: float) -> list[float]:
-    """Steps for a while in this process; the times at which actions were sent."""
+    """Makes steps for a while in this process; returns the times at which actions were sent."""
     interface = StampInterface()
     env: Any = _env(program, interface, time_step_s)
     action = np.zeros(interface.observation_spec.action_size, np.float32)
     with punctual() if program.is_punctual else contextlib.nullcontext(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # rtgym's, at every late step
+        warnings.simplefilter("ignore")  # rtgym warns at every late step
         env.reset()
         end_s = time.perf_counter() + seconds
         while time.perf_counter() < end_s:
@@ -108,7 +108,7 @@ def sent_times_s(program: Program, seconds: float, time_step_s: float) -> list[f
 
 
 class StampInterface(TaskInterface):
-    """Does nothing but note when actions are sent."""
+    """An interface that only records when actions are sent."""
 
     observation_spec = ObservationSpec((Field("nothing", (1,)),), 3, 2)
 
@@ -123,11 +123,11 @@ class StampInterface(TaskInterface):
 
     @classmethod
     def from_config(cls, config: Any, clock: Clock) -> StampInterface:
-        """Needs neither."""
+        """Ignores both arguments."""
         return cls()
 
     def send_control(self, control: np.ndarray | None) -> None:
-        """Notes the time."""
+        """Records the time."""
         self.sent_s.append(time.perf_counter())
 
     def reset(

@@ -1,4 +1,4 @@
-"""How the code is built, in numbers: size, functions, types, fragments and rooms. Reads the sources, runs nothing.
+"""Figures of the code: size, functions, types, fragments and rooms. Reads the sources and runs nothing.
 
 python -m benchmarks.structure            this checkout
 python -m benchmarks.structure --root DIR another one, such as an older commit in a worktree
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGE_FILE = 400
 MANY_METHODS = 15
 ROOMS_OF_FILES = {"tasks", "tasks.remote", "tasks.roles", "algos"}
-"""Packages whose files are rooms of their own, because they have rooms inside."""
+"""Packages with rooms inside; each of their own files counts as a room."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -40,7 +40,7 @@ def sources(root: Path) -> dict[Path, ast.Module]:
 
 
 def sizes(root: Path, product: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
-    """Lines of what there is."""
+    """Prints numbers of lines."""
     lines = {file: line_count(file) for file in product}
     yield "product: files", f"{len(lines)}"
     yield "product: lines", f"{sum(lines.values())}"
@@ -76,7 +76,7 @@ def functions(product: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
 
 
 def fragments(product: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
-    """Signs of code that is cut too small."""
+    """Prints signs of code that is cut too small."""
     once = private = forwards = 0
     words = Counter(word for file in product for word in re.findall(r"\b_\w+", file.read_text(encoding="utf-8")))
     for tree in product.values():
@@ -110,7 +110,7 @@ def rooms(root: Path, product: dict[Path, ast.Module]) -> Iterator[tuple[str, st
 
 
 def in_circles(imports: dict[str, set[str]]) -> set[str]:
-    """What is left when modules without imports are taken away again and again."""
+    """The modules that remain when modules without imports are removed again and again."""
     left = {name: set(others) for name, others in imports.items()}
     while ready := [name for name, others in left.items() if not others & left.keys()]:
         for name in ready:
@@ -166,7 +166,7 @@ def is_below(file: Path, folder: Path) -> bool:
 
 
 def share(facts: Iterator[bool]) -> str:
-    """Share of what holds, in per cent."""
+    """Percentage of true values."""
     values = list(facts)
     return f"{100 * sum(values) / len(values):.1f} %"
 

@@ -280,5 +280,6 @@ def _choose_game(config: TaskConfig, timeout_s: float) -> tuple[GameKind, str]:
     try:
         open_window(live.window_title, live.display).close()
     except GameError as error:
-        return GameKind.sim, f"telemetry arrives on {place}, but not from the game: {error}; task.game=live insists"
+        found = f"telemetry arrives on {place}, but not from the game: {error}"
+        return GameKind.sim, f"{found}; task.game=live drives it nevertheless"
     return GameKind.live, f"telemetry arrives on {place}, and the window {live.window_title!r} is open"

@@ -1,6 +1,6 @@
 """Settings of the whole test run: one thread per numerical library, no display, nothing written into the tree.
 
-At its end it says what system packages would have kept tests from being skipped; it installs none.
+At the end one line names the system packages whose lack made tests skip; none is installed.
 """
 
 import os
@@ -15,7 +15,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 def pytest_configure() -> None:
-    """Takes back the signals that a run in the background, or under nohup, ignores, as its children would."""
+    """Restores signals that are ignored in the background or under nohup; child processes would ignore them, too."""
     for name in ("SIGINT", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:

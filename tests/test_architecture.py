@@ -171,7 +171,7 @@ def own_imports(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def test_the_table_of_rooms_reads_from_the_ground_up() -> None:
+def test_the_table_of_rooms_lists_each_room_after_those_that_it_imports() -> None:
     above: set[str] = set()
     for room, imported in ROOMS.items():
         assert set(imported.split()) <= above, f"{room} imports a room that stands below it in the table"
@@ -201,7 +201,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 @pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_rl_games_stays_at_the_rim(path: Path) -> None:
+def test_only_named_modules_import_rl_games(path: Path) -> None:
     if name_of(path) not in RL_GAMES_FILES:
         assert not [name for name in imports_of(path) if is_under(name, "rl_games")]
 
@@ -241,12 +241,12 @@ def test_nothing_is_drawn_from_a_global_generator(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sources(), ids=name_of)
-def test_every_module_says_what_it_owns(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not text or ast.get_docstring(ast.parse(text))
 
 
-def test_no_module_is_a_drawer_or_shadows_another() -> None:
+def test_no_module_has_a_vague_name_or_that_of_a_package() -> None:
     drawers = {"utils", "util", "common", "misc", "helpers"}
     for path in sources():
         assert path.stem not in drawers

@@ -55,7 +55,7 @@ def leaves(cls: type, prefix: str) -> Iterator[str]:
             yield key
 
 
-def test_the_tasks_are_there_as_files() -> None:
+def test_every_task_has_a_file() -> None:
     assert set(TASKS) == {*DRIVING, "RCDrone", "Gym"} == set(registry.names())
 
 
@@ -134,7 +134,7 @@ def test_a_shared_file_says_only_what_differs_from_the_dataclass(file: Path) -> 
     assert [key for key, value in said(file).items() if value_of(default, key) == value] == []
 
 
-def test_what_a_file_says_goes_before_what_its_defaults_say() -> None:
+def test_values_of_a_file_override_those_of_its_defaults() -> None:
     def settings(train: str) -> Any:
         return run_config(f"task={train.removesuffix('SAC').removesuffix('CrossQ')}", f"train={train}").train
 
@@ -148,7 +148,7 @@ def test_what_a_file_says_goes_before_what_its_defaults_say() -> None:
     assert settings("TM20FullCrossQ").params.config.lr_decay_updates == 0
 
 
-def test_a_users_files_are_taken(tmp_path: Path) -> None:
+def test_files_of_a_user_are_found(tmp_path: Path) -> None:
     for file, text in {
         "task/Mine.yaml": "defaults: [TM20Lidar, _self_]\nname: TM20Lidar\ntrack: short\n",
         "train/MineREDQ.yaml": "defaults: [TM20LidarREDQ, _self_]\nparams: {config: {gamma: 0.9, redq_n: 5}}\n",
@@ -193,7 +193,7 @@ def test_the_command_line_and_python_drive_the_same_task(task: str) -> None:
     assert run_config(f"task={task}").task == registry.default_config(task)
 
 
-def test_the_pixel_training_differs_from_the_lidar_training_where_it_must() -> None:
+def test_training_from_images_differs_from_lidar_in_the_expected_keys() -> None:
     full, lidar = run_config("task=TM20Full").train.params, run_config("task=TM20Lidar").train.params
     assert (full.network.encoder, lidar.network.encoder) == (EncoderKind.compact_cnn, EncoderKind.mlp)
     assert (full.config.batch_size, lidar.config.batch_size) == (64, 256)

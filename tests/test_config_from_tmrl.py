@@ -64,7 +64,7 @@ LIDAR: dict[str, Any] = {
 }
 
 
-def test_every_word_is_accepted_and_arrives() -> None:
+def test_every_argument_is_accepted_and_has_its_value() -> None:
     config = run_config(*convert(LIDAR).words)
     sac = config.train.params.config
     assert (config.choices.task, config.choices.train) == ("TM20Lidar", "TM20LidarSAC")
@@ -112,7 +112,7 @@ def test_redq_from_images_is_converted_too() -> None:
     assert convert({"ALG": {"ALGORITHM": "REDQSAC"}}).words[:2] == ["task=TM20Full", "train=TM20FullREDQ"]
 
 
-def test_what_has_no_meaning_is_named_and_secrets_are_never_repeated() -> None:
+def test_entries_without_a_meaning_are_named_and_secrets_never_printed() -> None:
     made = convert(LIDAR)
     assert made.left_out == ["BUFFERS_MAXLEN", "LOCALHOST_WORKER", "PASSWORD", "WANDB_KEY"]
     assert "secret" not in " ".join([*made.words, *made.notes])
@@ -162,14 +162,14 @@ def test_epochs_rounds_and_steps_are_a_limit_in_updates_that_can_be_reached() ->
 
 
 @pytest.mark.parametrize(("limit", "workers"), [(4, 4), (-1, 4096)])
-def test_the_number_of_workers_is_that_of_workers_from_elsewhere(limit: int, workers: int) -> None:
+def test_the_number_of_workers_is_that_of_remote_workers(limit: int, workers: int) -> None:
     made = convert({"NB_WORKERS": limit})
     assert not [word for word in made.words if "workers" in word]
     assert f"by remote.listen, add remote.max_workers={workers}" in made.notes[0]
     run_config(f"remote.max_workers={workers}")
 
 
-def test_what_needs_a_checkpoint_is_said_and_not_done_without_one() -> None:
+def test_an_entry_that_needs_a_checkpoint_is_only_reported() -> None:
     made = convert({"RESET_TRAINING": True})
     assert not [word for word in made.words if word.startswith("checkpoint")]
     assert "RESET_TRAINING" in made.notes[0]
@@ -177,7 +177,7 @@ def test_what_needs_a_checkpoint_is_said_and_not_done_without_one() -> None:
     assert not [note for note in convert({"RESET_TRAINING": False}).notes if "RESET_TRAINING" in note]
 
 
-def test_no_word_is_taken_apart_by_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shell_does_not_split_an_argument(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps(LIDAR | {"RUN_NAME": "my first run *", "WANDB_PROJECT": "my project"}))
     assert main([str(file)]) == 0
@@ -197,7 +197,7 @@ def test_entries_that_rtgym_has_and_we_have_not_are_left_out() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("algorithm", KINDS)
-def test_what_stays_different_from_tmrl_is_said_and_can_be_undone(task: str, algorithm: str) -> None:
+def test_differences_from_tmrl_are_printed_with_arguments_that_restore_them(task: str, algorithm: str) -> None:
     made = convert({"ALG": {"ALGORITHM": algorithm}, "ENV": {"RTGYM_INTERFACE": task}})
     said = [note.rpartition(": ")[2] for note in made.notes if note.startswith("  ")]
     ours = OmegaConf.create(composed(*made.words))
@@ -212,7 +212,7 @@ def test_what_stays_different_from_tmrl_is_said_and_can_be_undone(task: str, alg
     refuse_nothing(*made.words, *said)
 
 
-def test_the_documentation_names_what_stays_different() -> None:
+def test_the_documentation_names_the_differences() -> None:
     text = (Path(__file__).parents[1] / "docs" / "from_tmrl.md").read_text(encoding="utf-8")
     assert [difference.word for difference in DIFFERENCES if f"`{difference.word}`" not in text] == []
     assert "TM20Full" + base_name("redq") in text
@@ -229,7 +229,7 @@ def test_the_documentation_names_what_stays_different() -> None:
         ([], "expected a config.json of TMRL, got a list"),
     ],
 )
-def test_what_cannot_be_converted_is_refused(config: Any, message: str) -> None:
+def test_entries_that_cannot_be_converted_are_refused(config: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         convert(config)
 
@@ -247,7 +247,7 @@ def test_the_documentation_names_every_entry_with_a_key_that_exists() -> None:
     assert sorted(named - keys) == []
 
 
-def test_the_command_prints_the_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps(LIDAR))
     assert main([str(file)]) == 0

@@ -1,4 +1,4 @@
-"""What README.md and docs/ mention exists: commands, keys of the configuration, files, headings."""
+"""Everything that README.md and docs/ mention exists: commands, keys of the configuration, files, headings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 GROUPS = "task|train|play|record|drive|check|benchmark|link|remote|worker|ray|debug|wandb"
 OWN_TASKS = ("Drone",)
-"""Tasks of docs/examples, which come with a folder of their own."""
+"""Tasks of docs/examples, which have their own folder."""
 
 
 def text_of(page: Path) -> str:

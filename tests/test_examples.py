@@ -67,7 +67,7 @@ def test_the_drone_flies_on_both_clocks_and_by_name() -> None:
     assert "20 of 20 arrived" in lines[3]
 
 
-def test_rtgyms_tutorial_flies_as_it_is_written() -> None:
+def test_rtgyms_tutorial_runs_unchanged() -> None:
     assert run_example("rtgym_interface.py").endswith("arrived: True\n")
 
 
@@ -112,7 +112,7 @@ def test_the_same_class_is_an_interface_of_plain_rtgym(drone: Any) -> None:
 
 
 def needed_actions(drone: Any, travel_s: float, start_obs_capture_s: float, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many actions an observation must hold: those whose effect on the position it does not show in full."""
+    """How many actions an observation must have: those whose effect on the position it does not fully show."""
     # One ns more: what arrives just after the drone's tick or the capture waits for the next one.
     monkeypatch.setattr(drone.DummyRCDrone, "_travel", lambda self: round(travel_s * 1e9) + 1)
 
@@ -192,7 +192,7 @@ def test_closing_ends_the_cameras_process(cart: Any) -> None:
     assert not process.is_alive()
 
 
-def test_a_camera_that_died_is_said_to_the_caller(cart: Any) -> None:
+def test_a_dead_camera_raises_in_the_caller(cart: Any) -> None:
     env = cart.wall_env()
     env.reset(seed=1)
     camera_of(env)._process.terminate()
@@ -201,7 +201,7 @@ def test_a_camera_that_died_is_said_to_the_caller(cart: Any) -> None:
     env.close()
 
 
-def test_what_is_shown_when_the_actions_are_used_and_when_the_capture_is_within_the_step() -> None:
+def test_the_pages_figures_for_using_actions_and_capturing_within_the_step_hold() -> None:
     lines = run_example("parallel_capture.py").splitlines()
     seen = {line.partition(":")[0]: dict(re.findall(r"(\w+) ([\d.]+)", line.partition(":")[2])) for line in lines}
     assert float(seen["parallel process"]["distance_m"]) < float(

@@ -17,7 +17,7 @@ CASES = [training for name in ("pendulum", "inverted_pendulum") for training in 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("training", CASES, ids=lambda training: training.experiment)
-def test_it_learns_what_was_published(training: Training, tmp_path: Path) -> None:
+def test_it_reaches_the_published_results(training: Training, tmp_path: Path) -> None:
     if training.study == "inverted_pendulum":
         pytest.importorskip("mujoco")
     study = STUDIES[training.study]

@@ -1,4 +1,4 @@
-"""docs/library.md: its script trains without train.py; another networking interface does what the first one does."""
+"""docs/library.md: its script trains without train.py; both networking interfaces meet the same contract."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
 
 
 def drive(worker: WorkerLink, num_segments: int) -> None:
-    """What a worker does, with the same environment and the same draws each time."""
+    """A worker with the same environment and the same draws each time."""
     rollout = Rollout(CountingEnv(), RandomPolicy(seed=5), "w", 0, seed=7)
     for _ in range(num_segments):
         if not worker.wait_for_room():
@@ -119,7 +119,7 @@ def test_the_script_trains_with_workers_until_it_has_its_rows(tmp_path: Path) ->
     assert means[0] < -50.0  # random flight
 
 
-def test_the_script_is_as_short_as_the_page_says() -> None:
+def test_the_script_has_the_length_that_the_page_states() -> None:
     text = (EXAMPLES / "library.py").read_text(encoding="utf-8")
     tree = ast.parse(text)
     docstrings = [node.body[0] for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.Module)]
@@ -128,7 +128,7 @@ def test_the_script_is_as_short_as_the_page_says() -> None:
     assert len(lines) <= 60
 
 
-def test_what_was_driven_arrives_once_and_in_order(ends: Ends) -> None:
+def test_driven_segments_arrive_once_and_in_order(ends: Ends) -> None:
     driver = threading.Thread(target=drive, args=(ends.worker, 12))
     driver.start()
     segments = collected(ends.learner, 12)
@@ -186,7 +186,7 @@ def test_a_worker_gets_the_newest_weights_once(ends: Ends) -> None:
     assert [weights.version for weights in taken] == sorted({weights.version for weights in taken})
 
 
-def test_a_learner_that_was_killed_goes_on_behind_what_it_has_stored(folder_link: Any, tmp_path: Path) -> None:
+def test_a_killed_learner_continues_after_its_stored_segments(folder_link: Any, tmp_path: Path) -> None:
     drive(folder_link.FolderWorkerLink(tmp_path, "w", threading.Event(), window=9), 9)
     before = folder_link.FolderLearnerLink(tmp_path, SPEC)
     assert [segment.seq for segment in before.receive(0.0, max_segments=6)] == [1, 2, 3, 4, 5, 6]

@@ -74,7 +74,7 @@ def test_installed_versions_satisfy_the_requirements(description: dict[str, Any]
         assert requirement.specifier.contains(version, prereleases=True), f"{text}, but {version} is installed"
 
 
-def test_what_reproducibility_rests_on_is_pinned(description: dict[str, Any]) -> None:
+def test_packages_that_affect_reproducibility_are_pinned(description: dict[str, Any]) -> None:
     assert {"torch==2.13.0", "rl_games==1.6.5", "rtgym==0.16"} <= set(description["install_requires"])
 
 

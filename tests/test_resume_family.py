@@ -34,7 +34,7 @@ SMALL = [
     "train.params.config.checkpoint_interval=0",
 ]
 OWN = {"rsac": ["train.params.config.sequence_length=6", "train.params.config.burn_in=3"]}
-"""What keeps one algorithm small."""
+"""Keys that make each algorithm small."""
 
 
 def run(kind: str, name: str, *words: str) -> Path:
@@ -57,7 +57,7 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differing(one: Path, other: Path) -> list[str]:
-    """Names of what differs between two checkpoints, of all that decides how a run goes on.
+    """Names of the entries that differ between two checkpoints, among those that decide how a run continues.
 
     Python's global generator is left out: nothing of ours draws from it, but the first import of a library may.
     """
@@ -76,7 +76,9 @@ def differing(one: Path, other: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("steps", [150, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
-def test_two_halves_are_the_whole(kind: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    kind: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     whole = run(kind, "whole", f"max_env_steps={2 * steps}")
     half = run(kind, "half", f"max_env_steps={steps}")

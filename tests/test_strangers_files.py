@@ -38,7 +38,7 @@ Place = tuple[str | int, ...]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What of ``os:abort`` was called, or looked for by its module's name."""
+    """Records whether ``os:abort`` was called, or looked up by its module's name."""
     found: list[str] = []
     import_module = importlib.import_module
 
@@ -182,7 +182,7 @@ def test_no_text_of_a_configuration_file_names_code(
         ("Mine", "wandb: {enabled: true}", "wandb"),
     ],
 )
-def test_a_file_of_another_folder_does_not_say_what_is_typed(
+def test_a_file_of_another_folder_may_not_set_keys_that_must_be_typed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -215,7 +215,7 @@ def test_the_configuration_of_a_run_and_a_copy_of_ours_are_read(
     assert [composed["seed"] for composed in seen] == [3, 4]
 
 
-def test_observers_of_a_checkpoint_are_for_learning_on_and_named_there(
+def test_observers_of_a_checkpoint_are_used_when_resuming_and_only_by_name(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = torch.load(checkpoint, weights_only=True)
@@ -233,7 +233,7 @@ def test_observers_of_a_checkpoint_are_for_learning_on_and_named_there(
     assert [len(params["config"]["run"].observers) for params in seen] == [0, 1]
 
 
-def test_the_account_at_wandb_is_of_who_types(
+def test_the_wandb_account_comes_from_the_command_line(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = torch.load(checkpoint, weights_only=True)
@@ -249,7 +249,7 @@ def test_the_account_at_wandb_is_of_who_types(
     assert "type wandb.enabled=true" in caplog.text
 
 
-def test_an_interpolation_of_a_checkpoint_stays_a_text(
+def test_an_interpolation_in_a_checkpoint_stays_text(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SECRET", "xyzzy")
@@ -271,7 +271,7 @@ def test_a_train_section_without_a_kind_does_not_load_plugins(
     content["config"]["train"] = {"max_env_steps": 1, "params": {"algo": {"name": "a2c_continuous"}, "config": inner}}
     torch.save(content, checkpoint)
     message = refused(capsys, "--play", f"checkpoint={checkpoint}", "train=GymSAC")
-    assert f"train.params.config.{place}.plugins is taken from no file" in message
+    assert f"train.params.config.{place}.plugins cannot be set in a file" in message
 
 
 def other_arguments(content: dict[str, Any]) -> None:

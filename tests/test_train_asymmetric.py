@@ -76,17 +76,13 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return line
 
 
-def test_it_is_refused_with_advice_where_nothing_is_captured_for_it(
-    start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_is_refused_with_advice_without_privileged_fields(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, *LIDAR, ASYMMETRIC[1])
     assert "train.params.network.asymmetric_critic must be false" in line
     assert line.endswith("set task.privileged=true")
 
 
-def test_a_task_that_is_not_trackmania_is_told_to_mark_fields_of_its_own(
-    start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_tasks_are_told_to_mark_their_fields(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "task=RCDrone", "train=RCDroneSAC", ASYMMETRIC[1])
     assert "mark fields of the observation of RCDrone as privileged" in line
 
@@ -147,7 +143,7 @@ def saved(path: Path, params: dict[str, Any]) -> Path:
     )
 
 
-def test_training_goes_on_with_what_the_critics_saw(
+def test_a_resumed_training_keeps_the_privileged_fields(
     start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = saved(tmp_path / "runs" / "run" / "nn" / "last.pth", start(*LIDAR, *ASYMMETRIC))
@@ -159,7 +155,7 @@ def test_training_goes_on_with_what_the_critics_saw(
 
 
 @pytest.mark.parametrize("is_playing", [True, False])
-def test_a_file_that_is_older_than_the_keys_had_neither(is_playing: bool) -> None:
+def test_a_checkpoint_older_than_the_keys_has_neither(is_playing: bool) -> None:
     old: dict[str, Any] = {"task": {"name": "TM20Lidar"}, "train": {"params": {"network": {"encoder": "mlp"}}}}
     network = {"encoder": "mlp", "asymmetric_critic": False}
     same = {"task": {"name": "TM20Lidar", "privileged": False}, "train": {"params": {"network": network}}}
@@ -169,7 +165,7 @@ def test_a_file_that_is_older_than_the_keys_had_neither(is_playing: bool) -> Non
         refuse_shape_changes(old, other, "a.pth", is_new_agent=False, is_playing=is_playing)
 
 
-def test_what_makes_the_policy_of_a_worker_is_the_same_with_them() -> None:
+def test_the_policy_of_a_worker_is_the_same_with_and_without_them() -> None:
     from algos.config.algorithms import TRAIN_SCHEMAS
     from algos.config.train_schema import OffPolicyTrainConfig
     from tasks import registry

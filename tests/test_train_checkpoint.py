@@ -111,7 +111,7 @@ def test_a_vehicle_file_is_not_needed_after_the_run_has_begun(start: Start, tmp_
     assert played["config"]["env_config"]["task"]["vehicle"] == '{"yaw_lag_s": 0.1}'
 
 
-def test_only_what_is_typed_goes_before_the_stored_configuration(start: Start, stored: Path) -> None:
+def test_only_typed_keys_override_the_stored_configuration(start: Start, stored: Path) -> None:
     words = ["task=TM20Lidar", "train=TM20LidarSAC", "task.track=medium", "task.reward={END_OF_TRACK:5}"]
     config = start("--play", f"checkpoint={stored}", *words, "play.episodes=1", "+plugins=[]")["config"]
     assert config["env_config"]["task"]["track"] == "medium"
@@ -122,7 +122,7 @@ def test_only_what_is_typed_goes_before_the_stored_configuration(start: Start, s
     assert config["run"].play.episodes == 1
 
 
-def test_the_device_is_this_machines(start: Start, stored: Path) -> None:
+def test_the_device_is_that_of_this_machine(start: Start, stored: Path) -> None:
     content = start("--play", f"checkpoint={stored}")["config"]["run"]
     content.device = "cuda:5"
     other = save_stored(stored.with_name("other.pth"), start("task=TM20Lidar", "task.game=sim", "task.track=short"))
@@ -152,7 +152,7 @@ def test_another_shape_is_refused_by_its_key(
     assert str(stored) in message
 
 
-def test_how_histories_begin_is_not_called_a_shape(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_change_of_how_histories_begin_is_named_as_such(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, "--play", f"checkpoint={stored}", "task.rtgym.reset_act_buf=false")
     assert "task.rtgym.reset_act_buf=false would change how histories begin: " in message
     assert "shape" not in message
@@ -166,9 +166,7 @@ def test_playing_on_the_wall_clock_what_was_trained_synchronously_is_allowed(sta
 
 
 @pytest.mark.parametrize("mode", ["resume", "weights"])
-def test_another_shape_is_refused_when_training_goes_on(
-    mode: str, stored: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_shape_is_refused_when_resuming(mode: str, stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, f"checkpoint={stored}", f"checkpoint_mode={mode}", "train.params.network.hidden=[16]")
     assert "train.params.network.hidden=[16] would change the shape of the networks" in message
 
@@ -195,12 +193,14 @@ def test_a_new_agent_on_the_old_replay_may_have_other_networks(start: Start, sto
     assert config["run"].train.params.network.hidden == [16]
 
 
-def test_a_new_agent_on_the_old_replay_must_see_the_same(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_agent_on_the_old_replay_needs_the_same_observation(
+    stored: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = refused(capsys, f"checkpoint={stored}", "checkpoint_mode=replay", "task.img_hist_len=3")
     assert "task.img_hist_len=3 would change the shape of the observation" in message
 
 
-def test_a_resumed_run_goes_on_in_its_folder_and_others_start_a_new_one(start: Start, stored: Path) -> None:
+def test_a_resumed_run_uses_its_folder_and_others_start_a_new_one(start: Start, stored: Path) -> None:
     def folder(*words: str) -> str:
         return start(f"checkpoint={stored}", *words)["config"]["full_experiment_name"]
 
@@ -247,7 +247,7 @@ def test_playing_creates_no_run_folder(start: Start, stored: Path) -> None:
     assert sorted(stored.parents[2].iterdir()) == before
 
 
-def test_a_word_that_takes_a_key_away_is_refused() -> None:
+def test_an_argument_that_removes_a_key_is_refused() -> None:
     with pytest.raises(ValueError, match="takes a key away"):
         merge_stored({"seed": 1}, {"seed": 0}, ["~seed"])
 

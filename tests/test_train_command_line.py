@@ -46,7 +46,7 @@ def test_plugins_may_be_given_with_or_without_plus(word: str) -> None:
 
 
 @pytest.mark.parametrize("role", [Role.record, Role.check, Role.benchmark, Role.drive, Role.worker, Role.server])
-def test_the_other_roles_take_the_words_of_a_training(role: Role) -> None:
+def test_the_other_roles_accept_the_keys_of_a_training(role: Role) -> None:
     line = parse([f"--{role.value}", "task=TM20Lidar", "task.game=live"])
     assert (line.role, line.words) == (role, ["task=TM20Lidar", "task.game=live"])
 
@@ -61,7 +61,7 @@ def test_the_plugin_is_installed_where_it_is_asked_for() -> None:
     assert (line.role, line.folder) == (Role.install_plugin, "somewhere")
     with pytest.raises(CommandLineError, match="--to DIR belongs to --install-plugin"):
         parse(["--to", "somewhere"])
-    with pytest.raises(CommandLineError, match="takes no words of the configuration, got task=TM20Full"):
+    with pytest.raises(CommandLineError, match="takes no keys of the configuration, got task=TM20Full"):
         parse(["--install-plugin", "task=TM20Full"])
 
 
@@ -96,7 +96,7 @@ def test_flags_may_stand_between_the_keys() -> None:
     assert line.words == ["seed=1", "~wandb", "task=TM20Full", "headless=true", "--cfg", "job"]
 
 
-def test_help_tells_of_our_flags_the_files_and_the_words_and_is_quick(tmp_path: Path) -> None:
+def test_help_lists_flags_files_and_keys_and_is_quick(tmp_path: Path) -> None:
     done = train_py("--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for text in ("--play", "--checkpoint FILE", "TM20LidarProgressSAC", "--multirun", "max_env_steps"):
@@ -112,7 +112,7 @@ def test_the_configuration_can_be_printed_and_nothing_is_left_behind(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_neither_torch_nor_rl_games_is_imported_to_say_that_a_word_is_wrong(tmp_path: Path) -> None:
+def test_a_wrong_argument_is_refused_without_importing_torch_or_rl_games(tmp_path: Path) -> None:
     done = train_py("task.tracks=short", cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     assert done.returncode == 2
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}

@@ -107,9 +107,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["experiment=a/b"], ["experiment must be", "'a/b'"]),
         (["observers=[nobody]"], ["observers: unknown 'nobody'"]),
         (["plugins=[nowhere.py]"], ["nowhere.py", "is not a Python file"]),
-        (["task"], ["cannot read the word 'task'", "KEY=VALUE"]),
-        (["seed=[1"], ["cannot read the word seed=[1"]),
-        (["experiment=Jürgen (2)"], ["cannot read the word", "quotes within quotes: \"experiment='Jürgen (2)'\""]),
+        (["task"], ["cannot read the argument 'task'", "KEY=VALUE"]),
+        (["seed=[1"], ["cannot read the argument seed=[1"]),
+        (["experiment=Jürgen (2)"], ["cannot read the argument", "quotes within quotes: \"experiment='Jürgen (2)'\""]),
         (["--multirun", "--cfg", "job"], ["Only one of --run, --multirun, --cfg"]),
         (["--worker"], ["--worker needs remote.address"]),
         (["--unknown"], ["unknown flag --unknown"]),
@@ -131,7 +131,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value and "=" in value[0] else None,
 )
-def test_a_wrong_word_is_refused_with_one_message(
+def test_a_wrong_argument_is_refused_with_one_message(
     words: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = refused(capsys, *words)

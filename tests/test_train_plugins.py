@@ -102,7 +102,7 @@ def test_a_users_encoder_must_suit_what_the_task_observes(plugin: Path, capsys: 
     assert f"train.params.network.encoder is {name}, which reads none" in capsys.readouterr().err
 
 
-def test_a_users_training_without_our_schema_is_passed_on_as_it_is(
+def test_a_users_training_without_our_schema_is_passed_on_unchanged(
     plugin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"Task_{plugin.parent.name}_sac"
@@ -132,7 +132,7 @@ def test_a_file_is_run_once_and_its_classes_can_be_imported(plugin: Path) -> Non
     assert sys.modules[plugin.stem] is first
 
 
-def test_an_exception_in_a_plugin_is_the_users_to_see(tmp_path: Path) -> None:
+def test_an_exception_in_a_plugin_keeps_its_traceback(tmp_path: Path) -> None:
     file = tmp_path / f"broken_{tmp_path.name}.py"
     file.write_text("1 / 0\n")
     with pytest.raises(ZeroDivisionError):

@@ -62,7 +62,7 @@ def test_each_job_of_a_multirun_has_its_own_run_folder(tmp_path: Path) -> None:
     assert sorted(yaml.safe_load((run / "config.yaml").read_text())["seed"] for run in runs) == [0, 1]
 
 
-def test_a_checkpoint_that_does_not_fit_once_it_is_opened_is_refused(
+def test_a_checkpoint_that_does_not_fit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from rl_games.torch_runner import Runner

@@ -19,7 +19,7 @@ SHIPPED = Path(__file__).parent.parent / "runs" / "TM20LidarSAC_trained" / "nn" 
 
 
 @pytest.mark.timeout(120)
-def test_shipped_driver_finishes_medium_within_1_35_of_the_scripted_lap() -> None:
+def test_shipped_policy_finishes_medium_within_1_35_of_the_scripted_lap() -> None:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(SHIPPED)
     policy = make_acting_policy(**checkpoint.policy["kwargs"], seed=0)

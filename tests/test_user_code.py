@@ -61,7 +61,7 @@ PLAY = ["play.episodes=1", "play.video=false", "play.plot=false"]
 
 @pytest.fixture(autouse=True)
 def forgotten_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder for runs; what the examples register is forgotten, and so are their modules."""
+    """A folder for runs; afterwards the examples' registrations and modules are removed."""
     monkeypatch.chdir(tmp_path)
     before = [dict(names) for names in REGISTRIES]
     path = list(sys.path)
@@ -144,7 +144,7 @@ def test_wrong_values_of_a_users_key_are_refused_by_its_full_name(capsys: pytest
     assert "unknown 'mirrors'; registered: mirror" in capsys.readouterr().err
 
 
-def test_settings_of_ones_own_are_files_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_settings_are_files_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "train").mkdir()
     file = tmp_path / "train" / "Smooth.yaml"
     file.write_text("defaults: [SmoothSAC, /shared/driving@_here_, _self_]\nparams: {config: {smoothness: 0.7}}\n")
@@ -165,7 +165,7 @@ def test_another_actor_acts_in_workers_and_when_it_is_played(tmp_path: Path) -> 
     assert train.main(["--play", "--checkpoint", str(checkpoint_of(tmp_path)), own, *PLAY]) == 0
 
 
-def test_a_ppo_with_its_own_key_agent_player_and_network(tmp_path: Path) -> None:
+def test_a_users_ppo_has_its_own_key_agent_player_and_network(tmp_path: Path) -> None:
     own = plugins("own_ppo")
     words = ["task=TM20Lidar", "train=CalmingPPO", *TINY, own, "train.params.network.name=skip_net"]
     words += ["max_env_steps=32", "train.params.config.num_actors=2", "train.params.config.horizon_length=8"]
@@ -196,7 +196,7 @@ def test_an_unknown_network_builder_is_refused(capsys: pytest.CaptureFixture[str
     assert "train.params.network.name must be null or one of tm_encoder, got 'nothing'" in capsys.readouterr().err
 
 
-def test_smooth_sac_is_sac_without_smoothness_and_another_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_smooth_sac_equals_sac_only_with_smoothness_0(monkeypatch: pytest.MonkeyPatch) -> None:
     own = example("own_algorithm", monkeypatch)
     network, cpu = NetworkConfig(hidden=[8]), torch.device("cpu")
     features = torch.randn(5, 1 + 4 * 19 + 2 * 3, generator=torch.Generator().manual_seed(1))
@@ -213,7 +213,7 @@ def test_smooth_sac_is_sac_without_smoothness_and_another_with_it(monkeypatch: p
     assert float(metrics["losses/roughness"]) > 0.0
 
 
-def test_the_mirror_shows_half_of_the_batch_and_twice_is_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mirror_changes_half_of_the_batch_and_mirroring_twice_restores_it(monkeypatch: pytest.MonkeyPatch) -> None:
     own = example("own_algorithm", monkeypatch)
     batch = random_batch(LIDAR, 64)
     seen = own.mirror(batch, np.random.default_rng(7))
@@ -243,7 +243,7 @@ def test_the_policy_of_workers_acts_as_the_learners_actor(monkeypatch: pytest.Mo
     assert chosen == pytest.approx(mean[0].detach().tanh().numpy(), abs=1e-6)
 
 
-def test_a_name_is_taken_once() -> None:
+def test_a_name_can_be_registered_once() -> None:
     algorithms.add_off_policy("mine", "some_file:Mine", SACConfig)
     algorithms.add_off_policy("mine", "some_file:Mine", SACConfig)  # the file was read again
     with pytest.raises(ValueError, match="'mine' is taken by some_file:Mine"):
@@ -257,7 +257,7 @@ def test_a_name_is_taken_once() -> None:
 # --- environments ---
 
 
-def test_one_boat_and_a_fleet_do_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_boat_and_a_fleet_behave_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     own = example("own_simulator", monkeypatch)
     env = registry.make("Boat", observation="dict", start_distance_m=6.0)
     fleet = own.BoatFleet(own.BoatConfig(start_distance_m=6.0), 1, seed=0)
@@ -303,7 +303,7 @@ def test_ppo_steps_the_batch_itself_and_is_played_on_one_boat(tmp_path: Path, mo
     assert train.main(["--play", "--checkpoint", str(checkpoint_of(tmp_path)), own, *PLAY]) == 0
 
 
-def test_a_batch_speaks_as_the_lock_step_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_behaves_like_lock_step_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     own = example("own_simulator", monkeypatch)
     config = own.BoatConfig(ep_max_length=2)
     flat = batch_vecenv.BatchVecEnv(config, 3, seed=1, observation="flat")

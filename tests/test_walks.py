@@ -66,7 +66,7 @@ def carries(value: Any, mark: bytes) -> bool:
 
 
 class Walk:
-    """Watches functions and writes down in which order the mark came to them."""
+    """Watches functions and records the order in which the mark reached them."""
 
     def __init__(self, stations: list[str], patch: pytest.MonkeyPatch) -> None:
         self.mark = b""

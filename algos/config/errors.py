@@ -41,9 +41,11 @@ def explain(error: BaseException) -> str:
 def _unreadable(word: str, reason: str) -> str:
     key, sign, value = word.partition("=")
     if not key or not sign:
-        return f"cannot read the word {word!r}: {reason}; words are KEY=VALUE"
+        return f"cannot read the argument {word!r}: {reason}; arguments are KEY=VALUE"
     quoted = f'"{key}={quote(value)}"'
-    return f"cannot read the word {word}: {reason}; a text with such signs takes quotes within quotes: {quoted}"
+    return (
+        f"cannot read the argument {word}: {reason}; a value with such characters needs quotes within quotes: {quoted}"
+    )
 
 
 def _missing_file(error: Any) -> str:

@@ -63,11 +63,11 @@ DIFFERENCES = (
         f"{_PARAMS}.lr_decay_updates=0", "learning rates fall over 100,000 updates", tasks=("TM20Full",), kinds=("sac",)
     ),
     Difference(f"{_NETWORK}.encoder=tmrl_cnn", "a smaller network reads the images", tasks=("TM20Full",)),
-    Difference(f"{_NETWORK}.observation_normalization=tmrl", "observations are scaled in another way"),
+    Difference(f"{_NETWORK}.observation_normalization=tmrl", "observations are scaled field by field"),
     Difference(
-        f"{_PARAMS}.warm_up=uniform", "before training a random driver drives off; in TMRL the untrained network does"
+        f"{_PARAMS}.warm_up=uniform", "a random policy acts before training begins; in TMRL the untrained network acts"
     ),
-    Difference(f"{_PARAMS}.evaluation_interval=0", "now and then the policy is evaluated, for best.pth"),
+    Difference(f"{_PARAMS}.evaluation_interval=0", "regular evaluations choose best.pth"),
 )
 """Each is documented where its key is, with the reason."""
 
@@ -278,7 +278,7 @@ def _take_notes(entries: dict[str, Any], made: Conversion) -> None:
 
 
 def _differences(task: str, kind: str) -> Iterator[str]:
-    yield "stays different from TMRL's training, on purpose; the word beside each goes back:"
+    yield "differs from TMRL's training on purpose; the argument beside each restores TMRL's behaviour:"
     for difference in DIFFERENCES:
         if task in difference.tasks and kind in difference.kinds:
             yield f"  {difference.what}: {difference.word}"

@@ -28,7 +28,7 @@ def typed_keys(overrides: Sequence[str], stored: Mapping[str, Any]) -> Iterator[
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for override in parsed:
         if override.is_delete():
-            raise ValueError(f"{override.input_line} takes a key away, which is not possible with a checkpoint")
+            raise ValueError(f"{override.input_line} removes a key, which is not possible with a checkpoint")
     for override in sorted(parsed, key=lambda entry: entry.key_or_group not in GROUPS):
         key, value = override.key_or_group, override.value()
         if key in GROUPS and not isinstance(value, Mapping):

@@ -210,7 +210,7 @@ class RunConfig:
     """Which files were chosen; recorded, not to be set."""
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, ">= 0 (none stands for a random one: a run shall be repeatable)")
+        require(self.seed >= 0, "seed", self.seed, ">= 0 (no value means a random seed: runs must be repeatable)")
         is_limit = self.max_updates is None or self.max_updates >= 1
         require(is_limit, "max_updates", self.max_updates, "null or >= 1")
         require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")

@@ -42,15 +42,15 @@ RUN_DECIDES = {
     "gymnasium.register and task=Gym task.id=ID, or by tasks.registry.register (docs/own_environments.md)",
     "device": "leave it out and type device={value}",
     "device_name": "leave it out and type device={value}",
-    "train_dir": "leave it out: runs are in runs/<experiment>_<date>, and experiment= is a word",
+    "train_dir": "leave it out: runs are in runs/<experiment>_<date>; type experiment=NAME",
     "full_experiment_name": "leave it out and type experiment={value}",
     "max_env_steps": "leave it out and type max_env_steps={value}",
     "synchronous": "leave it out and type synchronous={value}",
     "headless": "leave it out and type headless={value}",
     "inference_device": "leave it out and type inference_device={value}",
     "checkpoint_mode": "leave it out and type checkpoint_mode={value}",
-    "play": "leave it out; the words are play.KEY=VALUE",
-    "wandb": "leave it out; the words are wandb.KEY=VALUE",
+    "play": "leave it out and type play.KEY=VALUE",
+    "wandb": "leave it out and type wandb.KEY=VALUE",
     "full_config": "leave it out: it is what this run stores",
     "run": "leave it out: it is the configuration of this run",
 }
@@ -153,8 +153,8 @@ def _check_env_config(config: RunConfig, env_config: Mapping[str, Any]) -> None:
     for key, value in env_config.items():
         if key not in ("observation", "seed"):
             raise ValueError(
-                f"train.params.config.env_config.{key}={value}: leave it out; what {config.task.name} can be told are "
-                "the keys of task.…, and num_workers is a word"
+                f"train.params.config.env_config.{key}={value}: leave it out; the settings of {config.task.name} are "
+                "the keys task.…, and num_workers=N is an argument"
             )
 
 

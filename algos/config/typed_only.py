@@ -48,8 +48,8 @@ def refuse_names_of_code(config: Mapping[str, Any], words: Sequence[str], origin
         code = next((text for text in _texts(value) if _CODE.fullmatch(text)), None)
         if code is not None and not any(f"{key}.".startswith(prefix) for prefix in typed):
             raise ValueError(
-                f"{key} names code to run, {code!r}, and comes from {origin}: files bring values only; "
-                f"if you know that code and want it, type {key}={written(value)}"
+                f"{key} names code to run, {code!r}, and comes from {origin}: files may contain values only; "
+                f"if you trust that code, type {key}={written(value)}"
             )
 
 
@@ -89,8 +89,8 @@ def _refuse(found: ConfigResult, file: Path, name: str, own: Path) -> None:
     said += [place for place in (name, found.header.get("package") or "", *entries) if _PLACE.search(place)]
     if said:
         raise UsageError(
-            f"{file.with_suffix('.yaml')} sets {said[0]}: what concerns hydra, plugins and wandb is typed, and not "
-            "taken from a file, which may be somebody else's; take it out of the file and type what you want of it"
+            f"{file.with_suffix('.yaml')} sets {said[0]}: settings of hydra, plugins and wandb are accepted on the "
+            "command line only, since a file may come from somebody else; remove it from the file and type it"
         )
 
 

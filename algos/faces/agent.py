@@ -175,7 +175,7 @@ class OffPolicyAgent(BaseAlgorithm):
         finally:
             self.close()
         if self.epoch_num == before:
-            text = "nothing was learned: no update was made, %s has the networks that the command began with"
+            text = "nothing was learned: no update was made, %s has the networks with which the command started"
             logger.warning(text, self.files.newest)
         self.files.require_saved()
         return self.mean_rewards, self.epoch_num
@@ -382,7 +382,9 @@ class OffPolicyAgent(BaseAlgorithm):
         else:
             self.learner.publishes_first = self.learner.weights_version > 0
         if self.memory.num_transitions == 0:
-            logger.warning("the replay of this checkpoint is not stored: samples are collected before learning goes on")
+            logger.warning(
+                "the replay of this checkpoint is not stored: samples are collected before learning continues"
+            )
             self.learner.pace.restart_ratio()
         load_global_rng_state(checkpoint.rng)
 

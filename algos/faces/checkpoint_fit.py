@@ -31,7 +31,8 @@ def require_fit(checkpoint: Checkpoint, path: str | os.PathLike[str], spec: Obse
     if _drove_the_earlier_car(checkpoint):
         logger.warning(
             "checkpoint %s was trained on the simulator's earlier car, before it became TrackMania's "
-            "(docs/simulator.md): it drives worse here until it has learned again, and its laps do not compare",
+            "(docs/simulator.md): it drives worse here until it is trained further, and its lap times "
+            "cannot be compared",
             path,
         )
 

@@ -176,7 +176,7 @@ def _check_algorithm(config: RunConfig) -> None:
     for key, _ in leaves(train, "train."):
         found = _OF_THE_COMMAND.search(key)
         if found is not None:
-            raise ValueError(f"{key} is taken from no file: take it out and type {found[1]}=...")
+            raise ValueError(f"{key} cannot be set in a file: remove it and type {found[1]}=...")
     if config.max_env_steps == "auto" and max_env_steps(train) is None:
         raise ValueError(f"max_env_steps must be given: train={config.choices.train} has no train.max_env_steps")
 
@@ -218,7 +218,7 @@ def _check_max_updates(config: RunConfig) -> None:
     if not isinstance(config.train, OffPolicyTrainConfig):
         raise ValueError(
             f"max_updates must be null with train={config.choices.train}, got {config.max_updates}: only SAC and its "
-            "siblings count updates; max_env_steps ends the training"
+            "variants count updates; max_env_steps ends the training"
         )
     sac, steps = config.train.params.config, resolve(config).max_env_steps
     is_exact = config.synchronous and sac.min_updates_per_env_step > 0

@@ -366,7 +366,7 @@ class Learner:
 
     def _request_evaluation(self) -> None:
         if self._is_evaluating:
-            logger.info("evaluation at %d steps left out: the one before is not finished", self.pace.env_steps)
+            logger.info("evaluation at %d steps skipped: the previous one is not finished", self.pace.env_steps)
             return
         self.commit()
         with self._timed("evaluation"):

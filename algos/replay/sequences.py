@@ -110,7 +110,9 @@ class SequenceMemory(ReplayMemory):
             states = None
             if not self._has_warned:  # the greeting of a worker tells its network, so this is no honest one
                 self._has_warned = True
-                LOGGER.warning("worker %s remembers other states than this network: taken as zeros", segment.worker)
+                LOGGER.warning(
+                    "worker %s sends states of another size than this network's: zeros replace them", segment.worker
+                )
         self._states[slot : slot + part.stop - part.start] = 0.0 if states is None else states[part]
 
     def _draw_sequences(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ class WandbLog:
     """
 
     def __init__(self, directory: Path, title: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        self._trouble = WriteTrouble("the log at W&B", "training goes on, what comes meanwhile is dropped")
+        self._trouble = WriteTrouble("the log at W&B", "training continues, and metrics are dropped meanwhile")
         self._records: queue.Queue[tuple[dict[str, float], int] | None] = queue.Queue(MAX_QUEUED)
         self._run = _begin(directory, title, settings, config)
         self._thread = threading.Thread(target=self._hand_over, name="wandb", daemon=True)
@@ -51,7 +51,7 @@ class WandbLog:
         try:
             self._records.put_nowait((dict(metrics), env_steps))
         except queue.Full:
-            self._trouble.failed(TimeoutError("it takes nothing more"))
+            self._trouble.failed(TimeoutError("it accepts nothing more"))
 
     def close(self) -> None:
         """Hands over the rest, and waits a while for W&B to have it."""

@@ -1,8 +1,8 @@
 """How far the simulator's car is from the game's: ``python -m benchmarks.fidelity FOLDER``.
 
-FOLDER holds recordings (.npz of ``tasks.recordings``) or the game's own ghosts and replays. From every usable stretch
-the car starts as recorded and is driven by the recorded 10 ms inputs alone; what it is off by after one and after three
-seconds is the error. Prints tables by manoeuvre and speed and writes a picture.
+FOLDER holds recordings (.npz of ``tasks.recordings``) or the game's own ghosts and replays. On every usable stretch the
+car starts in the recorded state and gets only the recorded 10 ms inputs; the difference to the recording after one and
+after three seconds is the error. Prints tables by manoeuvre and speed and writes a picture.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Outcome:
     minutes: np.ndarray
     """Minutes of training at them, shape (E,)."""
     values: np.ndarray
-    """What is drawn, shape (E,); NaN where an evaluation has none (no lap was finished)."""
+    """The plotted values, shape (E,); NaN where an evaluation has none (no lap was finished)."""
     goal: tuple[float, float] | None
     """Steps and minutes at the first evaluation that reached the goal."""
     best_at: float
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def read(training: Training, study: Study, folder: Path) -> Outcome:
-    """Reads a run folder; drives the ten episodes when nobody has."""
+    """Reads a run folder; plays the ten episodes if they are missing."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from algos.run.checkpoint import load_checkpoint

@@ -1,4 +1,4 @@
-"""The studies by name: what is trained, how often, and what counts as learned."""
+"""The studies by name: their trainings, and what counts as learned."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Study:
-    """Trainings that differ in one thing.
+    """Trainings that differ in one respect.
 
     Args:
-        arms: Words of train.py by the name of the arm.
-        words: Words that all arms share.
-        goal: What an evaluation must reach to count as learned, a TensorBoard name and its least value.
-        curve: TensorBoard name that is drawn over the steps.
+        arms: Arguments of train.py by the name of the arm.
+        words: Arguments that all arms share.
+        goal: TensorBoard name and least value from which an evaluation counts as learned.
+        curve: TensorBoard name of the plotted curve.
         seeds: Seeds of the trainings.
-        bars: What the --play of ``best.pth`` must reach, by arm: the least mean return.
+        bars: Least mean return of ``--play`` with ``best.pth``, by arm.
     """
 
     arms: Mapping[str, tuple[str, ...]]
@@ -28,7 +28,7 @@ class Study:
 
 
 def _on_track(track: str, steps: Mapping[str, int]) -> Study:
-    """Each algorithm as its train entry has it; those that make more updates per step get fewer steps."""
+    """Each algorithm with the values of its training file; those with more updates per step get fewer steps."""
     return Study(
         arms={name: (f"train=TM20Lidar{name}", f"max_env_steps={count}") for name, count in steps.items()},
         words=("task=TM20Lidar", f"task.track={track}", "task.game=sim"),
@@ -38,7 +38,7 @@ def _on_track(track: str, steps: Mapping[str, int]) -> Study:
 
 
 def _on_full_track(track: str, steps: int) -> Study:
-    """The best of the family from pixels."""
+    """The best algorithms of ``_on_track``, from pixels."""
     return Study(
         arms={name: (f"train=TM20Full{name}",) for name in ("SAC", "TQC", "CrossQ")},
         words=("task=TM20Full", f"task.track={track}", "task.game=sim", f"max_env_steps={steps}"),
@@ -61,7 +61,7 @@ def _sac(track: str, steps: Mapping[str, int]) -> Study:
 
 
 def _history() -> Study:
-    """What the scans of the past are worth, and what a memory in their place."""
+    """SAC with four scans, with one, and with one and a memory."""
     lidar = ("task=TM20Lidar", "task.track=medium", "task.game=sim", "max_env_steps=100000")
     return Study(
         arms={

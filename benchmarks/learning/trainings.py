@@ -45,12 +45,12 @@ def run(todo: Sequence[Training], logs: Path, jobs: int) -> list[Training]:
     """Trains; prints a line as each begins and ends. Ctrl-C ends all, which save first.
 
     Args:
-        todo: What is trained.
-        logs: Folder for what they print.
-        jobs: How many at once.
+        todo: The trainings.
+        logs: Folder for their output.
+        jobs: How many run at once.
 
     Returns:
-        Those that failed.
+        The failed ones.
     """
     logs.mkdir(parents=True, exist_ok=True)
     waiting, running, failed = list(todo), dict[subprocess.Popen, tuple[Training, float]](), list[Training]()

@@ -1,1 +1,1 @@
-"""Parts of ``benchmarks.link``: what is sent, the two ends of each way to send it, and simulated workers."""
+"""Parts of ``benchmarks.link``: messages, both ends of each way to send them, and simulated workers."""

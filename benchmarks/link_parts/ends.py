@@ -1,8 +1,8 @@
 """Both ends of each way to send segments and weights: the product's, a raw socket, and tlspyo.
 
-Each way is plaintext or TLS (1.3). The learner's end is made first and says at which address it is; the worker's end is
-made in another process. A segment counts when it can be appended to a replay memory; of the raw socket, when its bytes
-are there.
+Each way is plaintext or TLS (1.3). The learner's end is made first and reports its address; the worker's end is made in
+another process. A segment counts when it can be appended to a replay memory; with the raw socket, when its bytes have
+arrived.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from tasks.remote.wire import link
 SEGMENT_BYTES = 3_300_000
 WEIGHTS_BYTES = 10_000_000
 WINDOW = 8
-"""Segments on the way at most."""
+"""Limit of unacknowledged segments."""
 
 _TIMEOUT_S = 60.0
 _TLSPYO_CONNECTS_S = 2.0
-"""It does not say when it is connected, and loses what is sent before."""
+"""tlspyo does not report when it is connected, and loses everything sent before [s]."""
 _LOOPBACK = "127.0.0.1"
 
 
 class Setting(NamedTuple):
-    """What both ends of a connection must know."""
+    """Settings of both ends of a connection."""
 
     folder: Path
     """Credentials, made by ``make_all_credentials``."""
@@ -56,23 +56,23 @@ class LearnerEnd(Protocol):
     address: str
 
     def take_segment(self) -> int:
-        """Waits for the next segment; what its arrays hold [bytes]."""
+        """Waits for the next segment; returns the size of its arrays [bytes]."""
 
     def send_weights(self) -> None:
         """Sends weights of ``WEIGHTS_BYTES``."""
 
     def wait_answer(self) -> None:
-        """Waits until the worker says that it has them."""
+        """Waits until the worker confirms them."""
 
 
 class WorkerEnd(Protocol):
     """Sends segments, takes weights."""
 
     def send_segment(self) -> None:
-        """Sends a segment of ``SEGMENT_BYTES``, as soon as few enough are on the way."""
+        """Sends a segment of ``SEGMENT_BYTES`` as soon as fewer than ``WINDOW`` are unacknowledged."""
 
     def answer_weights(self) -> None:
-        """Waits for weights, and says so."""
+        """Waits for weights and confirms them."""
 
 
 class Way(NamedTuple):
@@ -349,14 +349,14 @@ def import_tlspyo(folder: str | None) -> Any:
     """The package, or ImportError."""
     if folder is not None and folder not in sys.path:
         sys.path.append(folder)
-    logging.disable(logging.WARNING)  # its clients say how they connect
+    logging.disable(logging.WARNING)  # its clients log how they connect
     from tlspyo import api
 
     return api
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has at the moment."""
+    """Free ports."""
     servers = [socket.create_server((_LOOPBACK, 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in servers]
     for server in servers:
@@ -389,7 +389,7 @@ def _tmrl_samples(segment: Segment) -> list[Any]:
 
 
 def _end_tlspyo(*parts: Any) -> None:
-    """Without its own stop(), which waits for a thread that waits for data."""
+    """Ends it without its own stop(), which waits for a thread that waits for data."""
     for part in parts:
         part._stopped = True
     for process in multiprocessing.active_children():

@@ -59,7 +59,7 @@ def _work(
 
 
 def _take(setting: Setting, address: str, index: int, last: int, held: list[tuple[int, float]]) -> None:
-    """Notes when each version was there."""
+    """Records when each version arrived."""
     with open_uplink(setting, address, window=4, index=index) as (uplink, _):
         version = 0
         while version < last and (message := uplink.wait_newest()) is not None:

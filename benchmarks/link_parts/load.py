@@ -1,7 +1,7 @@
-"""What real-time workers take of the learner's processor: 20 steps a second each, with pictures of TM20Full, over TLS.
+"""CPU time that real-time workers cost the learner: 20 steps a second each, with images of TM20Full, over TLS.
 
-The workers are simulated by one other process, which holds an uplink for each and sends what a worker would have
-driven meanwhile. The learner takes, stores (with the replay memory and its files) and acknowledges the segments, and
+One other process simulates the workers: it has an uplink for each and sends the segments that a worker would have
+driven meanwhile. The learner receives, stores (with the replay memory and its files) and acknowledges the segments, and
 publishes weights once a second; it makes no updates.
 """
 
@@ -37,7 +37,7 @@ SETTLE_S = 4.0
 
 
 class Load(NamedTuple):
-    """What so many workers take."""
+    """The load of a number of workers."""
 
     link: float
     """Share of one core, without the replay."""
@@ -45,9 +45,9 @@ class Load(NamedTuple):
     """Share of one core, with it."""
     samples_per_s: float
     num_threads: int
-    """Of the learner's process."""
+    """Threads of the learner's process."""
     memory_mb: float
-    """Of the learner's process, without the replay."""
+    """Memory of the learner's process, without the replay."""
 
 
 def measured(setting: Setting, num_workers: int, seconds: float) -> Load:
@@ -79,7 +79,7 @@ class _Learner:
         return sum(segment.num_env_steps for segment in segments)
 
     def durable(self) -> Mapping[str, int]:
-        """What may be acknowledged, a few times a second."""
+        """The newest stored segments, updated a few times a second."""
         if time.monotonic() - self._committed_s < COMMIT_PERIOD_S:
             return {}
         self._committed_s = time.monotonic()
@@ -136,13 +136,13 @@ def _work(
 
 
 def _num_threads() -> int:
-    """Also those that are not Python's, where that can be told."""
+    """Threads, also those that are not Python's, where the system reports them."""
     tasks = Path("/proc/self/task")
     return len(list(tasks.iterdir())) if tasks.is_dir() else threading.active_count()
 
 
 def _memory_mb() -> float:
-    """Resident; NaN where that cannot be told."""
+    """Resident memory; NaN where the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return math.nan

@@ -1,4 +1,4 @@
-"""Runs the two ends of a connection in processes of their own, and hands their answers to the caller."""
+"""Runs the two ends of a connection in separate processes, and returns their answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def answers(learner: Callable[..., None], worker: Callable[..., None], *argument
     """Starts ``learner(connection, *arguments)`` and, with the address that it sends first, ``worker``.
 
     Returns:
-        What each of them sends at its end; both stay (``wait_done``) until both have.
+        The answer of each; both processes wait (``wait_done``) until both have answered.
     """
     processes: list[Any] = []
     try:
@@ -40,7 +40,7 @@ def answers(learner: Callable[..., None], worker: Callable[..., None], *argument
 
 
 def wait_done(connection: Connection) -> None:
-    """What each end does after its answer, before it hangs up."""
+    """Called by each end after its answer, before it closes the connection."""
     if connection.poll(TIMEOUT_S):
         connection.recv()
 
@@ -55,9 +55,9 @@ def _start(end: Callable[..., None], processes: list[Any], *arguments: Any) -> C
 
 
 def _run(end: Callable[..., None], connection: Connection, *arguments: Any) -> None:
-    """In the new process."""
+    """The body of the new process."""
     with contextlib.suppress(AttributeError):  # Windows
-        os.setpgrp()  # so that what it starts can be ended with it
+        os.setpgrp()  # so that its child processes end with it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     end(connection, *arguments)
 
@@ -71,7 +71,7 @@ def _end_with_parent() -> None:
 
 
 def _kill(process: Any) -> None:
-    """Ends the process, if it still runs, and what it left behind."""
+    """Ends the process, if it still runs, and its child processes."""
     process.kill()
     _kill_group(process.pid)
     process.join(5.0)

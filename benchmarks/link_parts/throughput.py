@@ -14,7 +14,7 @@ WARM_UP = 3
 
 
 class Throughput(NamedTuple):
-    """What one turn gives."""
+    """Result of one turn."""
 
     segments: float
     """[MB/s], one after the other as fast as they are taken."""

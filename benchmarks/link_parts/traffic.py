@@ -1,4 +1,4 @@
-"""What is sent: segments of pictures as TM20Full has them, and weights."""
+"""The messages that are sent: segments with images as in TM20Full, and weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPEC = ObservationSpec(
 
 
 def segment_of(num_bytes: int, worker: str = "worker-0") -> Segment:
-    """A segment of at least one row whose arrays hold about so many bytes; its pictures cannot be compressed."""
+    """A segment of at least one row with about this many bytes in its arrays; its images cannot be compressed."""
     rows = max(round(num_bytes / bytes_per_row()), 1)
     rng = np.random.default_rng(0)
     is_first = np.zeros(rows, np.bool_)
@@ -42,19 +42,19 @@ def segment_of(num_bytes: int, worker: str = "worker-0") -> Segment:
 
 
 def bytes_per_row() -> int:
-    """What the arrays of one row hold."""
+    """Size of the arrays of one row."""
     frames = sum(int(np.prod(field.frame_shape)) * np.dtype(field.dtype).itemsize for field in SPEC.fields)
     return frames + 4 * (SPEC.action_size + 1) + 3
 
 
 def size_of(segment: Segment) -> int:
-    """What its arrays hold [bytes]."""
+    """Size of its arrays [bytes]."""
     columns = (segment.action, segment.reward, segment.terminated, segment.truncated, segment.is_first)
     return sum(array.nbytes for array in (*segment.frames.values(), *columns))
 
 
 def weights_of(num_bytes: int) -> dict[str, np.ndarray]:
-    """Weights of about so many bytes, in layers of 1 MB."""
+    """Weights of about this many bytes, in layers of 1 MB."""
     num_layers = max(round(num_bytes / 2**20), 1)
     rng = np.random.default_rng(0)
     return {

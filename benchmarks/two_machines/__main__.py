@@ -2,12 +2,12 @@
 
     python -m benchmarks.two_machines [--ways one,direct,relay] [--seeds 0] [--steps 60000] [--round-trips 0,40]
 
-The machines are network namespaces with addresses of their own (iproute2), so this needs root on Linux. In ``direct``
-the workers' machines reach only the learner's, in ``relay`` the workers' and the learner's reach only the relay's; who
-reaches whom is tried and printed. Each has its own folder with its own credentials in it, as --make-credentials makes
-them, and runs ``train.py``; all traffic is TLS. After each training ``best.pth`` is played.
+The machines are network namespaces with their own addresses (iproute2), so this needs root on Linux. In ``direct`` the
+workers' machines reach only the learner's; in ``relay`` the workers' and the learner's reach only the relay's. The
+benchmark tests and prints which machines reach each other. Each machine has its own folder with its own credentials
+from --make-credentials, and runs ``train.py``; all traffic is TLS. After each training ``best.pth`` is played.
 
-What is left: a folder for each training with the logs of all machines, the run and the outboxes. Namespaces and
+Output: a folder for each training with the logs of all machines, the run and the outboxes. Namespaces and
 processes are removed at the end, also after Ctrl-C; after a kill -9 the next start removes them.
 """
 
@@ -76,7 +76,7 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _print_network(outcome: Outcome) -> None:
-    """Who reaches whom, who listens, and what went over each machine's cable."""
+    """Prints which machines reach each other, open ports, and the traffic of each machine."""
     for machine in outcome.open_ports:
         reached = {target: took for (source, target), took in outcome.round_trips.items() if source == machine and took}
         others = [target for (source, target), took in outcome.round_trips.items() if source == machine and not took]
@@ -99,7 +99,7 @@ def _print_row(outcome: Outcome) -> None:
 
 
 def _print_tables(outcomes: list[Outcome]) -> None:
-    """As in docs/results.md."""
+    """Prints the tables of docs/results.md."""
     if not outcomes:
         return
     print("\n| where | seed | best.pth at | whole run | finished | mean lap [s] (std) | ratio |")

@@ -1,4 +1,4 @@
-"""What became of the segments: what workers drove against what the learner's stored replay holds, number by number."""
+"""Counts segments: those that workers drove, compared by number with the learner's stored replay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Account(NamedTuple):
     driven: int
     """Segments that workers made; of workers without an outbox, those up to the last stored one."""
     stored: int
-    """Different ones in the stored replay."""
+    """Distinct segments in the stored replay."""
     waiting: int
     """Not stored, and still in an outbox."""
     dropped: int
@@ -29,7 +29,7 @@ class Account(NamedTuple):
     doubled: int
     """Stored more than once."""
     env_steps: int
-    """In what is stored."""
+    """Environment steps in the stored segments."""
     workers: int
     """Workers with at least one stored segment."""
 
@@ -53,7 +53,7 @@ def account(replay: Path, spec: ObservationSpec, capacity: int, outboxes: Mappin
 
     Args:
         replay: Folder of the stored replay; nothing in it may have been overwritten yet.
-        spec: What was observed.
+        spec: The observation.
         capacity: Rows that it may hold.
         outboxes: Folder of each remote worker's outbox, by its name; empty: the workers were the learner's own.
     """

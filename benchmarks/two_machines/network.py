@@ -1,7 +1,7 @@
 """Machines with their own addresses: Linux network namespaces on one switch (iproute2). Needs root.
 
-One of the machines can be reached by the others; these reach only it and not each other, as machines behind firewalls
-that let connections out and none in: their ports of the switch are isolated. Nothing leads out of this network.
+All machines can reach one of them, but not each other, like machines behind firewalls that allow outgoing connections
+only: their ports of the switch are isolated. The network has no connection to the outside.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ for address in sys.argv[1:]:
 
 
 class Network:
-    """The machines, from entering to leaving.
+    """The machines, as a context manager.
 
     Args:
         machines: Their names.
@@ -59,15 +59,15 @@ class Network:
         self._wires: subprocess.Popen[str] | None = None
 
     def address(self, machine: str) -> str:
-        """Of this machine."""
+        """Address of a machine."""
         return f"{_NETWORK}.{2 + self.machines.index(machine)}"
 
     def at(self, machine: str) -> list[str]:
-        """What a command begins with that runs on this machine."""
+        """Prefix of a command that runs on a machine."""
         return ["ip", "netns", "exec", self._namespace(machine)]
 
     def round_trips(self) -> dict[tuple[str, str], float | None]:
-        """What a connection attempt takes from each machine to each other [s]; None: it does not get there."""
+        """Time of a connection attempt from each machine to each other [s]; None: unreachable."""
         others = {source: [target for target in self.machines if target != source] for source in self.machines}
         probe = _PROBE.format(attempts=_ATTEMPTS)
         running = {
@@ -86,13 +86,13 @@ class Network:
         return found
 
     def open_ports(self, machine: str) -> list[str]:
-        """host:port at which something listens that other machines could reach."""
+        """host:port of every listening socket that other machines could reach."""
         said = _run([*self.at(machine), "ss", "-Htln"])
         addresses = [line.split()[3] for line in said.splitlines()]
         return [address for address in addresses if not re.match(r"127\.|\[::1\]|\[::ffff:127\.", address)]
 
     def megabytes(self, machine: str) -> tuple[float, float]:
-        """What has come in and gone out so far [MB]."""
+        """Received and sent data so far [MB]."""
         said = json.loads(_run(["ip", "-n", self._namespace(machine), "-s", "-json", "link", "show", "eth0"]))
         counts = said[0]["stats64"]
         return counts["rx"]["bytes"] / 1e6, counts["tx"]["bytes"] / 1e6
@@ -159,7 +159,7 @@ class Network:
 
 
 def remove_left_over() -> None:
-    """Removes the namespaces, and what runs in them, of commands that were killed."""
+    """Removes namespaces of killed commands, and the processes in them."""
     for name in _run(["ip", "netns", "list"]).split():
         found = re.fullmatch(rf"{_PREFIX}-(\d+)-\w+", name)
         if found and not Path("/proc", found[1]).exists():
@@ -167,7 +167,7 @@ def remove_left_over() -> None:
 
 
 def _remove(namespace: str) -> None:
-    """Removes a namespace and ends what still runs in it."""
+    """Removes a namespace and ends the processes in it."""
     listed = subprocess.run(["ip", "netns", "pids", namespace], check=False, capture_output=True, text=True)
     for pid in listed.stdout.split():
         with contextlib.suppress(ProcessLookupError):
@@ -180,10 +180,10 @@ def _ip(*words: str) -> None:
 
 
 def _run(command: Sequence[str]) -> str:
-    """What a command prints.
+    """Runs a command; returns its output.
 
     Raises:
-        OSError: It failed; says why.
+        OSError: The command failed; the message says why.
     """
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_TIMEOUT_S)
     if done.returncode:

@@ -20,7 +20,7 @@ _TAIL_BYTES = 3_000
 
 
 class ProgramError(RuntimeError):
-    """Raised when a program ends that should not, or not as it should."""
+    """Raised when a program ends unexpectedly or with an error."""
 
 
 class Program:
@@ -29,8 +29,8 @@ class Program:
     Args:
         name: Of its log.
         words: Its command line.
-        folder: Where it runs.
-        prefix: Command that it is started with, such as one that enters a network namespace.
+        folder: Its working directory.
+        prefix: Command that starts it, such as one that enters a network namespace.
     """
 
     def __init__(self, name: str, words: Sequence[str], folder: Path, prefix: Sequence[str] = ()) -> None:
@@ -51,14 +51,14 @@ class Program:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is running."""
         return self._process.poll() is None
 
     def wait(self, timeout_s: float) -> None:
         """Waits for its end.
 
         Raises:
-            ProgramError: It does not end, or not well.
+            ProgramError: It does not end, or ends with an error.
         """
         try:
             code = self._process.wait(timeout_s)
@@ -73,10 +73,10 @@ class Program:
             raise ProgramError(f"{self.name} ended with exit code {self._process.returncode}:\n{self.tail()}")
 
     def interrupt(self) -> None:
-        """Ctrl-C, and waits for its end.
+        """Sends Ctrl-C and waits for its end.
 
         Raises:
-            ProgramError: It does not end, or not well.
+            ProgramError: It does not end, or ends with an error.
         """
         if self.is_running:
             self._process.send_signal(signal.SIGINT)

@@ -40,14 +40,14 @@ _PACE_TAGS = {
 
 
 class Way(Enum):
-    """Where the processes are."""
+    """Placement of the processes."""
 
     one_machine = "one machine"
     """The learner starts its workers itself."""
     direct = "direct"
-    """Workers on machines of their own dial the learner."""
+    """Workers on other machines connect to the learner."""
     relay = "relay"
-    """Workers on machines of their own and the learner dial a relay on a fourth one."""
+    """Workers on other machines and the learner connect to a relay on a fourth machine."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Setting:
     round_trip_ms: float = 0.0
     """Between machines, besides what it takes anyway."""
     words: tuple[str, ...] = ()
-    """More words for the learner's configuration."""
+    """Further arguments of the learner."""
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Title in the tables."""
         distance = f", {self.round_trip_ms:g} ms" if self.round_trip_ms else ""
         return f"{self.way.value}{distance}, seed {self.seed}"
 
@@ -77,13 +77,13 @@ class Setting:
 
     @property
     def machines(self) -> tuple[str, ...]:
-        """All of them."""
+        """All machines."""
         relays = (RELAY,) if self.way is Way.relay else ()
         return (LEARNER, *relays, *self.workers)
 
 
 class Driven(NamedTuple):
-    """What ``best.pth`` drove in fresh episodes."""
+    """Result of ``best.pth`` in fresh episodes."""
 
     episodes: int
     finished: int
@@ -144,7 +144,7 @@ def train(setting: Setting, folder: Path) -> Outcome:
 
 
 def _hand_out_credentials(setting: Setting, host: str, folder: Path) -> None:
-    """Makes them elsewhere, and gives each machine only its own."""
+    """Makes the credentials in another folder, and gives each machine only its own."""
     made = folder / "credentials"
     make_credentials(made, [host], setting.workers)
     for machine in setting.machines:
@@ -154,7 +154,7 @@ def _hand_out_credentials(setting: Setting, host: str, folder: Path) -> None:
 
 @contextmanager
 def _programs(setting: Setting, network: Network, folder: Path) -> Iterator[tuple[Program, list[Program]]]:
-    """The learner, and everything else; each on its machine."""
+    """Starts the learner and the other programs, each on its machine."""
     credentials = "remote.credentials=credentials"
     listen, address = f"remote.listen=0.0.0.0:{PORT}", f"{network.address(setting.machines[0])}:{PORT}"
     where = listen
@@ -186,7 +186,7 @@ def _learner_words(setting: Setting) -> list[str]:
 
 
 def _await_training(learner: Program, others: Sequence[Program]) -> None:
-    """Waits until the first samples of workers have come in."""
+    """Waits until the first samples of workers have arrived."""
     deadline_s = time.monotonic() + 120.0
     while "steps/s" not in learner.tail():
         for program in (learner, *others):
@@ -237,7 +237,7 @@ def _outcome(
 
 
 def _play(folder: Path, run: Path) -> Driven:
-    """What ``--play`` says of ``best.pth``."""
+    """Plays ``best.pth`` and reads its results."""
     words = ["--play", "--checkpoint", str(run / "nn" / "best.pth"), "play.video=false", "play.plot=false"]
     with Program("play", words, folder) as play:
         play.wait(_LONGEST_PLAY_S)

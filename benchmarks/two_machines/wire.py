@@ -20,7 +20,7 @@ _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
 _MAX_FRAME_BYTES = 65_536
 _MAX_FRAMES = 20_000
-"""On the way at a time; beyond them frames are lost, as in a router whose queue is full."""
+"""Limit of frames in transit; further ones are lost, as in a router with a full queue."""
 
 
 def end_names(name: str) -> tuple[str, str]:
@@ -46,12 +46,12 @@ def carry(other_end: Mapping[int, int], delay_s: float, until_closed: int) -> No
     Args:
         other_end: For each end of each cable the opposite one.
         delay_s: How long each frame is on its way [s].
-        until_closed: File descriptor at whose end this ends.
+        until_closed: File descriptor; carrying ends when it is closed.
     """
     poll = select.poll()
     for end in (*other_end, until_closed):
         poll.register(end, select.POLLIN)
-    # All are equally long on their way, so the first one in is the first one out.
+    # All frames have the same delay, so they leave in the order in which they came.
     frames: deque[tuple[float, int, bytes]] = deque()
     while True:
         wait_s = max(frames[0][0] - time.monotonic(), 0.0) if frames else None
@@ -66,7 +66,7 @@ def carry(other_end: Mapping[int, int], delay_s: float, until_closed: int) -> No
 
 
 def _take(end: int, other_end: int, delay_s: float, frames: deque[tuple[float, int, bytes]]) -> None:
-    """Everything that has been sent at this end."""
+    """All frames that were sent at this end."""
     while True:
         try:
             frame = os.read(end, _MAX_FRAME_BYTES)
@@ -79,7 +79,7 @@ def _take(end: int, other_end: int, delay_s: float, frames: deque[tuple[float, i
 def _put(end: int, frame: bytes) -> None:
     try:
         os.write(end, frame)
-    except OSError:  # the machine is gone
+    except OSError:  # the machine was removed
         return
 
 

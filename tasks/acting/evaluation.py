@@ -230,7 +230,7 @@ def _drive_undisturbed(
             return None
         if "game_lost" not in info or not attempts_left:
             return result
-        _logger.warning("the evaluation of seed %d is driven again: %s", seed, info["game_lost"])
+        _logger.warning("the episode of seed %d is repeated: %s", seed, info["game_lost"])
     return None
 
 

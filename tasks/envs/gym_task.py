@@ -175,7 +175,7 @@ def _make(config: GymConfig) -> gymnasium.Env:
         # The checker's warnings are for who writes an environment, and it costs time at each step.
         return gymnasium.make(spec, config.max_episode_steps, disable_env_checker=True, **kwargs)
     except gymnasium.error.NameNotFound as error:
-        advice = "an id of your own is known with plugins=[my_file.py], to be typed for a checkpoint and --play too"
+        advice = "your own id needs plugins=[my_file.py], also with a checkpoint and with --play"
         raise ValueError(f"task.id={config.id} is not registered: {error} ({advice})") from error
     except (gymnasium.error.Error, ImportError, TypeError, ValueError, AssertionError) as error:
         raise ValueError(f"task.id={config.id} with task.kwargs={config.kwargs} cannot be made: {error}") from error

@@ -557,7 +557,7 @@ class WallClockEnv(RealTimeEnv):
             return
         self._running = False
         if self._is_stopping():
-            raise Interrupted("stopped while the game was waited for") from self._guard.error
+            raise Interrupted("stopped while waiting for the game") from self._guard.error
         self._guard.raise_error()
 
     def _poll(self, wait: Callable[[float], bool], timeout_s: float) -> bool:
@@ -570,7 +570,7 @@ class WallClockEnv(RealTimeEnv):
             if self._is_stopping():
                 self._running = False
                 self.interface.interrupt()
-                raise Interrupted("stopped while the game was waited for")
+                raise Interrupted("stopped while waiting for the game")
             if left <= 0.0:
                 return False
 

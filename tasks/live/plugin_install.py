@@ -111,7 +111,7 @@ def _install_file(source: Path, target: Path) -> str:
     """Copies one file, whole or not at all, and says so; a different file at its place keeps its content elsewhere."""
     content = source.read_bytes()
     if target.is_file() and target.read_bytes() == content:
-        return f"  {target.name}: is there already, the same"
+        return f"  {target.name}: is already there, unchanged"
     part = target.with_name(f"{target.name}.part")
     part.write_bytes(content)
     backup = _free_name(target) if target.exists() else None
@@ -120,7 +120,7 @@ def _install_file(source: Path, target: Path) -> str:
     part.replace(target)
     if backup is None:
         return f"  {target.name}: written"
-    return f"  {target.name}: written; the one that was there differs and is now {backup}"
+    return f"  {target.name}: written; the old file differs and is now {backup}"
 
 
 def _free_name(target: Path) -> Path:
@@ -137,8 +137,8 @@ def _tmrl_lines(plugins: Path) -> list[str]:
     if not names:
         return []
     return [
-        f"Note: TMRL's {' and '.join(names)} use the same ports and serve as well. While ours is loaded, they are not;",
-        f"to go back to them, remove the folder {PLUGIN_NAME}.",
+        f"Note: TMRL's {' and '.join(names)} use the same ports and work as well, but not while ours is loaded;",
+        f"to use them again, remove the folder {PLUGIN_NAME}.",
     ]
 
 

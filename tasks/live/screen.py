@@ -70,7 +70,9 @@ class ScreenCapture:
         if frame is None:  # the window or the screen changed in this moment: look again
             frame = self._try_to_grab()
         if frame is None:
-            raise window_error(WindowState.off_screen, self._window.title, "the screen gives no picture of its area")
+            raise window_error(
+                WindowState.off_screen, self._window.title, "the screen returned no picture of the window's area"
+            )
         return frame
 
     def close(self) -> None:

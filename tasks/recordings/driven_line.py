@@ -78,6 +78,6 @@ def _joined(line: DrivenLine, part: DrivenLine) -> DrivenLine:
         raise GbxError(
             f"jumps by {np.linalg.norm(after - before):.1f} m after {line.times_s[-1]:.2f} s, from x {before[0]:.1f}, "
             f"z {before[2]:.1f} to x {after[0]:.1f}, z {after[2]:.1f}, where the car had not been: the record has a "
-            "hole or was put together; take another drive"
+            "gap or was joined from several; use another drive"
         )
     return DrivenLine(*(np.concatenate([old[: nearest + 1], new]) for old, new in zip(line, part, strict=True)))

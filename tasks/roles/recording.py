@@ -291,7 +291,7 @@ class Recorder:
     def _standing_still(self) -> RecordingRefused:
         return RecordingRefused(
             Refusal.standing_still,
-            f"standing still: the telemetry tells of {self._top_speed_mps:.1f} m/s, but the position stayed within "
+            f"standing still: the telemetry reports {self._top_speed_mps:.1f} m/s, but the position stayed within "
             f"{self._farthest_m:.1f} m; is task.live.record the record of your plugin?",
         )
 

@@ -71,7 +71,7 @@ def file_notes(task: TaskConfig) -> list[str]:
         notes.append(_file_note("track", task.track, file))
         if not is_live and not file.is_game_frame and file.height_range_m >= LEAST_HEIGHT_M:
             notes[-1] += (
-                f"; its heights span {file.height_range_m:.1f} m, and all of that is ignored: the simulator's road is "
+                f"; its heights span {file.height_range_m:.1f} m, and they are ignored: the simulator's road is "
                 "flat, without slopes and jumps"
             )
         if not is_live:

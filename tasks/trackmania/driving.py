@@ -208,7 +208,7 @@ class DrivingInterface(TaskInterface):
             raise
         except GameError as error:
             # The next reset waits for the game and says what is wrong with it.
-            _logger.debug("no rest between episodes: %s", error)
+            _logger.debug("no pause between episodes: %s", error)
 
     def interrupt(self) -> None:
         """Ends a reset() that waits for a lost game, from any thread."""

@@ -75,7 +75,7 @@ class GameWait:
     def is_over(self) -> None:
         """Ends the waiting: the game is driven again."""
         if self._lost_at_s is not None:
-            _logger.warning("the game is back after %.0f s: driving goes on", self._now() - self._lost_at_s)
+            _logger.warning("the game is back after %.0f s: driving continues", self._now() - self._lost_at_s)
             self._lost_at_s = self._state = None
 
     def _say(self, error: GameError, now: float, waited_s: float) -> None:

@@ -15,7 +15,7 @@ from tasks.words.habits import flag_here
 from tasks.words.path_words import as_typed
 
 EPILOG = """\
-words for the configuration (hydra):
+arguments for the configuration (hydra):
   task=NAME train=NAME  what is driven and how it is learned: the files of cfg/task and cfg/train
   KEY=VALUE             any key of the configuration, e.g. task.track=short max_env_steps=30000 seed=1;
                         a path is taken as the shell gives it: checkpoint="C:\\My runs\\best.pth"
@@ -76,7 +76,7 @@ ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials, Role.
 _ROLE_HELP = {
     Role.play: "drive with a trained checkpoint and write its laps, a video and a plot",
     Role.worker: "collect experience for the learner or relay at remote.address",
-    Role.server: "relay between a learner and its workers, for both to dial, at remote.listen",
+    Role.server: "relay between a learner and its workers, which both connect to remote.listen",
     Role.record: "record a reference path by driving once",
     Role.check: "show what the task observes and say what looks wrong",
     Role.benchmark: "measure the durations of a step",
@@ -127,7 +127,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
     if flags.help:
         words.append("--help")
     if role in ROLES_WITHOUT_CONFIGURATION and words and not flags.help:
-        raise CommandLineError(f"--{role.value} takes no words of the configuration, got {words[0]}")
+        raise CommandLineError(f"--{role.value} takes no keys of the configuration, got {words[0]}")
     if flags.to is not None and role is not Role.install_plugin:
         raise CommandLineError("--to DIR belongs to --install-plugin")
     if (flags.hosts or flags.workers) and role is not Role.make_credentials:

@@ -1,4 +1,4 @@
-"""What the tests of SAC's siblings share: small agents, their state as plain tensors, their layers as numpy arrays."""
+"""Shared by the tests of SAC's variants: small agents, their state as plain tensors, their layers as numpy arrays."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def snapshot(agent: SAC) -> dict[str, torch.Tensor]:
 
 
 def changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> set[str]:
-    """Names of what differs."""
+    """Names of the entries that differ."""
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
 def assert_goes_on_bit_equal(
     kind: type[SAC], config: OffPolicyConfig, network: NetworkConfig, spec: ObservationSpec = LIDAR
 ) -> None:
-    """An agent that was saved and loaded makes the same updates as the one that went on."""
+    """Asserts that a saved and loaded agent makes the same updates as the original."""
     agent = kind(spec, config, network, CPU, seed=0)
     for seed in range(3):
         agent.update(random_batch(spec, 4, seed))

@@ -39,7 +39,7 @@ class LinearEncoder(nn.Module):
 
 
 def forget(*names: str) -> None:
-    """Takes registrations back."""
+    """Removes registrations."""
     for name in names:
         ENCODERS.pop(name, None)
         _BUILDERS.pop(name, None)

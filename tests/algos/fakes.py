@@ -1,4 +1,4 @@
-"""Small stand-ins for the learner's tests: a toy task, a source, a memory, an algorithm; they check what they get."""
+"""Small fakes for the learner's tests: a toy task, a source, a memory, an algorithm; they check their arguments."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def make_toy_env() -> ToyEnv:
 
 
 class SingleToyEnv(ToyEnv):
-    """The toy task as a game that is there only once: a second one anywhere fails while one exists."""
+    """The toy task as a game of which only one can exist: making a second one fails."""
 
     metadata: dict[str, Any] = {"single_game": True}  # noqa: RUF012
 
@@ -141,7 +141,7 @@ def make_segment(seq: int, rows: int = 10, worker: str = "w", version: int = 0, 
 
 
 class FakeMemory:
-    """Counts rows; a batch is their number."""
+    """Counts its rows; a batch is their number."""
 
     def __init__(self) -> None:
         self.received: dict[str, int] = {}
@@ -163,7 +163,7 @@ class FakeMemory:
 
 
 class FakeStorage:
-    """Durable is what was committed."""
+    """Reports committed segments as durable."""
 
     def __init__(self) -> None:
         self.appended: dict[str, int] = {}
@@ -179,7 +179,7 @@ class FakeStorage:
 
 
 class FakeAlgorithm:
-    """Its loss is the number of the update."""
+    """An algorithm whose loss is the number of the update."""
 
     def __init__(self) -> None:
         self.updates = 0
@@ -264,7 +264,7 @@ class OnDemandSource(FakeSource):
 
 
 class FakeListener:
-    """Writes down what it is told."""
+    """Records all calls."""
 
     def __init__(self) -> None:
         self.segments = 0

@@ -13,7 +13,7 @@ from tests.algos.fakes import SPEC
 
 TASK = "Toy"
 DRIVING: dict[str, Any] = {"n_step": 3, "alpha": 0.01, "learn_entropy_coef": False, "warm_up": WarmUp.driving}
-"""A fixed temperature and returns of three steps."""
+"""Keys of a driving run: a fixed temperature and returns of three steps."""
 
 
 def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every metric that a run writes has its line in a page of docs/algorithms, and those pages name what exists."""
+"""Every metric that a run writes has a line in docs/algorithms, and everything that these pages name exists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tags_of(text: str) -> set[str]:
 
 
 DOCUMENTED = tags_of(PAGES["sac"])
-"""What any run may write; an algorithm adds what its own page says."""
+"""Metrics of every run; each algorithm's page has its own."""
 
 
 def undocumented(tags: list[str]) -> list[str]:
@@ -45,7 +45,7 @@ def undocumented(tags: list[str]) -> list[str]:
     return [tag for tag in tags if tag not in DOCUMENTED and tag.partition("/")[0] not in groups]
 
 
-def test_what_a_sac_run_writes(tmp_path):
+def test_metrics_of_a_sac_run_are_documented(tmp_path):
     params = make_params(
         tmp_path,
         evaluation_interval=60,
@@ -59,14 +59,14 @@ def test_what_a_sac_run_writes(tmp_path):
     assert undocumented(tags) == []
 
 
-def test_what_a_ppo_run_writes(tmp_path):
+def test_metrics_of_a_ppo_run_are_documented(tmp_path):
     make_runner(test_ppo.make_params(tmp_path, evaluation_interval=128)).run({"train": True})
     tags = list(read_scalars(tmp_path / "run"))
     assert "losses/a_loss" in tags
     assert undocumented(tags) == []
 
 
-def test_what_workers_and_laps_add(tmp_path):
+def test_metrics_of_workers_and_laps_are_documented(tmp_path):
     make_credentials(tmp_path)
     learner = load_client(tmp_path / "learner")
     with Gateway(SPEC, "fingerprint") as gateway, RelayLink("127.0.0.1:1", learner, SPEC, "fingerprint") as relay:
@@ -75,14 +75,14 @@ def test_what_workers_and_laps_add(tmp_path):
     assert undocumented(tags) == []
 
 
-def test_what_the_wall_clock_adds():
+def test_metrics_of_the_wall_clock_are_documented():
     tags = list(episode_metrics([dict.fromkeys(TIMING_STATISTICS, 0.1)]))
     assert len(tags) == len(TIMING_STATISTICS)
     assert undocumented(tags) == []
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_what_an_algorithm_adds_is_on_its_own_page(name):
+def test_metrics_of_an_algorithm_are_on_its_own_page(name):
     agent = make(name, learn_entropy_coef=True, debug=DebugConfig(extra_metrics=True))
     added = undocumented(list(agent.update(random_batch(LIDAR))))
     assert set(added) <= tags_of(PAGES[name.lower()])
@@ -101,5 +101,5 @@ def test_the_page_of_an_algorithm_has_its_keys_and_names_only_methods_that_exist
     assert [f"{owner}.{method}" for owner, method in methods if not hasattr(classes[owner], method)] == []
 
 
-def test_a_tag_without_a_line_is_noticed():
+def test_an_undocumented_metric_is_noticed():
     assert undocumented(["rollout/luck", "info/kl"]) == ["rollout/luck"]

@@ -35,9 +35,9 @@ class Attacker:
 
     Args:
         address: host:port of a learner or a relay.
-        folder: Credentials that it has got hold of.
-        identity: Name, and suffix of an outbox, under which it goes.
-        token: Instead of that of the credentials.
+        folder: Its (stolen) credentials.
+        identity: Its name, with the suffix of an outbox.
+        token: Token to use instead of that of the credentials.
     """
 
     def __init__(self, address: str, folder: Path, identity: str, token: str | None = None) -> None:

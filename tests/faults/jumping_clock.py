@@ -14,10 +14,10 @@ _SECONDS = struct.Struct("@l")
 
 
 class JumpingClock:
-    """The wall clock of the processes that are started with its ``environment``; skips where it cannot be built.
+    """The time of day of processes started with its ``environment``; skips the test where it cannot be built.
 
     Args:
-        folder: Where the library and the offset are kept.
+        folder: Folder for the library and the offset.
     """
 
     def __init__(self, folder: Path) -> None:

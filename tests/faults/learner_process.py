@@ -1,7 +1,7 @@
 """A learner in its own process: the product's loop, replay and link, with an algorithm that learns nothing.
 
-Started by ``rig`` with one JSON argument. It resumes as the product does: everything that is stored is loaded, and the
-workers go on behind it. How it stands is written to a file several times a second.
+Started by ``rig`` with one JSON argument. It resumes as the product does: it loads everything that is stored, and
+workers continue after that. It writes its status to a file several times a second.
 """
 
 from __future__ import annotations

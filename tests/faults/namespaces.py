@@ -1,6 +1,6 @@
 """Two machines on two networks with a router between them: Linux network namespaces. Needs root.
 
-The router can drop every packet without a word, which no proxy can: connections die on both sides and neither is told.
+The router can drop every packet silently, which no proxy can: connections then die without an error at either side.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An environment with numbered rows, and the policy that drives it: lost and doubled rows can be counted.
 
-Every row (reset or step) has the next number: 1, 2, 3, ... A picture and the reward follow from the number, so that a
-row that was damaged or put together wrongly shows, too. Built by name inside the worker processes.
+Every row (reset or step) has the next number: 1, 2, 3, ... Picture and reward depend on the number, so that damaged
+and wrongly assembled rows are noticed, too. Built by name inside the worker processes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class NumberedEnv(gymnasium.Env):
     Args:
         length: Steps of an episode; it is truncated.
         picture_bytes: Size of the picture.
-        step_s: What a step takes [s].
+        step_s: Duration of a step [s].
         first: Number of the first row.
         ledger: File into which the number of the newest row is written, so that it outlives a kill; empty: none.
     """

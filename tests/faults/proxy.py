@@ -1,7 +1,7 @@
 """A TCP proxy that can cut connections, hold data back, leave connections half open and limit their speed.
 
-It runs in a thread of the test. Connections are told apart by nothing; a fault hits all that are open, and new ones
-where that is said.
+It runs in a thread of the test. A fault affects all open connections, and new ones
+where the method says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TcpProxy:
     """Listens on one port of this machine; its target may change.
 
     Args:
-        target: host:port, or None while there is nobody.
+        target: host:port; None: there is no target yet.
     """
 
     def __init__(self, target: str | None = None) -> None:
@@ -57,7 +57,7 @@ class TcpProxy:
     def strand(self, side: Side) -> None:
         """Makes all connections half open: this side keeps an open connection that stays silent.
 
-        What it sends is taken and goes nowhere, so that TCP itself sees nothing wrong. The other side's connection is
+        Data that it sends is accepted and discarded, so that TCP reports no error. The other side's connection is
         reset; new ones go through.
         """
         self._call(self._strand(side))

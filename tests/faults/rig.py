@@ -1,7 +1,7 @@
 """Learner, relay and workers as processes that tests can kill, over connections that tests can break.
 
-A ``Rig`` belongs to one test. Its parts find each other through a proxy, so that a learner that comes back on another
-port is found by workers that dial the old one.
+A ``Rig`` belongs to one test. Its parts connect through a proxy, so that workers find a learner that restarts on
+another port.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Process:
 
     Args:
         name: Of its log.
-        program: What runs: words for the interpreter.
-        folder: Where its log is.
-        prefix: Command that it is started with, such as one that enters a network namespace.
+        program: Arguments of the Python interpreter.
+        folder: Folder of its log.
+        prefix: Command that starts it, such as one that enters a network namespace.
         environment: Variables beside those of the tests.
         works_in: Its working directory; None: ``folder``.
     """
@@ -249,10 +249,10 @@ class WorkerProcess(Process):
         """Starts it after a kill.
 
         Args:
-            rows: It drives on until there are at least so many in all.
+            rows: It drives until it has made at least this many in all.
 
         Returns:
-            How many there will be.
+            How many it will have made.
         """
         kept, episode = self.kept, int(self._setting("length")) + 1
         episodes = max(-((kept - rows) // episode), 1)
@@ -414,7 +414,7 @@ def wait_until(condition: Callable[[], Any], *processes: Process, timeout_s: flo
     """Polls until a condition holds.
 
     Raises:
-        AssertionError: It was not so in time; holds the ends of the logs of these processes.
+        AssertionError: The time limit passed; the message has the ends of the processes' logs.
     """
     deadline_s = time.monotonic() + timeout_s
     while not condition():

@@ -49,5 +49,5 @@ class SmallDisk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Lazily: a process that was killed may not have let go of its files yet.
+        # Lazily: a killed process may not have closed its files yet.
         subprocess.run(["umount", "--lazy", str(self.folder)], check=True, capture_output=True)

@@ -1,6 +1,6 @@
-"""The whole program on machines of their own: a driver is trained by workers that cannot reach its learner.
+"""The whole program on separate machines: workers that cannot reach the learner train a policy with it.
 
-The machines are those of ``benchmarks.two_machines``, whose cleaning up is held here, too.
+The machines are those of ``benchmarks.two_machines``, whose clean-up is tested here, too.
 """
 
 from __future__ import annotations

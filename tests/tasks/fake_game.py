@@ -1,4 +1,4 @@
-"""A game for tests: a car on a straight line, in 10 ms ticks of whatever clock it is given."""
+"""A game for tests: a car on a straight line, in 10 ms ticks of the given clock."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def straight_path(length_m: float = LENGTH_M) -> np.ndarray:
 
 
 def task_config(name: str = "TM20Full", control: ControlKind = ControlKind.gamepad, **rtgym: object) -> TaskConfig:
-    """A task without anything random."""
+    """A task without randomness."""
     is_lidar = name != "TM20Full"
     return TaskConfig(
         name=name,

@@ -1,4 +1,4 @@
-"""A task for tests of the environments: it notes when it is called, fails and hangs on command."""
+"""A task for tests of the environments: it records its calls, and fails and hangs on request."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class _Example:
     flag: bool = False
 
 
-def test_a_task_survives_the_way_through_json() -> None:
+def test_a_task_survives_json() -> None:
     config = TaskConfig(name="TM20Lidar", game=GameKind.sim, rtgym=RtgymConfig(act_buf_len=4, ep_max_length=77))
     config.reward.compat = RewardCompat.tmrl
     assert config_from_dict(TaskConfig, json.loads(json.dumps(config_to_dict(config))), "task") == config

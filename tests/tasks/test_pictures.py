@@ -1,4 +1,4 @@
-"""Holds that pictures show what they are given and that files play elsewhere."""
+"""Pictures show their data, and files can be played by other programs."""
 
 from __future__ import annotations
 
@@ -157,21 +157,21 @@ def test_tensorboard_reads_the_clip_back(tmp_path: Path, package: str) -> None:
         (np.zeros((2, 8, 8, 3), np.uint8), 0, "fps must be > 0"),
     ],
 )
-def test_senseless_clips_are_refused(tmp_path: Path, frames: Any, fps: float, message: str) -> None:
+def test_impossible_settings_of_a_clip_are_refused(tmp_path: Path, frames: Any, fps: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encode_gif(frames, fps)
     with pytest.raises(ValueError, match=message):
         write_video(frames, tmp_path / "clip.mp4", fps)
 
 
-def test_a_video_that_got_no_picture_leaves_no_file(tmp_path: Path) -> None:
+def test_a_video_without_pictures_leaves_no_file(tmp_path: Path) -> None:
     with VideoFile(tmp_path / "clip.mp4", 20) as video:
         pass
     video.close()
     assert not (tmp_path / "clip.mp4").exists()
 
 
-def test_a_video_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_written_raises(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.mkdir()  # FFmpeg cannot open it
     with pytest.raises(OSError, match=r"FFmpeg ended with status \d+: '\S+clip\.mp4'"):

@@ -139,11 +139,11 @@ def test_the_wall_clock_is_rtgyms() -> None:
 
 
 def auto(port: int, **changes: Any) -> TaskConfig:
-    """A task that takes what is there, with the plugin on ``port``."""
+    """A task with game=auto and the plugin on ``port``."""
     return dataclasses.replace(TaskConfig(game=GameKind.auto, live=LiveConfig(port=port)), **changes)
 
 
-def test_the_simulator_is_driven_when_nothing_listens(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_chooses_the_simulator_when_nothing_listens(caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         port = closed_soon.getsockname()[1]
     with caplog.at_level(logging.WARNING):
@@ -153,10 +153,10 @@ def test_the_simulator_is_driven_when_nothing_listens(caplog: pytest.LogCaptureF
 
 
 class AnyWindow:
-    """A game's window as far as it is asked for."""
+    """A fake of the game's window."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def _window_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_window_is_open")
-def test_telemetry_and_a_window_mean_the_live_game_in_real_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_chooses_the_live_game_with_telemetry_and_a_window(caplog: pytest.LogCaptureFixture) -> None:
     with plugin(lambda connection: connection.sendall(record() * 10)) as port:
         resolved = registry.resolve_game(auto(port), timeout_s=5.0)
     assert (resolved.game, resolved.clock) == (GameKind.live, ClockKind.wall)
@@ -174,7 +174,7 @@ def test_telemetry_and_a_window_mean_the_live_game_in_real_time(caplog: pytest.L
 
 
 @pytest.mark.parametrize("error", [GameSetupError("no display"), window_error(WindowState.not_found, "Trackmania")])
-def test_telemetry_without_the_games_window_is_another_programs(
+def test_telemetry_without_the_games_window_is_not_the_game(
     error: GameError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_window(*_: object) -> None:
@@ -185,7 +185,7 @@ def test_telemetry_without_the_games_window_is_another_programs(
         resolved = registry.resolve_game(auto(port), timeout_s=5.0)
     assert (resolved.game, resolved.clock) == (GameKind.sim, ClockKind.virtual)
     place = f"telemetry arrives on 127.0.0.1:{port}, but not from the game"
-    assert f"driving the embedded simulator ({place}: {error}; task.game=live insists)" in caplog.text
+    assert f"driving the embedded simulator ({place}: {error}; task.game=live drives it nevertheless)" in caplog.text
 
 
 @pytest.mark.usefixtures("_window_is_open")
@@ -208,7 +208,7 @@ def test_another_record_of_the_plugin_is_understood() -> None:
         assert registry.resolve_game(config, timeout_s=5.0).game is GameKind.live
 
 
-def test_virtual_time_means_the_simulator_without_looking(
+def test_virtual_time_chooses_the_simulator_without_a_probe(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "create_connection", pytest.fail)
@@ -235,7 +235,7 @@ def test_anything_else_on_the_port_is_not_the_game(sent: bytes) -> None:
     assert resolved.game is GameKind.sim
 
 
-def test_a_silent_server_is_given_up_in_time() -> None:
+def test_the_probe_of_a_silent_server_ends_in_time() -> None:
     is_given_up = threading.Event()
 
     def stay_silent(_: socket.socket) -> None:
@@ -249,12 +249,12 @@ def test_a_silent_server_is_given_up_in_time() -> None:
     assert resolved.game is GameKind.sim
 
 
-def test_sim_is_taken_as_said_without_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_game_sim_is_used_without_a_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", pytest.fail)
     assert registry.resolve_game(TaskConfig(game=GameKind.sim)).game is GameKind.sim
 
 
-def test_the_clock_follows_the_game_unless_it_is_said() -> None:
+def test_the_clock_follows_the_game_unless_it_is_set() -> None:
     kinds = {
         (GameKind.sim, ClockKind.auto): ClockKind.virtual,
         (GameKind.sim, ClockKind.wall): ClockKind.wall,
@@ -307,7 +307,7 @@ def test_a_live_task_takes_a_path_that_no_simulator_could_drive(tmp_path: Path) 
 @pytest.mark.parametrize(
     "change", [{"track": "long"}, {"img_hist_len": 3}, {"game": GameKind.sim}, {"rtgym": {"act_buf_len": 3}}]
 )
-def test_the_fingerprint_tells_tasks_apart(change: dict[str, object]) -> None:
+def test_different_tasks_have_different_fingerprints(change: dict[str, object]) -> None:
     base = registry.default_config("TM20Full")
     changed = registry._merged("TM20Full", base, change)
     assert registry.fingerprint("TM20Full", base) != registry.fingerprint("TM20Full", changed)
@@ -323,7 +323,7 @@ def test_the_fingerprint_leaves_out_what_a_machine_may_choose() -> None:
     assert registry.fingerprint("TM20Full", base) == registry.fingerprint("TM20Full", other)
 
 
-def test_a_track_file_is_told_by_its_content(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_content_of_a_track_file(tmp_path: Path) -> None:
     def mark(name: str, content: str) -> str:
         (tmp_path / name).write_text(content)
         return registry.fingerprint("TM20Full", TaskConfig(track=str(tmp_path / name)))
@@ -331,7 +331,7 @@ def test_a_track_file_is_told_by_its_content(tmp_path: Path) -> None:
     assert mark("a.csv", "0,0\n") == mark("b.csv", "0,0\n") != mark("c.csv", "0,1\n")
 
 
-def test_a_vehicle_file_is_told_by_its_values_and_kept_without_the_file(tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_values_of_a_vehicle_file_which_is_then_not_needed(tmp_path: Path) -> None:
     for name, content in (("a", "yaw_lag_s: 0.2"), ("b", "# slow\nyaw_lag_s: 0.20"), ("c", "yaw_lag_s: 0.3")):
         (tmp_path / name).write_text(content, encoding="utf-8")
     tasks = [TaskConfig(vehicle=str(tmp_path / name)) for name in "abc"]

@@ -163,7 +163,7 @@ class Win32Window:
     def _present_handle(self) -> int:
         """The window; when it is closed, one that has taken its place."""
         if self._is_closed:
-            raise WindowError(WindowState.closed, f"this program has let go of the window {self.title!r}")
+            raise WindowError(WindowState.closed, f"this program has released the window {self.title!r}")
         self._be_dpi_aware()
         if self._handle is None or not self._is_the_game(self._handle):
             self._handle = self._find()

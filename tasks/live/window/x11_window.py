@@ -172,7 +172,7 @@ class X11Window:
     def _present(self) -> tuple[Any, WindowLook]:
         """The window, as it is now. Its title counts: the X server soon gives the number of a closed one to another."""
         if self._is_closed:
-            raise WindowError(WindowState.closed, f"this program has let go of the window {self.title!r}")
+            raise WindowError(WindowState.closed, f"this program has released the window {self.title!r}")
         if self._connection is None:
             try:
                 self._connection = connect(self._display_name)

@@ -98,7 +98,7 @@ class HandControls:
                 pad.get_axis(pygame.CONTROLLER_AXIS_LEFTX),
             )
         except pygame.error:
-            _logger.warning("the game pad is gone: drive with the keys")
+            _logger.warning("the game pad was disconnected: drive with the keys")
             self._release_pad()
             return np.zeros(3, np.float32)
 

@@ -223,7 +223,8 @@ def _recorded_live(task: TaskConfig, config: RecordConfig) -> tuple[RecordedPath
 
     live = task.live
     if "finished" in LAYOUTS[live.record].missing:
-        _logger.warning("%s tells no finish: end the recording with %s", LAYOUTS[live.record].name, config.stop_key)
+        name = LAYOUTS[live.record].name
+        _logger.warning("%s does not report the finish: end the recording with %s", name, config.stop_key)
     stop_key = StopKey(config.stop_key)
     try:
         with OpenPlanetClient(

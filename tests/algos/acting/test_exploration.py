@@ -34,7 +34,7 @@ def test_driving_draws_a_new_steer_at_the_start_of_an_episode() -> None:
     assert len(set(steers)) == 20
 
 
-def test_uniform_fills_the_cube_with_any_number_of_actions() -> None:
+def test_uniform_samples_the_whole_range_for_any_number_of_actions() -> None:
     policy = make_warm_up(WarmUp.uniform, 5, 0)
     actions = np.array([policy.act() for _ in range(5000)])
     assert actions.shape == (5000, 5)
@@ -44,7 +44,7 @@ def test_uniform_fills_the_cube_with_any_number_of_actions() -> None:
 
 
 @pytest.mark.parametrize("kind", list(WarmUp))
-def test_state_resumes_the_stream_through_json(kind: WarmUp) -> None:
+def test_a_state_restored_from_json_continues_the_same_actions(kind: WarmUp) -> None:
     one, other = make_warm_up(kind, 3, 0), make_warm_up(kind, 3, 9)
     for _ in range(5):
         one.act()
@@ -52,6 +52,6 @@ def test_state_resumes_the_stream_through_json(kind: WarmUp) -> None:
     assert all(np.array_equal(one.act(), other.act()) for _ in range(30))
 
 
-def test_driving_refuses_other_actions_than_trackmanias() -> None:
+def test_driving_refuses_action_spaces_other_than_trackmanias() -> None:
     with pytest.raises(ValueError, match=r"three actions .* got 2 actions; set warm_up: uniform"):
         make_warm_up(WarmUp.driving, 2, 0)

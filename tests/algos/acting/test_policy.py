@@ -87,7 +87,7 @@ def test_read_only_and_reversed_arrays_act_like_plain_ones() -> None:
     np.testing.assert_array_equal(policy.act(odd, deterministic=True), expected)
 
 
-def test_weights_are_a_copy() -> None:
+def test_loaded_weights_are_a_copy() -> None:
     spec, network = SPECS["lidar"]
     agent = SAC(spec, SACConfig(), network, CPU, seed=0)
     weights = agent.acting_weights()
@@ -102,7 +102,7 @@ def test_weights_are_a_copy() -> None:
     np.testing.assert_array_equal(policy.act(one_observation(spec), deterministic=True), action)
 
 
-def test_acting_weights_hold_no_critic() -> None:
+def test_acting_weights_contain_no_critic() -> None:
     spec, network = SPECS["compact"]
     agent = SAC(spec, SACConfig(), network, CPU, seed=0)
     parts = {name.split(".")[0] for name in agent.acting_weights()}
@@ -110,7 +110,7 @@ def test_acting_weights_hold_no_critic() -> None:
     assert all(array.flags["C_CONTIGUOUS"] for array in agent.acting_weights().values())
 
 
-def test_version_zero_is_the_warm_up_and_loading_weights_ends_it() -> None:
+def test_warm_up_acts_until_the_first_weights_are_loaded() -> None:
     spec, network = SPECS["lidar"]
     policy = make_policy(spec, network)
     obs = one_observation(spec)
@@ -123,7 +123,7 @@ def test_version_zero_is_the_warm_up_and_loading_weights_ends_it() -> None:
     assert np.array([policy.act(obs) for _ in range(200)])[:, 0].min() < -0.2
 
 
-def test_same_seed_acts_the_same_and_state_resumes_the_stream() -> None:
+def test_same_seed_gives_the_same_actions_and_a_restored_state_continues_them() -> None:
     spec, network = SPECS["lidar"]
     weights = SAC(spec, SACConfig(), network, CPU, seed=0).acting_weights()
     obs = one_observation(spec)

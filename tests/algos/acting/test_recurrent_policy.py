@@ -1,4 +1,4 @@
-"""Acting with a memory: the numbers of the learner on the same rows, forgetting, and going on."""
+"""The recurrent policy computes what the learner computes, resets its state at each episode, and can be restored."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def deterministic_actions(policy: RecurrentPolicy, rows: list[dict[str, np.ndarr
 
 
 @pytest.mark.parametrize("burn_in", [0, 3])
-def test_the_learner_sees_what_the_policy_saw(burn_in: int) -> None:
+def test_the_learner_computes_the_same_features_as_the_policy(burn_in: int) -> None:
     """The same weights on the same rows, from the stored state: the same states, means and deviations."""
     algorithm, policy = make_rsac(), make_policy()
     policy.load_weights(algorithm.acting_weights(), 1)
@@ -58,7 +58,7 @@ def test_the_learner_sees_what_the_policy_saw(burn_in: int) -> None:
     with torch.no_grad():
         features = algorithm.acting.encoder(inputs)
         mean, log_std = algorithm.acting.actor(features)
-    # What was stored at the row after is what the encoder remembers now: find it by replaying the policy by hand.
+    # The state stored with the next row is the encoder's state now: replay the policy by hand to find it.
     replayed = make_policy()
     replayed.load_weights(algorithm.acting_weights(), 1)
     width = batch.window["speed"].shape[1]
@@ -72,7 +72,7 @@ def test_the_learner_sees_what_the_policy_saw(burn_in: int) -> None:
         action = deterministic_actions(replayed, rows)[-1]
         np.testing.assert_allclose(mean[k].tanh().numpy(), action, atol=1e-5)
         np.testing.assert_allclose(features[k, -NETWORK.gru_size :].numpy(), replayed.recurrent_state, atol=1e-5)
-    # And what was done is what the Gaussian of the learner finds likely: noise within 5 standard deviations.
+    # The learner's Gaussian explains the action: noise within 5 standard deviations.
     noise = (transitions.action.clamp(-0.999999, 0.999999).atanh() - mean) / log_std.exp()
     assert noise.abs().max() < 5
 
@@ -87,7 +87,7 @@ def test_the_state_depends_on_all_rows_before() -> None:
     assert not np.array_equal(deterministic_actions(policy, [rows[1], *rows[1:]])[-1], action)
 
 
-def test_a_new_episode_forgets() -> None:
+def test_a_new_episode_resets_the_state() -> None:
     policy = make_policy()
     policy.load_weights(make_rsac().acting_weights(), 1)
     rows = observations(3)
@@ -99,7 +99,7 @@ def test_a_new_episode_forgets() -> None:
     np.testing.assert_array_equal(deterministic_actions(policy, rows), first)
 
 
-def test_nothing_is_remembered_while_the_warm_up_acts_and_new_weights_keep_the_state() -> None:
+def test_the_warm_up_has_no_state_and_new_weights_keep_it() -> None:
     policy, rows = make_policy(), observations(3)
     policy.begin_episode()
     policy.act(rows[0])
@@ -112,7 +112,7 @@ def test_nothing_is_remembered_while_the_warm_up_acts_and_new_weights_keep_the_s
     np.testing.assert_array_equal(policy.recurrent_state, state)
 
 
-def test_a_state_given_out_does_not_change_when_acting_goes_on() -> None:
+def test_a_returned_state_does_not_change_when_acting_continues() -> None:
     policy, rows = make_policy(), observations(2)
     policy.load_weights(make_rsac().acting_weights(), 1)
     policy.act(rows[0])
@@ -122,7 +122,7 @@ def test_a_state_given_out_does_not_change_when_acting_goes_on() -> None:
     np.testing.assert_array_equal(given, kept)
 
 
-def test_a_restored_policy_goes_on_bit_for_bit() -> None:
+def test_a_restored_policy_continues_bit_for_bit() -> None:
     weights, rows = make_rsac().acting_weights(), observations(6)
     policy, restored = make_policy(), make_policy(seed=9)
     for each in (policy, restored):
@@ -134,7 +134,7 @@ def test_a_restored_policy_goes_on_bit_for_bit() -> None:
         np.testing.assert_array_equal(policy.act(row), restored.act(row))
 
 
-def test_a_rollout_goes_on_bit_for_bit_with_its_states() -> None:
+def test_a_rollout_continues_bit_for_bit_with_its_states() -> None:
     def make() -> Rollout:
         policy = make_policy()
         policy.load_weights(make_rsac().acting_weights(), 1)
@@ -151,7 +151,7 @@ def test_a_rollout_goes_on_bit_for_bit_with_its_states() -> None:
     np.testing.assert_array_equal(got.action, expected.action[11:])
 
 
-def test_images_are_remembered_too() -> None:
+def test_the_state_depends_on_images_too() -> None:
     spec, network = image_spec(history=1), RecurrentNetworkConfig("compact_cnn", hidden=[16], gru_size=6)
     policy = make_policy(spec, network)
     policy.load_weights(make_rsac(spec, network).acting_weights(), 1)

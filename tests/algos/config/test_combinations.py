@@ -1,4 +1,4 @@
-"""What goes with what: every refusal has its reason, and everything else makes an update."""
+"""Combinations of switches: each refusal has its reason, and every other combination makes an update."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "change", "message"), REFUSED, ids=lambda value: str(value)[:60])
-def test_what_cannot_work_together_is_refused_with_a_reason(name: str, change: dict[str, Any], message: str) -> None:
+def test_switches_that_cannot_work_together_are_refused_with_a_reason(
+    name: str, change: dict[str, Any], message: str
+) -> None:
     kind, config, network = ALGORITHMS[name]
     network = replace(network, **change)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
@@ -98,7 +100,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("switch", SWITCHES)
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_everything_else_makes_an_update(name: str, switch: str, encoder: str) -> None:
+def test_all_other_combinations_make_an_update(name: str, switch: str, encoder: str) -> None:
     kind, config, network = ALGORITHMS[name]
     network = replace(network, **SWITCHES[switch], **ENCODERS[encoder])
     is_refused = (
@@ -116,7 +118,7 @@ def test_everything_else_makes_an_update(name: str, switch: str, encoder: str) -
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_the_networks_switches_go_with_memory(switch: str) -> None:
+def test_the_switches_of_the_networks_work_with_recurrent_sac(switch: str) -> None:
     network = replace(RecurrentNetworkConfig(hidden=[8, 8], gru_size=3), **SWITCHES[switch])
     agent = RSAC(LIDAR, RSACConfig(burn_in=2), network, CPU, seed=0)
     metrics = agent.update(random_sequences(LIDAR, 3))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Configuration: what is refused, with which words, and the way through plain data."""
+"""Configuration: refused values, their messages, and conversion to and from plain data."""
 
 from __future__ import annotations
 

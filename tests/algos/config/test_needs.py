@@ -1,4 +1,4 @@
-"""Keys that act only beside a value of another key: typed without it they are refused, by name and with that key."""
+"""Keys that need a value of another key: typed without it they are refused, and the message names that key."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ NEEDS: dict[str, tuple[str, object, object]] = {
     "train.params.network.random_shift": ("train.params.network.encoder", "mlp", "compact_cnn"),
     "train.params.network.feature_size": ("train.params.network.encoder", "mlp", "compact_cnn"),
 }
-"""By key, or by a key of a group: the other key, a value with which it is idle, and one with which it acts."""
+"""For each key or group: the other key, a value without effect, and one with an effect."""
 
 ROLES = {"record": Role.drive, "drive": Role.record, "check": Role.check}
-"""Where the keys of a group are typed; others in training."""
+"""Roles in which the keys of a group are typed; all others in training."""
 OTHERS = {"link": [("train.kind", "ppo")], "task.reward.wall_penalty": [("task.reward.compat", "tmrl")]}
-"""What else makes a key idle."""
+"""Other values that make a key have no effect."""
 
 
 def with_needs(config_type: Any, prefix: str = "") -> Iterator[str]:
-    """Full names of the fields that say what they need."""
+    """Full names of the fields with needs in their metadata."""
     hints = get_type_hints(config_type)
     for entry in fields(config_type):
         if entry.metadata.get("needs"):
@@ -71,7 +71,7 @@ def with_needs(config_type: Any, prefix: str = "") -> Iterator[str]:
 
 
 def holder(config: Any, key: str) -> tuple[Any, str]:
-    """The dataclass that has the last part of a full name, and that part."""
+    """The dataclass of the last part of a full name, and that part."""
     *groups, name = key.split(".")
     for group in groups:
         config = getattr(config, group)
@@ -79,7 +79,7 @@ def holder(config: Any, key: str) -> tuple[Any, str]:
 
 
 def config(key: str, **changes: object) -> RunConfig:
-    """A configuration that has the key, with its other key's value."""
+    """A configuration with the key and its other key's value."""
     kind = "ppo" if key.endswith(("kl_threshold", "grad_norm")) else "sac"
     run = RunConfig(task=TaskConfig(), train=TRAIN_SCHEMAS[kind](), experiment="run")
     for name, value in changes.items():
@@ -106,7 +106,7 @@ def test_every_key_that_needs_another_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("key", NEEDS)
-def test_a_typed_key_that_is_idle_is_refused_with_what_makes_it_act(key: str) -> None:
+def test_a_typed_key_without_effect_is_refused_with_the_key_that_it_needs(key: str) -> None:
     other, idle, acting = NEEDS[key]
     text = str(idle).lower() if isinstance(idle, bool) else idle
     made = {"task.save_replays": True} if key == "task.live.port" else {}
@@ -118,12 +118,12 @@ def test_a_typed_key_that_is_idle_is_refused_with_what_makes_it_act(key: str) ->
 
 
 @pytest.mark.parametrize("key", NEEDS)
-def test_its_default_may_be_typed(key: str) -> None:
+def test_a_key_without_effect_may_be_typed_with_its_default(key: str) -> None:
     other, idle, _ = NEEDS[key]
     assert refusal(key, {other: idle}) == ""
 
 
-def test_every_condition_counts_and_a_group_s_holds_for_its_keys() -> None:
+def test_every_condition_applies_and_that_of_a_group_to_its_keys() -> None:
     assert "task.reward.compat=tmrl: give task.reward.compat=ours" in refusal(
         "task.reward.wall_penalty", {"task.reward.wall_penalty": 1.0, "task.reward.compat": "tmrl"}
     )
@@ -132,12 +132,12 @@ def test_every_condition_counts_and_a_group_s_holds_for_its_keys() -> None:
     )
 
 
-def test_a_key_of_a_file_is_not_judged() -> None:
+def test_a_key_from_a_file_is_not_refused() -> None:
     run = config("wandb.project", **{"wandb.project": "mine"})
     check_needs(run, Role.train, ["seed=3"])
 
 
-def test_a_task_without_the_other_key_is_not_judged() -> None:
+def test_a_task_without_the_other_key_is_not_refused() -> None:
     run = RunConfig(task=TASK_SCHEMAS["gym"](), train=TRAIN_SCHEMAS["sac"](), experiment="run")
     run.train.params.config.min_updates_per_env_step = 2.0
     check_needs(run, Role.train, ["train.params.config.min_updates_per_env_step=2"])
@@ -164,7 +164,7 @@ def test_a_task_without_the_other_key_is_not_judged() -> None:
         ),
     ],
 )
-def test_the_command_refuses_it(
+def test_the_command_refuses_a_key_without_effect(
     words: list[str], message: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

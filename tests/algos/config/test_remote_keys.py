@@ -1,4 +1,4 @@
-"""Keys of remote training: what a role takes, and what is refused instead of ignored."""
+"""Keys of remote training: which keys a role accepts, and which are refused instead of ignored."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def config(
         ("play", {"num_workers": 0}),
     ],
 )
-def test_what_fits_is_taken(role: str, groups: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_fit_are_accepted(role: str, groups: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())  # Ray is an extra
     check_remote(config(**groups), role)
 
@@ -106,7 +106,7 @@ def test_what_fits_is_taken(role: str, groups: dict[str, Any], monkeypatch: pyte
         ("train", {"worker": {"envs_per_worker": 2}, "game": GameKind.live}, r"must be 1 here, got 2: .*one live game"),
     ],
 )
-def test_what_would_do_nothing_or_cannot_work_is_refused_by_name(
+def test_keys_without_effect_or_that_cannot_work_are_refused_by_name(
     role: str, groups: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Every role and every key: a key that is typed acts, or is refused by its name with what to do."""
+"""Every role and every key: a typed key has an effect, or is refused by name with advice."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ ROLES = {
     "debug": "train",
     "choices": "",
 }
-"""In which roles a key and all below it act; the longest name counts."""
+"""Roles in which a key and all keys below it have an effect; the longest name counts."""
 PPO_ROLES = {"train.params.algo": "train play", "train.params.network": "train play"}
-"""Where PPO differs: its workers do not act alone, and --benchmark needs a checkpoint."""
+"""Differences of PPO: its workers do not act alone, and --benchmark needs a checkpoint."""
 
 
 def config(task: str = "trackmania", kind: str = "sac", **changes: Any) -> RunConfig:
@@ -85,7 +85,7 @@ def leaves(plain: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def refusal(run: RunConfig, role: Role, *words: str) -> str:
-    """What is said of words; empty when they are taken."""
+    """The refusal of these arguments; empty when they are accepted."""
     try:
         check_roles(run, role, words)
     except ValueError as error:
@@ -95,7 +95,7 @@ def refusal(run: RunConfig, role: Role, *words: str) -> str:
 
 @pytest.mark.parametrize("role", CONFIGURED)
 @pytest.mark.parametrize("kind", TRAIN_SCHEMAS)
-def test_each_role_takes_exactly_the_keys_that_act_in_it(role: Role, kind: str) -> None:
+def test_each_role_accepts_exactly_the_keys_that_have_an_effect_in_it(role: Role, kind: str) -> None:
     table = ROLES | (PPO_ROLES if kind == "ppo" else {})
     for task in TASK_SCHEMAS:
         run = config(task, kind)
@@ -108,7 +108,7 @@ def test_each_role_takes_exactly_the_keys_that_act_in_it(role: Role, kind: str) 
 
 
 @pytest.mark.parametrize("role", CONFIGURED)
-def test_files_may_be_chosen_and_groups_taken_away_in_every_role(role: Role) -> None:
+def test_every_role_accepts_a_choice_of_files_and_a_removed_group(role: Role) -> None:
     check_roles(config(), role, ["task=TM20Lidar", "train=TM20LidarSAC", "~wandb"])
 
 
@@ -148,7 +148,7 @@ def test_the_message_says_what_to_do(role: Role, words: list[str], message: str)
     assert message in refusal(config(), role, *words)
 
 
-def test_a_worker_takes_every_word_that_its_learner_shows() -> None:
+def test_a_worker_accepts_every_argument_that_its_learner_prints() -> None:
     run = config()
     marks = marked_keys(Workers)
     shown = [key for key in leaves(to_plain(run)) if nearest(marks, key) is Workers.same]
@@ -156,7 +156,7 @@ def test_a_worker_takes_every_word_that_its_learner_shows() -> None:
     assert refusal(run, Role.worker, *(f"{key}=null" for key in shown)) == ""
 
 
-def test_the_player_of_another_algorithm_is_given_all_that_training_takes() -> None:
+def test_the_player_of_a_stock_algorithm_gets_every_key_of_the_training() -> None:
     run = config(train={"params": {"algo": {"name": "a2c_continuous"}, "config": {"player": {"games_num": 3}}}})
     check_roles(run, Role.play, ["train.params.config.player.games_num=3", "seed=3", "play.seed=3"])
     assert refusal(run, Role.check, "train.params.config.player.games_num=3")
@@ -167,7 +167,7 @@ def test_the_player_of_another_algorithm_is_given_all_that_training_takes() -> N
     ("role", "word"),
     [("--check", "seed=3"), ("--server", "task.track=short"), ("--benchmark", "num_workers=2"), ("--play", "seed=777")],
 )
-def test_the_command_refuses_it(
+def test_the_command_refuses_a_key_without_effect(
     role: str, word: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A train YAML of rl_games itself, without a kind: what acts as it is, what is refused by name, and its checkpoints."""
+"""A train YAML of rl_games itself, without a kind: keys passed on unchanged, refused keys, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RNN = {"name": "lstm", "units": 8, "layers": 1, "before_mlp": False, "concat_inp
 
 
 def stock(**config: Any) -> dict[str, Any]:
-    """The params of a file of rl_games: only what those have."""
+    """The params of a file of rl_games, with only its keys."""
     params = ppo_params(PPOConfig(), PPONetworkConfig(hidden=[8]))
     own = {key: params["config"][key] for key in (*PPO_KEYS, "kl_threshold")}
     own |= {"num_actors": 2, "horizon_length": 8, "minibatch_size": 8, "name": "Mine", "ppo": True, "max_epochs": 4}
@@ -36,7 +36,7 @@ def without(values: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def write(folder: Path, params: dict[str, Any], **top: Any) -> str:
-    """The word for a folder with the file Stock.yaml."""
+    """Writes Stock.yaml into a folder; returns the argument that names the folder."""
     (folder / "own" / "train").mkdir(parents=True, exist_ok=True)
     (folder / "own" / "train" / "Stock.yaml").write_text(yaml.safe_dump({**top, "params": params}))
     return f"--config-dir={folder / 'own'}"
@@ -44,7 +44,7 @@ def write(folder: Path, params: dict[str, Any], **top: Any) -> str:
 
 @pytest.fixture
 def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What train.py hands to rl_games' Runner for params and more words."""
+    """The params that train.py passes to rl_games' Runner for these params and arguments."""
     monkeypatch.chdir(tmp_path)
 
     def prepare(params: dict[str, Any], *words: str, **top: Any) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return prepare
 
 
-def test_what_rl_games_is_told_reaches_it(prepared: Any) -> None:
+def test_params_reach_rl_games_unchanged(prepared: Any) -> None:
     shaper = {"scale_value": 0.1, "shift_value": 2.0}
     params = prepared(stock(reward_shaper=shaper, torch_compile=True, gamma=0.5, games_to_track=7))
     config = params["config"]
@@ -68,7 +68,7 @@ def test_what_rl_games_is_told_reaches_it(prepared: Any) -> None:
     assert config["env_name"] == "Gym"
 
 
-def test_the_runs_own_words_may_be_repeated_but_not_contradicted(prepared: Any) -> None:
+def test_keys_of_the_run_may_be_repeated_but_not_contradicted(prepared: Any) -> None:
     agreeing = stock(env_name="Gym", device="cpu", device_name="cpu", env_config={"seed": 3, "observation": "flat"})
     assert prepared({**agreeing, "seed": 3}, "seed=3", "device=cpu")["config"]["env_config"]["seed"] == 3
 
@@ -94,7 +94,7 @@ def test_the_runs_own_words_may_be_repeated_but_not_contradicted(prepared: Any) 
         (stock(max_epochs=-1), "max_env_steps must be given"),
     ],
 )
-def test_what_the_run_decides_is_refused_by_name(
+def test_keys_that_the_run_decides_are_refused_by_name(
     params: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -103,7 +103,7 @@ def test_what_the_run_decides_is_refused_by_name(
     assert not (tmp_path / "runs").exists()
 
 
-def test_training_ends_where_the_file_says_it_first() -> None:
+def test_training_ends_at_the_first_limit_of_the_file() -> None:
     assert max_env_steps({"params": stock()}) == 64
     assert max_env_steps({"params": stock(max_frames=40)}) == 40
     assert max_env_steps({"max_env_steps": 30, "params": stock(max_frames=40)}) == 30
@@ -112,7 +112,7 @@ def test_training_ends_where_the_file_says_it_first() -> None:
 
 
 @pytest.mark.parametrize("network", [{}, {"rnn": RNN}], ids=["mlp", "lstm"])
-def test_its_checkpoint_plays_and_goes_on(
+def test_its_checkpoint_can_be_played_and_resumed(
     network: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -130,7 +130,7 @@ def test_its_checkpoint_plays_and_goes_on(
     assert load_checkpoint(last).counters["env_steps"] == 96
 
 
-def test_a_recurrent_policy_remembers_within_an_episode_only() -> None:
+def test_a_recurrent_policy_resets_its_state_at_each_episode() -> None:
     spec = ObservationSpec.from_json(
         {"fields": [{"name": "x", "shape": [2]}], "action_size": 1, "act_buf_len": 0, "reset_act_buf": True}
     )

@@ -1,6 +1,6 @@
-"""Every key of the networks and of the algorithms does something: it changes updates, or is read outside of them.
+"""Every key of the networks and of the algorithms has an effect: it changes updates, or is read outside of them.
 
-The keys are listed from the dataclasses, so that a new one without a case here fails.
+The keys come from the dataclasses, so a new key without a case here fails.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ OUTSIDE: dict[str, Any] = {
     "sequence_length": 2,
     "burn_in": 0,
 }
-"""Keys of memory, pace and log: they decide which batches come and what is told, not what an update makes of one."""
+"""Keys of memory, pace and log: they decide which batches are sampled and what is logged, not the updates."""
 
 IMAGES: Keys = {"encoder": EncoderKind.compact_cnn.value}
 NETWORK_CASES: dict[str, tuple[type[OffPolicyConfig], ObservationSpec, Keys, Any]] = {
@@ -136,7 +136,7 @@ NETWORK_CASES: dict[str, tuple[type[OffPolicyConfig], ObservationSpec, Keys, Any
 
 
 def train_schemas() -> dict[type, type]:
-    """Network by configuration of every algorithm of ours that learns from a replay memory."""
+    """Class of the network by class of the configuration, for each of our algorithms with a replay memory."""
     schemas = [schema for schema in TRAIN_SCHEMAS.values() if issubclass(schema, OffPolicyTrainConfig)]
     ours = [section_types(schema) for schema in schemas if schema.__module__.startswith("algos.")]
     return {types["config"]: types["network"] for types in ours}
@@ -155,7 +155,7 @@ def make(config_type: type[OffPolicyConfig], spec: ObservationSpec, config: Keys
 
 
 def updates(agent: SAC, spec: ObservationSpec) -> list[dict[str, float]]:
-    """What four updates on fixed batches report."""
+    """The metrics of four updates on fixed batches."""
     history = []
     for seed in range(4):
         network = agent.network
@@ -231,14 +231,14 @@ def test_key_outside_of_the_update_leaves_it_alone_and_is_read_elsewhere(key: st
 
 
 def outside_of_the_configuration() -> str:
-    """The source of everything in algos but the dataclasses."""
+    """The source of all modules in algos except the dataclasses."""
     root = Path(str(algos.__file__)).parent
     files = [path for path in sorted(root.rglob("*.py")) if path.parent.name != "config"]
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
-def test_a_switch_that_is_off_is_as_if_it_were_not_there() -> None:
-    """What is null or zero by default draws nothing and adds nothing."""
+def test_a_switch_that_is_off_changes_nothing() -> None:
+    """Switches that are null or zero by default draw no random numbers and add no layers."""
     plain = make(SACConfig, LIDAR, {}, {})
     written_out: Mapping[str, Any] = {"critic_hidden": [8, 8], "dropout": 0.0, "shared_encoder": None}
     same = SAC(LIDAR, SACConfig(), replace(plain.network, **written_out), CPU, seed=0)

@@ -1,4 +1,4 @@
-"""The words that give a remote worker the configuration of its learner: hydra makes the same of them."""
+"""The arguments that give a remote worker its learner's configuration: hydra composes the same from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIG_DIR = Path(__file__).parents[3] / "cfg"
 
 
 def composed(*words: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration that words make, and the same as the files say it."""
+    """The configuration from these arguments, and the one from the files alone."""
     got: list[dict[str, Any]] = []
 
     def job(config: Any, _: list[str]) -> None:
@@ -39,11 +39,11 @@ def words_of(*words: str, **changes: Any) -> list[str]:
     return worker_words(config, files)
 
 
-def test_nothing_but_the_files_when_nothing_differs() -> None:
+def test_only_the_files_are_named_when_nothing_differs() -> None:
     assert words_of("task=TM20Lidar") == ["task=TM20Lidar", "train=TM20LidarSAC"]
 
 
-def test_only_what_the_worker_must_have_is_named() -> None:
+def test_only_keys_that_the_worker_needs_are_named() -> None:
     words = words_of(
         "task=TM20Lidar",
         "task.track=short",
@@ -68,13 +68,11 @@ def test_only_what_the_worker_must_have_is_named() -> None:
         ("sim", "wall", ["task.game=sim", "task.clock=wall"]),
     ],
 )
-def test_the_game_that_was_decided_is_named_and_the_clock_that_goes_with_it_is_not(
-    game: str, clock: str, expected: list[str]
-) -> None:
+def test_the_chosen_game_is_named_and_its_default_clock_is_not(game: str, clock: str, expected: list[str]) -> None:
     assert sorted(words_of("task=TM20Lidar", game=game, clock=clock)[2:]) == sorted(expected)
 
 
-def test_hydra_makes_the_same_of_the_words() -> None:
+def test_hydra_composes_the_same_configuration_from_the_arguments() -> None:
     typed = [
         "task=TM20Full",
         "task.track='/a folder/my track.json'",
@@ -93,7 +91,7 @@ def test_hydra_makes_the_same_of_the_words() -> None:
     assert again["train"]["params"]["network"] == config["train"]["params"]["network"]
 
 
-def test_a_key_and_a_choice_are_one_word_of_a_shell() -> None:
+def test_a_key_and_a_choice_are_one_argument_of_a_shell() -> None:
     config = {
         "choices": {"task": "A; reboot", "train": "B | reboot"},
         "task": {"kwargs": {"a; reboot": 1}},

@@ -42,7 +42,7 @@ def read_scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 class Recorder(AlgoObserver):
-    """Writes down which hooks are called."""
+    """Records which hooks are called."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +110,7 @@ def test_observers_of_rl_games_work(tmp_path, observer):
     assert bool(scores) == (observer is not AlgoObserver)
 
 
-def test_seed_decides_the_losses_and_zero_is_a_seed(tmp_path):
+def test_the_seed_determines_the_losses_and_zero_is_a_valid_seed(tmp_path):
     losses = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         params = make_params(tmp_path, name)
@@ -139,7 +139,7 @@ agent.train()
 """
 
 
-def test_killed_synchronous_run_goes_on_bit_identically(tmp_path):
+def test_a_killed_synchronous_run_resumes_bit_for_bit(tmp_path):
     changes = {"max_env_steps": 160, "checkpoint_interval": 45, "synchronous_rows": 3, "memory_size": 80}
     torch.set_num_threads(1)
     whole = make_agent(make_params(tmp_path, "whole", **changes))
@@ -162,7 +162,7 @@ def test_killed_synchronous_run_goes_on_bit_identically(tmp_path):
     assert losses == expected[saved_updates:]
 
 
-def test_stopped_synchronous_run_goes_on_bit_identically(tmp_path):
+def test_a_stopped_synchronous_run_resumes_bit_for_bit(tmp_path):
     whole = make_agent(make_params(tmp_path, "whole"))
     expected = record_losses(whole)
     whole.train()
@@ -185,7 +185,7 @@ def test_stopped_synchronous_run_goes_on_bit_identically(tmp_path):
     assert losses + more == expected
 
 
-def test_best_holds_the_state_that_was_evaluated(tmp_path):
+def test_best_contains_the_weights_that_were_evaluated(tmp_path):
     agent = make_agent(make_params(tmp_path))
     agent.on_evaluation_request()
     with torch.no_grad():
@@ -218,7 +218,7 @@ def test_best_is_replaced_by_a_better_score_only(tmp_path):
     agent.close()
 
 
-def test_weights_mode_takes_the_networks_and_begins_anew(tmp_path):
+def test_weights_mode_loads_the_networks_and_starts_a_new_run(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
     stored = load_checkpoint(path)
@@ -231,7 +231,7 @@ def test_weights_mode_takes_the_networks_and_begins_anew(tmp_path):
     assert load_checkpoint(tmp_path / "new" / "nn" / "last.pth").counters["env_steps"] == 120
 
 
-def test_replay_mode_takes_the_samples_only(tmp_path):
+def test_replay_mode_loads_only_the_samples(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
     params = make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.replay, max_env_steps=50)
@@ -266,10 +266,10 @@ def test_resume_without_a_stored_replay_collects_first(tmp_path):
     agent = make_agent(make_params(tmp_path, "old", save_replay=False, max_env_steps=200))
     agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
     agent.train()
-    assert agent.epoch_num == 80 + 40  # 80 steps more, 40 of them before training goes on
+    assert agent.epoch_num == 80 + 40  # 80 more steps, 40 of them before training continues
 
 
-def test_a_full_disk_ends_no_training_and_is_said_at_the_end(tmp_path, monkeypatch):
+def test_training_continues_on_a_full_disk_and_reports_it_at_the_end(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -312,7 +312,7 @@ def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):
     assert kept.count(True) == 1
 
 
-def test_a_replay_that_is_gone_is_said_as_a_fault_of_the_checkpoint(tmp_path):
+def test_a_missing_replay_is_reported_as_a_fault_of_the_checkpoint(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     shutil.rmtree(tmp_path / "old" / "replay")
     agent = make_agent(make_params(tmp_path, "old", max_env_steps=200))
@@ -336,7 +336,7 @@ def test_networks_of_other_shapes_are_named_and_nothing_is_copied(tmp_path, mode
     agent.close()
 
 
-def test_a_run_that_has_failed_gives_its_experience_only(tmp_path):
+def test_of_a_failed_run_only_the_replay_can_be_used(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
     checkpoint = load_checkpoint(path)
@@ -407,7 +407,7 @@ def test_asynchronous_run_learns_from_worker_processes(tmp_path):
     assert agent.vec_env.process_ids() == {}
 
 
-def test_an_older_copy_goes_on_with_its_own_steps_and_the_whole_replay(tmp_path, caplog):
+def test_an_older_copy_resumes_with_its_own_steps_and_the_whole_replay(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     params = make_params(tmp_path, synchronous=False, max_env_steps=300, checkpoint_interval=100)
     make_agent(params).train()
@@ -444,7 +444,7 @@ def test_an_older_copy_of_a_synchronous_run_repeats_what_followed(tmp_path, capl
     assert "on are removed: the run repeats them" in caplog.text
 
 
-def test_going_back_keeps_the_best_driver(tmp_path):
+def test_resuming_an_older_copy_keeps_the_best_policy(tmp_path):
     agent = make_agent(make_params(tmp_path, checkpoint_interval=80))
     agent.train()
     agent.on_evaluation_request()
@@ -458,7 +458,7 @@ def test_going_back_keeps_the_best_driver(tmp_path):
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
-def test_a_run_that_has_ended_is_not_resumed_for_nothing(tmp_path, synchronous):
+def test_resuming_a_finished_run_is_refused(tmp_path, synchronous):
     make_agent(make_params(tmp_path, synchronous=synchronous)).train()
     path = tmp_path / "run" / "nn" / "last.pth"
     before = path.read_bytes()
@@ -473,7 +473,7 @@ def test_a_run_that_has_ended_is_not_resumed_for_nothing(tmp_path, synchronous):
     assert path.read_bytes() == before
 
 
-def test_updates_that_are_owed_at_the_end_are_made_after_a_resume(tmp_path):
+def test_updates_due_at_the_end_are_made_after_a_resume(tmp_path):
     agent = make_agent(make_params(tmp_path))
     original = agent.algorithm.update
 
@@ -483,10 +483,10 @@ def test_updates_that_are_owed_at_the_end_are_made_after_a_resume(tmp_path):
         return original(batch)
 
     agent.algorithm.update = update
-    agent.learner.link._rows_per_segment = 10  # the last ten rows come at once, and ten updates are owed for them
+    agent.learner.link._rows_per_segment = 10  # the last ten rows arrive at once, and ten updates are due for them
     agent.train()
     assert agent.frame >= 120
-    assert agent.epoch_num < agent.frame - 40  # updates are owed
+    assert agent.epoch_num < agent.frame - 40  # updates are due
     again = make_agent(make_params(tmp_path))
     again.restore(str(tmp_path / "run" / "nn" / "last.pth"))
     again.train()
@@ -496,7 +496,7 @@ def test_updates_that_are_owed_at_the_end_are_made_after_a_resume(tmp_path):
 @pytest.mark.parametrize(
     "changes", [{"max_env_steps": 40}, {"max_updates_per_env_step": 0.01, "min_updates_per_env_step": 0.0}]
 )
-def test_a_run_that_cannot_learn_says_so_at_the_start_and_at_the_end(tmp_path, caplog, changes):
+def test_a_run_that_makes_no_update_warns_at_the_start_and_at_the_end(tmp_path, caplog, changes):
     agent = make_agent(make_params(tmp_path, **changes))
     agent.train()
     first, last = caplog.messages[0], caplog.messages[-1]
@@ -505,7 +505,7 @@ def test_a_run_that_cannot_learn_says_so_at_the_start_and_at_the_end(tmp_path, c
     assert last.startswith("nothing was learned: no update was made")
 
 
-def test_a_run_that_learns_does_not_say_that_it_does_not(tmp_path, caplog):
+def test_a_run_that_makes_updates_does_not_warn(tmp_path, caplog):
     make_agent(make_params(tmp_path, max_env_steps=41)).train()
     assert "learned" not in caplog.text
 
@@ -553,7 +553,7 @@ def test_ctrl_c_saves_everything_within_five_seconds(tmp_path):
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    assert seconds < 15.0  # five, on a machine that has nothing else to do
+    assert seconds < 15.0  # within five on an idle machine
     stored = load_checkpoint(tmp_path / "run" / "nn" / "last.pth")
     assert stored.counters["updates"] >= 50
     assert stored.replay["position"]["rows"] == agent.memory.total_rows  # the replay is full

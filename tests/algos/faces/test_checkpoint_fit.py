@@ -1,4 +1,4 @@
-"""A checkpoint of the simulator's earlier car is taken with a warning."""
+"""A checkpoint of the simulator's earlier car is accepted with a warning."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ EARLIER = {key: value for key, value in TODAY.items() if key != "vehicle"}
     ("task", "is_warned"),
     [(EARLIER, True), (TODAY, False), (EARLIER | {"game": "live"}, False), ({"id": "Pendulum-v1"}, False)],
 )
-def test_who_resumes_or_plays_it_is_told(
-    task: dict[str, Any], is_warned: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_resuming_or_playing_it_warns(task: dict[str, Any], is_warned: bool, caplog: pytest.LogCaptureFixture) -> None:
     spec = observation_spec("TM20Lidar")
     checkpoint = Checkpoint("remote_sac", "TM20Lidar", {"task": task}, spec.to_json(), {}, {})
     require_fit(checkpoint, "old.pth", spec, "remote_sac")

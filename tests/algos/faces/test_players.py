@@ -43,7 +43,7 @@ def results_of(folder):
 
 
 def always_full_gas(monkeypatch):
-    """A driver that finishes in 8 to 10 steps, so that laps are known by hand."""
+    """A policy that finishes in 8 to 10 steps, so that laps are known by hand."""
     monkeypatch.setattr(
         "algos.acting.policy.ActingPolicy.act", lambda self, obs, deterministic=False: np.ones(3, np.float32)
     )
@@ -72,7 +72,7 @@ def test_play_writes_results_video_and_plot_beside_the_run(trained, monkeypatch,
     assert "finished             3 of 3" in printed
 
 
-def test_what_cannot_be_written_is_named_and_the_rest_is_there(trained, tmp_path, monkeypatch, capsys):
+def test_files_that_cannot_be_written_are_named_and_the_others_written(trained, tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_written_is_named_and_the_rest_is_there(trained, tmp_path
     assert "mean return" in capsys.readouterr().out
 
 
-def test_checkpoint_from_elsewhere_writes_below_the_train_dir(trained, tmp_path):
+def test_a_checkpoint_outside_a_run_folder_writes_below_the_train_dir(trained, tmp_path):
     elsewhere = tmp_path / "shipped" / "lidar.pth"
     save_checkpoint(elsewhere, load_checkpoint(trained))
     play(tmp_path / "runs", elsewhere, video=False, plot=False)

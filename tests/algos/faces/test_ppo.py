@@ -91,7 +91,7 @@ def test_runner_trains_resumes_and_plays(tmp_path, monkeypatch):
     assert results["task"] == TASK
 
 
-def test_a_run_that_has_ended_is_not_resumed_for_nothing(tmp_path):
+def test_resuming_a_finished_run_is_refused(tmp_path):
     make_runner(make_params(tmp_path, max_env_steps=128)).run({"train": True})
     path = tmp_path / "run" / "nn" / "last.pth"
     agent = make_agent(make_params(tmp_path, max_env_steps=128))
@@ -100,7 +100,7 @@ def test_a_run_that_has_ended_is_not_resumed_for_nothing(tmp_path):
     agent.close()
 
 
-def test_going_back_keeps_the_best_driver(tmp_path, monkeypatch):
+def test_resuming_an_older_copy_keeps_the_best_policy(tmp_path, monkeypatch):
     agent = make_agent(make_params(tmp_path, checkpoint_interval=128))
     agent.train()
     agent.run.evaluated(make_report(True, 20.0), agent.frame, agent.make_checkpoint)
@@ -113,7 +113,7 @@ def test_going_back_keeps_the_best_driver(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / "run" / "nn" / "best.pth").best["report"]["mean_lap_time_s"] == 20.0
 
 
-def test_weights_mode_begins_anew(tmp_path):
+def test_weights_mode_starts_a_new_run(tmp_path):
     make_runner(make_params(tmp_path, "old", max_env_steps=128)).run({"train": True})
     agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
     agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
@@ -140,7 +140,7 @@ def test_networks_of_other_shapes_are_named(tmp_path):
     agent.close()
 
 
-def test_stop_saves(tmp_path):
+def test_stopping_saves_a_checkpoint(tmp_path):
     agent = make_agent(make_params(tmp_path, max_env_steps=100_000))
     original = agent.env_step
 

@@ -75,7 +75,7 @@ def test_place_must_be_module_and_class(fresh):
         algorithms.add_algorithm("mine", "a.B", "c:D")
 
 
-def test_an_algorithm_may_bring_an_agent_of_its_own(fresh, tmp_path):
+def test_an_algorithm_may_have_its_own_agent(fresh, tmp_path):
     agent = "tests.algos.faces.test_registration:VariantAgent"
     algorithms.add_off_policy("fake_sac", "algos.algorithms.sac:SAC", SACConfig, agent=agent)
     params = make_params(tmp_path, max_env_steps=60)
@@ -101,7 +101,7 @@ def __getattr__(name):
     raise AttributeError(name)
 
 
-def test_what_rl_games_prints_goes_to_the_log(caplog, capsys):
+def test_output_of_rl_games_goes_to_the_log(caplog, capsys):
     from rl_games import torch_runner
 
     registration.log_prints()

@@ -34,7 +34,7 @@ def _checkpoint(**changes) -> Checkpoint:
     return Checkpoint(**(values | changes))
 
 
-def test_everything_comes_back(tmp_path):
+def test_everything_saved_is_loaded(tmp_path):
     path = save_checkpoint(tmp_path / "nn" / "last.pth", _checkpoint(best={"score": [0.5, -float("inf"), 0.2]}))
     loaded = load_checkpoint(path)
     assert loaded.config == {"seed": 0, "task": {"track": "short"}, "list": [1, 2.5, None, True]}
@@ -50,7 +50,7 @@ def test_file_loads_with_weights_only(tmp_path):
     assert torch.load(path, weights_only=True)["algorithm"] == "remote_sac"
 
 
-def test_numpy_generator_goes_on_after_loading(tmp_path):
+def test_a_numpy_generator_continues_after_loading(tmp_path):
     generator = np.random.Generator(np.random.MT19937(5))
     generator.normal(size=3)
     path = save_checkpoint(tmp_path / "a.pth", _checkpoint(replay={"rng": generator.bit_generator.state}))
@@ -59,7 +59,7 @@ def test_numpy_generator_goes_on_after_loading(tmp_path):
     np.testing.assert_array_equal(other.normal(size=4), generator.normal(size=4))
 
 
-def test_global_generators_go_on_after_loading(tmp_path):
+def test_global_generators_continue_after_loading(tmp_path):
     path = save_checkpoint(tmp_path / "a.pth", _checkpoint(rng=global_rng_state()))
     expected = (random.random(), np.random.rand(), torch.rand(1).item())
     load_global_rng_state(load_checkpoint(path).rng)
@@ -135,7 +135,7 @@ def test_missing_part_is_named(tmp_path):
         load_checkpoint(path)
 
 
-def test_snapshot_is_not_reached_by_later_updates():
+def test_later_updates_do_not_change_a_snapshot():
     weights, numbers = torch.zeros(2), np.zeros(2)
     copy = snapshot({"a": weights, "b": [numbers]})
     weights += 1
@@ -144,12 +144,12 @@ def test_snapshot_is_not_reached_by_later_updates():
     assert copy["b"][0].tolist() == [0.0, 0.0]
 
 
-def test_snapshot_names_the_place_of_what_it_cannot_hold():
+def test_a_snapshot_names_values_that_it_cannot_store():
     with pytest.raises(TypeError, match=r"checkpoint\.config\.list\[1\] must be plain data or a tensor, got set"):
         snapshot({"config": {"list": [1, {2}]}})
 
 
-def test_bytes_and_empty_values_are_held():
+def test_bytes_and_empty_values_are_stored():
     assert snapshot(b"ab").tolist() == [97, 98]
     assert snapshot(b"").numel() == 0
     assert snapshot({"a": ()}) == {"a": []}

@@ -1,4 +1,4 @@
-"""Holds what the console shows on a terminal and off it."""
+"""The console on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_plain_lines_come_once_per_interval() -> None:
 
 
 class Gone(Terminal):
-    """A terminal that was closed, or a file on a disk that is full."""
+    """A closed terminal, or a file on a full disk."""
 
     def write(self, _: str) -> int:
         raise OSError(5, "Input/output error")
@@ -66,7 +66,7 @@ class Gone(Terminal):
 
 @pytest.mark.usefixtures("_terminal_size")
 @pytest.mark.parametrize("is_plain", [False, True])
-def test_nothing_ends_when_nobody_can_read_it(is_plain: bool) -> None:
+def test_a_closed_output_ends_nothing(is_plain: bool) -> None:
     console = Console(10_000, "TM20Lidar", stream=Gone(), is_plain=is_plain)
     console.update(stats())
     console.message("an evaluation")
@@ -74,7 +74,7 @@ def test_nothing_ends_when_nobody_can_read_it(is_plain: bool) -> None:
     console.close()
 
 
-def test_a_value_stays_until_a_new_one_comes_and_nan_is_none() -> None:
+def test_a_value_stays_until_a_new_one_arrives_and_nan_is_ignored() -> None:
     clock, stream = SteppedClock(), io.StringIO()
     console = Console(0, "run", stream=stream, clock=clock)
     console.update(stats(**{"rollout/finish_rate": 0.5}))
@@ -86,7 +86,7 @@ def test_a_value_stays_until_a_new_one_comes_and_nan_is_none() -> None:
     assert "finish rate 50%" in last
 
 
-def test_the_best_lap_is_the_least_ever_seen() -> None:
+def test_the_best_lap_is_the_shortest_so_far() -> None:
     clock, stream = SteppedClock(), io.StringIO()
     console = Console(0, "run", stream=stream, clock=clock)
     for lap in (25.0, 21.5, 23.0):
@@ -110,7 +110,7 @@ def test_time_left_follows_the_rate_of_the_last_minute() -> None:
     assert console.time_left_s() == pytest.approx(106, rel=0.01)
 
 
-def test_the_end_that_is_nearest_counts() -> None:
+def test_the_time_left_is_that_of_the_nearest_limit() -> None:
     clock, stream = SteppedClock(), io.StringIO()
     console = Console(10_000, "run", total_updates=400, stream=stream, clock=clock)
     for second in range(11):
@@ -235,7 +235,7 @@ def test_a_task_without_a_finish_shows_its_best_return_instead_of_a_lap() -> Non
 
 
 @pytest.mark.usefixtures("_terminal_size")
-def test_the_panel_has_rows_for_what_is_known_only() -> None:
+def test_the_panel_has_rows_only_for_known_values() -> None:
     stream = Terminal()
     with Console(0, "run", stream=stream, clock=SteppedClock()) as console:
         console.update(stats(**{"evaluation/return": -150.5}))

@@ -43,7 +43,7 @@ def credentials(tmp_path: Path) -> Path:
 
 
 class Stored:
-    """Takes the segments of a stored replay."""
+    """Collects the segments of a stored replay."""
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
@@ -73,7 +73,7 @@ def assert_each_once(segments: list[Segment]) -> None:
 
 
 def with_listener(params: dict[str, Any], credentials: Path) -> dict[str, Any]:
-    """Without workers of its own."""
+    """An agent with a listener and no local workers."""
     remote = {"listen": "127.0.0.1:0", "credentials": str(credentials / "learner")}
     params["config"]["env_config"] |= {"remote": remote, "num_workers": 0}
     return params
@@ -111,7 +111,7 @@ def test_training_resumes_with_a_worker_elsewhere_and_has_each_segment_once(tmp_
     segments = stored(tmp_path / "run" / "replay", SPEC)
     assert_each_once(segments)
     assert {segment.worker for segment in segments} == {identity}
-    # Each start of the worker has streams of its own.
+    # Each start of the worker has its own streams.
     assert len({segment.stream // 1000 for segment in segments}) == 2
 
 
@@ -136,7 +136,7 @@ def learner_process(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]
 
 
 def line_with(learner: subprocess.Popen[str], text: str) -> str:
-    """What it says with this text in it."""
+    """The newest line of a program's log that contains this text."""
     assert learner.stderr is not None
     said = []
     for line in learner.stderr:

@@ -1,4 +1,4 @@
-"""What a run leaves behind when its disk does not take everything."""
+"""The files of a run on a full disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def checkpoint(env_steps: int) -> Checkpoint:
 
 
 class FullDisk:
-    """Refuses files of some names."""
+    """A disk that refuses files with certain names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.names: set[str] = set()
@@ -56,7 +56,7 @@ def test_a_run_has_its_folders_configuration_and_checkpoints(tmp_path: Path) -> 
     assert files.summaries.is_dir()
 
 
-def test_a_save_that_fails_is_said_once_and_the_one_before_stays(
+def test_a_failed_save_is_reported_once_and_the_previous_file_stays(
     tmp_path: Path, disk: FullDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = RunFiles(tmp_path, {})
@@ -78,7 +78,7 @@ def test_a_save_that_fails_is_said_once_and_the_one_before_stays(
     ]
 
 
-def test_the_best_state_is_not_lost_to_a_full_disk(tmp_path: Path, disk: FullDisk) -> None:
+def test_the_best_state_survives_a_full_disk(tmp_path: Path, disk: FullDisk) -> None:
     files = RunFiles(tmp_path, {})
     disk.names = {"best.pth"}
     best = checkpoint(1)
@@ -93,7 +93,7 @@ def test_the_best_state_is_not_lost_to_a_full_disk(tmp_path: Path, disk: FullDis
     assert load_checkpoint(files.best).algorithm_state["x"] == 1
 
 
-def test_the_configuration_is_written_when_there_is_room(tmp_path: Path, disk: FullDisk) -> None:
+def test_the_configuration_is_written_when_there_is_space(tmp_path: Path, disk: FullDisk) -> None:
     disk.names = {"config.yaml"}
     files = RunFiles(tmp_path, {"seed": 3})
     assert names(tmp_path) == ["nn", "summaries"]
@@ -102,7 +102,7 @@ def test_the_configuration_is_written_when_there_is_room(tmp_path: Path, disk: F
     assert (tmp_path / "config.yaml").read_text() == "seed: 3\n"
 
 
-def test_nothing_saved_is_said(tmp_path: Path, disk: FullDisk) -> None:
+def test_a_run_that_saved_nothing_reports_it(tmp_path: Path, disk: FullDisk) -> None:
     files = RunFiles(tmp_path, {})
     disk.names = {"last.pth"}
     files.save_newest(checkpoint(1), is_periodic=False)
@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         RunFiles(tmp_path / "run", {})
 
 
-def test_a_copy_is_whole_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_copied_where_links_are_impossible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_link(*_: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 

@@ -1,4 +1,4 @@
-"""An evaluation is compared with a person's lap where the track comes from a drive in the game."""
+"""An evaluation is compared with the human's lap if the track comes from a drive in the game."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _logged(tmp_path: Path, track: str) -> dict[str, float]:
     return writer.values
 
 
-def test_the_log_has_the_humans_lap_and_the_own_over_it(tmp_path: Path) -> None:
+def test_the_log_has_the_humans_lap_and_the_ratio_to_it(tmp_path: Path) -> None:
     drive = drive_along(right_turn(), 25.0)
     path = tmp_path / "run.Ghost.Gbx"
     path.write_bytes(ghost_file(drive))
@@ -47,11 +47,11 @@ def test_the_log_has_the_humans_lap_and_the_own_over_it(tmp_path: Path) -> None:
     assert logged["evaluation/human_lap_ratio"] == pytest.approx(20.0 / human_s)
 
 
-def test_a_track_that_nobody_drove_is_compared_with_nobody(tmp_path: Path) -> None:
+def test_a_track_without_a_humans_lap_has_no_comparison(tmp_path: Path) -> None:
     assert "evaluation/human_lap_time_s" not in _logged(tmp_path, "short")
 
 
-def test_the_line_of_an_evaluation_says_the_share_of_the_humans_lap() -> None:
+def test_the_line_of_an_evaluation_has_the_ratio_to_the_humans_lap() -> None:
     report = EvaluationReport((EpisodeResult(1, True, 21.0, 30.0, 1.0, 400, 0.0),))
     assert summary(report, 20.0) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
     assert summary(report) == "1/1 finished, lap 21.00 s"

@@ -20,7 +20,7 @@ def test_first_signal_stops_second_within_two_seconds_is_the_same():
         guard.handle(signal.SIGINT, None)
 
 
-def test_previous_handlers_come_back_when_nothing_happened():
+def test_previous_handlers_are_restored():
     before = signal.getsignal(signal.SIGINT)
     with StopOnInterrupt(threading.Event()):
         assert signal.getsignal(signal.SIGINT) is not before
@@ -28,7 +28,7 @@ def test_previous_handlers_come_back_when_nothing_happened():
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="SIGHUP")
-def test_a_closed_terminal_is_a_request_to_stop():
+def test_a_closed_terminal_requests_a_stop():
     before = signal.getsignal(signal.SIGHUP)
     stop = threading.Event()
     try:

@@ -24,7 +24,7 @@ SEQUENCES = {"batch_size": 4, "sequence_length": 4, "burn_in": 2}
 
 
 def recurrent_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, Any]:
-    """Params of a small run, as ``make_params`` has them, with recurrent SAC."""
+    """``make_params`` for a small run of recurrent SAC."""
     torch.set_num_threads(1)
     params = make_params(train_dir, run, **changes)
     network = RecurrentNetworkConfig(hidden=[16, 16], gru_size=6)
@@ -37,7 +37,7 @@ def recurrent_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[
     return params
 
 
-def test_a_stopped_synchronous_run_goes_on_bit_identically(tmp_path: Path) -> None:
+def test_a_stopped_synchronous_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     changes = {"max_env_steps": 160, "memory_size": 90}
     whole = make_agent(recurrent_params(tmp_path, "whole", **changes))
     assert isinstance(whole.memory, SequenceMemory)
@@ -65,7 +65,7 @@ def test_a_stopped_synchronous_run_goes_on_bit_identically(tmp_path: Path) -> No
         np.testing.assert_array_equal(values, second.algorithm.acting_weights()[name], err_msg=name)
 
 
-def test_workers_send_states_and_a_checkpoint_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_workers_send_states_and_a_checkpoint_can_be_played(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = PlayConfig(episodes=2, video=False, plot=False)
     agent = make_agent(recurrent_params(tmp_path, synchronous=False, max_env_steps=300))
     agent.train()
@@ -83,7 +83,7 @@ def test_workers_send_states_and_a_checkpoint_plays(tmp_path: Path, capsys: pyte
     assert list((tmp_path / "run" / "play").glob("*/results.json"))
 
 
-def test_a_far_worker_sends_states_too(tmp_path: Path) -> None:
+def test_a_remote_worker_sends_states_too(tmp_path: Path) -> None:
     make_credentials(tmp_path / "credentials", [], ["alice"])
     params = recurrent_params(tmp_path, synchronous=False, max_env_steps=300)
     agent = make_agent(with_listener(params, tmp_path / "credentials"))

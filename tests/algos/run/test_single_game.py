@@ -1,4 +1,4 @@
-"""Training on a game that is there only once: one environment anywhere, evaluations included; more is refused."""
+"""Training on a single game: one environment in all, also for evaluations; more are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def on_one_game(params: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same run on a game that is there only once."""
+    """The same run on a single game."""
     folder.mkdir()
     env = {"function": "tests.algos.fakes:make_single_toy_env", "kwargs": {"folder": str(folder)}}
     params["config"]["env_config"]["env"] = env
@@ -79,7 +79,7 @@ def test_ppo_stops_while_it_waits_for_an_evaluation(tmp_path: Path, monkeypatch:
     assert load_checkpoint(tmp_path / "run" / "nn" / "last.pth").counters["env_steps"] == 64
 
 
-# --- what is refused before anything starts ---
+# --- refused before anything starts ---
 
 
 def config(train: Any, num_workers: int = 1, game: GameKind = GameKind.live) -> RunConfig:

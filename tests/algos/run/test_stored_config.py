@@ -25,7 +25,7 @@ def test_another_game_brings_its_own_clock(game: str) -> None:
     assert (task["game"], task["clock"], task["track"]) == (game, "auto", "medium")
 
 
-def test_a_clock_that_is_typed_counts() -> None:
+def test_a_typed_clock_is_used() -> None:
     assert merged(STORED, "task.game=sim", "task.clock=wall")["clock"] == "wall"
     assert merged(STORED, "task.clock=wall", "task.game=sim")["clock"] == "wall"
 
@@ -37,7 +37,7 @@ def test_the_stored_clock_stays_with_the_stored_game() -> None:
     assert merged(live, "task.game=sim")["clock"] == "auto"
 
 
-def test_where_workers_join_belongs_to_the_command_and_their_number_to_the_run() -> None:
+def test_the_listening_address_comes_from_the_command_and_the_number_of_workers_from_the_run() -> None:
     stored = {**STORED, "num_workers": 0, "remote": {"listen": "0.0.0.0:5", "insecure": True}, "launcher": "ray"}
     stored |= {"ray": {"address": "auto"}, "worker": {"envs_per_worker": 4}}
     composed = {"task": {"game": "auto", "clock": "auto"}, "seed": 0, "num_workers": 1, "launcher": "local"}

@@ -1,4 +1,4 @@
-"""Logging on a disk that is full: nothing waits, nothing ends, and the file stays readable."""
+"""Logging on a full disk: training neither waits nor ends, and the file stays readable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from algos.run.summaries import EventFile, open_summaries
 
 
 class Disk:
-    """Lets writing to disks fail, in the middle of what is written."""
+    """A disk on which a write fails halfway."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_full = False
@@ -49,7 +49,7 @@ def test_what_is_logged_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(30)
-def test_a_full_disk_holds_up_nobody_and_logging_goes_on_when_there_is_room(
+def test_a_full_disk_delays_nothing_and_logging_continues_when_there_is_space(
     tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = open_summaries(tmp_path)
@@ -70,7 +70,7 @@ def test_a_full_disk_holds_up_nobody_and_logging_goes_on_when_there_is_room(
     assert "is written again" in said[1]
 
 
-def test_what_the_disk_refuses_for_too_long_is_dropped_whole(
+def test_records_that_cannot_be_written_for_too_long_are_dropped_whole(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(summaries, "MAX_PENDING_BYTES", 10)
@@ -91,7 +91,7 @@ def test_what_the_disk_refuses_for_too_long_is_dropped_whole(
     assert "0.0 MB of it were dropped" in caplog.records[-1].getMessage()
 
 
-def test_a_file_that_cannot_even_be_made_is_made_later(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_created_is_created_later(tmp_path: Path) -> None:
     file = EventFile(tmp_path / "gone" / "events")
     file.write(b"first.")
     file.flush()

@@ -46,7 +46,7 @@ def new_log(tmp_path: Path) -> WandbLog:
     return WandbLog(tmp_path, "title", {"project": "p"}, {})
 
 
-def test_everything_arrives_before_the_end(tmp_path: Path, run: FakeRun) -> None:
+def test_all_metrics_arrive_before_the_end(tmp_path: Path, run: FakeRun) -> None:
     log = new_log(tmp_path)
     log.scalars({"a": 1.0}, 10)
     log.scalars({"a": 2.0}, 20)
@@ -55,7 +55,9 @@ def test_everything_arrives_before_the_end(tmp_path: Path, run: FakeRun) -> None
     assert run.is_finished
 
 
-def test_an_error_is_said_once_and_ends_nothing(tmp_path: Path, run: FakeRun, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_is_reported_once_and_ends_nothing(
+    tmp_path: Path, run: FakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
     log = new_log(tmp_path)
     run.error = OSError(28, "No space left on device")
     for step in range(5):
@@ -67,7 +69,7 @@ def test_an_error_is_said_once_and_ends_nothing(tmp_path: Path, run: FakeRun, ca
 
 
 @pytest.mark.timeout(30)
-def test_one_that_hangs_holds_up_nobody(
+def test_a_hanging_upload_delays_nothing(
     tmp_path: Path, run: FakeRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(wandb_log, "TROUBLED_FINISH_S", 0.01)
@@ -77,10 +79,10 @@ def test_one_that_hangs_holds_up_nobody(
         log.scalars({"a": 1.0}, step)
     log.close()
     run.may_go_on.set()
-    assert "it takes nothing more" in caplog.text
+    assert "it accepts nothing more" in caplog.text
 
 
-def test_one_that_cannot_begin_is_refused(tmp_path: Path, run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_start_is_refused(tmp_path: Path, run: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: object) -> None:
         raise RuntimeError("not logged in\ntraceback of a service")
 

@@ -1,4 +1,4 @@
-"""The workers as people see them: who, from where, how fast, how old their weights are, what was lost."""
+"""The table of workers: name, address, rate, age of the weights, lost segments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def drawn(workers: list[WorkerStatus], width: int = 120) -> list[str]:
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
-def test_a_row_has_everything_that_is_known_of_a_worker() -> None:
+def test_a_row_shows_all_that_is_known_of_a_worker() -> None:
     heading, far, near = drawn([NEAR, FAR, EVALUATOR])
     assert heading.split() == (
         ["worker", "from", "samples/s", "weights", "age", "not", "stored", "dropped", "twice", "round", "trip", "MB"]
@@ -52,12 +52,12 @@ def test_a_row_has_everything_that_is_known_of_a_worker() -> None:
     assert near.split() == ["worker-0.a1b2c3.1", "here", "19.8", "412", "?", "2", "3", "1", "?", "12.3"]
 
 
-def test_a_worker_that_is_gone_is_marked() -> None:
+def test_a_disconnected_worker_is_marked() -> None:
     assert drawn([replace(FAR, connected=False)])[1].split()[1] == "gone"
     assert "gaming-pc.3fa2 gone" in lines([replace(FAR, connected=False)])[0]
 
 
-def test_a_worker_that_hangs_says_for_how_long_also_the_evaluator_and_one_of_this_machine() -> None:
+def test_a_hanging_worker_shows_for_how_long_also_the_evaluator_and_a_local_one() -> None:
     hanging = [replace(worker, hangs_for_s=34.2) for worker in (FAR, NEAR, EVALUATOR)]
     assert all("has not stepped for 34 s" in row for row in drawn(hanging, width=140)[1:])
     assert len(drawn(hanging)) == 4
@@ -67,7 +67,7 @@ def test_a_worker_that_hangs_says_for_how_long_also_the_evaluator_and_one_of_thi
     assert near == "  worker-0.a1b2c3.1 has not stepped for 34 s"
 
 
-def test_one_that_hangs_is_shown_among_many() -> None:
+def test_a_hanging_worker_is_shown_among_many() -> None:
     many = [replace(FAR, name=f"pc-{index:03d}") for index in range(3 * MAX_ROWS)]
     many[-1] = replace(many[-1], hangs_for_s=50.0)
     assert any("has not stepped for 50 s" in line for line in lines(many))
@@ -79,7 +79,7 @@ def test_without_workers_there_is_no_table() -> None:
     assert lines([NEAR, EVALUATOR]) == []
 
 
-def test_plain_lines_tell_of_workers_from_elsewhere() -> None:
+def test_plain_lines_show_remote_workers() -> None:
     (line,) = lines([NEAR, FAR])
     assert line == (
         "  gaming-pc.3fa2 from 203.0.113.5 | 19.8 samples/s | weights 412 (3.1 s old) | not stored 2 | dropped 3 | "
@@ -87,7 +87,7 @@ def test_plain_lines_tell_of_workers_from_elsewhere() -> None:
     )
 
 
-def test_of_many_workers_those_that_send_are_shown_and_the_others_counted() -> None:
+def test_of_many_workers_the_sending_ones_are_shown_and_the_others_counted() -> None:
     many = [
         replace(FAR, name=f"pc-{i:02d}", samples_per_s=float(i), connected=i % 2 == 0) for i in range(2 * MAX_ROWS + 4)
     ]
@@ -108,7 +108,7 @@ def test_of_many_workers_those_that_send_are_shown_and_the_others_counted() -> N
         ("", "here"),
     ],
 )
-def test_the_host_is_taken_out_of_what_grpc_says(address: str, host: str) -> None:
+def test_the_host_is_read_from_the_peer_of_grpc(address: str, host: str) -> None:
     assert host_of(address) == host
 
 

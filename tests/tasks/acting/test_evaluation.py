@@ -1,4 +1,4 @@
-"""Holds what an evaluation counts, how the best is chosen, and the two formats it leaves in."""
+"""Evaluations: their figures, the choice of the best, and their two formats."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class CountdownEnv(gymnasium.Env):
 
 
 class FullGasPolicy:
-    """Checks how it is called."""
+    """A policy that checks how it is called."""
 
     version = 7
 
@@ -105,7 +105,7 @@ def test_every_seed_drives_one_episode_and_its_statistics_come_back() -> None:
 
 
 class LosingEnv(CountdownEnv):
-    """Loses its game after one step, as often as ``losses`` says."""
+    """An environment that loses its game after one step, ``losses`` times."""
 
     def __init__(self, losses: int) -> None:
         super().__init__()
@@ -119,26 +119,26 @@ class LosingEnv(CountdownEnv):
         return observation, reward, terminated, False, info
 
 
-def test_an_episode_whose_game_was_lost_is_driven_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_episode_whose_game_was_lost_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
     env = LosingEnv(losses=2)
     report = evaluate(env, FullGasPolicy(), [2, 4])
     assert env.seeds == [2, 2, 2, 4]
     assert [(e.finished, e.steps) for e in report.episodes] == [(True, 4), (True, 4)]
     assert [record.getMessage() for record in caplog.records] == [
-        "the evaluation of seed 2 is driven again: window closed"
+        "the episode of seed 2 is repeated: window closed"
     ] * 2
 
 
-def test_a_game_that_keeps_getting_lost_counts_at_last() -> None:
+def test_a_game_that_is_lost_again_and_again_counts_in_the_end() -> None:
     env = LosingEnv(losses=4)
     report = evaluate(env, FullGasPolicy(), [2, 4])
     assert env.seeds == [2, 2, 2, 4, 4]
     assert [(e.finished, e.steps) for e in report.episodes] == [(None, 1), (True, 4)]
 
 
-def test_a_stop_ends_the_wait_for_a_game() -> None:
+def test_a_stop_request_ends_the_wait_for_a_game() -> None:
     class WaitingEnv(CountdownEnv):
-        """Waits for its game at the second reset until it is told to stop."""
+        """An environment that waits for its game at the second reset until it is stopped."""
 
         def watch(self, stop: Any) -> None:
             self.is_stopped = stop
@@ -147,7 +147,7 @@ def test_a_stop_ends_the_wait_for_a_game() -> None:
             if self.seeds:
                 stopped.append(True)
                 assert self.is_stopped()
-                raise Interrupted("stopped while the game was waited for")
+                raise Interrupted("stopped while waiting for the game")
             return super().reset(seed=seed, options=options)
 
     stopped: list[bool] = []
@@ -199,7 +199,7 @@ def test_stop_abandons_the_running_episode_and_keeps_the_finished_ones() -> None
     assert [e.seed for e in seen] == [2]
 
 
-def test_the_clip_shows_the_first_episode_only_and_is_shrunk() -> None:
+def test_the_clip_shows_only_the_first_episode_in_small_frames() -> None:
     report = evaluate(CountdownEnv(), FullGasPolicy(), [2, 4], clip=ClipRecorder(every=2, max_width=48))
     assert report.clip is not None
     assert report.clip.shape == (2, 24, 48, 3)
@@ -207,7 +207,7 @@ def test_the_clip_shows_the_first_episode_only_and_is_shrunk() -> None:
     assert report.clip_fps == 10.0
 
 
-def test_the_clip_is_bounded() -> None:
+def test_the_clip_has_a_limited_length() -> None:
     report = evaluate(CountdownEnv(), FullGasPolicy(), [2], clip=ClipRecorder(every=1, max_frames=3))
     assert report.clip is not None
     assert len(report.clip) == 3
@@ -266,7 +266,7 @@ def test_league_eliminates_at_the_third_crash() -> None:
     assert (score.eliminated, score.crashes, score.mean_s) == (True, 3, None)
 
 
-def test_league_wants_ten_runs() -> None:
+def test_league_needs_ten_runs() -> None:
     with pytest.raises(ValueError, match=r"exactly 10 runs, got 2.*play\.episodes=10"):
         league_score(report_of(40.0, 41.0))
 
@@ -293,7 +293,7 @@ def test_results_json_has_the_documented_fields_and_no_nan(tmp_path: Any) -> Non
     assert (read["mean_return"], read["std_return"]) == (pytest.approx(6.75), pytest.approx(5.75))
 
 
-def test_the_lap_is_compared_with_a_persons_where_one_is_known() -> None:
+def test_the_lap_is_compared_with_a_known_humans_lap() -> None:
     report = EvaluationReport((EpisodeResult(2, True, 10.0, 12.5, 1.0, 4, 0.0),))
     place = {"task": "TM20Lidar", "track": "run.Ghost.Gbx", "game": "live"}
     results = play_results(report, place=place, checkpoint="b", scripted_lap_time_s=None, human_lap_time_s=8.0)
@@ -306,7 +306,7 @@ def returns_of(*returns: float) -> EvaluationReport:
     return EvaluationReport(tuple(EpisodeResult(0, None, None, value, math.nan, 100, math.nan) for value in returns))
 
 
-def test_a_task_without_a_finish_is_judged_by_its_return_and_says_nothing_of_laps() -> None:
+def test_a_task_without_a_finish_is_scored_by_its_return_without_laps() -> None:
     report = returns_of(-100.0, -300.0)
     assert report.score() == (-200.0, 0.0, 0.0)
     assert returns_of(-150.0).score() > report.score() > returns_of(-201.0).score()
@@ -333,6 +333,6 @@ def test_a_sink_takes_the_pictures_of_a_long_video_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("name", ["every", "max_frames", "max_width"])
-def test_a_senseless_clip_is_refused(name: str) -> None:
+def test_impossible_settings_of_a_clip_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
         ClipRecorder(**cast("dict[str, Any]", {name: 0}))

@@ -1,4 +1,4 @@
-"""Precedence while driving: taken where the system permits it, and given back."""
+"""Priority while driving: set if the system permits it, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def policies() -> set[int]:
 
 
 @linux
-def test_every_thread_comes_first_while_driving_and_not_afterwards() -> None:
+def test_every_thread_has_priority_while_driving_and_not_afterwards() -> None:
     before = policies()
     release = threading.Event()
     thread = threading.Thread(target=release.wait, args=(30.0,))
@@ -41,7 +41,7 @@ def test_every_thread_comes_first_while_driving_and_not_afterwards() -> None:
 
 
 @linux
-def test_without_permission_it_drives_on_and_says_how_to_allow_it(
+def test_without_permission_it_drives_and_logs_how_to_allow_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -60,23 +60,23 @@ def test_without_permission_it_drives_on_and_says_how_to_allow_it(
     assert "'driver - rtprio 1' in /etc/security/limits.d/" in caplog.text
 
 
-def test_what_exists_is_not_collected_while_driving() -> None:
+def test_existing_objects_are_not_collected_while_driving() -> None:
     assert gc.get_freeze_count() == 0
     with punctual():
         assert gc.get_freeze_count() > 1000
     assert gc.get_freeze_count() == 0
 
 
-def test_an_evaluation_within_a_rollout_changes_nothing_for_it() -> None:
+def test_an_evaluation_within_a_rollout_keeps_the_priority() -> None:
     with punctual() as outer:
         with punctual() as inner:
             assert inner == outer
-        assert gc.get_freeze_count() > 1000  # still frozen; what was frozen may have died meanwhile
+        assert gc.get_freeze_count() > 1000  # still frozen; some frozen objects may have been freed meanwhile
         if outer == "real-time priority":
             assert policies() == {os.SCHED_RR}
 
 
-def test_everything_is_given_back_after_an_exception() -> None:
+def test_everything_is_restored_after_an_exception() -> None:
     with pytest.raises(KeyError), punctual():
         raise KeyError
     assert gc.get_freeze_count() == 0

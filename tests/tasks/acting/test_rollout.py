@@ -1,4 +1,4 @@
-"""Rollout: rows are what the environment returned, and a state goes on bit-identically."""
+"""Rollout: rows hold what the environment returned, and a restored state continues bit for bit."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_action_buffer_decides_the_first_action() -> None:
 
 @pytest.mark.parametrize("num_rows", [0, 1, 5, 11, 12, 40])
 @pytest.mark.parametrize("reset_act_buf", [True, False])
-def test_state_goes_on_bit_identically(num_rows: int, reset_act_buf: bool) -> None:
+def test_a_restored_state_continues_bit_for_bit(num_rows: int, reset_act_buf: bool) -> None:
     original = make_rollout(seed=3, check_samples=True, reset_act_buf=reset_act_buf)
     if num_rows:
         original.run(num_rows)
@@ -86,7 +86,7 @@ def test_state_goes_on_bit_identically(num_rows: int, reset_act_buf: bool) -> No
     assert original.policy.num_episodes == resumed.policy.num_episodes  # type: ignore[attr-defined]
 
 
-def test_a_changed_environment_is_noticed_when_a_state_is_loaded() -> None:
+def test_loading_a_state_notices_a_changed_environment() -> None:
     original = make_rollout(length=10)
     original.run(5)
     state = original.state()
@@ -125,7 +125,7 @@ def test_seed_zero_differs_from_seed_one_and_repeats() -> None:
 
 
 @pytest.mark.parametrize("name", ["TM20Full", "TM20LidarProgress"])
-def test_the_simulator_is_brought_back_bit_identically(name: str) -> None:
+def test_the_simulator_is_restored_bit_for_bit(name: str) -> None:
     def rollout(seed: int) -> Rollout:
         env = registry.make(name, observation="dict", track="short", game="sim")
         return Rollout(env, RandomPolicy(seed), "w", 0, seed, check_samples=True)

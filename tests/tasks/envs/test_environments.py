@@ -1,4 +1,4 @@
-"""The registered environments as users meet them: Gymnasium's checker, ids, views, TMRL's script, other learners."""
+"""The registered environments as users call them: Gymnasium's checker, ids, views, TMRL's script, other learners."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_gymnasium_id_gives_the_environment_itself(name: str) -> None:
     env.close()
 
 
-def test_an_id_is_found_by_its_module_alone() -> None:
+def test_importing_the_module_is_enough_to_find_an_id() -> None:
     script = (
         "import gymnasium\n"
         "env = gymnasium.make('tasks.gymnasium_ids:TM20Lidar-v0', game='sim', track='short', observation='flat')\n"
@@ -91,7 +91,7 @@ def test_the_three_views_show_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("observation", ["dict", "flat"])
-def test_a_view_forwards_what_users_call(observation: str) -> None:
+def test_a_view_forwards_the_methods_that_users_call(observation: str) -> None:
     env = make("TM20Lidar", observation, rtgym={"benchmark": True})
     assert isinstance(env, TaskView)
     assert env.observation_spec.names[0] == "speed"
@@ -164,7 +164,7 @@ def test_an_episode_on_the_simulator_has_statistics() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_wall_clock_shows_the_same_as_virtual_time(name: str) -> None:
-    """Frames come at 60 Hz, so a late capture may show the next one; one of a few attempts has to be close."""
+    """Frames arrive at 60 Hz, so a late capture may show the next one; one of a few attempts must be close."""
     plain: dict[str, Any] = {"randomization": {"capture_jitter_s": 0.0}}
     virtual = _drive(make(name, **plain), 40)
     wall = make(name, clock="wall", **plain)

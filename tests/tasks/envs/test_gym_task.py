@@ -1,4 +1,4 @@
-"""Holds how a Gymnasium environment becomes a task: its spaces, ends and statistics, and what is refused."""
+"""A Gymnasium environment as a task: its spaces, ends and statistics, and refused environments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = "Small-v0"
 
 
 class SmallEnv(gymnasium.Env):
-    """Shows what it is told: its spaces are arguments, its observation is drawn from them."""
+    """Its spaces are arguments, and its observation is drawn from them."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 12}  # noqa: RUF012 (declared so by Gymnasium)
 
@@ -121,7 +121,7 @@ def test_an_action_is_mapped_affinely_to_the_bounds_of_each_dimension() -> None:
     assert all(action.dtype == np.float64 for action in inner(env).actions)
 
 
-def test_both_ends_are_met_exactly_and_never_left() -> None:
+def test_both_bounds_are_reached_exactly_and_never_exceeded() -> None:
     low, high = np.float32(-0.4), np.float32(0.7)
     env = made(action_space=spaces.Box(low, high, (1,)), length=9)
     env.reset(seed=0)
@@ -180,7 +180,7 @@ def test_an_image_stays_bytes_with_its_channels_last(shape: tuple[int, ...], exp
 
 def test_an_episode_keeps_its_observations() -> None:
     class SameArrayEnv(SmallEnv):
-        """Writes into one array."""
+        """An environment that returns the same array each time."""
 
         def __init__(self, **kwargs: Any) -> None:
             super().__init__(**kwargs)
@@ -226,7 +226,9 @@ def test_terminated_and_truncated_are_those_of_the_environment() -> None:
         ({"observation": np.array([[1, 2, 3]], np.float64)}, (1.5, False, False)),
     ],
 )
-def test_what_has_one_value_is_that_value(returns: dict[str, Any], expected: tuple[float, bool, bool]) -> None:
+def test_an_array_with_one_value_is_taken_as_that_value(
+    returns: dict[str, Any], expected: tuple[float, bool, bool]
+) -> None:
     env = made(returns=returns)
     env.reset(seed=0)
     (observation,), *step, info = env.step(np.zeros(2))
@@ -253,7 +255,7 @@ def test_what_has_one_value_is_that_value(returns: dict[str, Any], expected: tup
         ({"observation": [[1.0], [2.0, 3.0]]}, r"observation 'observation' must be numbers"),
     ],
 )
-def test_anything_else_is_named_with_value_and_shape(returns: dict[str, Any], message: str) -> None:
+def test_other_values_are_refused_with_value_and_shape(returns: dict[str, Any], message: str) -> None:
     env = made(returns=returns)
     env.reset(seed=0)
     with pytest.raises(WrongValueError, match=rf"^task\.id=Small-v0: {message}"):
@@ -281,7 +283,7 @@ def test_an_observation_without_its_parts_is_named(observation: Any) -> None:
         env.step(np.zeros(2))
 
 
-def test_an_environment_in_real_time_is_never_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_time_puts_an_environment_on_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     description = EnvSource({"name": "Gym", "id": SMALL, "real_time": True}).resolved().describe()
     assert description.is_wall_clock
     waits: list[int] = []
@@ -293,12 +295,12 @@ def test_an_environment_in_real_time_is_never_held(monkeypatch: pytest.MonkeyPat
     assert waits == [1]
 
 
-def test_real_time_and_a_synchronous_run_do_not_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_synchronous_run_refuses_an_environment_in_real_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([*TINY, "task.real_time=true"]) == 2
     assert "synchronous must be false with task.real_time=true" in capsys.readouterr().err
 
 
-def test_an_episode_is_told_by_return_and_length_and_by_nothing_of_a_drive() -> None:
+def test_an_episode_has_return_and_length_and_no_statistics_of_driving() -> None:
     env = made(length=4)
     _, info = env.reset(seed=5)
     assert info == {"own": 1, "seed": 5}
@@ -307,9 +309,9 @@ def test_an_episode_is_told_by_return_and_length_and_by_nothing_of_a_drive() -> 
     assert infos[-1] == {"own": 4, "episode_statistics": {"return": 6.0, "length": 4.0}}
 
 
-def test_a_segment_holds_each_action_with_what_it_led_to() -> None:
+def test_a_segment_holds_each_action_with_its_result() -> None:
     class CountingPolicy:
-        """Acts 0.1, 0.2, ..."""
+        """A policy with the actions 0.1, 0.2, ..."""
 
         version = 0
 
@@ -353,7 +355,7 @@ def test_a_segment_holds_each_action_with_what_it_led_to() -> None:
         ({"id": SMALL, "kwargs": {"observation_space": spaces.Box(0.0, 1.0, (0,))}}, "is empty"),
     ],
 )
-def test_what_cannot_be_learned_is_refused_with_advice(config: dict[str, Any], words: str) -> None:
+def test_unsupported_spaces_are_refused_with_advice(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         registry.observation_spec("Gym", GymConfig(**config))
     with pytest.raises(ValueError, match=words):
@@ -373,7 +375,7 @@ def test_worker_and_learner_agree_on_id_and_arguments() -> None:
     assert registry.fingerprint("Gym", GymConfig(id="MountainCarContinuous-v0")) != base
 
 
-def test_it_takes_no_time_and_is_there_as_often_as_wanted() -> None:
+def test_it_has_no_clock_and_can_be_made_many_times() -> None:
     description = EnvSource({"name": "Gym", "id": "Pendulum-v1"}).resolved().describe()
     assert not description.is_wall_clock
     assert not description.is_single_game
@@ -398,7 +400,7 @@ def test_pictures_come_at_the_rate_of_the_environment_and_a_failure_ends_nothing
 
 
 class MiddlePolicy:
-    """Acts 0."""
+    """A policy with the action 0."""
 
     def begin_episode(self) -> None: ...
 
@@ -445,7 +447,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short training through the front door."""
+    """Runs a short training by train.py; returns its run folder."""
     folder = tmp_path_factory.mktemp("gym")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -500,7 +502,7 @@ def test_a_checkpoint_plays_with_its_arguments_and_is_scored_by_return(
         ([f"task.id={PICTURES}"], "set train.params.network.encoder=compact_cnn"),
     ],
 )
-def test_a_wrong_word_is_refused_before_anything_starts(
+def test_a_wrong_argument_is_refused_before_anything_starts(
     words: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -509,7 +511,7 @@ def test_a_wrong_word_is_refused_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
-def test_advice_for_images_names_no_training_that_reads_none_either(
+def test_advice_for_images_names_only_training_files_that_read_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

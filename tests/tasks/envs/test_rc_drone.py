@@ -1,4 +1,4 @@
-"""Holds the drone to real-time gym's tutorial: travel times, the newest wins, the task, both clocks, and its state."""
+"""The drone equals that of real-time gym's tutorial: travel times, late messages, the task, both clocks, its state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MS = 1_000_000
 
 
 def new_drone(clock: VirtualClock, travels_ms: list[float] | None = None, seed: int = 0) -> DummyRCDrone:
-    """A drone; with ``travels_ms`` commands travel so long, one after the other, and reports 20 ms."""
+    """A drone; ``travels_ms``: travel times of its commands, one after the other, and reports take 20 ms."""
     drone = DummyRCDrone(clock, np.random.default_rng(seed))
     if travels_ms is not None:
         left = iter(travels_ms)
@@ -44,7 +44,7 @@ def new_drone(clock: VirtualClock, travels_ms: list[float] | None = None, seed: 
 
 
 def seen_from(clock: VirtualClock, drone: DummyRCDrone, until_s: float) -> dict[int, float]:
-    """x at every ms from now on, by ms."""
+    """The observed x at each millisecond from now on."""
     first = round(clock.now() * 1000)
     seen = {}
     for ms in range(first, round(until_s * 1000) + 1):
@@ -152,7 +152,7 @@ def interface_of(env: RealTimeEnv) -> RCDroneInterface:
 
 
 def fly_ahead(observation: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Aims from where the drone will be once the sent actions have acted."""
+    """Aims from the place where the drone will be when the sent actions have acted."""
     position, target = np.concatenate(observation[:2]), np.concatenate(observation[2:4])
     acting = (0.5 * observation[5] + observation[6] + observation[7]) * MAX_SPEED_MPS * 0.05
     return np.clip((target - position - acting) * 5.0, -1.0, 1.0)
@@ -189,7 +189,7 @@ def test_the_reward_is_minus_the_distance_and_100_steps_truncate() -> None:
     assert np.isnan(statistics["lap_time_s"])
 
 
-def test_a_target_is_reached_within_a_centimetre_and_the_time_to_it_is_told() -> None:
+def test_a_target_is_reached_within_a_centimetre_and_the_time_is_reported() -> None:
     env = made()
     arrived = 0
     for seed in range(20):
@@ -221,7 +221,7 @@ def test_a_reset_moves_the_target_and_nothing_else() -> None:
     assert [float(action[0]) for action in first[4:]] == [0.5, 0.5, 0.5, 0.0]  # the last one was never sent
 
 
-def test_nothing_flies_before_the_first_reset() -> None:
+def test_the_drone_does_not_move_before_the_first_reset() -> None:
     env = made()
     assert interface_of(env)._drone is None
     assert env.render().tolist()[200][190] != [255, 255, 255]  # type: ignore[union-attr]
@@ -243,8 +243,8 @@ def test_the_picture_shows_drone_and_target_where_they_are() -> None:
         assert [columns.mean(), rows.mean()] == pytest.approx(expected, abs=3.0), name
 
 
-def test_both_clocks_fly_alike() -> None:
-    """In real time as in virtual time 20 steps of 1 m/s lead to where delays of 40 to 110 ms allow."""
+def test_both_clocks_give_the_same_flight() -> None:
+    """On both clocks 20 steps of 1 m/s lead to the distance that delays of 40 to 110 ms allow."""
     seen = {}
     for clock in ("virtual", "wall"):
         env = made(clock=clock)
@@ -262,7 +262,7 @@ def test_both_clocks_fly_alike() -> None:
     assert 0.65 - 0.13 <= seen["wall"] <= 1.0
 
 
-def test_state_is_plain_and_goes_on_bit_for_bit_at_another_time() -> None:
+def test_the_state_is_plain_data_and_continues_bit_for_bit_later() -> None:
     clock = VirtualClock()
     drone = new_drone(clock, seed=7)
     for index in range(40):
@@ -283,7 +283,7 @@ def test_state_is_plain_and_goes_on_bit_for_bit_at_another_time() -> None:
 
 
 class NoisyPolicy:
-    """Draws its actions."""
+    """A policy that draws its actions."""
 
     version = 0
 
@@ -305,7 +305,7 @@ class NoisyPolicy:
 
 
 @pytest.mark.parametrize("rows", [5, 21, 30, 63])
-def test_a_rollout_goes_on_bit_for_bit_although_no_reset_puts_the_drone_back(rows: int) -> None:
+def test_a_rollout_continues_bit_for_bit_although_no_reset_moves_the_drone(rows: int) -> None:
     def rollout() -> Rollout:
         env = tasks.make("RCDrone", observation="dict", rtgym={"ep_max_length": 20})
         return Rollout(env, NoisyPolicy(), "w", 0, seed=1, check_samples=True)
@@ -322,7 +322,7 @@ def test_a_rollout_goes_on_bit_for_bit_although_no_reset_puts_the_drone_back(row
     np.testing.assert_array_equal(told, other_told)
 
 
-def test_a_run_goes_on_from_its_checkpoint_and_plays(
+def test_a_run_resumes_from_its_checkpoint_and_plays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -356,7 +356,7 @@ def test_a_run_goes_on_from_its_checkpoint_and_plays(
     assert not [word for word in ("track", "scripted", "lap ") if word in printed]
 
 
-def test_there_is_no_game_to_choose() -> None:
+def test_the_task_has_no_game_to_choose() -> None:
     assert registry.resolve_game(RCDroneConfig()).clock.name == "virtual"
     with pytest.raises(ValueError, match=r"task\.game"):
         tasks.make("RCDrone", game="sim")

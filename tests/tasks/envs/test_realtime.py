@@ -1,4 +1,4 @@
-"""Timing of the environments: virtual time, and the wall clock and rtgym itself beside it."""
+"""Timing of the environments in virtual time, compared with the wall clock and rtgym itself."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_episode_is_truncated_at_its_maximum_length_and_not_both() -> None:
     assert [env.step(action(0))[2:4] for _ in range(2)] == [(False, False), (False, True)]
 
 
-def test_what_terminates_is_not_truncated_too() -> None:
+def test_a_terminated_episode_is_not_truncated_too() -> None:
     env = virtual(ends_after=2)
     env.interface.lost_after = 2
     env.reset(seed=1)
@@ -78,7 +78,7 @@ def test_a_step_without_a_running_episode_is_refused(ended: bool) -> None:
         env.step(action(0))
 
 
-def test_the_environment_waits_by_itself_at_the_end_when_asked() -> None:
+def test_the_environment_pauses_at_the_end_when_configured() -> None:
     for wait_on_done, calls in ((True, 1), (False, 0)):
         env = virtual(ends_after=1, wait_on_done=wait_on_done)
         env.reset(seed=1)
@@ -244,7 +244,7 @@ def test_benchmarks_measure_real_time_and_must_be_switched_on() -> None:
 
 @pytest.mark.parametrize("kind", ["rtgym", "v1", "ts"])
 def test_virtual_time_equals_rtgym_on_a_moving_car(kind: str) -> None:
-    """A loaded machine may be late by a tick now and then, so one of a few attempts has to agree."""
+    """A loaded machine may be late by a tick, so one of a few attempts must agree."""
     config = task_config(wait_on_done=False, act_buf_len=3)
     actions = np.random.default_rng(3).uniform(-0.2, 1.0, (30, 3)).astype(np.float32)
     clock = VirtualClock()

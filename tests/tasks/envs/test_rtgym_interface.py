@@ -1,4 +1,4 @@
-"""An interface as rtgym's tutorial writes it, with nothing of ours, in real time, in virtual time and in train.py."""
+"""An interface written for rtgym alone, as in its tutorial, in real time, in virtual time and in train.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CLOCKS = ["virtual", "v1", "ts"]
 
 
 class Tutorial(RealTimeGymInterface):
-    """The six methods; a drone that flies at once."""
+    """The six methods, with a drone without delays."""
 
     def __init__(self) -> None:
         self.sent: list[list[float]] = []
@@ -62,14 +62,14 @@ class Tutorial(RealTimeGymInterface):
 
 
 class Hovering(Tutorial):
-    """Has a ``wait`` of its own."""
+    """An interface with its own ``wait``."""
 
     def wait(self) -> None:
         self.sent.append([7.0, 7.0])
 
 
 class Duck:
-    """Not even derived from rtgym's class."""
+    """An interface that is not derived from rtgym's class."""
 
     get_observation_space = Tutorial.get_observation_space
     get_action_space = Tutorial.get_action_space
@@ -84,7 +84,7 @@ class Duck:
 
 
 class TwoRewards(Tutorial):
-    """Returns what nobody can use."""
+    """An interface that returns two rewards."""
 
     def get_obs_rew_terminated_info(self) -> tuple[list[Any], Any, Any, dict[str, Any]]:
         return [0.0, 0.0, 0.0], np.zeros(2), False, {}
@@ -98,7 +98,7 @@ def made(interface: Any, clock: str, **timing: Any) -> RealTimeEnv:
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_the_tutorials_interface_runs_as_it_is_in_its_own_units(clock: str) -> None:
+def test_the_tutorials_interface_runs_unchanged_in_its_own_units(clock: str) -> None:
     interface = Tutorial()
     env = made(interface, clock, ep_max_length=5)
     assert env.action_space == interface.get_action_space()
@@ -144,7 +144,7 @@ def test_a_pause_sends_the_default_action_unless_the_interface_waits_otherwise(
     env.close()
 
 
-def test_an_interface_of_ours_rests_with_its_default_action_too() -> None:
+def test_a_pause_sends_the_default_action_of_a_task_interface_too() -> None:
     class Restless(Recorder):
         wait = tasks.envs.interface.TaskInterface.wait
 
@@ -155,7 +155,7 @@ def test_an_interface_of_ours_rests_with_its_default_action_too() -> None:
 
 
 @pytest.mark.parametrize("clock", CLOCKS)
-def test_what_an_interface_returns_is_checked_and_named(clock: str) -> None:
+def test_values_that_an_interface_returns_are_checked_and_named(clock: str) -> None:
     env = made(TwoRewards(), clock)
     env.reset(seed=1)
     with pytest.raises(WrongValueError, match=r"TwoRewards: reward must be one number, got array\(\[0\., 0\.\]\)"):
@@ -208,7 +208,7 @@ def test_as_a_task_actions_are_mapped_to_their_bounds(task: str) -> None:
     assert isinstance(duck.interface._inner.clock, VirtualClock)
 
 
-def test_rtgyms_own_environment_under_task_gym_must_say_that_its_time_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rtgyms_environments_under_task_gym_need_real_time(monkeypatch: pytest.MonkeyPatch) -> None:
     config = {**DEFAULT_CONFIG_DICT, "interface": Hovering, "time_step_duration": 0.01, "start_obs_capture": 0.01}
     monkeypatch.setitem(gymnasium.registry, "Hovering-v0", None)
     del gymnasium.registry["Hovering-v0"]

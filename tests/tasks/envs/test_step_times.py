@@ -1,4 +1,4 @@
-"""Figures of an episode's punctuality, from times by hand."""
+"""Timing statistics of an episode, compared with values by hand."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_a_single_step_has_no_duration() -> None:
     assert math.isnan(statistics["step_p99_s"])
 
 
-def test_a_new_episode_forgets_the_last_one() -> None:
+def test_a_new_episode_starts_new_statistics() -> None:
     times = StepTimes()
     episode(times, [0.0, 0.5], timed_out={1})
     episode(times, [0.0, 0.1])
     assert times.statistics()["timeouts"] == 0.0
 
 
-def test_late_steps_are_said_once_a_minute_with_all_that_came_since(caplog: pytest.LogCaptureFixture) -> None:
+def test_late_steps_are_logged_once_a_minute_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
     times = StepTimes(now=lambda: now[0])
     for now[0] in (0.0, 10.0, 20.0, 70.0):
@@ -78,7 +78,7 @@ def test_late_steps_are_said_once_a_minute_with_all_that_came_since(caplog: pyte
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_a_step_that_is_late_now_and_then_is_not_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_few_late_steps_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     times = StepTimes()
     sent = [index * STEP_S for index in range(41)]
     episode(times, [at + 0.02 * (index == 5) for index, at in enumerate(sent)])

@@ -1,4 +1,4 @@
-"""The environment on the wall clock: what a late, broken, hanging or stopped game leads to, with both of rtgym's."""
+"""The environment on the wall clock with a late, broken, hanging or stopped game, for both implementations of rtgym."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ both = pytest.mark.parametrize("implementation", ["v1", "ts"])
 
 
 class Walls:
-    """Makes environments and closes them; no thread may be left of them."""
+    """Makes environments and closes them; all their threads must end."""
 
     def __init__(self) -> None:
         self._before = set(threading.enumerate())
@@ -34,7 +34,7 @@ class Walls:
         return env
 
     def threads(self) -> list[str]:
-        """Names of the threads that were started since."""
+        """Names of the threads started since then."""
         return [thread.name for thread in threading.enumerate() if thread not in self._before]
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ def test_an_interface_can_truncate_its_episode(walls: Walls, implementation: str
 
 
 @both
-def test_what_terminates_is_not_truncated_too(walls: Walls, implementation: str) -> None:
+def test_a_terminated_episode_is_not_truncated_too(walls: Walls, implementation: str) -> None:
     env = walls.make(implementation, ends_after=2)
     env.interface.lost_after = 2
     env.reset(seed=1)
@@ -99,7 +99,7 @@ def test_what_terminates_is_not_truncated_too(walls: Walls, implementation: str)
 
 
 @both
-def test_late_steps_are_counted_and_said_once(
+def test_late_steps_are_counted_and_logged_once(
     walls: Walls, implementation: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     env = walls.make(implementation, ends_after=8, step_s=0.08)
@@ -137,7 +137,7 @@ def test_neither_the_first_step_nor_one_after_a_pause_is_late(walls: Walls, impl
 
 
 @both
-def test_seeds_and_statistics_hold_on_the_wall_clock(walls: Walls, implementation: str) -> None:
+def test_seeds_and_statistics_work_on_the_wall_clock(walls: Walls, implementation: str) -> None:
     env = walls.make(implementation, ends_after=2)
     for seed in (0, 5):
         _, info = env.reset(seed=seed)
@@ -164,7 +164,7 @@ def test_benchmarks_come_from_rtgym(walls: Walls, implementation: str) -> None:
 
 
 @both
-def test_the_environment_rests_at_the_end_of_an_episode(walls: Walls, implementation: str) -> None:
+def test_the_environment_pauses_at_the_end_of_an_episode(walls: Walls, implementation: str) -> None:
     for wait_on_done in (True, False):
         env = walls.make(implementation, ends_after=1, wait_on_done=wait_on_done)
         env.reset(seed=1)
@@ -213,7 +213,7 @@ def test_a_reset_or_pause_that_hangs_times_out_and_can_be_closed(walls: Walls, i
 
 
 def require_end(walls: Walls, env: Any) -> None:
-    """Closes an environment whose game hangs: soon done, and nothing reaches the game when it is back."""
+    """Closes an environment whose game hangs: this takes little time, and the game gets no calls afterwards."""
     started = time.monotonic()
     env.close()
     assert time.monotonic() - started < 5.0
@@ -225,7 +225,7 @@ def require_end(walls: Walls, env: Any) -> None:
 
 
 @both
-def test_a_call_that_hung_is_forgotten_when_it_returns(walls: Walls, implementation: str) -> None:
+def test_a_hanging_call_is_forgotten_when_it_returns(walls: Walls, implementation: str) -> None:
     env = walls.make(implementation, timeout_s=0.2, reset_timeout_s=0.2)
     env.reset(seed=1)
     env.interface.hangs_at = "reset"
@@ -264,7 +264,7 @@ def test_threads_end_when_the_close_of_the_game_fails(walls: Walls, implementati
 
 
 @both
-def test_threads_end_from_every_state(walls: Walls, implementation: str) -> None:
+def test_threads_end_in_every_state(walls: Walls, implementation: str) -> None:
     for steps in (None, 0, 1, 2):
         env = walls.make(implementation, ends_after=2)
         if steps is not None:
@@ -287,7 +287,7 @@ def test_an_environment_that_nobody_closed_can_be_collected_while_its_game_hangs
     env.reset(seed=1)
     env.interface.hangs_at = "capture"
     wait_until(lambda: env.interface.times("capture"))
-    env._env.__del__()  # rtgym's own would wait for the thread that hangs
+    env._env.__del__()  # rtgym's own would wait for the hanging thread
     env.interface.released.set()
     wait_until(lambda: not walls.threads())
 

@@ -17,7 +17,7 @@ def test_a_steady_rate_is_measured_from_its_first_seconds_on() -> None:
             assert meter.per_second(1000.0 + i / 20) == pytest.approx(80.0, rel=0.11)
 
 
-def test_it_agrees_with_a_list_of_all_events_to_within_a_bucket() -> None:
+def test_the_rate_equals_that_of_a_list_of_all_events_within_one_bucket() -> None:
     rng = np.random.default_rng(0)
     meter = RateMeter()
     times = np.cumsum(rng.exponential(0.3, 2000)) + 50.0
@@ -31,7 +31,7 @@ def test_it_agrees_with_a_list_of_all_events_to_within_a_bucket() -> None:
         assert least <= meter.per_second(float(now)) <= most
 
 
-def test_it_falls_to_nothing_and_forgets() -> None:
+def test_the_rate_falls_to_zero_without_events() -> None:
     meter = RateMeter()
     for second in range(100_000):
         meter.add(1, float(second))
@@ -49,7 +49,7 @@ def test_each_name_has_one_rate_whatever_its_outboxes_and_starts() -> None:
     assert rates == {"gateway_samples_per_s/alice": 25.0, "gateway_samples_per_s/worker-0": 80.0}
 
 
-def test_of_very_many_names_some_have_a_rate() -> None:
+def test_of_very_many_names_only_some_have_a_rate() -> None:
     rows = [row(f"w{index}", 1.0) for index in range(MAX_NAMES + 5)] + [row("w0", 2.0)]
     rates = samples_by_name(rows)
     assert len(rates) == MAX_NAMES

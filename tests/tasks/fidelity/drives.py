@@ -14,12 +14,12 @@ from tasks.sim.vehicle import FloatArray, VehicleConstants
 
 
 def held(*pressed: tuple[float, float, float, float]) -> FloatArray:
-    """Inputs that are held: seconds, steer, gas, brake each; shape (ticks, 3)."""
+    """Constant inputs: (seconds, steer, gas, brake) each; shape (ticks, 3)."""
     return np.concatenate([np.tile(row[1:], (round(row[0] * 100), 1)) for row in pressed])
 
 
 def drawn(seed: int, seconds: float) -> FloatArray:
-    """Inputs as a driver's who tries everything, shape (ticks, 3)."""
+    """Random inputs of all kinds, shape (ticks, 3)."""
     rng = np.random.default_rng(seed)
     pressed: list[tuple[float, float, float, float]] = [(rng.uniform(1, 9), 0.0, 1.0, 0.0)]
     pedals = [(1.0, 0.0)] * 6 + [(0.0, 0.0)] * 2 + [(0.0, 1.0), (1.0, 1.0)]
@@ -31,7 +31,7 @@ def drawn(seed: int, seconds: float) -> FloatArray:
 
 
 def driven(car: VehicleConstants, inputs: FloatArray, start: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Recording:
-    """What is recorded of a car that starts at rest at x, z, yaw (the simulator's frame) and gets these inputs."""
+    """A recording of a car that starts at rest at x, z, yaw (the simulator's frame) and gets these inputs."""
     samples = len(inputs) // SAMPLE_TICKS
     known = np.array([[[*start, 0.0, 0.0]]])
     nothing, first = np.zeros(1, np.int64), np.ones(1, np.int64)

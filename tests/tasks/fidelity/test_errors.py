@@ -1,4 +1,4 @@
-"""The simulator's car has no error on its own drives, and the right one on another car's."""
+"""The errors of the simulator's car: none on its own drives, the expected ones on another car's."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_car_that_turns_more_is_turned_to_the_side_of_the_steer(steer: float) 
     assert (off.heading_deg[2:] * steer > 2.0).all()
 
 
-def test_place_and_direction_of_a_drive_do_not_matter() -> None:
+def test_errors_do_not_depend_on_place_and_direction() -> None:
     inputs = held((2, 0, 1, 0), (3, 1, 1, 0))
     windows = cut_windows([driven(CAR, inputs, (300.0, -50.0, 2.0))], 1.0)
     off = errors(drive(replace(CAR, steer_loss=1.0).vector(), windows.drives), windows)

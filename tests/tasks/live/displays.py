@@ -1,4 +1,4 @@
-"""X displays for tests, and what happens where one, or another thing that the live game needs, is missing.
+"""X displays for tests; tests are skipped if a display, or something else that the live game needs, is missing.
 
 Each Xvfb picks a free number and is ended by its own process id.
 """
@@ -18,13 +18,13 @@ APT_COMMAND = "sudo apt install xvfb libevdev2"
 
 
 def require_server() -> None:
-    """Gives the test up where no display can be started."""
+    """Skips the test if no display can be started."""
     if shutil.which("Xvfb") is None:
         give_up(f"Xvfb is not installed: {APT_COMMAND}")
 
 
 def give_up(reason: str) -> NoReturn:
-    """Skips what this machine cannot run; fails instead where everything must run (TM_REQUIRE_DISPLAY=1).
+    """Skips a test that this machine cannot run; with TM_REQUIRE_DISPLAY=1 it fails instead.
 
     Args:
         reason: One line with the command that helps.
@@ -40,8 +40,8 @@ def x_server(size: str = "1280x800x24", options: Sequence[str] = ()) -> Iterator
 
     Args:
         size: Width x height x depth of its screen.
-        options: Further options of Xvfb. It always gets -noreset: it would start over whenever its last client left,
-            and refuse who connects at that moment.
+        options: Further options of Xvfb. It always gets -noreset: else it would restart when its last client leaves,
+            and refuse connections at that moment.
     """
     read_end, write_end = os.pipe()
     process = subprocess.Popen(

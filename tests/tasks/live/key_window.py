@@ -16,7 +16,7 @@ _NAMES = ("Up", "Down", "Left", "Right", "BackSpace", "Return", "a")
 
 
 class KeyWindow:
-    """Maps a window, takes the focus and collects what keys it sees.
+    """Maps a window, takes the focus and collects its key events.
 
     Args:
         display: Name of the X display.

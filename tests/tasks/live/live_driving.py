@@ -1,4 +1,4 @@
-"""Driving the stand-in game in tests: environments over it, a scripted driver that sees what a task sees."""
+"""Driving the stand-in game in tests: environments on it, and a scripted driver that sees what a task sees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.tasks.live.stand_ins import StandIn
 
 
 def live_env(game: StandIn, name: str = "TM20Full", **overrides: Any) -> Any:
-    """A task over the stand-in as over the live game, by keyboard, with little patience."""
+    """A task on the stand-in as on the live game, by keyboard, with short time limits."""
     live = {
         "display": game.display,
         "port": game.port,
@@ -29,7 +29,7 @@ def live_env(game: StandIn, name: str = "TM20Full", **overrides: Any) -> Any:
 
 
 class PursuitDriver:
-    """Steers towards a point of the path ahead of where telemetry last saw the car; slow enough for late steps."""
+    """Steers towards a point of the path ahead of the newest telemetry; slow enough for late steps."""
 
     def __init__(self, path: np.ndarray, cruise_mps: float = 22.0) -> None:
         self._path = path[:, [0, 2]]
@@ -82,7 +82,7 @@ def drive_until_lost(
         env: The environment, in mid-episode.
         info: Its newest info.
         fault: Begins the fault.
-        attempts: More than one for a fault that is over in a moment, which may fall between two late steps.
+        attempts: More than one for a short fault, which may fall between two late steps.
         timeout_s: For each attempt [s].
     """
     for _ in range(attempts):
@@ -98,7 +98,7 @@ def drive_until_lost(
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
-    """Waits for what must come true."""
+    """Waits until a condition holds."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {timeout_s} s"

@@ -22,10 +22,10 @@ FINISHED = START._replace(speed=10.0, distance=500.0, x=450.0, finished=1.0)
 
 
 class FakeLiveGame:
-    """Telemetry, window, pictures and controls in one; ``journal`` has (time, what was done).
+    """Telemetry, window, pictures and controls in one; ``journal`` has (time, action).
 
     The restart button works ``restart_after_s`` later, from its ``presses_needed``-th press on. ``fault`` is raised by
-    what ``faulty`` names: telemetry, frames or controls.
+    the parts in ``faulty``: telemetry, frames or controls.
     """
 
     title = "Trackmania"
@@ -49,7 +49,7 @@ class FakeLiveGame:
         return LiveGame(self.clock, config, self._open, start)
 
     def deeds(self) -> list[str]:
-        """What was done, without times."""
+        """The actions of the journal, without times."""
         return [deed for _, deed in self.journal]
 
     # Telemetry

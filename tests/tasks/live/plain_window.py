@@ -1,4 +1,4 @@
-"""Windows for tests, made with python-xlib alone: they do what they are told, at once, and hold a known picture.
+"""Windows for tests, made with python-xlib alone: they obey requests at once and show a known picture.
 
 ``FrameWindowManager`` stands in for a window manager that puts a frame around every window.
 """
@@ -20,7 +20,7 @@ _STRIP_BYTES = 200_000
 
 
 class PlainWindow:
-    """A mapped window on a connection of its own. It has the keyboard only when it is given it.
+    """A mapped window on its own connection. It has the keyboard focus only when it is given it.
 
     Args:
         display: Name of the display.
@@ -56,7 +56,7 @@ class PlainWindow:
             time.sleep(0.002)
 
     def iconify(self) -> None:
-        """What a window manager does: unmapped, and called iconic."""
+        """Minimises as a window manager does: unmapped, and marked as iconic."""
         self.window.unmap()
         self.set_wm_state(3)
 
@@ -199,7 +199,7 @@ class FrameWindowManager:
 
 
 def pattern(width: int, height: int, number: int) -> np.ndarray:
-    """A BGRA picture in which every pixel tells its own place and the frame's number, so that no other equals it."""
+    """A BGRA picture in which every pixel encodes its own place and the frame's number, so that all differ."""
     y, x = np.mgrid[0:height, 0:width]
     picture = np.empty((height, width, 4), np.uint8)
     picture[..., 0] = x + 7 * number

@@ -1,4 +1,4 @@
-"""The plugin's side of the telemetry connection, driven by the test: it listens, accepts and sends when told to."""
+"""The plugin's side of the telemetry connection, controlled by the test: it listens, accepts and sends on request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 TIMEOUT_S = 20.0
-"""Of everything that is waited for."""
+"""Limit of every wait [s]."""
 
 
 class PluginServer:
@@ -43,14 +43,14 @@ class PluginServer:
         return peer
 
     def close(self) -> None:
-        """Like the game's end: the clients are left, those that wait in the queue are reset."""
+        """Like the end of the game: connected clients are closed, waiting ones are reset."""
         self._server.close()
         for peer in self.peers:
             peer.close()
 
 
 class Streaming:
-    """Sends pieces one after the other at an interval, around and around, as a game does while it runs.
+    """Sends pieces one after the other at an interval, in a loop, as a running game does.
 
     To a client, or to the next one: ``server.accept``.
     """

@@ -1,4 +1,4 @@
-"""A window of a real game library, as a program of its own: ``python -m tests.tasks.live.pygame_window 320 200``.
+"""A window of a real game library, as a separate program: ``python -m tests.tasks.live.pygame_window 320 200``.
 
 Draws ``plain_window.pattern`` with a frame number that goes up 60 times a second. Writes a line when it is up.
 """

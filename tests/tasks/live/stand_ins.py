@@ -1,4 +1,4 @@
-"""The stand-in game as tests use it: a process of its own on a test's X display, driven through its console.
+"""The stand-in game for tests: a separate process on the test's X display, controlled through its console.
 
 with StandIn(display, size="256x128") as game:
     game.fault("nan", seconds=2)
@@ -49,15 +49,15 @@ class StandIn:
 
         Args:
             display: X display, such as ``:77``.
-            arguments: More of its command line, such as ``"--fault", "silence"``.
-            track: What is driven.
-            size: Of its window [px].
-            title: Of its window.
-            port: Of the telemetry; 0: a free one.
-            ghost_port: Of the ghost saver; 0: a free one.
+            arguments: Further arguments, such as ``"--fault", "silence"``.
+            track: The track.
+            size: Size of its window [px].
+            title: Title of its window.
+            port: Port of the telemetry; 0: a free one.
+            ghost_port: Port of the ghost saver; 0: a free one.
 
         Raises:
-            RuntimeError: It does not start; with what it said.
+            RuntimeError: It does not start; the message has its output.
         """
         command = [sys.executable, "-m", "tasks.stand_in", "--end-with-stdin", "--display", display]
         command += ["--track", track, "--size", size, "--title", title, "--port", str(port)]
@@ -96,21 +96,21 @@ class StandIn:
 
     @property
     def pid(self) -> int:
-        """Number of its process."""
+        """Its process id."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process runs."""
         return self._process.poll() is None
 
     @property
     def exit_status(self) -> int | None:
-        """Of its process; None while it runs."""
+        """Exit status of its process; None while it runs."""
         return self._process.poll()
 
     def fault(self, name: str, seconds: float | None = None, **particulars: Any) -> dict[str, Any]:
-        """Lets a fault begin (``tasks.stand_in.faults``); returns the state."""
+        """Starts a fault (``tasks.stand_in.faults``); returns the state."""
         request = {"fault": name, **particulars}
         return self.ask(request if seconds is None else {**request, "seconds": seconds})
 
@@ -119,7 +119,7 @@ class StandIn:
         return self.ask({"clear": name})
 
     def state(self) -> dict[str, Any]:
-        """How the game stands: car, controls, keys, counters; see ``StandInGame._state``. Takes up to a frame."""
+        """State of the game: car, controls, keys, counters; see ``StandInGame._state``. Takes up to a frame."""
         return self.ask({"ask": "state"})
 
     def car(self) -> CarState:
@@ -128,16 +128,16 @@ class StandIn:
         return CarState(**{**car, "finish_time_s": math.nan if car["finish_time_s"] is None else car["finish_time_s"]})
 
     def quit(self) -> int:
-        """Lets the game end by itself; returns its exit status."""
+        """Closes its console, so that it ends by itself; returns its exit status."""
         with self._lock, contextlib.suppress(OSError):
             self._write({"fault": "quit"})
         return self._process.wait(ANSWER_TIMEOUT_S)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Says a line to its console and returns the answer.
+        """Sends a line to its console and returns the answer.
 
         Raises:
-            ValueError: It did not understand.
+            ValueError: It refused the line.
             RuntimeError: It has ended, or does not answer.
         """
         with self._lock:
@@ -199,7 +199,7 @@ class StandIn:
 
 
 class PadControls:
-    """A ``ControlSink`` over the stand-in's pad port: analog controls where no virtual gamepad can be made."""
+    """A ``ControlSink`` over the stand-in's pad port: analog controls without a virtual gamepad."""
 
     def __init__(self, port: int) -> None:
         self._socket: socket.socket | None = socket.create_connection(("127.0.0.1", port), timeout=5.0)

@@ -1,4 +1,4 @@
-"""What becomes of a test of the live game on a machine that cannot run it."""
+"""Tests of the live game on a machine that cannot run them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.tasks.live import displays
 from tests.tasks.live.stand_ins import ROOT
 
 
-def test_without_a_server_a_test_is_skipped_in_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_x_server_a_test_is_skipped_with_the_command_to_install_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("TM_REQUIRE_DISPLAY", raising=False)
     with pytest.raises(pytest.skip.Exception) as skipped:
@@ -21,7 +21,7 @@ def test_without_a_server_a_test_is_skipped_in_one_line_with_the_command(monkeyp
     assert str(skipped.value) == "Xvfb is not installed: sudo apt install xvfb libevdev2"
 
 
-def test_where_everything_must_run_it_fails_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_require_display_it_fails_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("TM_REQUIRE_DISPLAY", "1")
     with pytest.raises(pytest.fail.Exception, match="sudo apt install xvfb libevdev2"):
@@ -44,6 +44,6 @@ def test_a_run_that_skips_ends_with_one_line_that_has_the_command() -> None:
 
 
 @pytest.mark.skipif(os.environ.get("TM_REQUIRE_DISPLAY") != "1", reason="only where everything must run")
-def test_where_everything_must_run_no_package_is_missing() -> None:
+def test_where_no_test_may_be_skipped_every_package_is_installed() -> None:
     packages = ("Xlib", "mss", "pygame", "vgamepad", "libevdev")
     assert [package for package in packages if importlib.util.find_spec(package) is None] == []

@@ -1,4 +1,4 @@
-"""The one line that is said when the live game is first driven."""
+"""The line that is logged when the live game is first driven."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_rate_that_is_not_known_yet_is_left_out() -> None:
     assert "telemetry 8 ms old" in doctor_line(fake.game(CONFIG).open(), CONFIG.live)
 
 
-def test_what_is_wrong_is_said_in_its_place() -> None:
+def test_a_fault_is_reported_in_its_place() -> None:
     fake = FakeLiveGame()
     fake.fault = TelemetryError(TelemetryState.in_menu, "a menu, load a map")
     line = doctor_line(fake.game(CONFIG).open(), CONFIG.live)
@@ -51,7 +51,7 @@ def test_a_person_drives_without_controls() -> None:
     assert doctor_line(game.open(), CONFIG.live).endswith("controls none")
 
 
-def test_a_window_without_the_focus_is_said() -> None:
+def test_a_window_without_the_focus_is_reported() -> None:
     fake = FakeLiveGame()
     fake.has_focus = False
     assert ", without the focus, " in doctor_line(fake.game(CONFIG).open(), CONFIG.live)

@@ -1,6 +1,6 @@
 """The whole live path against the stand-in game: a real window, real keys, real sockets, real time.
 
-Time is generous everywhere: what is asserted is what happens, not how soon.
+All time limits are generous: the tests check what happens, not how soon.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.tasks.live.stand_ins import ROOT, StandIn
 CHECKPOINT = ROOT / "runs" / "TM20LidarSAC_trained" / "nn" / "best.pth"
 LIDAR_WINDOW = "958x488"
 ATTEMPTS = 3
-"""Laps that the scripted driver may try: real time stands still for moments on a busy machine."""
+"""Laps that the scripted driver may try: a busy machine stalls for moments."""
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +102,16 @@ def assert_the_start_is_seen(observation: tuple[np.ndarray, ...]) -> None:
     np.testing.assert_array_equal(observation[1], np.tile(simulated.lidar(), (4, 1)))
 
 
-def test_auto_takes_the_live_game_when_it_is_there(game: StandIn) -> None:
+def test_auto_chooses_the_live_game_when_it_runs(game: StandIn) -> None:
     config = TaskConfig(game=GameKind.auto, live=LiveConfig(port=game.port, display=game.display))
     assert registry.resolve_game(config, timeout_s=20.0).game is GameKind.live
-    # The plugin notices the probe's end late; driving starts all the same.
+    # The plugin notices the end of the probe late; driving starts nevertheless.
     env = live_env(game)
     drive_until_moved(env, env.reset()[1])
     env.close()
 
 
-def test_auto_takes_no_stream_whose_game_has_another_window(display: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_refuses_telemetry_without_the_games_window(display: str, caplog: pytest.LogCaptureFixture) -> None:
     with StandIn(display, title="Another game") as game:
         live = LiveConfig(port=game.port, display=game.display, window_title="My game")
         assert registry.resolve_game(TaskConfig(live=live), timeout_s=20.0).game is GameKind.sim
@@ -131,7 +131,7 @@ def test_auto_takes_no_stream_whose_game_has_another_window(display: str, caplog
     ],
     ids=lambda fault: "-".join(map(str, fault.values())),
 )
-def test_driving_goes_on_through(fault: dict[str, Any], game: StandIn, env: Any) -> None:
+def test_driving_survives(fault: dict[str, Any], game: StandIn, env: Any) -> None:
     info = drive_until_moved(env, env.reset()[1])
     game.fault(**fault)
     info = drive(env, info, 1.5)
@@ -160,7 +160,7 @@ LOST = {
     "minimise": (WindowState.minimised, "is minimised .* restore it"),
     "no_window": (WindowState.closed, "is closed: start the game again"),
 }
-"""What ends the episode."""
+"""Faults that end the episode, with their message."""
 MOMENTARY = ("skip", "rst", "close")
 WAITING = {
     "silence": "connected, but silent",
@@ -170,7 +170,7 @@ WAITING = {
     "minimise": "is minimised",
     "no_window": "is closed",
 }
-"""What the next reset says while the fault lasts; the others are over by then."""
+"""Message of the next reset while the fault lasts; other faults have ended by then."""
 
 
 @pytest.mark.parametrize("fault", LOST)
@@ -199,7 +199,7 @@ def test_a_lost_game_truncates_and_driving_resumes_when_it_is_back(
 
 @contextlib.contextmanager
 def clear_once_said(game: StandIn, message: str, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Ends all faults as soon as somebody has logged ``message``, which they must."""
+    """Waits until ``message`` is logged, then ends all faults."""
     was_said = threading.Event()
 
     def watch() -> None:
@@ -241,7 +241,7 @@ def test_a_game_that_ends_is_waited_for_until_it_is_started_again(
 
 def test_a_game_that_hangs_truncates_and_driving_resumes(game: StandIn, env: Any) -> None:
     info = drive_until_moved(env, env.reset()[1])
-    hung = threading.Thread(target=game.fault, args=("stall", 3.0))  # it answers when it is over
+    hung = threading.Thread(target=game.fault, args=("stall", 3.0))  # it answers when the fault is over
     info = drive_until_lost(env, info, hung.start)
     error = env.interface.game_error
     assert isinstance(error, TelemetryError)
@@ -252,9 +252,7 @@ def test_a_game_that_hangs_truncates_and_driving_resumes(game: StandIn, env: Any
     drive_until_moved(env, env.reset()[1])
 
 
-def test_a_ghost_that_cannot_be_saved_is_a_warning_and_driving_goes_on(
-    game: StandIn, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_ghost_that_cannot_be_saved_is_only_a_warning(game: StandIn, caplog: pytest.LogCaptureFixture) -> None:
     ghosts = game.fault("no_ghost")["ghosts"]
     with contextlib.closing(live_env(game, save_replays=True)) as env:
         drive_until_moved(env, env.reset()[1])
@@ -270,7 +268,7 @@ def test_a_ghost_that_cannot_be_saved_is_a_warning_and_driving_goes_on(
         wait_until(lambda: game.state()["ghosts"] == ghosts + 1, "a ghost is saved")
 
 
-def test_a_speed_in_another_unit_is_said(game: StandIn, env: Any) -> None:
+def test_a_speed_in_another_unit_is_reported(game: StandIn, env: Any) -> None:
     info = drive_until_lost(env, env.reset()[1], lambda: game.fault("kmh"), timeout_s=20.0)
     assert env.interface.game_error.state is TelemetryState.implausible
     assert "the plugin seems to send km/h, and m/s are needed" in info["game_lost"]
@@ -278,7 +276,7 @@ def test_a_speed_in_another_unit_is_said(game: StandIn, env: Any) -> None:
     drive_until_moved(env, env.reset()[1])
 
 
-def test_a_frozen_picture_is_told_from_a_car_that_drives(game: StandIn, env: Any) -> None:
+def test_a_frozen_picture_is_reported(game: StandIn, env: Any) -> None:
     info = drive_until_moved(env, env.reset()[1])
     live = env.interface.game
     game.fault("frozen")
@@ -303,7 +301,7 @@ def frozen(env: Any, live: Any, info: dict[str, Any]) -> bool:
     return False
 
 
-def test_a_black_picture_is_told(game: StandIn, env: Any) -> None:
+def test_a_black_picture_is_reported(game: StandIn, env: Any) -> None:
     drive_until_moved(env, env.reset()[1])
     live = env.interface.game
     assert not is_black(live.frame())
@@ -326,13 +324,13 @@ def test_the_doctor_describes_the_game(game: StandIn, env: Any, caplog: pytest.L
 
 
 def live_words(game: StandIn) -> list[str]:
-    """What a user types to have this game driven."""
+    """Arguments with which a user drives this game."""
     live = {"display": game.display, "port": game.port, "window_title": game.title}
     return ["task.game=live", *(f"task.live.{name}={value}" for name, value in live.items())]
 
 
 def play(display: str, folder: Path, episodes: int) -> dict[str, Any]:
-    """Plays the shipped checkpoint on the stand-in by the command that a user types; returns its results."""
+    """Plays the shipped checkpoint on the stand-in with a user's command; returns its results."""
     with StandIn(display, size=LIDAR_WINDOW, title="Played") as game:
         command = [sys.executable, str(ROOT / "train.py"), "--play", "--checkpoint", str(CHECKPOINT)]
         command += live_words(game)
@@ -353,7 +351,7 @@ def test_the_shipped_checkpoint_plays_the_live_game(display: str, tmp_path: Path
     results = play(display, tmp_path, episodes=2)
     assert (results["task"], results["track"], results["game"]) == ("TM20Lidar", "short", "live")
     assert results["scripted_lap_time_s"] is None
-    # How often it finishes is held by the slow test.
+    # The slow test checks how often it finishes.
     assert len(results["episodes"]) == 2
     assert results["finish_rate"] >= 0.5
     assert results["mean_lap_time_s"] < 15.0
@@ -369,12 +367,12 @@ def test_the_shipped_checkpoint_finishes_8_of_10_live_episodes(display: str, tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_training_goes_on_after_the_game_was_lost_in_mid_episode(display: str, tmp_path: Path) -> None:
+def test_training_continues_after_the_game_was_lost_in_mid_episode(display: str, tmp_path: Path) -> None:
     with StandIn(display, size=LIDAR_WINDOW, title="Trained") as game:
         words = ["task=TM20Lidar", "train=TM20LidarSAC", "task.track=short", "max_env_steps=400", "--headless"]
         words += ["task.sleep_time_at_reset=0.1", "task.live.max_telemetry_age_s=0.7", "task.control=keyboard"]
         sac = "train.params.config"
-        # Every stored sample is rebuilt and compared with what the worker saw, that of the lost step included.
+        # Every stored sample is rebuilt and compared with what the worker saw, also that of the lost step.
         words += [
             f"{sac}.env_steps_before_training=100",
             f"{sac}.evaluation_interval=0",

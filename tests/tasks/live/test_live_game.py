@@ -1,4 +1,4 @@
-"""The live game over parts that answer buttons: when a restart counts, what is pressed when, what is closed."""
+"""The live game with parts that answer buttons: restarts, pressed buttons, closing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_nothing_is_opened_before_the_game_is_used(fake: FakeLiveGame) -> None:
     assert fake.num_opened == 1
 
 
-def test_a_restart_lets_go_presses_once_and_waits_for_the_start(fake: FakeLiveGame) -> None:
+def test_a_restart_releases_the_controls_presses_once_and_waits_for_the_start(fake: FakeLiveGame) -> None:
     fake.restart_after_s = 0.7
     game = fake.game(CONFIG)
     game.restart(seed=3)
@@ -125,7 +125,7 @@ def test_the_window_gets_the_focus_before_the_button_is_pressed(fake: FakeLiveGa
     assert fake.deeds() == ["release", "focus", "restart"]
 
 
-def test_a_window_that_does_not_take_the_focus_is_driven_by_gamepad_all_the_same(fake: FakeLiveGame) -> None:
+def test_a_window_without_the_focus_is_driven_by_gamepad(fake: FakeLiveGame) -> None:
     def refuse() -> None:
         raise WindowError(WindowState.not_focused, "not focused")
 
@@ -134,7 +134,7 @@ def test_a_window_that_does_not_take_the_focus_is_driven_by_gamepad_all_the_same
     assert fake.deeds() == ["release", "restart"]
 
 
-def test_rest_is_tmrls_order_and_pauses(fake: FakeLiveGame) -> None:
+def test_the_pause_between_episodes_follows_tmrls_order_and_timing(fake: FakeLiveGame) -> None:
     with socket.create_server(("127.0.0.1", 0)) as ghosts:
         config = TaskConfig(game=GameKind.live, live=LiveConfig(ghost_port=ghosts.getsockname()[1]))
         game = fake.game(config)
@@ -145,7 +145,7 @@ def test_rest_is_tmrls_order_and_pauses(fake: FakeLiveGame) -> None:
     assert fake.journal == [(0.0, "release"), (1.0, "restart"), (1.5, "popup")]
 
 
-def test_rest_saves_no_ghost_unasked(fake: FakeLiveGame, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_pause_saves_no_ghost_unless_configured(fake: FakeLiveGame, caplog: pytest.LogCaptureFixture) -> None:
     game = fake.game(CONFIG)
     game.open()
     game.rest(save_replay=False)
@@ -166,7 +166,7 @@ def test_an_unreachable_ghost_port_is_a_warning(fake: FakeLiveGame, caplog: pyte
     assert fake.deeds() == ["release", "restart", "popup"]
 
 
-def test_rest_presses_nothing_in_a_menu(fake: FakeLiveGame) -> None:
+def test_the_pause_presses_nothing_in_a_menu(fake: FakeLiveGame) -> None:
     game = fake.game(CONFIG)
     game.open()
     fake.fault = IN_MENU
@@ -193,7 +193,7 @@ def test_the_lidar_measures_the_picture(fake: FakeLiveGame) -> None:
     assert lidar[9] == 438 - 20 - 300
 
 
-def test_controls_are_passed_on_and_none_touches_nothing(fake: FakeLiveGame) -> None:
+def test_controls_are_passed_on_and_none_sends_nothing(fake: FakeLiveGame) -> None:
     game = fake.game(CONFIG)
     game.apply(None)
     assert fake.num_opened == 0
@@ -201,7 +201,7 @@ def test_controls_are_passed_on_and_none_touches_nothing(fake: FakeLiveGame) -> 
     assert fake.deeds() == ["send [ 1.   0.  -0.5]"]
 
 
-def test_only_a_simulator_knows_facts(fake: FakeLiveGame) -> None:
+def test_the_live_game_has_no_facts_of_a_simulator(fake: FakeLiveGame) -> None:
     facts = fake.game(CONFIG).episode_facts()
     assert math.isnan(facts.finish_time_s)
     assert (facts.wall_contacts, facts.wall_impact_mps) == (0, 0.0)
@@ -235,7 +235,7 @@ def test_every_part_is_closed_when_one_cannot_be() -> None:
     assert Part.closed == 4
 
 
-def test_what_this_machine_lacks_is_said_and_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_part_is_reported_and_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     threads = set(threading.enumerate())
     config = TaskConfig(game=GameKind.live, control=ControlKind.keyboard)
@@ -263,7 +263,9 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         check_setup(CONFIG)
 
 
-def test_the_doctor_speaks_once_when_driving_begins(fake: FakeLiveGame, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_state_of_the_game_is_logged_once_when_driving_begins(
+    fake: FakeLiveGame, caplog: pytest.LogCaptureFixture
+) -> None:
     game = fake.game(CONFIG)
     with caplog.at_level(logging.INFO, logger="tasks.live.live_game"):
         game.restart()

@@ -16,7 +16,7 @@ from tests.tasks.live.stand_ins import ROOT, StandIn
 
 CHECKPOINT = ROOT / "runs" / "TM20LidarSAC_trained" / "nn" / "best.pth"
 SOON_S = 20.0
-"""On a machine that does nothing else it is within 5 s; here tests share the machine with others."""
+"""Limit [s]; an idle machine needs less than 5 s, but tests share the machine."""
 ROLES = {
     "play": ["--play", "--checkpoint", str(CHECKPOINT), "play.episodes=100"],
     "benchmark": ["--benchmark", "--checkpoint", str(CHECKPOINT)],
@@ -28,7 +28,7 @@ ROLES = {
 @pytest.mark.parametrize(
     "role", ["play", pytest.param("benchmark", marks=pytest.mark.slow), pytest.param("train", marks=pytest.mark.slow)]
 )
-def test_an_interrupt_ends_it_soon_with_all_keys_released(role: str, display: str, tmp_path: Path) -> None:
+def test_an_interrupt_ends_the_program_soon_with_all_keys_released(role: str, display: str, tmp_path: Path) -> None:
     with StandIn(display, size="958x488", title="Interrupted") as game, open(tmp_path / "said.txt", "w") as said:
         live = {"display": display, "port": game.port, "window_title": game.title}
         words = ["task.game=live", "task.track=short", "task.control=keyboard"]

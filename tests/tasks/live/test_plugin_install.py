@@ -34,7 +34,7 @@ def installed(plugins: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted((plugins / PLUGIN_NAME).iterdir())}
 
 
-# --- where it goes ---
+# --- the folder ---
 
 
 def test_plugin_goes_into_the_given_folder(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         install_plugin(tmp_path)
 
 
-# --- files that are there already ---
+# --- existing files ---
 
 
 def test_second_installation_changes_nothing(tmp_path: Path) -> None:
@@ -135,17 +135,17 @@ def test_second_installation_changes_nothing(tmp_path: Path) -> None:
     before = installed(tmp_path)
     answer = install_plugin(tmp_path)
     assert installed(tmp_path) == before
-    assert "main.as: is there already, the same" in answer
-    assert "info.toml: is there already, the same" in answer
+    assert "main.as: is already there, unchanged" in answer
+    assert "info.toml: is already there, unchanged" in answer
 
 
-def test_file_of_the_user_is_kept_and_its_new_name_is_said(tmp_path: Path) -> None:
+def test_a_changed_file_is_kept_and_its_new_name_printed(tmp_path: Path) -> None:
     folder = make(tmp_path / PLUGIN_NAME)
     (folder / "main.as").write_text("// mine")
     answer = install_plugin(tmp_path)
     assert installed(tmp_path)["main.as.bak1"] == "// mine"
     assert installed(tmp_path)["main.as"] == (SOURCE / "main.as").read_text()
-    assert f"main.as: written; the one that was there differs and is now {folder / 'main.as.bak1'}" in answer
+    assert f"main.as: written; the old file differs and is now {folder / 'main.as.bak1'}" in answer
 
 
 def test_backups_do_not_overwrite_each_other(tmp_path: Path) -> None:
@@ -178,11 +178,11 @@ def test_plugin_of_tmrl_on_the_same_port_is_mentioned(tmp_path: Path, name: str)
     assert "TMRL's TMRL_GrabData use the same ports" in answer
 
 
-def test_no_word_on_tmrl_where_its_plugin_is_not(tmp_path: Path) -> None:
+def test_tmrl_is_not_mentioned_without_its_plugin(tmp_path: Path) -> None:
     assert "TMRL" not in install_plugin(tmp_path)
 
 
-# --- what is installed; it cannot be compiled here, so only its text is held ---
+# --- the installed script; it cannot be compiled here, so only its text is checked ---
 
 
 def test_metadata_is_complete() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of windows on a real X server, pixel by pixel, and what happens when the window does not hold still."""
+"""Pictures of windows on a real X server, pixel by pixel, also of windows that move."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def collects_sockets() -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives up soon, for what cannot succeed."""
+    """Short time limits, for tests in which nothing can succeed."""
     monkeypatch.setattr(x11_window, "PLACE_TIMEOUT_S", 0.4)
 
 
@@ -124,7 +124,7 @@ def test_frame_around_the_window_is_not_in_the_picture(display: str) -> None:
         assert window.geometry()[:2] == (BORDER, TITLE_BAR)
 
 
-# The window does not hold still
+# The window moves
 
 
 def test_moved_window_is_followed_at_once(capture: ScreenCapture, game: PlainWindow, found: GameWindow) -> None:
@@ -208,7 +208,7 @@ def test_closed_window_is_an_error_until_the_game_is_back(
         assert shows(capture.grab(), 6), "found again, and placed"
 
 
-def test_window_that_is_shaken_is_never_an_endless_loop(
+def test_a_window_that_keeps_moving_gives_no_endless_loop(
     display: str, game: PlainWindow, found: GameWindow, impatient: None
 ) -> None:
     stop = threading.Event()
@@ -233,7 +233,7 @@ def test_window_that_is_shaken_is_never_an_endless_loop(
     assert time.monotonic() - started < 30, "each grab ends by itself"
 
 
-def test_placing_is_said_once_in_a_while(
+def test_placing_is_logged_once_in_a_while(
     capture: ScreenCapture, game: PlainWindow, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
@@ -261,7 +261,7 @@ def test_server_that_goes_away_is_an_error() -> None:
 
 
 class ConstantWindow:
-    """A ``GameWindow`` that says that it is somewhere, whatever the screen is."""
+    """A ``GameWindow`` with a fixed area, whatever the screen."""
 
     title = "Trackmania"
 
@@ -275,10 +275,10 @@ class ConstantWindow:
         return Geometry(0, 0, 10_000, 10_000)
 
 
-def test_area_that_the_screen_does_not_give_is_an_error(display: str) -> None:
+def test_an_area_that_cannot_be_captured_is_an_error(display: str) -> None:
     window = ConstantWindow(Geometry(1200, 700, 320, 200))
     with ScreenCapture(window, 320, 200, display=display) as capture:  # type: ignore[arg-type]
-        with pytest.raises(WindowError, match="gives no picture") as error:
+        with pytest.raises(WindowError, match="returned no picture") as error:
             capture.grab()
         assert error.value.state is WindowState.off_screen
         window.area = Geometry(0, 0, 320, 200)
@@ -435,9 +435,7 @@ def test_pictures_of_a_running_game_are_whole_and_in_order(display: str) -> None
         assert window.geometry().size == (256, 128), "SDL gives the size back too"
 
 
-def test_window_of_the_stand_in_game_is_captured_through_whatever_happens_to_it(
-    display: str, stand_in: StandIn
-) -> None:
+def test_the_stand_in_games_window_is_captured_after_every_change(display: str, stand_in: StandIn) -> None:
     def shows_the_road(frame: np.ndarray) -> bool:
         return frame.shape == (128, 256, 4) and not is_black(frame) and bool(np.ptp(frame[..., :3]) > 100)
 
@@ -465,7 +463,7 @@ def test_window_of_the_stand_in_game_is_captured_through_whatever_happens_to_it(
         assert is_black(capture.grab())
 
 
-# What is observed
+# The observed image
 
 
 def tmrls_image(frame: np.ndarray, width: int, height: int, grayscale: bool) -> np.ndarray:
@@ -500,7 +498,7 @@ def test_observed_colours_are_red_green_blue() -> None:
     assert observed_image(frame, 4, 4, True)[0, 0] == 73
 
 
-# What can be wrong with a picture
+# Faults of a picture
 
 
 def test_black_is_told_from_dark() -> None:

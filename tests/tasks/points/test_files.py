@@ -1,4 +1,4 @@
-"""Files of points are read by what they say, and refused where they could mean two things."""
+"""Files of points: their columns, and refusals of ambiguous and damaged files."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_three_columns_are_x_y_z(tmp_path: Path, header: str) -> None:
         (table(range(40), X, Z, header="x,z"), "line 2 has 3 cells, the header 2 names"),
     ],
 )
-def test_what_could_mean_two_things_is_refused_with_the_first_lines(tmp_path: Path, text: str, message: str) -> None:
+def test_an_ambiguous_file_is_refused_with_its_first_lines(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         read(tmp_path, text)
     lines = str(refusal.value).splitlines()
@@ -218,7 +218,7 @@ any_bytes = st.one_of(
 @example(data=b"0,0\n1e308,-1e308\n-1e308,1e308", suffix=".csv")
 @example(data=b"(" * 200, suffix=".pkl")
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_are_points_or_a_message(tmp_path: Path, data: bytes, suffix: str) -> None:
+def test_any_bytes_give_points_or_a_message(tmp_path: Path, data: bytes, suffix: str) -> None:
     try:
         found = read(tmp_path, data, f"a{suffix}")
     except ValueError as error:

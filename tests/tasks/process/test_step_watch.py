@@ -1,4 +1,4 @@
-"""Who hangs, and who only waits: said once when it begins and once when it is over."""
+"""Hanging and waiting environments: a hang is reported once when it begins and once when it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Interface:
 
 
 class SlowEnv(gymnasium.Env):
-    """Each call takes a while, and asks the watch in its middle."""
+    """An environment whose calls take a while and query the watch meanwhile."""
 
     is_real_time = False
 
@@ -73,9 +73,9 @@ def test_a_call_hangs_once_it_takes_long_and_only_while_it_lasts(watch: StepWatc
     assert watch.hangs_for_s() == 0.0
 
 
-def test_time_between_two_calls_is_nobodys_fault(clock: SteppedClock, watch: StepWatch, env: SlowEnv) -> None:
+def test_time_between_two_calls_does_not_count(clock: SteppedClock, watch: StepWatch, env: SlowEnv) -> None:
     watch.around(env).step(0)
-    clock.now_s += 10 * HANGING_S  # held by the learner, or between two evaluations
+    clock.now_s += 10 * HANGING_S  # waiting for the learner, or between two evaluations
     assert watch.hangs_for_s() == 0.0
 
 
@@ -85,7 +85,7 @@ def test_a_call_that_waits_for_its_game_on_purpose_does_not_hang(watch: StepWatc
     assert env.seen == [0.0]
 
 
-def test_an_environment_that_is_always_slow_is_not_told_of_for_ever(watch: StepWatch, env: SlowEnv) -> None:
+def test_an_environment_that_is_always_slow_is_not_reported_for_ever(watch: StepWatch, env: SlowEnv) -> None:
     watched = watch.around(env)
     env.takes_s = 40.0
     for _ in range(3):
@@ -99,7 +99,7 @@ def test_an_environment_that_is_always_slow_is_not_told_of_for_ever(watch: StepW
     assert env.seen[-2:] == [3600.0, 3600.0]
 
 
-def test_a_call_that_raises_is_over(clock: SteppedClock, watch: StepWatch) -> None:
+def test_a_call_that_raises_has_ended(clock: SteppedClock, watch: StepWatch) -> None:
     seen: list[float] = []
 
     def fail() -> None:
@@ -113,7 +113,7 @@ def test_a_call_that_raises_is_over(clock: SteppedClock, watch: StepWatch) -> No
     assert watch.hangs_for_s() == 0.0
 
 
-def test_a_watched_environment_is_what_it_was(watch: StepWatch, env: SlowEnv) -> None:
+def test_a_watched_environment_behaves_as_before(watch: StepWatch, env: SlowEnv) -> None:
     watched = watch.around(env)
     assert isinstance(watched, gymnasium.Env)
     assert watched.reset(seed=3) == (0, {"seed": 3})
@@ -124,7 +124,7 @@ def test_a_watched_environment_is_what_it_was(watch: StepWatch, env: SlowEnv) ->
     assert not hasattr(watched, "something_else")
 
 
-def test_a_state_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hang_is_reported_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     states = [{"w0": 0.0, "w1": 31.0}, {"w0": 0.0, "w1": 33.0}, {"w0": 40.0, "w1": 0.0}, {"w1": 0.0}, {"w0": 35.0}]
     looks = iter(states)
     reporter = HangReporter(lambda: next(looks))
@@ -135,6 +135,6 @@ def test_a_state_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture
         "w1 has not stepped for 31 s: its environment hangs, or is very slow",
         "w0 has not stepped for 40 s: its environment hangs, or is very slow",
         "w1 steps again, after more than 33 s",
-        # w0 was gone meanwhile: that is said by whoever keeps it
+        # w0 was disconnected meanwhile: its restart is reported elsewhere
         "w0 has not stepped for 35 s: its environment hangs, or is very slow",
     ]

@@ -1,4 +1,4 @@
-"""Which signals stop a program, and who leaves them to others."""
+"""Signals that stop a program, and processes that ignore them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """As Python has them at the start, and back afterwards."""
+    """Sets the signal handlers that Python has at the start, and restores the old ones afterwards."""
     before = {number: signal.getsignal(number) for number in ALL}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -28,7 +28,7 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_a_closed_terminal_stops_as_ctrl_c_and_sigterm_do() -> None:
+def test_a_closed_terminal_stops_a_program_like_ctrl_c_and_sigterm() -> None:
     assert stop_signals() == ALL
 
 
@@ -41,14 +41,14 @@ def test_nohup_keeps_a_program_running_when_its_terminal_is_closed() -> None:
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_every_stop_signal_interrupts_and_the_handlers_come_back(number: signal.Signals) -> None:
+def test_every_stop_signal_interrupts_and_the_handlers_are_restored(number: signal.Signals) -> None:
     with pytest.raises(KeyboardInterrupt), as_interrupt():
         signal.raise_signal(number)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
-def test_a_handler_that_was_there_is_kept() -> None:
+def test_an_existing_handler_is_kept() -> None:
     seen: list[int] = []
 
     def mine(number: int, _: object) -> None:
@@ -61,7 +61,7 @@ def test_a_handler_that_was_there_is_kept() -> None:
     assert signal.getsignal(signal.SIGTERM) is mine
 
 
-def test_a_child_leaves_the_terminal_to_its_parent() -> None:
+def test_a_child_process_ignores_the_signals_of_the_terminal() -> None:
     ignore_terminal()
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGHUP)
@@ -69,7 +69,7 @@ def test_a_child_leaves_the_terminal_to_its_parent() -> None:
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_a_command_that_a_signal_ends_says_so(
+def test_a_command_that_a_signal_ends_reports_it(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(_: object) -> int:
@@ -81,7 +81,7 @@ def test_a_command_that_a_signal_ends_says_so(
     assert capsys.readouterr().err == "train.py: interrupted\n"
 
 
-def test_a_command_whose_terminal_is_gone_still_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_with_a_closed_terminal_still_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone:
         def write(self, _: str) -> None:
             raise OSError(5, "Input/output error")

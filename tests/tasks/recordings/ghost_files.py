@@ -20,7 +20,7 @@ GHOST, REPLAY, MAP = 0x03092000, 0x03093000, 0x03043000
 
 @dataclass
 class Drive:
-    """What a test lets a car do."""
+    """A drive of a car in a test."""
 
     positions: np.ndarray
     """x, y, z every 50 ms, shape (N, 3)."""
@@ -33,7 +33,7 @@ class Drive:
     others: Sequence[tuple[int, np.ndarray]] = ()
     """Further cars: the time of the first sample [ms], and positions."""
     words: dict[int, int] = field(default_factory=dict)
-    """Words of the input stream by tick of the race."""
+    """Words of the input stream, by tick of the race."""
 
 
 def drive_along(points: np.ndarray, speed: float, *, with_inputs: bool = True) -> Drive:

@@ -1,4 +1,4 @@
-"""The line of a ghost is smooth, ends at the finish, and leaves out what a respawn made void."""
+"""The line of a ghost is smooth, ends at the finish, and leaves out parts that a respawn discarded."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_line_ends_at_the_finish(tmp_path: Path) -> None:
     assert line.points[-1, 2] == pytest.approx(160.0, abs=0.1)
 
 
-def test_a_respawn_goes_on_where_the_car_had_been(tmp_path: Path) -> None:
+def test_after_a_respawn_the_line_continues_where_the_car_was(tmp_path: Path) -> None:
     drive = drive_along(_ahead(400.0), 20.0)
     drive.positions[100:, 2] -= np.float32(30.0)
     line = _line(tmp_path, drive)
@@ -64,7 +64,7 @@ def test_a_respawn_goes_on_where_the_car_had_been(tmp_path: Path) -> None:
     assert line.times_s[-1] == pytest.approx(drive.race_time_ms / 1000)
 
 
-def test_a_jump_to_where_the_car_had_not_been_is_refused_with_both_places(tmp_path: Path) -> None:
+def test_a_jump_to_another_place_is_refused_with_both_places(tmp_path: Path) -> None:
     drive = drive_along(_ahead(400.0), 20.0)
     drive.positions[100:, 0] += np.float32(80.0)
     with pytest.raises(GbxError, match=r"jumps by 80\.\d m after 4\.95 s, from x 0\.0, z 99\.0 to x 80\.0, z 100\.0"):

@@ -1,4 +1,4 @@
-"""Drives come out of the game's files as they were written; what is damaged or lies is refused in words."""
+"""Drives are read from the game's files as they were written; damaged and false files are refused with a message."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_drive_comes_back_as_it_was_written(tmp_path: Path, version: int) -> N
 
 
 @pytest.mark.parametrize("version", [10, 11])
-def test_the_inputs_act_from_their_sample_on(tmp_path: Path, version: int) -> None:
+def test_inputs_apply_from_their_sample_on(tmp_path: Path, version: int) -> None:
     drive = drive_along(_corner(), 25.0)
     (piece,) = _read(tmp_path, ghost_file(drive, version)).pieces
     assert piece.has_inputs
@@ -96,7 +96,7 @@ def test_all_cars_of_a_record_are_read_and_another_driver_has_no_inputs(tmp_path
     assert not ghost.pieces[2].has_inputs
 
 
-def test_of_several_drives_the_fastest_is_taken(tmp_path: Path) -> None:
+def test_of_several_drives_the_fastest_is_used(tmp_path: Path) -> None:
     slow, fast = drive_along(_corner(), 20.0), drive_along(_corner(), 30.0)
     path = tmp_path / "run.Replay.Gbx"
     path.write_bytes(replay_file([slow, fast]))
@@ -166,14 +166,14 @@ def _with_body_size(size: int) -> bytes:
         (_zlib_bomb(), "record must unpack to 100 bytes, got more"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_name_of_the_file(tmp_path: Path, data: bytes, said: str) -> None:
+def test_a_fault_is_reported_with_the_name_of_the_file(tmp_path: Path, data: bytes, said: str) -> None:
     with pytest.raises(GbxError) as refused:
         _read(tmp_path, data)
     assert str(refused.value).startswith(str(tmp_path / "run.Ghost.Gbx") + ": ")
     assert said in str(refused.value)
 
 
-def test_a_file_that_does_not_exist_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(GbxError, match=r"none\.Ghost\.Gbx: No such file"):
         read_ghost(tmp_path / "none.Ghost.Gbx")
 
@@ -221,7 +221,7 @@ def _mutated(rng: random.Random, data: bytes) -> bytes:
 
 
 class _Layers:
-    """A ghost, taken apart: file, body, record and stream of inputs are each changed and put together again."""
+    """Layers of a ghost: file, body, record and stream of inputs can each be changed and reassembled."""
 
     def __init__(self, version: int) -> None:
         drive = drive_along(_corner(2.0), 60.0)

@@ -42,7 +42,7 @@ def test_pickled_objects_in_an_archive_are_refused(tmp_path: Path) -> None:
         load_npz(path)
 
 
-def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_nan_and_infinity_are_refused(tmp_path: Path) -> None:
     drive = _recording()
     drive.states[3, 1] = np.nan
     save_npz(tmp_path / "drive.npz", drive)

@@ -1,4 +1,4 @@
-"""Only flat clean asphalt without turbo, contact or holes is used, and what is driven there gets its name."""
+"""Only flat clean asphalt without turbo, contact or gaps is used, and each stretch gets the name of its manoeuvre."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GAS = (3.0, 0.0, 1.0, 0.0)
 
 
 def changed(name: str, rows: slice, value: float) -> Recording:
-    """Three seconds of gas, of which a part is something else."""
+    """Three seconds of gas with one part changed."""
     recording = driven(CAR, held(GAS))
     recording.states[rows, COLUMNS.index(name)] = value
     return recording
@@ -34,13 +34,13 @@ def test_nothing_is_used_without_known_inputs() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("turbo", 1.0), ("mat0", 6.0), ("y", 0.5), ("t_ms", 9e3), ("x", 30.0), ("u", 1.0)]
 )
-def test_what_is_not_driving_on_flat_asphalt_is_left_out(name: str, value: float) -> None:
+def test_only_driving_on_flat_asphalt_is_used(name: str, value: float) -> None:
     is_usable = usable(changed(name, slice(30, 31), value))
     assert is_usable[:30].all()
     assert not is_usable[30]
 
 
-def test_one_wheel_in_the_air_is_no_reason() -> None:
+def test_a_stretch_with_one_wheel_in_the_air_is_used() -> None:
     assert usable(changed("mat2", slice(10, 30), 0.0)).all()
 
 

@@ -57,7 +57,7 @@ class Person:
 
 
 def put_at_start(game: StandIn, pad: PadControls | None = None) -> None:
-    """Presses restart and sees that the car stands at the start."""
+    """Presses restart and waits until the car stands at the start."""
     own_pad = PadControls(game.pad_port) if pad is None else None
     hands = pad or own_pad
     assert hands is not None

@@ -1,4 +1,4 @@
-"""Holds that pictures for people show the observation in the right place, order and colour."""
+"""Pictures for people show the observation in the right place, order and colour."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_older_scans_are_dots_and_the_screenshot_stays_as_it_was() -> None:
     np.testing.assert_array_equal(picture, before)
 
 
-def test_beam_lengths_are_what_the_sensor_says_of_a_road_without_border() -> None:
+def test_beam_lengths_equal_those_of_the_sensor_without_a_border() -> None:
     bright = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
     np.testing.assert_array_equal(overlay.beam_lengths(WIDTH, HEIGHT), LidarSensor()(bright))
 
@@ -64,7 +64,7 @@ def test_rgb_swaps_the_channels() -> None:
     np.testing.assert_array_equal(overlay.rgb(frame), np.full((2, 2, 3), (3, 2, 1)))
 
 
-def test_the_history_stands_oldest_left() -> None:
+def test_the_oldest_frame_of_a_history_is_left() -> None:
     images = np.stack([np.full((8, 8), value, np.uint8) for value in (10, 80, 160, 240)])
     row = overlay.history_row(images, 400)
     assert row.shape == (100, 400, 3)
@@ -87,7 +87,7 @@ def test_text_is_written_in_its_colour_and_long_lines_are_wrapped() -> None:
     assert (long[:, -4:] == overlay.BACKGROUND).all(), "nothing runs over the edge"
 
 
-def test_letters_that_the_font_lacks_do_not_stop_the_picture() -> None:
+def test_missing_letters_of_the_font_do_not_stop_the_picture() -> None:
     assert overlay.text_block([("Fenêtre „Trackmania“", overlay.TEXT_COLOUR)], 300).shape[1] == 300
 
 

@@ -1,4 +1,4 @@
-"""Holds what a window shows and tells, and that a machine without a screen is told so."""
+"""A window shows pictures and reports keys; a machine without a screen is refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_another_picture_is_fitted_into_the_middle(no_screen: None) -> None:
         assert not (shown()[:, 165:] == 255).any()
 
 
-def test_what_is_pressed_is_told_once(no_screen: None) -> None:
+def test_a_pressed_key_is_reported_once(no_screen: None) -> None:
     import pygame
 
     with PictureWindow(200, 120, "test") as window:
@@ -77,14 +77,14 @@ def test_a_closed_window_is_closed(no_screen: None) -> None:
     assert not pygame.display.get_init()
 
 
-def test_a_machine_without_a_screen_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_screen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SDL_VIDEODRIVER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=r"no window can be opened.*DISPLAY"):
         PictureWindow(200, 120, "test")
 
 
-def test_a_wrong_display_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_display_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "x11")
     monkeypatch.setenv("DISPLAY", ":9999")
     with pytest.raises(ValueError, match="no window can be opened"):

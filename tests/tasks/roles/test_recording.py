@@ -1,4 +1,4 @@
-"""Holds when a recording starts and ends, what the path is, and what is refused and why."""
+"""Recordings: their start, end and path, and refusals with their reasons."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_finish_screen_of_the_run_before_is_no_finish() -> None:
     assert path.length_m == pytest.approx(140.3, abs=0.2)
 
 
-def test_a_car_that_is_put_back_to_the_start_begins_anew() -> None:
+def test_a_car_that_is_put_back_to_the_start_begins_a_new_recording() -> None:
     maker = DriveMaker().stand().drive((100.0, 10.0, 260.0), (150.0, 10.0, 260.0)).jump(START)
     recorder = Recorder(CONFIG)
     for sample in lap(maker).samples:
@@ -109,13 +109,13 @@ def test_a_car_that_is_put_back_to_the_start_begins_anew() -> None:
     np.testing.assert_array_equal(recorder.path().points, recorded(lap()).points)
 
 
-def test_a_restart_right_after_driving_off_begins_anew_too() -> None:
+def test_a_restart_right_after_the_start_begins_a_new_recording() -> None:
     # 4 m are no jump: a restart shows only by standing again.
     maker = DriveMaker().stand().drive((100.0, 10.0, 204.0)).jump(START)
     np.testing.assert_array_equal(recorded(lap(maker)).points, recorded(lap()).points)
 
 
-def test_standing_on_the_way_adds_nothing() -> None:
+def test_standing_during_the_drive_adds_nothing() -> None:
     maker = DriveMaker().stand().drive((100.0, 10.0, 260.0)).stand(20.0)
     for i, sample in enumerate(maker.samples[-600:]):  # the springs of a standing car tremble
         maker.samples[-600 + i] = sample._replace(position=(100.0 + 0.01 * (-1) ** i, 10.0, 260.0))
@@ -139,25 +139,25 @@ def test_the_time_limit_ends_a_recording() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_record_that_is_no_number_is_left_out(bad: float) -> None:
+def test_a_record_with_nan_is_left_out(bad: float) -> None:
     maker = lap()
     broken = [sample._replace(position=(bad, 10.0, 200.0)) for sample in maker.samples[60:63]]
     maker.samples[60:60] = broken
     np.testing.assert_array_equal(recorded(maker).points, recorded(lap()).points)
 
 
-def test_nothing_moved() -> None:
+def test_a_recording_without_movement_is_refused() -> None:
     refusal = refusal_of(DriveMaker().stand(5.0, speed_mps=0.4))
     assert refusal.reason is Refusal.nothing_moved
     assert "highest speed was 0.4 m/s" in str(refusal)
     assert "record.start_speed_mps is 1" in str(refusal)
 
 
-def test_no_telemetry() -> None:
+def test_a_recording_without_telemetry_is_refused() -> None:
     assert refusal_of(DriveMaker()).reason is Refusal.no_telemetry
 
 
-def test_a_position_that_stays_while_the_speed_tells_otherwise_is_refused_at_once() -> None:
+def test_a_standing_position_with_a_high_speed_is_refused_at_once() -> None:
     maker = DriveMaker().stand()
     recorder = Recorder(CONFIG)
     for sample in maker.stand(5.0, speed_mps=30.0).samples:
@@ -174,7 +174,7 @@ def test_a_creeping_car_is_too_short_and_not_standing_still() -> None:
     assert refusal.reason is Refusal.too_short
 
 
-def test_too_short() -> None:
+def test_a_short_recording_is_refused() -> None:
     refusal = refusal_of(DriveMaker().stand().drive((100.0, 10.0, 230.0)).finish())
     assert refusal.reason is Refusal.too_short
     assert "drove 30." in str(refusal)
@@ -204,7 +204,7 @@ def test_fast_driving_and_lost_frames_are_no_jump(speed_mps: float) -> None:
     assert path_of(driven, CONFIG).has_finished
 
 
-def test_a_hole_that_may_hide_a_corner_is_refused() -> None:
+def test_a_gap_that_may_hide_a_corner_is_refused() -> None:
     maker = DriveMaker().stand().drive((100.0, 10.0, 260.0), speed_mps=40.0).pause(1.0)
     maker.place = (100.0, 10.0, 300.0)
     refusal = refusal_of(maker.drive((100.0, 10.0, 400.0), speed_mps=40.0).finish())
@@ -217,7 +217,7 @@ def test_a_pause_in_which_the_car_waits_is_fine() -> None:
     assert recorded(maker.drive((100.0, 10.0, 300.0)).finish()).length_m == pytest.approx(100.0, abs=0.5)
 
 
-def test_a_recording_that_goes_on_has_no_path_yet() -> None:
+def test_a_running_recording_has_no_path_yet() -> None:
     recorder = Recorder(CONFIG)
     for sample in DriveMaker().stand().drive((100.0, 10.0, 280.0)).samples:
         recorder.add(sample)

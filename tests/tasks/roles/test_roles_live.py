@@ -1,6 +1,6 @@
-"""Holds --record and --check against the stand-in game: real window, real telemetry, a person at the pad.
+"""--record and --check on the stand-in game: real window, real telemetry, a person at the pad.
 
-Time is generous everywhere: what is asserted is what happens, not how soon.
+All time limits are generous: the tests check what happens, not how soon.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_a_person_records_a_path_that_can_be_driven(game: StandIn, tmp_path: Pat
     env.close()
 
 
-def test_what_the_network_gets_is_what_the_screen_shows_while_a_person_drives(display: str) -> None:
+def test_the_network_gets_what_the_screen_shows(display: str) -> None:
     with StandIn(display, size="958x488", title="Beams") as game, TaskCheck(task(game, "TM20Lidar")) as looked_at:
         sensor = LidarSensor()
         with Person(game):
@@ -130,7 +130,7 @@ def test_a_standing_car_is_asked_to_be_driven(game: StandIn) -> None:
         ("slow", {"fps": 8}, Problem.low_rate),
     ],
 )
-def test_a_fault_of_the_picture_is_found_and_forgotten(
+def test_a_fault_of_the_picture_is_found_while_it_lasts(
     game: StandIn, fault: str, particulars: dict[str, Any], problem: Problem
 ) -> None:
     with TaskCheck(task(game)) as looked_at, Person(game):
@@ -144,7 +144,7 @@ def test_a_fault_of_the_picture_is_found_and_forgotten(
     ("fault", "words"),
     [("silence", "silent"), ("unload", "plugin is not loaded"), ("minimise", "minimised")],
 )
-def test_a_lost_game_is_said_and_looked_at_again_when_it_is_back(game: StandIn, fault: str, words: str) -> None:
+def test_a_lost_game_is_reported_and_observed_again_later(game: StandIn, fault: str, words: str) -> None:
     with TaskCheck(task(game)) as looked_at, Person(game):
         look_until(looked_at, lambda: len(looked_at.looks) >= 3)
         game.fault(fault)
@@ -173,7 +173,7 @@ def test_a_covered_window_is_found(game: StandIn) -> None:
             cover.close()
 
 
-def test_another_map_is_found_without_an_end_of_the_looking(game: StandIn, tmp_path: Path) -> None:
+def test_another_map_is_found_and_observing_continues(game: StandIn, tmp_path: Path) -> None:
     path = tmp_path / "far.npy"
     np.save(path, np.stack([np.full(500, 3000.0), np.full(500, 10.0), np.arange(500.0)], axis=1))
     with TaskCheck(task(game, track=str(path))) as looked_at:
@@ -181,7 +181,7 @@ def test_another_map_is_found_without_an_end_of_the_looking(game: StandIn, tmp_p
         assert Problem.far_from_path in problems(looked_at)
 
 
-def test_headless_pictures_of_the_live_game(game: StandIn, tmp_path: Path) -> None:
+def test_headless_writes_pictures_of_the_live_game(game: StandIn, tmp_path: Path) -> None:
     with Person(game):
         folder = check.run(task(game), CheckConfig(seconds=3.0, pictures=2), headless=True, runs=tmp_path)
     assert folder is not None

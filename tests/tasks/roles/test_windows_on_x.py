@@ -1,4 +1,4 @@
-"""Holds the windows of --drive and --check on a real X server: real keys, real pixels."""
+"""The windows of --drive and --check on a real X server: real keys, real pixels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def screen(display: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 class Fingers(threading.Thread):
-    """Waits for a window, then presses keys: (name, seconds held) one after the other; an own thread.
+    """Waits for a window, then presses keys one after the other, (name, seconds held) each, in its own thread.
 
     The last key is pressed again and again until the window is gone.
     """

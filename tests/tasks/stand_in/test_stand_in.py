@@ -1,4 +1,4 @@
-"""The stand-in game as others see it: its window, its keys, its ports, what it does when told to misbehave."""
+"""The stand-in game from outside: its window, keys and ports, and its faults."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_each_frame_sends_a_record(game: StandIn, plugin: Plugin) -> None:
     assert after["records"] - before["records"] == after["frames"] - before["frames"] > 5
 
 
-def test_a_black_picture(game: StandIn, x: Any) -> None:
+def test_the_black_fault_shows_a_black_picture(game: StandIn, x: Any) -> None:
     window = window_of(x, game)
     game.fault("black")
     until(lambda: picture(window).max() == 0, "black")
@@ -248,7 +248,7 @@ def test_a_black_picture(game: StandIn, x: Any) -> None:
     until(lambda: picture(window).max() > 200, "a picture again")
 
 
-def test_a_frozen_picture_while_the_car_drives_on(game: StandIn, x: Any, pad: PadControls) -> None:
+def test_the_frozen_fault_shows_one_picture_while_the_car_drives(game: StandIn, x: Any, pad: PadControls) -> None:
     window = window_of(x, game)
     game.fault("frozen")
     shown = picture(window)
@@ -294,7 +294,7 @@ def test_a_minimised_window_comes_back_with_its_keyboard(game: StandIn, x: Any) 
     until(lambda: np.array_equal(picture(window), view_at_the_start(256, 128)), "its picture")
 
 
-def test_a_closed_window_is_gone_and_another_opens(game: StandIn, x: Any, plugin: Plugin) -> None:
+def test_a_closed_window_opens_again(game: StandIn, x: Any, plugin: Plugin) -> None:
     from Xlib import error
 
     old = window_of(x, game)
@@ -328,7 +328,7 @@ def test_a_window_without_focus_gets_no_keys(game: StandIn, x: Any) -> None:
     press(x, "Up", False)
 
 
-def test_silence_and_what_comes_after(game: StandIn, plugin: Plugin) -> None:
+def test_the_silence_fault_stops_records_and_then_resumes_them(game: StandIn, plugin: Plugin) -> None:
     game.fault("silence", seconds=0.6)
     plugin.socket.settimeout(0.3)
     with pytest.raises(TimeoutError):
@@ -337,7 +337,7 @@ def test_silence_and_what_comes_after(game: StandIn, plugin: Plugin) -> None:
     plugin.newest()
 
 
-def test_values_that_no_car_can_send(game: StandIn, pad: PadControls, plugin: Plugin) -> None:
+def test_faults_send_impossible_values(game: StandIn, pad: PadControls, plugin: Plugin) -> None:
     pad.send(np.array([1.0, 0.0, 0.0]))
     until(lambda: game.car().forward_mps > 8.0, "the car drives")
     game.fault("nan")
@@ -368,7 +368,7 @@ def test_an_unloaded_plugin_has_no_port(game: StandIn, plugin: Plugin) -> None:
         again.record()
 
 
-def test_while_another_client_is_served_the_next_hears_nothing_and_is_then_reset(game: StandIn) -> None:
+def test_a_second_client_gets_nothing_and_is_then_reset(game: StandIn) -> None:
     game.fault("other_client")
     with Plugin(game.port) as waiting:
         waiting.socket.settimeout(0.3)
@@ -407,7 +407,9 @@ def test_a_stalled_game_does_nothing(game: StandIn, plugin: Plugin) -> None:
         ({"hello": 1}, "expected fault, clear or ask"),
     ],
 )
-def test_what_is_not_understood_is_said_and_the_game_goes_on(game: StandIn, request_: dict, complaint: str) -> None:
+def test_an_unknown_request_gives_an_error_and_the_game_continues(
+    game: StandIn, request_: dict, complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint):
         game.ask(request_)
     assert game.state()["frames"] > 0
@@ -431,7 +433,7 @@ def test_the_finish_screen_shows_until_it_is_closed(display: str, tmp_path: Any)
         assert game.quit() == 0
 
 
-def test_faults_can_be_there_from_the_start(display: str) -> None:
+def test_faults_can_be_set_at_the_start(display: str) -> None:
     with StandIn(display, "--fault", '{"fault": "slow", "fps": 7}', "--fault", "silence") as game:
         assert game.state()["faults"] == ["silence", "slow"]
 
@@ -470,7 +472,7 @@ def test_a_wrong_command_line_is_explained(display: str, arguments: tuple[str, .
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_display_it_says_so() -> None:
+def test_a_missing_display_is_reported() -> None:
     done = run_to_its_end("--port", "0")
     assert done.returncode == 2
     assert "--display" in done.stderr

@@ -137,7 +137,7 @@ def test_skipped_bytes_shift_everything_after_them(server: TelemetryServer) -> N
         assert client.recv(1000) == (CAR_BYTES + CAR_BYTES)[6:]
 
 
-def test_a_client_that_does_not_read_stops_no_frame_and_loses_only_whole_records(server: TelemetryServer) -> None:
+def test_a_client_that_does_not_read_delays_no_frame_and_loses_only_whole_records(server: TelemetryServer) -> None:
     num_published = 200_000
     with connect(server.port) as client:
         serve(server)
@@ -405,7 +405,7 @@ def test_a_wrong_request_is_refused_by_the_name_of_what_is_wrong(request_: dict[
         request_from_dict(request_)
 
 
-def test_the_command_line() -> None:
+def test_the_command_line_sets_every_option() -> None:
     options = parse_options(
         ["--track", "long", "--size", "640x480", "--position=-5,7", "--fault", "rst", "--fps", "30"]
     )

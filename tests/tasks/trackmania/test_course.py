@@ -1,4 +1,4 @@
-"""What a drive is compared with."""
+"""The course: the line and the lap that a drive is compared with."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_live_games_course_is_the_path_that_was_recorded_there(tmp_path: Pat
     np.testing.assert_allclose(course(task).centre_line[0], [0.0, 9.0, 100.0])
 
 
-def test_a_shipped_track_may_stand_for_its_map_in_the_live_game() -> None:
+def test_a_shipped_track_may_be_used_in_the_live_game() -> None:
     found = course({"track": "short", "game": "live"})
     np.testing.assert_allclose(found.centre_line, load_track("short").centre_line)
 
@@ -46,28 +46,28 @@ def hill(folder: Path, height_m: float) -> str:
     return str(file)
 
 
-def test_the_heights_that_the_simulator_ignores_are_said(tmp_path: Path) -> None:
+def test_heights_that_the_simulator_ignores_are_logged(tmp_path: Path) -> None:
     track = hill(tmp_path, 20.0)
     (note,) = file_notes(TaskConfig(game=GameKind.sim, track=track))
     assert note.startswith(f"track {track}: 200 m in 201 points, x, y, z in columns 1, 2, 3 as its header says; ")
-    assert "heights span 20.0 m, and all of that is ignored: the simulator's road is flat" in note
+    assert "heights span 20.0 m, and they are ignored: the simulator's road is flat" in note
 
 
-def test_heights_are_no_news_where_the_road_is_flat_or_the_game_has_them(tmp_path: Path) -> None:
+def test_heights_are_not_logged_for_a_flat_road_or_the_live_game(tmp_path: Path) -> None:
     track = hill(tmp_path, 0.3)
     assert "ignored" not in file_notes(TaskConfig(game=GameKind.sim, track=track))[0]
     track = hill(tmp_path, 20.0)
     assert "ignored" not in file_notes(TaskConfig(game=GameKind.live, track=track))[0]
 
 
-def test_only_files_that_are_read_are_noted(tmp_path: Path) -> None:
+def test_only_files_are_logged(tmp_path: Path) -> None:
     file = hill(tmp_path, 20.0)
     assert file_notes(TaskConfig(game=GameKind.sim, track="short")) == []
     live = TaskConfig(game=GameKind.live, track="nowhere.csv", reward=RewardConfig(path=file))
     assert [note.partition(":")[0] for note in file_notes(live)] == [f"reference path {file}"]
 
 
-def test_narrow_places_of_a_track_are_noted_for_the_simulator_only(tmp_path: Path) -> None:
+def test_narrow_places_of_a_track_are_logged_for_the_simulator_only(tmp_path: Path) -> None:
     file = tmp_path / "hairpin.npy"
     np.save(file, lines.hairpin(20.0, 100.0))
     notes = file_notes(TaskConfig(game=GameKind.sim, track=str(file)))

@@ -1,4 +1,4 @@
-"""A learner that is known to work learns to drive, which shows that physics, observation and reward are learnable."""
+"""A proven learner learns to drive, which shows that physics, observation and reward are learnable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _logger = logging.getLogger(__name__)
 
 
 class DrivingSpace(spaces.Box):
-    """Samples what gets a car going: gas rather than brake, steering held for 0.3 s."""
+    """Samples actions that move a car: more gas than brake, steering held for 0.3 s."""
 
     def __init__(self) -> None:
         super().__init__(-1.0, 1.0, (3,), np.float32)
@@ -63,7 +63,7 @@ def test_stock_sac_drives_a_quick_lap_of_the_short_track() -> None:
     laps: list[dict[str, float]] = []
 
     class UntilFinished(BaseCallback):
-        """Evaluates now and then; stops when the deterministic policy drives a quick lap."""
+        """Evaluates at intervals; stops when the deterministic policy drives a quick lap."""
 
         def _on_step(self) -> bool:
             if self.num_timesteps > WARM_UP_STEPS and self.num_timesteps % EVALUATE_EVERY == 0:

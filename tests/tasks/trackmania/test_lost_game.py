@@ -1,4 +1,4 @@
-"""A live game that is lost while a task drives it: what the episode says, and how the next one waits for it."""
+"""A live game that is lost while a task drives it: the episode is truncated, and the next one waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOSED = WindowError(WindowState.closed, "the window is closed: start the game")
 
 
 class LosableGame(FakeGame):
-    """Raises ``fault`` from what ``faulty`` names, ``times`` times (None: until it is taken away)."""
+    """Raises ``fault`` from the parts in ``faulty``, ``times`` times (None: until it is removed)."""
 
     fault: GameError | None = None
     faulty = ("telemetry",)
@@ -64,7 +64,7 @@ class LosableGame(FakeGame):
 
 
 def build(**changes: object) -> tuple[VirtualTimeEnv, LosableGame]:
-    """TM20Full as over a live game, in virtual time."""
+    """TM20Full as on a live game, in virtual time."""
     clock = VirtualClock()
     config = live_config(**changes)
     game = LosableGame(clock, config)
@@ -101,7 +101,7 @@ def test_a_game_lost_in_mid_episode_truncates_it(faulty: str) -> None:
     assert info["episode_statistics"]["finished"] == 0.0
 
 
-def test_waiting_for_the_game_is_known_to_be_no_hanging() -> None:
+def test_waiting_for_the_game_is_not_a_hang() -> None:
     env, game = build()
     seen: list[bool] = []
 
@@ -117,7 +117,7 @@ def test_waiting_for_the_game_is_known_to_be_no_hanging() -> None:
     assert env.interface.is_waiting is False
 
 
-def test_a_lost_game_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_game_is_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
     env, game = build()
     env.reset(seed=1)
     game.fault = MENU
@@ -159,14 +159,14 @@ def test_a_picture_that_is_missing_at_the_start_is_waited_for() -> None:
     assert len(game.seeds) == 2
 
 
-def test_a_game_that_does_not_come_back_ends_the_waiting() -> None:
+def test_waiting_ends_when_the_game_does_not_come_back() -> None:
     env, game = build(live=LiveConfig(wait_for_game_s=0.2))
     game.fault, game.faulty = MENU, ("restart",)
     with pytest.raises(GameError, match=r"within 0 s \(task\.live\.wait_for_game_s\): a menu: load a map"):
         env.reset(seed=1)
 
 
-def test_what_the_machine_lacks_is_not_waited_for() -> None:
+def test_a_fault_of_the_machine_is_not_waited_for() -> None:
     env, game = build()
     game.fault, game.faulty = GameSetupError("install it"), ("restart",)
     with pytest.raises(GameSetupError, match="install it"):
@@ -183,7 +183,7 @@ def test_a_waiting_reset_can_be_interrupted() -> None:
     assert time.monotonic() - started < 10.0
 
 
-def test_a_reset_that_fails_because_the_program_stops_is_not_said_to_wait(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reset_that_fails_because_the_program_stops_logs_no_waiting(caplog: pytest.LogCaptureFixture) -> None:
     env, game = build(live=LiveConfig(wait_for_game_s=100.0))
     game.fault, game.faulty = GameError("the live game is closed"), ("restart",)
     env.interface.interrupt()
@@ -224,7 +224,7 @@ def test_a_path_of_another_map_is_refused() -> None:
     env.reset(seed=1)
 
 
-def test_waiting_says_each_state_once_and_then_every_half_minute(caplog: pytest.LogCaptureFixture) -> None:
+def test_waiting_logs_each_state_once_and_then_every_half_minute(caplog: pytest.LogCaptureFixture) -> None:
     times = iter([0.0, 1.0, 2.0, 3.0, 20.0, 32.5, 33.0, 40.0])
     wait = GameWait(100.0, threading.Event(), now=lambda: next(times), retry_s=0.0)
     for error in (MENU, MENU, CLOSED, CLOSED, CLOSED, CLOSED, CLOSED):
@@ -234,10 +234,10 @@ def test_waiting_says_each_state_once_and_then_every_half_minute(caplog: pytest.
         "waiting for the game: a menu: load a map (100 s left)",
         "waiting for the game: the window is closed: start the game (98 s left)",
         "still waiting: the window is closed: start the game (68 s left)",
-        "the game is back after 40 s: driving goes on",
+        "the game is back after 40 s: driving continues",
     ]
 
 
-def test_a_game_that_was_never_lost_is_not_said_to_be_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_game_that_was_never_lost_is_not_logged_as_back(caplog: pytest.LogCaptureFixture) -> None:
     GameWait(100.0, threading.Event()).is_over()
     assert not caplog.records

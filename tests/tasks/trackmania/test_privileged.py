@@ -1,4 +1,4 @@
-"""Privileged fields on their way: captured, sent and stored beside the others, and seen by nothing that acts."""
+"""Privileged fields are captured, sent and stored with the others, and no acting policy sees them."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def test_the_flat_vector_leaves_them_out() -> None:
     assert SPEC.flat_space().contains(flat)
 
 
-def test_tuple_dict_and_what_is_sent_have_them() -> None:
+def test_tuple_dict_and_sent_samples_have_them() -> None:
     assert SPEC.tuple_space().contains(ENTRIES)
     assert list(SPEC.newest(SPEC.to_dict(ENTRIES))) == ["speed", "truth", "place"]
     other = {**SPEC.to_dict(ENTRIES), "truth": np.zeros(2, np.float32)}
     assert SPEC.checksum(other) != SPEC.checksum(SPEC.to_dict(ENTRIES))
 
 
-def test_plain_data_names_them_and_is_otherwise_what_it_was() -> None:
+def test_plain_data_marks_them_and_is_otherwise_unchanged() -> None:
     loaded = ObservationSpec.from_json(json.loads(json.dumps(SPEC.to_json())))
     assert loaded == SPEC
     assert loaded.fingerprint() != SPEC.visible.fingerprint()
@@ -79,7 +79,7 @@ def test_plain_data_names_them_and_is_otherwise_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_any_task_has_them_when_it_is_asked_to_and_is_otherwise_the_same(name: str) -> None:
+def test_every_task_can_have_them_and_is_otherwise_unchanged(name: str) -> None:
     envs = [tasks.make(name, observation="dict", game="sim", track="short", privileged=flag) for flag in (False, True)]
     plain, wide = envs
     assert not plain.observation_spec.privileged_fields
@@ -98,7 +98,7 @@ def test_any_task_has_them_when_it_is_asked_to_and_is_otherwise_the_same(name: s
     assert np.ptp(observations[1]["road_curvature"]) > 0.0
 
 
-def test_every_episode_begins_anew() -> None:
+def test_every_episode_starts_with_fresh_fields() -> None:
     env = tasks.make("TM20Lidar", observation="dict", game="sim", track="short", privileged=True)
     first, _ = env.reset(seed=1)
     for _ in range(40):
@@ -148,7 +148,7 @@ def test_a_lost_game_repeats_them() -> None:
     assert after in env.observation_space
 
 
-def test_they_need_nothing_that_only_a_simulator_knows() -> None:
+def test_they_use_only_data_that_the_live_game_has() -> None:
     """A game whose facts are unknown, as the live game's are, gives them too."""
     config = task_config()
     config.privileged = True

@@ -45,7 +45,7 @@ def test_npy_and_tmrls_pickle_are_read(tmp_path: Path) -> None:
         ([1, 2, 3], "must hold one numpy array"),
     ],
 )
-def test_a_file_that_is_no_path_is_refused_by_name(tmp_path: Path, points: object, message: str) -> None:
+def test_an_invalid_path_file_is_refused_by_name(tmp_path: Path, points: object, message: str) -> None:
     file = tmp_path / "reward.pkl"
     file.write_bytes(pickle.dumps(points))
     with pytest.raises(ValueError, match=message) as refusal:

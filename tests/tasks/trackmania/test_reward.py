@@ -222,7 +222,7 @@ def test_speed_lost_into_a_wall_costs() -> None:
     assert reward.step(3.0, 0.0, 0.0, False, 3.0)[0] == pytest.approx(0.1 - 0.05 - 0.01)
 
 
-def test_a_reset_forgets_everything() -> None:
+def test_a_reset_clears_the_state() -> None:
     reward = ours(straight_path(), wall_penalty=0.05)
     for _ in range(60):
         reward.step(30.0, 0.0, 0.0, False, 5.0)

@@ -107,7 +107,7 @@ def test_slow_motion_adds_up_until_its_direction_can_be_told() -> None:
     assert observe(road, record(0.06, 0.0, 0.2), 0)["road_direction"] == pytest.approx([1.0, 0.0], abs=1e-6)
 
 
-def test_a_new_episode_forgets_the_last_one() -> None:
+def test_a_new_episode_clears_the_state() -> None:
     fresh, used = RoadState(circle(LEFT)), RoadState(circle(LEFT))
     used.begin(record(0.0, 0.0))
     for step in range(5):
@@ -125,7 +125,7 @@ def test_controls_are_those_that_the_game_reports() -> None:
     assert seen["car_controls"].tolist() == [0.75, 1.0, -0.5]
 
 
-def test_what_no_car_does_stays_within_the_space() -> None:
+def test_impossible_motions_stay_within_the_space() -> None:
     road = RoadState(circle(LEFT))
     road.begin(record(0.0, 0.0))
     observe(road, record(0.06, 0.0, 300.0), 0)
@@ -133,7 +133,7 @@ def test_what_no_car_does_stays_within_the_space() -> None:
     observe(road, record(1e5, -1e5, 399.0), 3000)
 
 
-def test_the_fields_agree_with_what_the_simulator_knows() -> None:
+def test_the_fields_agree_with_the_simulators_state() -> None:
     """A lap of the scripted driver: the true motion of the car, from its heading and its slip."""
     import tasks
 

@@ -1,4 +1,4 @@
-"""What is said of other projects' words names words that exist here."""
+"""Answers to keys and flags of other projects name keys and flags that exist here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_KEYS = {"KEY", "NAME", "train.py", "algos.config.from_tmrl"}
 
 
 @pytest.mark.parametrize("answer", sorted({*KEYS.values(), *FLAGS.values()}))
-def test_every_word_of_an_answer_exists(answer: str) -> None:
+def test_every_key_in_an_answer_exists(answer: str) -> None:
     flags = {option for action in build_parser()._actions for option in action.option_strings} | {*HYDRA_FLAGS}
     assert set(re.findall(r"--[a-z][\w-]*", answer)) <= flags
     run = to_plain(RunConfig(task=TASK_SCHEMAS["trackmania"](), train=TRAIN_SCHEMAS["ppo"](), experiment="run"))

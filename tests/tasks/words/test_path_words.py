@@ -1,4 +1,4 @@
-"""A path reaches the configuration as the shell gave it, whatever signs are in it."""
+"""A path reaches the configuration as the shell gave it, whatever characters it has."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read(word: str) -> Override:
         "true",
     ],
 )
-def test_any_path_works_for_every_key_that_takes_one(key: str, path: str) -> None:
+def test_any_path_works_for_every_path_key(key: str, path: str) -> None:
     assert read(as_typed(f"{key}={path}", is_sweep=False)).value() == path
     assert read(as_typed(f"++{key}={path}", is_sweep=False)).value() == path
 
@@ -57,14 +57,14 @@ def test_a_quoted_text_is_read_back_unchanged(text: str) -> None:
 
 
 @given(texts.filter(lambda text: text != "null" and text[0] not in "'\"~"))
-def test_a_path_is_taken_as_it_is(text: str) -> None:
+def test_a_path_stays_as_it_was_typed(text: str) -> None:
     assert read(as_typed(f"checkpoint={text}", is_sweep=False)).value() == text
 
 
 @pytest.mark.parametrize(
     "word", ["checkpoint=null", "checkpoint=", "checkpoint='a b'", 'checkpoint="it\'s"', "seed=1", "~wandb"]
 )
-def test_what_hydra_reads_already_stays_as_it_is(word: str) -> None:
+def test_values_that_hydra_can_read_stay_unchanged(word: str) -> None:
     assert as_typed(word, is_sweep=False) == word
 
 
@@ -86,7 +86,7 @@ def test_the_home_folder_may_be_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None
         ("", []),
     ],
 )
-def test_lists_take_any_path_and_a_comma_within_quotes(key: str, typed: str, paths: list[str]) -> None:
+def test_lists_accept_any_path_and_a_comma_within_quotes(key: str, typed: str, paths: list[str]) -> None:
     assert read(as_typed(f"{key}={typed}", is_sweep=False)).value() == paths
 
 

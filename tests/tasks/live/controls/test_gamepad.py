@@ -1,7 +1,7 @@
 """The virtual gamepad through the real vgamepad and libevdev, down to the values of the kernel's events.
 
-The kernel's side alone is replaced: ``/dev/uinput`` by a pipe, and libevdev's uinput device by one that writes down
-what it is told. The Windows half of vgamepad is only reached by its failures.
+Only the kernel's side is replaced: ``/dev/uinput`` by a pipe, and libevdev's uinput device by one that records
+its calls. Of the Windows half of vgamepad only the failures are tested.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def control(gas: float, brake: float, steer: float) -> np.ndarray:
 
 
 class FakeKernel:
-    """What reaches the kernel: every event, and the state they lead to at each report."""
+    """Records what reaches the kernel: every event, and the state at each report."""
 
     def __init__(self) -> None:
         self.events: list[tuple[int, int, int]] = []
@@ -71,7 +71,7 @@ class FakeKernel:
 
 @pytest.fixture
 def libevdev_library() -> None:
-    """Gives the test up where the library itself is missing, which the Python package only loads."""
+    """Skips the test if the library itself is missing; the Python package only loads it."""
     try:
         import libevdev
 
@@ -147,7 +147,7 @@ def test_values_of_triggers_and_stick(
 
 
 @needs_vgamepad
-def test_none_touches_nothing(kernel: FakeKernel) -> None:
+def test_none_sends_nothing(kernel: FakeKernel) -> None:
     with GamepadControls() as controls:
         count = len(kernel.events)
         controls.send(None)
@@ -156,7 +156,7 @@ def test_none_touches_nothing(kernel: FakeKernel) -> None:
 
 @needs_vgamepad
 @pytest.mark.parametrize("values", [[0.0, 0.0], [0.0, float("nan"), 0.0]])
-def test_a_control_that_is_none_is_refused_and_not_sent(kernel: FakeKernel, values: list[float]) -> None:
+def test_an_invalid_control_is_refused_and_not_sent(kernel: FakeKernel, values: list[float]) -> None:
     with GamepadControls() as controls:
         count = len(kernel.events)
         with pytest.raises(ValueError, match="control must be"):
@@ -240,7 +240,7 @@ def test_closing_twice_removes_the_device_and_its_thread(kernel: FakeKernel) -> 
 
 
 @needs_vgamepad
-def test_a_device_that_is_gone_can_still_be_closed(kernel: FakeKernel, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_removed_device_can_still_be_closed(kernel: FakeKernel, caplog: pytest.LogCaptureFixture) -> None:
     controls = GamepadControls()
     kernel.error = OSError(errno.ENODEV, "No such device")
     controls.close()
@@ -319,6 +319,6 @@ def test_a_missing_package_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch
 @needs_vgamepad
 @pytest.mark.skipif(os.path.exists("/dev/uinput") or sys.platform != "linux", reason="this machine has uinput")
 @pytest.mark.usefixtures("libevdev_library")
-def test_a_kernel_without_uinput_is_told_by_the_real_library() -> None:
+def test_the_real_library_reports_a_kernel_without_uinput() -> None:
     with pytest.raises(GameSetupError, match=r"/dev/uinput[\s\S]*modprobe uinput"):
         GamepadControls()

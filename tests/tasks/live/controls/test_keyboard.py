@@ -1,4 +1,4 @@
-"""Keys through a real X server: what a window sees, and that nothing stays pressed."""
+"""Keys through a real X server: a window receives them, and none stays pressed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def control(gas: float, brake: float, steer: float) -> np.ndarray:
 
 
 class FakeKeys:
-    """Writes down what is sent."""
+    """Records the sent keys."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[list[Key], list[Key]]] = []
@@ -59,7 +59,7 @@ class FakeKeys:
 
 
 class FakeWindow:
-    """A window whose focus comes and goes."""
+    """A window that gains and loses the focus."""
 
     def __init__(self) -> None:
         self.has_focus = True
@@ -109,7 +109,7 @@ def test_binary_arrows_of_the_task_press_the_same_keys_as_the_analog_action() ->
 
 
 @pytest.mark.parametrize("values", [[1.0, 0.0], [float("nan"), 0.0, 0.0], [0.0, 0.0, float("inf")]])
-def test_a_control_that_is_none_is_refused(values: list[float]) -> None:
+def test_an_invalid_control_is_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match="control must be"):
         keys_for(np.array(values))
 
@@ -157,7 +157,7 @@ def test_keys_that_are_held_are_pressed_anew_when_the_focus_was_lost() -> None:
         assert len(keys.sent) == 2
 
 
-def test_everything_is_released_when_the_window_is_gone() -> None:
+def test_everything_is_released_when_the_window_is_closed() -> None:
     keys, window = FakeKeys(), FakeWindow()
     with KeyboardControls(_keeps_focus(window), sender=keys) as controls:
         controls.send(control(1, 0, 1))
@@ -174,7 +174,7 @@ def test_everything_is_released_when_the_window_is_gone() -> None:
         assert controls.held == {Key.gas}
 
 
-def test_a_key_whose_sending_failed_counts_as_down_until_it_was_released() -> None:
+def test_a_key_whose_sending_failed_counts_as_pressed_until_released() -> None:
     keys = FakeKeys()
     with KeyboardControls(sender=keys) as controls:
         keys.error = GameSetupError("the X server is gone")
@@ -227,7 +227,7 @@ def test_restart_and_pop_up_are_taps_without_other_keys(display: str, window: Ke
         assert window.down() == set()
 
 
-def test_keys_reach_the_game_although_another_window_took_the_focus(display: str, window: KeyWindow) -> None:
+def test_keys_reach_the_game_after_another_window_had_the_focus(display: str, window: KeyWindow) -> None:
     from tests.tasks.live.key_window import KeyWindow
 
     with make_controls(ControlKind.keyboard, window, display) as controls:  # type: ignore[attr-defined]
@@ -253,7 +253,7 @@ def test_close_and_exceptions_release(display: str, window: KeyWindow) -> None:
     assert window.down() == set()
 
 
-def test_what_a_killed_program_left_pressed_is_released_at_the_next_start(display: str, window: KeyWindow) -> None:
+def test_keys_left_pressed_by_a_killed_program_are_released_at_the_next_start(display: str, window: KeyWindow) -> None:
     window.press("Up")
     window.press("a")
     with KeyboardControls(display=display):
@@ -304,7 +304,7 @@ def ready():
 
 
 class Program:
-    """A program that holds keys: it says when, and goes on when it is told to."""
+    """A program that holds keys: it prints when it does, and continues on request."""
 
     def __init__(self, display: str, body: str) -> None:
         setup = PRELUDE + f"controls = KeyboardControls(display={display!r})\ncontrols.send(gas)\n"
@@ -324,7 +324,7 @@ class Program:
         assert line == "ready\n", self.end()
 
     def end(self, number: int | None = None) -> tuple[int, str]:
-        """Sends a signal, or lets the program go on; its exit status and what it said."""
+        """Sends a signal, or lets the program continue; returns its exit status and output."""
         if number is not None:
             self._process.send_signal(number)
         try:
@@ -374,7 +374,7 @@ def test_nothing_stays_pressed_when_a_signal_ends_the_program(
         time.sleep(0.05)
     number = getattr(signal, name)
     code, said = program.end(number)
-    # Python turns SIGINT into an exception, and dies of it at the end.
+    # Python turns SIGINT into an exception, and ends with its signal.
     assert code == -number, said
     assert window.down() == set()
 
@@ -402,7 +402,7 @@ def test_controls_opened_in_another_thread_are_released_by_a_signal(display: str
     assert window.down() == set()
 
 
-def test_a_handler_that_was_there_is_kept() -> None:
+def test_an_existing_signal_handler_is_kept() -> None:
     def mine(*_: object) -> None:
         raise AssertionError("not called")
 
@@ -415,7 +415,7 @@ def test_a_handler_that_was_there_is_kept() -> None:
         signal.signal(signal.SIGTERM, previous)
 
 
-def test_the_default_handler_comes_back_with_the_last_close() -> None:
+def test_the_last_close_restores_the_default_handler() -> None:
     previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         first, second = KeyboardControls(sender=FakeKeys()), KeyboardControls(sender=FakeKeys())
@@ -428,7 +428,7 @@ def test_the_default_handler_comes_back_with_the_last_close() -> None:
         signal.signal(signal.SIGTERM, previous)
 
 
-def test_one_failing_release_does_not_keep_the_others(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_release_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     released: list[str] = []
 
     def fail() -> None:
@@ -450,12 +450,12 @@ def test_one_failing_release_does_not_keep_the_others(caplog: pytest.LogCaptureF
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # python-xlib forgets sockets that did not connect
-def test_a_display_that_is_not_there_is_named_with_the_fix() -> None:
+def test_a_missing_display_is_named_with_the_fix() -> None:
     with pytest.raises(GameSetupError, match=r":4711.*task\.live\.display"):
         KeyboardControls(display=":4711")
 
 
-def test_no_display_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unset_display_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     with pytest.raises(GameSetupError, match=r"\$DISPLAY.*task\.live\.display"):
         KeyboardControls()
@@ -487,7 +487,7 @@ def test_an_x_server_that_ends_is_an_error_not_a_hang(display: str) -> None:
 # --- no controls ---
 
 
-def test_no_controls_take_everything_and_send_nothing() -> None:
+def test_null_controls_accept_everything_and_send_nothing() -> None:
     with NoControls() as controls:
         controls.send(control(1, 0, 0))
         controls.restart()

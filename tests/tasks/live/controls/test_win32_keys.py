@@ -1,4 +1,4 @@
-"""What Windows would get from SendInput, on any system: sizes and offsets of its structures, scan codes, flags."""
+"""The calls of SendInput, tested on any system: sizes and offsets of the structures, scan codes, flags."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_changes_go_in_one_call_releases_first() -> None:
     assert user32.calls[2:] == [[(0x1F, SCANCODE_UP)]]
 
 
-def test_keys_that_windows_does_not_let_through_are_said() -> None:
+def test_keys_that_windows_blocks_are_reported() -> None:
     user32 = FakeUser32()
     keys = Win32Keys(user32)
     user32.taken = 0
@@ -90,6 +90,6 @@ def test_access_denied_is_named() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has it")
-def test_other_systems_are_told() -> None:
+def test_other_systems_are_refused() -> None:
     with pytest.raises(GameSetupError, match="needs Windows"):
         Win32Keys()

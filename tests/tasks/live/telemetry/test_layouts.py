@@ -10,7 +10,7 @@ from tasks.live.telemetry.layouts import LAYOUTS, implausible_reason, record_of_
 from tests.tasks.live import telemetry_bytes
 
 COUNTING = bytes.fromhex("".join(telemetry_bytes.NUMBERS[1:]))
-"""The floats 1, 2, 3, ... 33: each tells where it stood."""
+"""The floats 1, 2, 3, ... 33: each value is its position."""
 
 
 def test_every_record_of_the_configuration_has_a_layout() -> None:
@@ -93,7 +93,7 @@ def test_car_that_rolls_backwards_is_plausible() -> None:
 
 @pytest.mark.parametrize("index", range(11))
 @pytest.mark.parametrize("value", [telemetry_bytes.NAN, telemetry_bytes.INFINITY])
-def test_number_that_is_none_is_implausible_in_every_field(index: int, value: str) -> None:
+def test_nan_and_infinity_are_implausible_in_every_field(index: int, value: str) -> None:
     record = telemetry_bytes.with_float(telemetry_bytes.DRIVING, index, value)
     reason = implausible_reason(LAYOUTS[TelemetryRecord.floats11].decode(record))
     assert reason is not None

@@ -16,7 +16,7 @@ from tests.tasks.live.plugin_server import TIMEOUT_S, PluginServer, Streaming, r
 from tests.tasks.live.telemetry_bytes import DRIVING, FINISHED, NAN, NUMBERS, STANDING, moving, with_float
 
 CONFIRMED = 5 * STANDING
-"""What it takes until a connection is believed."""
+"""Records that make a connection trusted."""
 LONG_S = 60.0
 
 
@@ -84,7 +84,7 @@ def test_record_of_another_plugin_is_read_with_its_layout(record: str, num_float
         until(lambda: speed(client) == 7.0)
 
 
-def test_receiving_is_told_with_its_rate() -> None:
+def test_receiving_is_reported_with_its_rate() -> None:
     with (
         PluginServer() as server,
         OpenPlanetClient(server.port, max_age_s=LONG_S) as client,
@@ -146,10 +146,10 @@ def test_waiter_finds_a_first_record_together_with_its_state(monkeypatch: pytest
             assert client.wait_newer(TIMEOUT_S)[0].x == 512.0
 
 
-# --- what can be wrong, how it is told, and that reading goes on ---
+# --- faults, their messages, and that reading continues ---
 
 
-def test_silence_is_a_menu_until_the_next_record() -> None:
+def test_silence_counts_as_a_menu_until_the_next_record() -> None:
     with PluginServer() as server, OpenPlanetClient(server.port, max_age_s=0.3) as client:
         peer = server.accept()
         peer.sendall(CONFIRMED)
@@ -166,7 +166,7 @@ def test_silence_is_a_menu_until_the_next_record() -> None:
             assert client.status().num_reconnects == 0
 
 
-def test_menu_from_the_start_is_told() -> None:
+def test_a_menu_at_the_start_is_reported() -> None:
     with PluginServer() as server, OpenPlanetClient(server.port, max_age_s=0.2) as client:
         peer = server.accept()
         until(lambda: client.state is TelemetryState.in_menu)
@@ -236,7 +236,7 @@ def test_port_that_refuses_is_asked_without_spinning() -> None:
     ],
     ids=["no game", "unknown", "no plugin"],
 )
-def test_refused_connection_is_told_and_made_when_the_plugin_comes(
+def test_a_refused_connection_is_reported_and_made_when_the_plugin_starts(
     is_game_running: object, state: TelemetryState, found: str, advice: str
 ) -> None:
     with (
@@ -255,7 +255,7 @@ def test_refused_connection_is_told_and_made_when_the_plugin_comes(
         assert client.status().num_reconnects == 0
 
 
-def test_unloaded_plugin_is_a_broken_connection_first_and_then_told() -> None:
+def test_an_unloaded_plugin_is_reported_after_the_broken_connection() -> None:
     server = PluginServer()
     with OpenPlanetClient(server.port, max_age_s=LONG_S, is_game_running=lambda: True) as client:
         server.accept().sendall(CONFIRMED)
@@ -296,7 +296,7 @@ def test_single_bad_record_is_dropped_and_nothing_else_happens() -> None:
         until(lambda: speed(client) == 12.5)
 
 
-def test_nan_drops_the_connection_and_is_told_until_good_records_come() -> None:
+def test_nan_drops_the_connection_and_is_reported_until_good_records_arrive() -> None:
     with PluginServer() as server, OpenPlanetClient(server.port, max_age_s=LONG_S) as client:
         peer = server.accept()
         peer.sendall(CONFIRMED)
@@ -307,7 +307,7 @@ def test_nan_drops_the_connection_and_is_told_until_good_records_come() -> None:
         assert caught.state is TelemetryState.implausible
         assert "speed is nan" in str(caught)
         assert "task.live.record" in str(caught)
-        # It stays so on the next connection as long as the records do.
+        # The next connection has the same state as long as it sends such records.
         peer = server.accept()
         peer.sendall(10 * with_float(DRIVING, 0, NAN))
         peer = server.accept()
@@ -325,7 +325,7 @@ def test_record_of_another_size_is_named() -> None:
         assert "it sends 80 bytes at a time: set task.live.record=floats20" in str(error(client))
 
 
-def test_speed_in_kmh_is_told_and_forgiven_when_it_fits_again() -> None:
+def test_speed_in_kmh_is_reported_until_it_fits_again() -> None:
     with PluginServer() as server, OpenPlanetClient(server.port, max_age_s=LONG_S) as client:
         peer = server.accept()
         # 1 m each 0.1 s and 36 "m/s", there and back.
@@ -343,7 +343,7 @@ def test_speed_in_kmh_is_told_and_forgiven_when_it_fits_again() -> None:
         assert client.status().num_reconnects == 0
 
 
-def test_record_that_is_too_old_is_not_handed_out_before_the_reader_says_so() -> None:
+def test_an_old_record_is_an_error_before_the_reader_notices() -> None:
     with PluginServer() as server, OpenPlanetClient(server.port, max_age_s=1e-9) as client:
         server.accept().sendall(CONFIRMED)
         until(lambda: client.status().num_records == 5)
@@ -423,7 +423,7 @@ def test_probe_of_a_port_that_refuses_says_no() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", 40 * with_float(STANDING, 0, NAN), b"HTTP/1.1 400 Bad Request\r\n" * 40])
-def test_probe_does_not_take_anything_for_telemetry(data: bytes) -> None:
+def test_probe_refuses_other_bytes(data: bytes) -> None:
     with PluginServer() as server:
         thread = threading.Thread(target=lambda: server.accept().sendall(data))
         thread.start()
@@ -431,7 +431,7 @@ def test_probe_does_not_take_anything_for_telemetry(data: bytes) -> None:
         thread.join()
 
 
-def test_probe_reads_the_record_it_is_told() -> None:
+def test_probe_reads_the_configured_record() -> None:
     with PluginServer() as server:
         thread = threading.Thread(target=lambda: server.accept().sendall(5 * bytes(80)))
         thread.start()

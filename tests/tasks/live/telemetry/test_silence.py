@@ -38,7 +38,7 @@ def test_silence_is_counted_from_the_last_bytes(connection: socket.socket) -> No
     assert found[1].startswith("no telemetry for 3.0 s: the plugin on 127.0.0.1:9000 is connected, but silent")
 
 
-def test_other_program_is_seen_when_it_comes_and_when_it_leaves(
+def test_another_program_is_noticed_when_it_connects_and_disconnects(
     server: PluginServer, connection: socket.socket
 ) -> None:
     silence = Silence(connection, "127.0.0.1:9000", 1.0, now_s=0.0)
@@ -54,7 +54,9 @@ def test_other_program_is_seen_when_it_comes_and_when_it_leaves(
     assert state(silence, 6.0) is TelemetryState.in_menu
 
 
-def test_program_that_may_not_look_sees_a_menu(connection: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_permission_silence_counts_as_a_menu(
+    connection: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import psutil
 
     def denied(kind: str) -> None:

@@ -10,7 +10,7 @@ from tests.tasks.live.telemetry_bytes import DRIVING, FINISHED, NAN, NUMBERS, ST
 
 
 def confirmed_stream() -> RecordStream:
-    """A stream that has been believed."""
+    """A stream that is trusted."""
     stream = RecordStream(LAYOUTS[TelemetryRecord.floats11])
     assert len(stream.feed(5 * STANDING, 0.0)) == 1
     return stream
@@ -100,7 +100,7 @@ def test_distance_is_integrated_for_a_plugin_that_sends_none() -> None:
     for i in range(8):
         record = with_float(bytes(80), 3, NUMBERS[2 * i])
         distances += [round(believed.distance, 6) for believed in stream.feed(record, 0.1 * i)]
-    # Believed from x = 8 on: 0, 2, 4, 6 m from there.
+    # Trusted from x = 8 on: 0, 2, 4, 6 m from there.
     assert distances == [0.0, 2.0, 4.0, 6.0]
 
 

@@ -1,4 +1,4 @@
-"""A window that is found when it is used."""
+"""A window that is searched when it is first used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Opener:
         return self.window
 
 
-def test_nothing_is_looked_for_before_it_is_used() -> None:
+def test_the_window_is_not_searched_before_it_is_used() -> None:
     opener = Opener()
     window = TitledWindow("Trackmania", ":7", opener)
     window.close()
@@ -32,7 +32,7 @@ def test_nothing_is_looked_for_before_it_is_used() -> None:
     assert window.title == "Trackmania"
 
 
-def test_a_window_that_is_not_there_yet_is_said_and_then_found_once() -> None:
+def test_a_missing_window_is_reported_and_later_found_once() -> None:
     opener = Opener()
     window = TitledWindow("Trackmania", ":7", opener)
     assert window.state() is WindowState.not_found
@@ -51,7 +51,7 @@ def test_a_window_that_is_not_there_yet_is_said_and_then_found_once() -> None:
     assert opener.asked == [("Trackmania", ":7")] * 4
 
 
-def test_closing_lets_go_once() -> None:
+def test_closing_releases_once() -> None:
     opener = Opener()
     opener.window = FakeLiveGame()
     window = TitledWindow("Trackmania", None, opener)

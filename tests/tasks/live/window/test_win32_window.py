@@ -18,7 +18,7 @@ from tasks.live.window.win32_window import Win32Window, outer_area
 from tasks.live.window.window import Geometry
 
 BORDER, TITLE_BAR = 8, 31
-"""Of Windows 10 at 96 dpi: an invisible border left, right and below, and the top."""
+"""Frame of Windows 10 at 96 dpi: an invisible border left, right and below, and the title bar."""
 
 
 AREA = Geometry(100, 100, 656, 519)
@@ -41,7 +41,7 @@ class FakeWindow:
     keeps_size: bool = False
     """Whether it refuses another size."""
     latency: int = 0
-    """Number of looks at it until it does what it was told."""
+    """Number of queries until a request takes effect."""
     pending: list[tuple[int, str, Any]] = field(default_factory=list)
 
 
@@ -208,7 +208,7 @@ class FakeUser32:
 
 
 class FakeDwmapi:
-    """Tells which windows are cloaked, and their areas without the invisible border."""
+    """Knows which windows are cloaked, and their areas without the invisible border."""
 
     def __init__(self, user32: FakeUser32) -> None:
         self._user32 = user32
@@ -231,7 +231,7 @@ class FakeDwmapi:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look at the clock takes a hundredth of a second, and no time passes else."""
+    """Time advances by a hundredth of a second with each reading of the clock, and not otherwise."""
     ticks = itertools.count()
     fake = SimpleNamespace(monotonic=lambda: next(ticks) * 0.01, sleep=lambda _: None)
     monkeypatch.setattr(win32_window, "time", fake)
@@ -299,7 +299,7 @@ def test_largest_window_that_is_not_minimised_wins() -> None:
     assert Win32Window("Trackmania", FakeUser32(small, minimised, large)).geometry().left == 2 + BORDER
 
 
-def test_minimised_is_told_from_closed_and_a_reopened_game_is_gone_on_with() -> None:
+def test_minimised_differs_from_closed_and_a_reopened_game_is_found_again() -> None:
     game = FakeWindow()
     user32 = FakeUser32(game)
     window = Win32Window("Trackmania", user32)
@@ -340,8 +340,8 @@ def test_place_restores_first(how: str) -> None:
     assert not getattr(game, how)
 
 
-def test_border_that_changes_on_the_way_is_made_up_for() -> None:
-    """As on the way to a monitor with another scaling."""
+def test_a_border_that_changes_during_placing_is_corrected() -> None:
+    """As when moving to a monitor with another scaling."""
     game = FakeWindow()
     user32 = FakeUser32(game)
     window = Win32Window("Trackmania", user32)
@@ -407,7 +407,7 @@ def test_refused_focus_is_taken_by_joining_the_front_program_and_leaving_it() ->
     assert user32.attached == [(0, 701, 1), (0, 701, 0)]
 
 
-def test_focus_that_nothing_gives_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_focus_that_cannot_be_got_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     user32 = FakeUser32(FakeWindow())
     monkeypatch.setattr(user32, "SetForegroundWindow", lambda _: 0)
     with pytest.raises(WindowError, match="does not get the keyboard") as error:
@@ -440,7 +440,7 @@ def test_closing_twice_is_fine() -> None:
     with Win32Window("Trackmania", FakeUser32(FakeWindow())) as window:
         window.close()
     assert window.state() is WindowState.closed
-    with pytest.raises(WindowError, match="this program has let go"):
+    with pytest.raises(WindowError, match="this program has released"):
         window.geometry()
 
 

@@ -45,7 +45,7 @@ def collects_sockets() -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives up soon, for what cannot succeed."""
+    """Short time limits, for tests in which nothing can succeed."""
     monkeypatch.setattr(x11_window, "PLACE_TIMEOUT_S", 0.4)
     monkeypatch.setattr(x11_window, "FOCUS_TIMEOUT_S", 0.4)
 
@@ -103,7 +103,7 @@ def test_net_wm_name_wins_over_wm_name(display: str) -> None:
         assert not window_exists("Trackmania", display)
 
 
-def test_missing_window_is_named_with_those_that_are_there(display: str) -> None:
+def test_a_missing_window_is_named_with_the_existing_ones(display: str) -> None:
     with (
         PlainWindow(display, net_wm_name="Ubisoft Connect"),
         pytest.raises(
@@ -162,7 +162,7 @@ def test_state_and_geometry_follow_the_window(display: str, game: PlainWindow) -
         assert window.geometry() == (-5, 700, 400, 300)
 
 
-def test_minimised_window_is_told_from_a_closed_one(display: str, game: PlainWindow) -> None:
+def test_a_minimised_window_differs_from_a_closed_one(display: str, game: PlainWindow) -> None:
     with closing(open_window("Trackmania", display)) as window:
         game.iconify()
         assert window.state() is WindowState.minimised
@@ -193,7 +193,7 @@ def test_window_that_the_window_manager_hides_is_minimised(display: str, game: P
         assert window.state() is WindowState.minimised
 
 
-def test_reopened_game_is_gone_on_with(display: str) -> None:
+def test_a_reopened_game_is_found_again(display: str) -> None:
     first = PlainWindow(display)
     window = open_window("Trackmania", display)
     first.close()
@@ -242,7 +242,7 @@ def test_closing_twice_is_fine_and_leaves_the_game_open(display: str, game: Plai
     window.close()
     window.close()
     assert window.state() is WindowState.closed
-    with pytest.raises(WindowError, match="this program has let go"):
+    with pytest.raises(WindowError, match="this program has released"):
         window.geometry()
     assert window_exists("Trackmania", display)
 
@@ -284,7 +284,7 @@ def test_geometry_and_place_are_exact_inside_a_frame(display: str) -> None:
         assert game.window.get_geometry().width == 958
 
 
-def test_maximised_window_is_let_down_before_it_is_placed(display: str) -> None:
+def test_a_maximised_window_is_restored_before_it_is_placed(display: str) -> None:
     with (
         FrameWindowManager(display) as manager,
         PlainWindow(display) as game,

@@ -1,4 +1,4 @@
-"""The step benchmark: figures by hand in virtual time, loosely on the wall clock, and what it leaves behind."""
+"""The step benchmark: exact figures in virtual time, loose ones on the wall clock, and its files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.tasks.fake_game import FakeGame, straight_path, task_config
 
 
 class Policy:
-    """Drives straight on; takes its time."""
+    """A policy that drives straight on and takes a fixed time."""
 
     def __init__(self, takes_s: float = 0.0, interrupted_at: int = -1) -> None:
         self.takes_s = takes_s
@@ -52,14 +52,14 @@ class Policy:
 
 
 class OldGame(FakeGame):
-    """Its telemetry is always 7 ms old."""
+    """A game whose telemetry is always 7 ms old."""
 
     def telemetry(self) -> tuple[Telemetry, float]:
         return super().telemetry()[0], 0.007
 
 
 def use(monkeypatch: pytest.MonkeyPatch, config: TaskConfig, game_type: type[FakeGame] = OldGame) -> list[FakeGame]:
-    """Has the benchmark measure a fake game on the clock of the configuration; returns where the games will be."""
+    """Makes the benchmark measure a fake game on the clock of the configuration; returns the list of made games."""
     games: list[FakeGame] = []
 
     def dict_env(_: TaskConfig) -> TaskView:
@@ -84,7 +84,7 @@ def config_of(clock: str, **rtgym: Any) -> TaskConfig:
     return config
 
 
-def test_durations_by_hand() -> None:
+def test_durations_equal_those_computed_by_hand() -> None:
     row = Durations.of([0.1, math.nan, 0.3, 0.2])
     assert row is not None
     assert (row.mean, row.p50, row.max, row.num) == (pytest.approx(0.2), pytest.approx(0.2), 0.3, 3)
@@ -140,7 +140,7 @@ def test_the_wall_clock_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None
         assert precedence == possible
 
 
-def test_what_it_says_and_writes(
+def test_it_prints_and_writes_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = config_of("virtual", ep_max_length=8)
@@ -186,7 +186,7 @@ def test_late_steps_are_in_the_table(tmp_path: Path) -> None:
     assert benchmark.table(_results_of(tmp_path, {})).endswith("late steps 3 (1 timed out)")
 
 
-def test_an_interrupt_leaves_what_was_measured(
+def test_an_interrupt_keeps_the_measured_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = config_of("virtual")
@@ -227,7 +227,7 @@ def test_the_simulator_is_built_from_the_configuration(tmp_path: Path) -> None:
     assert 0.007 <= results["rows"]["observation_age"]["p50"] <= 0.010 + 1 / 60 + 0.001
 
 
-def test_what_is_between_environment_and_task_changes_nothing() -> None:
+def test_the_timing_wrapper_changes_nothing() -> None:
     config = default_config("TM20Lidar")
     config.track, config.game, config.clock = "short", type(config.game).sim, ClockKind.virtual
     measured = StepBenchmark(config, Policy())

@@ -1,4 +1,4 @@
-"""--calibrate brings a car that is off back, keeps what it learns nothing of, and refuses files by name."""
+"""--calibrate fits a wrong car, keeps constants without data, and refuses files by name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_a_car_that_is_off_comes_back_under_the_bars(folder: Path, tmp_path: Path) -> None:
+def test_a_wrong_car_is_fitted_to_within_the_limits(folder: Path, tmp_path: Path) -> None:
     answer = calibrate.run([str(folder)], tmp_path)
     (file,) = tmp_path.glob("calibrated/*/vehicle.yaml")
     car = load_vehicle(str(file))
@@ -63,7 +63,7 @@ def test_a_car_that_is_off_comes_back_under_the_bars(folder: Path, tmp_path: Pat
     assert (file.parent / "fidelity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_was_not_driven_keeps_its_value() -> None:
+def test_constants_without_data_keep_their_values() -> None:
     real = another_car(1)
     straight = held((4.0, 0.0, 1.0, 0.0))
     step = list(fit(VehicleConstants(), cut_windows([driven(real, straight) for _ in range(4)], 1.0)))[-1]

@@ -1,4 +1,4 @@
-"""Holds that --check shows what the environment gives, over what it was made of, and finds what is wrong with it."""
+"""--check shows the observation of the environment over its source, and finds its faults."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_the_inputs_are_those_of_the_environment(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar"])
-def test_nothing_looks_wrong_in_the_simulator(name: str) -> None:
+def test_the_simulator_has_no_findings(name: str) -> None:
     with TaskCheck(task(name)) as looked_at:
         look_often(looked_at, 100)
         assert looked_at.findings() == []
@@ -128,14 +128,14 @@ def test_a_lap_that_ends_is_followed_by_the_next(lidar: TaskCheck) -> None:
     assert lidar.findings() == []
 
 
-def test_a_car_that_stands_is_looked_at_without_end(lidar: TaskCheck, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_standing_car_is_observed_without_a_limit(lidar: TaskCheck, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lidar, "_driver", lambda: np.zeros(3, np.float32))
     look_often(lidar, 150)
     assert len(lidar.looks) == 149, "one look began the episode, and none another"
     assert problems(lidar) == [Problem.not_driven]
 
 
-def test_a_restart_by_hand_begins_anew() -> None:
+def test_a_restart_by_hand_begins_a_new_episode() -> None:
     with TaskCheck(task("TM20LidarProgress")) as looked_at:
         look_often(looked_at, 60)
         assert looked_at.episode_return > 1.0
@@ -151,7 +151,7 @@ def test_a_restart_by_hand_begins_anew() -> None:
     ("shade", "found"),
     [(0, [Problem.black_screen]), (200, [Problem.no_contrast, Problem.frozen_picture, Problem.no_border])],
 )
-def test_a_picture_of_one_shade_is_found(shade: int, found: list[Problem], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_of_one_colour_is_found(shade: int, found: list[Problem], monkeypatch: pytest.MonkeyPatch) -> None:
     flat = np.full((488, 958, 4), shade, np.uint8)
     monkeypatch.setattr(SimulatedGame, "frame", lambda _: flat)
     monkeypatch.setattr(SimulatedGame, "lidar", lambda _: LidarSensor()(flat))
@@ -160,7 +160,7 @@ def test_a_picture_of_one_shade_is_found(shade: int, found: list[Problem], monke
         assert problems(looked_at) == found
 
 
-def test_the_wrong_map_is_found_and_the_observation_goes_on(tmp_path: Path) -> None:
+def test_the_wrong_map_is_found_and_observing_continues(tmp_path: Path) -> None:
     path = tmp_path / "far.npy"
     np.save(path, np.stack([np.full(500, 2000.0), np.full(500, 10.0), np.arange(500.0)], axis=1))
     reward = dataclasses.replace(registry.default_config("TM20Lidar").reward, path=str(path))
@@ -220,7 +220,7 @@ def test_a_track_that_is_refused_is_drawn_too(tmp_path: Path) -> None:
         assert file.height == 700
 
 
-def test_headless_says_what_looks_wrong(
+def test_headless_prints_the_findings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SimulatedGame, "frame", lambda _: np.zeros((488, 958, 4), np.uint8))
@@ -245,7 +245,7 @@ def test_the_window_shows_each_look_until_it_is_closed(
     assert capsys.readouterr().out == "nothing looks wrong\n"
 
 
-def test_a_game_that_is_not_there_is_refused_and_never_waited_for_long(display: str, tmp_path: Path) -> None:
+def test_a_missing_game_is_refused_without_a_long_wait(display: str, tmp_path: Path) -> None:
     live = LiveConfig(port=1, display=display, window_title="no such game")
     config = dataclasses.replace(task(), game=GameKind.live, live=live)
     with pytest.raises(ValueError, match="--check could not look at the game: the window 'no such game' was not found"):
@@ -259,7 +259,7 @@ def test_a_game_that_is_not_there_is_refused_and_never_waited_for_long(display: 
     assert (folder / "check_1.png").is_file()
 
 
-def test_a_machine_without_a_display_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_without_a_display_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     config = dataclasses.replace(task(), game=GameKind.live, live=LiveConfig(port=1))
     with pytest.raises(ValueError, match="DISPLAY"):
@@ -285,7 +285,7 @@ def test_every_input_is_listed_with_its_scaled_value(lidar: TaskCheck) -> None:
     assert f"newest {newest.min():.0f} to {newest.max():.0f}" in lines[1]
 
 
-def test_the_verdict_is_green_or_red(lidar: TaskCheck) -> None:
+def test_the_summary_is_green_or_red(lidar: TaskCheck) -> None:
     look_often(lidar, 20)
     view = CheckView(
         "t", registry.observation_spec("TM20Lidar"), lidar.observation, lidar.seen, 0.0, 0.0, 0.0, 60.0, []

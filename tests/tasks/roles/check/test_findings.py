@@ -1,4 +1,4 @@
-"""Holds that each thing that looks wrong is found, only then, and says what to do."""
+"""Each fault gives its finding, and only that one, with advice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPEED_MPS = 20.0
 
 
 def drive(num_looks: int = 40, **changes: object) -> list[Look]:
-    """Looks every 50 ms at a car that drives along z at 20 m/s, all well; ``changes`` hold for each look."""
+    """Observations every 50 ms of a car that drives along z at 20 m/s without faults; ``changes`` apply to each."""
     looks = []
     for i in range(num_looks):
         z = 100.0 + SPEED_MPS * STEP_S * i
@@ -45,11 +45,11 @@ def problems(looks: list[Look], around: Surroundings = AROUND) -> list[Problem]:
     return [finding.problem for finding in findings(looks, around)]
 
 
-def test_nothing_looks_wrong_when_all_is_well() -> None:
+def test_there_are_no_findings_when_all_is_well() -> None:
     assert findings(drive(), AROUND) == []
 
 
-def test_tasks_without_lidar_are_not_told_about_beams() -> None:
+def test_tasks_without_lidar_have_no_findings_about_beams() -> None:
     assert findings(drive(beams=None), Surroundings()) == []
 
 
@@ -81,20 +81,20 @@ def test_tasks_without_lidar_are_not_told_about_beams() -> None:
     ],
     ids=lambda value: value.name if isinstance(value, Problem) else "",
 )
-def test_what_looks_wrong_is_found_alone(looks: list[Look], problem: Problem, words: str) -> None:
+def test_each_fault_gives_exactly_its_finding(looks: list[Look], problem: Problem, words: str) -> None:
     found = findings(looks, AROUND)
     assert [finding.problem for finding in found] == [problem]
     assert words in found[0].message
 
 
-def test_the_car_far_away_is_said_with_its_place() -> None:
+def test_a_car_far_from_the_path_is_reported_with_its_place() -> None:
     message = findings(drive(path_distance_m=400.0), AROUND)[0].message
     # z after 39 steps of 1 m.
     assert "(5, 10, 139) m is 400 m" in message
     assert "--record" in message
 
 
-def test_what_surrounds_the_observations_is_judged() -> None:
+def test_window_and_telemetry_rate_are_checked() -> None:
     assert problems(drive(), AROUND._replace(covered_fraction=0.3)) == [Problem.covered_window]
     assert problems(drive(), AROUND._replace(covered_fraction=0.001)) == []
     assert problems(drive(), AROUND._replace(rate_hz=12.0)) == [Problem.low_rate]
@@ -107,7 +107,7 @@ def test_a_picture_may_stand_still_while_the_car_does() -> None:
     assert problems(looks + moving) == []
 
 
-def test_single_frozen_looks_are_no_frozen_picture() -> None:
+def test_a_few_frozen_frames_are_no_frozen_picture() -> None:
     looks = [look._replace(is_same_picture=i % 4 == 0) for i, look in enumerate(drive())]
     assert problems(looks) == []
 
@@ -118,7 +118,7 @@ def test_one_beam_that_meets_a_border_is_enough() -> None:
     assert problems(drive(beams=beams)) == []
 
 
-def test_what_follows_from_a_black_picture_is_not_said_as_well() -> None:
+def test_a_black_picture_gives_no_further_findings() -> None:
     looks = drive(is_black=True, contrast=0.0, is_same_picture=True, beams=np.zeros(19, np.float32))
     assert problems(looks) == [Problem.black_screen]
 
@@ -145,5 +145,5 @@ def test_a_lost_game_comes_first() -> None:
     assert found[0].message == "no telemetry: the plugin is not loaded"
 
 
-def test_too_few_looks_say_only_that() -> None:
+def test_too_few_observations_give_only_that_finding() -> None:
     assert problems(drive(5, is_black=True)) == [Problem.nothing_seen]

@@ -1,4 +1,4 @@
-"""Holds what keys and pads mean."""
+"""Controls from keys and pads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.roles.picture_window import PictureWindow
         (Keys(left=True, right=True), [0, 0, 0]),
     ],
 )
-def test_keys(keys: Keys, control: list[int]) -> None:
+def test_keys_give_full_controls(keys: Keys, control: list[int]) -> None:
     np.testing.assert_array_equal(control_from_keys(keys), control)
 
 
@@ -35,7 +35,7 @@ def test_a_pad_is_analog_beyond_its_dead_zone() -> None:
     assert control_from_pad(1, 2, 3).dtype == np.float32
 
 
-def test_whoever_presses_harder_drives() -> None:
+def test_the_stronger_of_keys_and_pad_counts() -> None:
     keys, pad = np.array([1, 0, 0], np.float32), np.array([0.5, 0.25, -0.75], np.float32)
     np.testing.assert_array_equal(stronger(keys, pad), [1, 0.25, -0.75])
 
@@ -90,5 +90,5 @@ def test_an_unplugged_pad_leaves_the_keys(hands: HandControls, monkeypatch: pyte
     np.testing.assert_array_equal(hands.read(), [0, 0, 0])
 
 
-def test_without_a_pad_nothing_is_pressed(hands: HandControls) -> None:
+def test_without_a_pad_no_control_is_pressed(hands: HandControls) -> None:
     np.testing.assert_array_equal(hands.read(), [0, 0, 0])

@@ -1,4 +1,4 @@
-"""Holds that driving by hand shows what the task observes and rewards, and that a lap can be recorded."""
+"""Driving by hand shows the task's observation and reward, and can record a lap."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def hand_drive(clock: VirtualClock, name: str = "TM20Lidar") -> HandDrive:
 
 
 def scripted_hands(drive: HandDrive) -> Callable[[], np.ndarray]:
-    """A careful person: the scripted driver with half of its gas, which has room for other delays."""
+    """A careful driver: the scripted driver with half of its gas, which tolerates other delays."""
     driver = ScriptedDriver(load_track("short"))
     game = drive.game
 
@@ -109,7 +109,7 @@ def test_a_restart_puts_the_car_and_the_numbers_back(clock: VirtualClock) -> Non
     assert drive.episode_return > 0.0
 
 
-def test_a_person_who_stands_is_told_that_training_would_have_ended_and_may_go_on(clock: VirtualClock) -> None:
+def test_a_standing_driver_is_told_that_training_would_have_ended_and_may_continue(clock: VirtualClock) -> None:
     drive = hand_drive(clock)
     press_on(clock, drive, NOTHING, 3.0)
     assert not drive.would_have_ended
@@ -160,7 +160,7 @@ def test_a_small_window_still_has_room_for_the_car(clock: VirtualClock) -> None:
     assert not changed[:, : int(0.55 * 320)].any()
 
 
-def test_a_recorded_lap_is_written_and_the_drive_is_over(clock: VirtualClock, tmp_path: Path) -> None:
+def test_a_recorded_lap_is_written_and_ends_the_drive(clock: VirtualClock, tmp_path: Path) -> None:
     drive = hand_drive(clock)
     laps = RecordedLaps(task(), RecordConfig(name="by_hand"), 1, tmp_path)
     drive_loop(drive, clock, scripted_hands(drive), quiet, do_not_show, laps.is_over)
@@ -172,7 +172,7 @@ def test_a_recorded_lap_is_written_and_the_drive_is_over(clock: VirtualClock, tm
     assert np.hypot(*(path[-1, [0, 2]] - track.finish_position)) < track.width_m / 2
 
 
-def test_a_restart_on_the_way_begins_the_recording_anew(clock: VirtualClock, tmp_path: Path) -> None:
+def test_a_restart_begins_a_new_recording(clock: VirtualClock, tmp_path: Path) -> None:
     drive = hand_drive(clock)
     laps = RecordedLaps(task(), RecordConfig(), 1, tmp_path)
     presses = iter([WindowEvents()] * 150 + [WindowEvents(wants_restart=True)])
@@ -197,7 +197,7 @@ def test_the_stop_key_ends_a_recording_and_the_next_one_is_another_file(clock: V
     assert len(list((tmp_path / "recorded").iterdir())) == 2
 
 
-def test_a_window_that_is_closed_on_the_way_keeps_what_was_driven(clock: VirtualClock, tmp_path: Path) -> None:
+def test_closing_the_window_keeps_the_drive_so_far(clock: VirtualClock, tmp_path: Path) -> None:
     drive = hand_drive(clock)
     laps = RecordedLaps(task(), RecordConfig(), 1, tmp_path)
 
@@ -208,7 +208,7 @@ def test_a_window_that_is_closed_on_the_way_keeps_what_was_driven(clock: Virtual
     assert 50.0 < 0.1 * len(load_reference_path(laps.newest_file())) < 70.0
 
 
-def test_a_window_that_is_closed_without_driving_says_why_there_is_no_path(clock: VirtualClock, tmp_path: Path) -> None:
+def test_closing_the_window_without_driving_explains_why_there_is_no_path(clock: VirtualClock, tmp_path: Path) -> None:
     drive = hand_drive(clock)
     laps = RecordedLaps(task(), RecordConfig(), 1, tmp_path)
     presses = iter([WindowEvents()] * 20)
@@ -254,7 +254,9 @@ def test_the_window_drives_until_it_is_closed(no_screen: None, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
-def test_laps_are_recorded_as_asked_for(no_screen: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_configured_number_of_laps_is_recorded(
+    no_screen: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("tasks.roles.picture_window.PictureWindow.show", lambda *_: None)
     monkeypatch.setattr("tasks.roles.picture_window.PictureWindow.events", lambda _: WindowEvents(wants_quit=True))
     recorded: list[RecordConfig] = []
@@ -277,6 +279,6 @@ def test_laps_are_recorded_as_asked_for(no_screen: None, monkeypatch: pytest.Mon
         (dataclasses.replace(task(), game=GameKind.live, clock=ClockKind.wall), False, "--drive is for the simulator"),
     ],
 )
-def test_what_cannot_be_driven_is_refused(config: TaskConfig, headless: bool, words: str, tmp_path: Path) -> None:
+def test_other_tasks_and_games_are_refused(config: TaskConfig, headless: bool, words: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=words):
         drive.run(config, DriveConfig(), RecordConfig(), headless=headless, runs=tmp_path)

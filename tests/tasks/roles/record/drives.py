@@ -22,7 +22,7 @@ class DriveMaker:
         self.shows_finish = False
 
     def stand(self, seconds: float = 0.5, speed_mps: float = 0.0) -> DriveMaker:
-        """Stays in its place, whatever the speed says."""
+        """Stays in its place, whatever speed is reported."""
         for _ in range(round(seconds / FRAME_S)):
             self._send(speed_mps)
         return self
@@ -39,7 +39,7 @@ class DriveMaker:
         return self
 
     def jump(self, place: Place, speed_mps: float = 0.0) -> DriveMaker:
-        """Is elsewhere in the next record."""
+        """Jumps to another place in the next record."""
         self.place = place
         self._send(speed_mps)
         return self

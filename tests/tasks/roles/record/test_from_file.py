@@ -1,4 +1,4 @@
-"""A drive in one of the game's files becomes a path, with what is known of it beside."""
+"""A drive in one of the game's files becomes a path with a description."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_line_with_slopes_is_a_path_for_the_game_only(tmp_path: Path, capsys: 
     assert np.ptp(load_reference_path(file)[:, 1]) > 5.0
 
 
-def test_the_run_says_what_was_read_of_the_file(tmp_path: Path) -> None:
+def test_a_run_logs_what_it_read_from_the_file(tmp_path: Path) -> None:
     replay = _replay(tmp_path, right_turn())
     (note,) = file_notes(TaskConfig(name="TM20Lidar", game=GameKind.sim, track=str(replay)))
     assert "the line of a drive of" in note

@@ -1,4 +1,4 @@
-"""Holds what --record writes, whose telemetry it takes, and what it refuses."""
+"""--record: its files, its sources of telemetry, and its refusals."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_the_live_game_is_recorded_from_its_telemetry_alone() -> None:
     assert recorded.duration_s == pytest.approx(path_of(lap().samples, RecordConfig()).duration_s, abs=1e-6)
 
 
-def test_a_menu_before_the_drive_is_waited_for_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_menu_before_the_drive_is_waited_for_and_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     silence = [TelemetryError(TelemetryState.in_menu, "the plugin is silent: load a map") for _ in range(20)]
     gone = [TelemetryError(TelemetryState.lost, "connection lost") for _ in range(5)]
     with caplog.at_level(logging.INFO):
@@ -143,7 +143,7 @@ def test_a_menu_before_the_drive_is_waited_for_and_said_once(caplog: pytest.LogC
     assert all(text.startswith("recording: ") for text in told[2:])
 
 
-def test_a_short_wait_without_a_record_is_not_worth_a_word(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_short_wait_without_a_record_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     events: list[Sample | TelemetryError] = [*lap().samples]
     events.insert(40, TelemetryError(TelemetryState.receiving, "no newer telemetry"))
     assert recorded_from(events).has_finished
@@ -155,7 +155,7 @@ def test_telemetry_that_never_comes_is_given_up_with_the_reason() -> None:
         recorded_from([], patience_s=5.0)
 
 
-def test_patience_counts_from_the_last_record() -> None:
+def test_the_waiting_time_starts_at_the_last_record() -> None:
     silence = [TelemetryError(TelemetryState.in_menu, "in a menu") for _ in range(12)]  # 3.6 s
     first, *rest = lap().samples
     assert recorded_from([*silence, first, *silence, *rest], patience_s=5.0).has_finished
@@ -195,7 +195,7 @@ def test_a_record_without_a_finish_flag_says_how_to_end(tmp_path: Path, caplog: 
     config = dataclasses.replace(LIVE, live=live)
     with pytest.raises(ValueError, match="nothing listens"):
         record.run(config, RecordConfig(stop_key="x"), DriveConfig(), headless=True, runs=tmp_path)
-    assert "tells no finish: end the recording with x" in caplog.text
+    assert "does not report the finish: end the recording with x" in caplog.text
     assert not list(tmp_path.iterdir())
 
 
@@ -265,7 +265,7 @@ def test_a_live_drive_keeps_its_telemetry_and_inputs_beside_the_path(tmp_path: P
     assert facts["human_lap_time_s"] == facts["lap_time_s"] == pytest.approx(path.duration_s, abs=1e-3)
 
 
-def test_the_scripted_drivers_lap_is_no_humans(tmp_path: Path) -> None:
+def test_the_scripted_drivers_lap_is_not_recorded_as_a_humans(tmp_path: Path) -> None:
     config = RecordConfig(driver=Driver.scripted)
     file = record.run(SIM, config, DriveConfig(), headless=True, runs=tmp_path)
     facts = json.loads((file.parent / "path.json").read_text())

@@ -1,4 +1,4 @@
-"""Holds that a typed key is noticed without waiting, and that no input is no problem."""
+"""A typed key is noticed without waiting, and a program without input works too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(write_end)
 
 
-def test_the_key_is_noticed_among_what_is_typed_and_stays_pressed(pipe: tuple[int, int]) -> None:
+def test_the_key_is_noticed_among_others_and_stays_noticed(pipe: tuple[int, int]) -> None:
     key = StopKey("q", pipe[0])
     assert not key.is_pressed()
     os.write(pipe[1], b"hello\n")
@@ -50,7 +50,7 @@ def test_letters_beyond_ascii_are_read(pipe: tuple[int, int]) -> None:
     assert key.is_pressed()
 
 
-def test_the_end_of_the_input_is_no_key(tmp_path: Path) -> None:
+def test_the_end_of_the_input_is_not_a_key(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_bytes(b"")
     descriptor = os.open(empty, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Everything that makes or moves experience: games, tasks, real-time environments, workers and the link.
+"""Everything that produces or transports experience: games, tasks, real-time environments, workers and the link.
 
 This package never imports ``algos``. The short way to an environment is ``tasks.make``.
 """

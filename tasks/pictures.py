@@ -1,7 +1,7 @@
 """Pictures for people: the driven line over the track, videos and GIFs.
 
 Called by ``--play``, by the learner's evaluation log and by the documentation. matplotlib, imageio-ffmpeg and Pillow
-are imported at use; matplotlib only through its object interface, so no display and no global state is touched.
+are imported at use; matplotlib only through its object interface, which needs no display and changes no global state.
 """
 
 from __future__ import annotations

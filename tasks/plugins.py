@@ -1,6 +1,6 @@
 """The user's own Python files: imported by path so that they register tasks, networks, algorithms or observers.
 
-``train.py`` loads what was typed as ``plugins=[my_file.py]`` before anything is looked up by name; every worker process
+``train.py`` loads the files of ``plugins=[my_file.py]`` before anything is looked up by name; every worker process
 loads the same files. Only files typed on the command line are loaded: a checkpoint never names code to run.
 """
 

@@ -1,6 +1,6 @@
-"""Makes the tasks known to rl_games: each under its own name, all with vecenv type ``REMOTE``.
+"""Registers the tasks in rl_games: each under its own name, all with vecenv type ``REMOTE``.
 
-``train.py`` calls ``register_tasks`` once, after plugins have added their tasks. This is the one place that says so.
+``train.py`` calls ``register_tasks`` once, after plugins have added their tasks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The tasks by name: builds their environments, and says what they observe without building anything.
+"""The tasks by name: builds their environments, and describes their observations without building anything.
 
-``tasks.make``, the workers, the players and the Gymnasium ids come through here. A task is registered by the name of
-its class, which is imported when the task is first used.
+``tasks.make``, the workers, the players and the Gymnasium ids use it. A task is registered by the name of its class,
+which is imported when the task is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How an agent acts before it has weights: the warm-up policies. Called by ``policy.py``; numpy only.
+"""The warm-up policies, which act before the first weights arrive. Called by ``policy.py``; numpy only.
 
 A warm-up is a small state machine with its own generator, whose state can be taken and put back, so that a resumed
 synchronous run draws the same actions.

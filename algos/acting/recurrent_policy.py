@@ -1,4 +1,4 @@
-"""Acting with a memory: the policy of recurrent SAC, used by workers and by players.
+"""The policy of recurrent SAC, which acts with a memory. Used by workers and by players.
 
 A worker gets ``make_recurrent_policy`` as a "module:function" with the keyword arguments of
 ``algos.acting.policy.make_acting_policy``.

@@ -1,8 +1,8 @@
-"""The algorithms by name: the class that learns, its keys, and what rl_games' Runner builds for it.
+"""The algorithms by name: the class that learns, its keys, and the agent and player that rl_games' Runner builds.
 
-A plugin file calls ``add_off_policy``, ``add_algorithm`` or ``add_network`` when it is imported; the built-in
-algorithms are added by the same calls at the end of this file. Places are named as "module:Class" and imported when
-they are used, so that this file stays plain data. ``algos.faces.registration`` makes all of it known to rl_games.
+A plugin file calls ``add_off_policy``, ``add_algorithm`` or ``add_network`` when it is imported; the same calls at the
+end of this file add the built-in algorithms. Classes are named as "module:Class" and imported when they are used, so
+that this file stays plain data. ``algos.faces.registration`` registers all of them in rl_games.
 docs/own_algorithms.md is for users.
 """
 

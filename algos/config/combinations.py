@@ -1,8 +1,7 @@
-"""Which keys of the network go with which algorithm, and with each other: one rule, one reason.
+"""Which keys of the network work together, and with which algorithm: each rule has one reason.
 
-Called by ``algos.algorithms.sac.SAC`` and, before anything is started, by ``algos.faces.runner_params``. What is not
-refused here
-combines: LayerNorm, dropout and SimBa with every algorithm but CrossQ, and everything else with all of them.
+Called by ``algos.algorithms.sac.SAC`` and, before anything starts, by ``algos.faces.runner_params``. Every combination
+that is not refused here works: LayerNorm, dropout and SimBa with every algorithm but CrossQ, other keys with all.
 """
 
 from __future__ import annotations

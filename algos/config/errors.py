@@ -1,4 +1,4 @@
-"""What a user is told when a configuration does not fit: one message with the full key, what was expected, what exists.
+"""Messages for a configuration that does not fit: the full key, the expected value, and the choices.
 
 Turns the exceptions of hydra and OmegaConf into such a message. Called by ``train.py``, which exits with code 2.
 """

@@ -1,4 +1,7 @@
-"""Each algorithm's own keys. What is shared is in ``algos.config.off_policy``."""
+"""Keys of ``params.config`` that only some off-policy algorithms have, such as REDQ's ``redq_n``.
+
+``algos.config.off_policy`` has the keys that all of them share.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""From TMRL's ``config.json`` to the words of our command line, so that an existing setup can be carried over.
+"""Converts TMRL's ``config.json`` into arguments of our command line.
 
     python -m algos.config.from_tmrl ~/TmrlData/config/config.json
     python train.py $(python -m algos.config.from_tmrl config.json)
 
-Standard error has the rest: what was left out, what needs a word of your own, and what stays different from TMRL.
+Standard error has the rest: what was left out, which arguments you must add, and what differs from TMRL.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hydra's side of the command line: composes the configuration from words and calls back with it.
+"""Hydra's side of the command line: composes the configuration from the arguments and calls back with it.
 
 Called by ``train.py``. Hydra prints its own errors and exits with code 1; here they become one ``UsageError``.
 """

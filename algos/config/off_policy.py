@@ -1,4 +1,7 @@
-"""What SAC and the other off-policy algorithms share, and the loop around them (``params.config``)."""
+"""Keys of ``params.config`` that all off-policy algorithms share, such as ``gamma``; also those of their learning loop.
+
+``algos.config.family`` has the keys that only some of them have.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``task=`` and ``train=`` take beside the files of ``cfg``: registered tasks, and bases of plugins' algorithms.
+"""Options of ``task=`` and ``train=`` besides the files of ``cfg``: registered tasks, and bases of plugins' algorithms.
 
 ``train.py`` calls ``register_options`` before anything is composed. Standard library only, but for hydra at use.
 """

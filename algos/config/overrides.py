@@ -1,4 +1,4 @@
-"""The words that were typed, as hydra parses them: which keys they set."""
+"""The keys that the typed arguments set, as hydra parses them."""
 
 from __future__ import annotations
 

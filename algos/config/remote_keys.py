@@ -1,7 +1,7 @@
-"""What the keys of ``remote``, ``worker``, ``ray`` and ``launcher`` allow, and which of them need each other.
+"""Checks the keys of ``remote``, ``worker``, ``ray`` and ``launcher`` against each other and the rest.
 
-Which role takes which key is said beside its field (``tasks.words.key_roles``). Called by ``train.py`` and
-``runner_params`` before anything is started.
+The roles of each key are in its field's metadata (``tasks.words.key_roles``). Called by ``train.py`` and
+``runner_params`` before anything starts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Refuses a typed key that does nothing: in the role that was asked for, or because of another key's value.
+"""Refuses a typed key that has no effect: in this role, or because of another key's value.
 
-``tasks.words.key_roles`` and ``tasks.words.key_needs`` say which.
+The metadata of the fields says which keys these are (``tasks.words.key_roles``, ``tasks.words.key_needs``).
 
-Only words that were typed are judged: a file of cfg and a checkpoint are for every role, and each takes its part of
-them. Choosing a file, ``task=NAME`` or ``train=NAME``, is allowed everywhere. Called by ``train.py``.
+Only typed keys are checked: a file of cfg and a checkpoint serve every role, and each role reads its part of them.
+Choosing a file, ``task=NAME`` or ``train=NAME``, is allowed in every role. Called by ``train.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A train YAML without a ``kind``: rl_games' own ``params``, as in its files, or those of a plugin's algorithm.
 
-They are passed on as they are. What the run decides itself, such as the environment, must agree with them or is refused
-by name. ``a2c_continuous`` runs as ``remote_ppo``: the same agent, whose checkpoints can be resumed and played.
+They are passed on unchanged. Keys that the run decides itself, such as the environment, must agree with the run or are
+refused by name. ``a2c_continuous`` runs as ``remote_ppo``: the same agent, whose checkpoints can be resumed and played.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What only typed words may say: names of code, settings of hydra itself, plugins, and whose account at W&B is used.
+"""Settings that are accepted from the command line only: names of code, settings of hydra, plugins, the W&B account.
 
 A checkpoint, the ``config.yaml`` of a run folder and a file of ``--config-dir`` may come from somebody else, so they
-only bring values: names that are registered here, numbers, texts. ``train.py`` calls this before a configuration is
-used, ``algos.config.hydra_entry`` before hydra reads a file.
+may contain only values: registered names, numbers, texts. ``train.py`` calls this before a configuration is used,
+``algos.config.hydra_entry`` before hydra reads a file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The words with which a remote worker gets the configuration of this learner: what differs from the files of cfg.
+"""The arguments that give a remote worker this learner's configuration: all values that differ from the files of cfg.
 
-``train.py`` asks for them where workers may join, and the learner shows them as part of a command. What was typed would
-not do: a run that goes on from a checkpoint has its configuration from there.
+``train.py`` asks for them if workers may join, and the learner prints them as part of a command. The typed arguments
+are not enough: a resumed run has its configuration from the checkpoint.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The faces that rl_games sees: agents, players, and their registration."""
+"""The classes that rl_games builds and calls: agents, players, and their registration."""

@@ -1,7 +1,7 @@
-"""The rl_games face of off-policy learning: the Runner builds an ``OffPolicyAgent`` for SAC and for each sibling.
+"""The agent of off-policy learning: rl_games' Runner builds an ``OffPolicyAgent`` for SAC and each variant.
 
-It owns the run folder, the writer, the counters' way into checkpoints, signals and the observer's hooks; learning
-itself is ``algos.learning.learner``, the params of rl_games are described at ``algos.faces.runner_params``.
+It owns the run folder, the writer, the counters in checkpoints, signals and the observer's hooks. Learning itself is in
+``algos.learning.learner``; ``algos.faces.runner_params`` describes rl_games' params.
 
 ``Runner.run({"train": True, "checkpoint": path})`` trains; ``{"train": False, "play": True, "checkpoint": path}``
 plays. For ``checkpoint_mode: resume`` of ``<train_dir>/<run>/nn/<file>.pth`` give ``full_experiment_name: <run>``: the

@@ -1,4 +1,4 @@
-"""The policy that a configuration or a checkpoint acts with, outside of the learner.
+"""Builds the policy of a configuration or a checkpoint, outside of the learner.
 
 Called by ``train.py`` for ``--benchmark`` and ``--worker``, and by the players.
 """

@@ -1,4 +1,4 @@
-"""Evaluations that the process of the agent drives itself. Used by both agents."""
+"""Evaluations in the agent's own process. Used by both agents."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The rl_games face of playing back: drives seeded episodes with a checkpoint and writes the results.
+"""The player: drives seeded episodes with a checkpoint and writes the results.
 
-Built by the Runner for ``--play`` under the algorithm's name. The checkpoint holds the arguments and weights of the
-policy, the player names the function that builds it; no critic, no link and no other process is needed.
+rl_games' Runner builds it for ``--play`` under the algorithm's name. The checkpoint contains the arguments and weights
+of the policy, the player names the function that builds it; no critic, no link and no other process is needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Makes algorithms, players and networks known to rl_games. ``train.py`` calls ``register(runner)``.
+"""Registers algorithms, players and networks in rl_games. ``train.py`` calls ``register(runner)``.
 
-What there is to register stands in ``algos.config.algorithms``. Classes are imported when rl_games builds them, and
+``algos.config.algorithms`` lists what is registered. Classes are imported when rl_games builds them, and
 rl_games is imported at use.
 """
 

@@ -1,4 +1,4 @@
-"""The environment of a run in this process, and what rl_games and a checkpoint want to know of it."""
+"""The environment of a run in this process, and its description for rl_games and checkpoints."""
 
 from __future__ import annotations
 

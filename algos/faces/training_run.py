@@ -1,7 +1,7 @@
-"""The run around what learns: its configuration, folder, log, checkpoints and best evaluation, for both agents.
+"""A training run without its learning: configuration, folder, log, checkpoints and best evaluation, for both agents.
 
-``algos.faces.agent`` and ``algos.faces.ppo`` own one each and tell it what happened. What a checkpoint must fit, what
-it always holds and when ``best.pth`` is replaced is said here alone. Learning itself is elsewhere.
+``algos.faces.agent`` and ``algos.faces.ppo`` own one each and report to it. Only this module decides whether a
+checkpoint fits, what every checkpoint contains, and when ``best.pth`` is replaced.
 """
 
 from __future__ import annotations

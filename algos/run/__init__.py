@@ -1,1 +1,1 @@
-"""A training run for people: its folder, checkpoints, logs, console, and how it is stopped."""
+"""The files and output of a training run: folder, checkpoints, logs, console; and how it is stopped."""

@@ -1,7 +1,7 @@
-"""Checkpoints: one atomic file with everything to go on, loadable with ``torch.load(weights_only=True)``.
+"""Checkpoints: one atomic file with all state of a run, loadable with ``torch.load(weights_only=True)``.
 
-``algos.faces.agent`` and ``algos.faces.ppo`` write them, players and ``train.py`` read them. The file holds tensors,
-numbers, strings, lists and dicts only; arrays are stored as tensors. What the replay memory contains lives beside it.
+``algos.faces.agent`` and ``algos.faces.ppo`` write them, players and ``train.py`` read them. The file contains only
+tensors, numbers, strings, lists and dicts; arrays are stored as tensors. The replay memory is stored in its own folder.
 """
 
 from __future__ import annotations

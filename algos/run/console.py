@@ -1,8 +1,8 @@
 """The live console: what a person sees while training runs.
 
-``algos.faces.agent`` feeds it the scalars that go to TensorBoard, under the same tags, and what is known of the
-workers. On a terminal it is one panel that is redrawn in place; elsewhere (a file, a pipe, CI) one plain line per
-interval, and one for each worker from elsewhere. It starts no thread.
+``algos.faces.agent`` gives it the scalars of TensorBoard, under the same tags, and the status of the workers. On a
+terminal it is one panel that is redrawn in place; elsewhere (a file, a pipe, CI) it prints one plain line per interval,
+and one for each remote worker. It starts no thread.
 """
 
 from __future__ import annotations

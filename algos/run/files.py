@@ -1,7 +1,7 @@
-"""What a training keeps in its run folder: its configuration and its checkpoints.
+"""Saves the configuration and the checkpoints of a training in its run folder.
 
-Both agents save through a ``RunFiles``. A disk that takes nothing ends no training: what could not be written is said,
-what was there before stays, and it is tried again with the next save.
+Both agents save through a ``RunFiles``. A full disk ends no training: the log says what could not be written, the
+previous file stays, and the next save tries again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a run lives: ``runs/<experiment>_<date>``, or the folder of the run that goes on."""
+"""The folder of a run: ``runs/<experiment>_<date>``, or the existing folder of a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as a request to stop: save, end the workers, leave. For the agents."""
+"""Ctrl-C, SIGTERM and a closed terminal ask an agent to stop: it saves, ends its workers, and returns."""
 
 from __future__ import annotations
 

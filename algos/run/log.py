@@ -1,7 +1,7 @@
-"""What a run tells people: TensorBoard (and W&B) scalars and pictures, and the live console.
+"""The output of a run: scalars and pictures for TensorBoard (and W&B), and the live console.
 
-The agents give it metrics and evaluation reports. Pictures are drawn in a thread of their own, so that learning does
-not wait for matplotlib; a picture that would queue up behind two others is left out.
+The agents give it metrics and evaluation reports. A separate thread draws pictures, so that learning does not wait for
+matplotlib; while two pictures are waiting, further ones are skipped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Starting from a checkpoint: its stored configuration, changed only by what was typed on this command line.
 
-Works on plain data. ``train.py`` gives it the composed configuration (for the values of what was typed), the typed
-overrides, and the stored configuration; it refuses what would change the shapes that the checkpoint was made for, or
-how its histories begin.
+Works on plain data. ``train.py`` gives it the composed configuration (for the values of typed keys), the typed
+overrides, and the stored configuration. It refuses changes of the shapes that the checkpoint was made for, and of how
+its histories begin.
 """
 
 from __future__ import annotations

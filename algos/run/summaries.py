@@ -1,8 +1,8 @@
-"""TensorBoard's event files on a disk that may be full: logging neither ends nor holds up what it tells of.
+"""TensorBoard's event files on a disk that may be full: logging neither ends nor delays training.
 
-tensorboardX writes in a thread that dies of the first error; whoever logs then waits for it for ever. Here the file
-takes everything: what the disk refuses is tried again, and dropped when it becomes too much. All agents log through
-``open_summaries``, rl_games' own as well (``algos.faces.registration``).
+tensorboardX writes in a thread that ends with the first error; the next call that logs then waits without end. Here the
+file accepts all data: when the disk is full, writing is tried again, and data is dropped when too much is waiting. All
+agents log through ``open_summaries``, rl_games' own as well (``algos.faces.registration``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Weights & Biases beside TensorBoard: metrics handed over in a thread of its own, which nothing waits for.
+"""Sends metrics to Weights & Biases in a separate thread, for which training never waits.
 
-``algos.run.log`` owns one where ``wandb.enabled``. Whatever goes wrong there ends no training.
+``algos.run.log`` owns one if ``wandb.enabled``. No error in it ends a training.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The workers of a run as people see them: a table in the live panel, and plain lines elsewhere.
-
-``console`` shows it.
-"""
+"""The workers of a run: a table in the live panel, and plain lines elsewhere. ``console`` shows it."""
 
 from __future__ import annotations
 

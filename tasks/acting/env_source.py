@@ -1,6 +1,6 @@
-"""Where the environments of a run come from, as plain data: a registered task, or a function by name.
+"""The source of a run's environments, as plain data: a registered task, or a function by name.
 
-The learner's side asks for spaces and fingerprint, the worker's side for environments; both from the same data.
+From the same data the learner gets spaces and fingerprint, and workers get environments.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Evaluation: deterministic, seeded episodes of one policy, and what is said about them.
+"""Evaluation: deterministic, seeded episodes of one policy, and their summaries.
 
-The evaluator process, the choice of ``best.pth``, ``--play`` and ``results.json`` all go through ``evaluate``, so that
-their figures mean the same. Numpy only; nothing here draws pictures (``tasks.pictures``) or touches networks.
+The evaluator process, the choice of ``best.pth``, ``--play`` and ``results.json`` all call ``evaluate``, so that their
+figures mean the same. Numpy only; pictures are drawn in ``tasks.pictures``.
 """
 
 from __future__ import annotations

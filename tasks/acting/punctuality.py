@@ -1,7 +1,7 @@
 """Keeps a process that drives in real time on time while others compute: priority, and no long garbage collections.
 
-Workers, evaluations and the roles at the game drive inside ``punctual()``. It changes the whole process, so nothing
-that computes for long may run in it: learning has a process of its own.
+Workers, evaluations and the roles at the game drive inside ``punctual()``. It changes the whole process, so long
+computations must run elsewhere: learning has its own process.
 """
 
 from __future__ import annotations

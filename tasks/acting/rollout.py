@@ -1,7 +1,7 @@
 """Acting: one environment driven by one policy, cut into segments.
 
-Used by the worker processes and, in process, by synchronous training. It owns the seeds of the episodes and knows
-nothing of networks or sockets. Its state is small: a deterministic simulator is brought back by replaying the actions.
+Used by the worker processes and by synchronous training. It owns the seeds of the episodes and uses neither networks
+nor sockets. Its state is small: replaying the actions restores a deterministic simulator.
 """
 
 from __future__ import annotations

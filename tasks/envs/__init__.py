@@ -1,1 +1,1 @@
-"""Environments: what a task implements, rtgym's timing in virtual and real time, tasks beside TrackMania."""
+"""Environments: the interface of a task, rtgym's timing in virtual and real time, tasks other than TrackMania."""

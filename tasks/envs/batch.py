@@ -1,6 +1,6 @@
-"""Many environments of one task that step together in one process: what a simulator with a batch axis implements.
+"""The interface of a simulator with a batch axis: many environments of one task that step together in one process.
 
-A GPU simulator, or any that computes hundreds of scenes at once, gains nothing from worker processes. Registered beside
+A GPU simulator, or any that computes hundreds of scenes at once, gains nothing from worker processes. Registered with
 the task (``tasks.registry.register(..., batch=...)``) it serves algorithms in lock step, such as PPO, through
 ``tasks.remote.learner.batch_vecenv``. Algorithms that act in workers, evaluations and --play use the task's single
 environment.

@@ -1,7 +1,7 @@
-"""What environments and interfaces of others observe and return, in our terms: named fields, checked numbers and flags.
+"""Converts what third-party environments and interfaces return: named fields, checked numbers and flags.
 
-``tasks.envs.gym_task`` and ``tasks.envs.rtgym_interface`` take them over through here. Whatever cannot be used is a
-``WrongValueError`` that names whose it is.
+``tasks.envs.gym_task`` and ``tasks.envs.rtgym_interface`` call it. A value that cannot be used raises a
+``WrongValueError`` that names the environment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``task=Gym``: any registered Gymnasium environment whose actions are continuous, as a task.
 
-The environment is used as it is registered: its rewards, ends and time limit stay. Only the form changes: actions are
-one vector in [-1, 1], observations are named fields. ``tasks.registry`` builds it from a ``GymConfig``.
+The environment keeps its registered rewards, ends and time limit. Only the form changes: actions are one vector in
+[-1, 1], observations are named fields. ``tasks.registry`` builds it from a ``GymConfig``.
 """
 
 from __future__ import annotations

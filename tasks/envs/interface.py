@@ -1,6 +1,6 @@
-"""What a new real-time task implements: an rtgym interface that also knows its observation fields and statistics.
+"""The interface of a real-time task: an rtgym interface that also has observation fields and statistics.
 
-``tasks.registry`` builds it and hands it to the virtual-time environment or to rtgym; the game behind it is its own.
+``tasks.registry`` builds it and passes it to the virtual-time environment or to rtgym. It owns its game.
 """
 
 from __future__ import annotations

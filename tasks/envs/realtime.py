@@ -1,9 +1,9 @@
 """Environments of tasks: real-time ones over a ``TaskInterface``, in virtual time and on the wall clock through rtgym.
 
-What they share with those that have no clock is ``TaskEnv``. Both real-time ones have rtgym's timing: an action is sent
-at the start of a step, the observation of that step is captured ``start_obs_capture`` later, and ``step(a)`` returns
-the observation of the step in flight before ``a`` acts. ``tasks.registry`` builds them; ``tasks.envs.views`` renames
-what they return.
+``TaskEnv`` is the base of these and of environments without a clock. Both real-time ones have rtgym's timing: an action
+is sent at the start of a step, the observation of that step is captured ``start_obs_capture`` later, and ``step(a)``
+returns the observation of the step in flight before ``a`` acts. ``tasks.registry`` builds them; ``tasks.envs.views``
+renames what they return.
 """
 
 from __future__ import annotations

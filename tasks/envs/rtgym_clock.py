@@ -1,9 +1,8 @@
-"""rtgym's two real-time environments, made safe to wait for and to end.
+"""rtgym's two real-time environments with exceptions passed on, limited waits and threads that end.
 
-rtgym calls the interface in a thread of its own, where an exception or a hang leaves the caller waiting for ever, and
-it warns at every step that is late. ``tasks.envs.realtime.WallClockEnv`` drives rtgym through what is here: an
-interface that keeps exceptions, environments that tell when a step begins, and a call that is not waited for without
-end.
+rtgym calls the interface in a separate thread. There an exception or a hang makes the caller wait without end, and
+rtgym warns at every late step. ``tasks.envs.realtime.WallClockEnv`` drives rtgym through this module: an interface that
+keeps exceptions, environments that report when a step begins, and calls with a time limit.
 
 rtgym paces itself with ``time.sleep``, which since Python 3.11 is exact on Windows too (a high-resolution timer instead
 of ticks of 16 ms); events wake at once when they are set. Nothing here relies on a timeout that must be exact.

@@ -1,7 +1,7 @@
-"""Interfaces that were written for rtgym alone: taken as they are, in real time, in virtual time and by train.py.
+"""Adapts interfaces that were written for rtgym alone, for real time, virtual time and train.py.
 
-``tasks.envs.realtime`` wraps what ``make_wall_env`` and ``VirtualTimeEnv`` are given, ``tasks.registry`` a registered
-class.
+``tasks.envs.realtime`` wraps the interface given to ``make_wall_env`` or ``VirtualTimeEnv``, ``tasks.registry`` a
+registered class.
 """
 
 from __future__ import annotations

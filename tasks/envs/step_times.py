@@ -1,7 +1,7 @@
-"""How punctual the steps of an episode were: late steps, time-outs, percentiles of their duration.
+"""Timing statistics of an episode's steps: late steps, time-outs, percentiles of their duration.
 
-The wall-clock environment keeps it, puts its figures into ``info["episode_statistics"]`` and lets it warn: one line
-a minute at most, where rtgym warns at every step.
+The wall-clock environment owns one and puts its figures into ``info["episode_statistics"]``. It warns at most once a
+minute, while rtgym warns at every late step.
 """
 
 from __future__ import annotations

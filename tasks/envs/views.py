@@ -1,6 +1,7 @@
 """Thin views of a task environment: the same observations as a tuple, by name, or as one flat vector.
 
-``tasks.registry.make`` applies them. Gymnasium's wrappers forward no attributes, so what users call is forwarded here.
+``tasks.registry.make`` applies them. Gymnasium's wrappers forward no attributes, so these views forward the methods
+that users call.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What moves between processes: observations, samples, and the contract of the link between them."""
+"""The data that moves between processes, such as observations and samples, and the contract of the link."""

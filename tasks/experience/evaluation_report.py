@@ -1,4 +1,4 @@
-"""What an evaluation found: its episodes and their summary, as they travel from a worker to the learner."""
+"""The report of an evaluation, its episodes and their summary, which a worker sends to the learner."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The networking interface: what workers and a learner need of whatever connects them.
+"""The networking interface: the methods of a link that workers and a learner call.
 
 ``uplink.Uplink`` and ``gateway.Gateway`` are one implementation; ``docs/library.md`` explains how to write another, and
 ``docs/examples/folder_link.py`` is one. Neither end knows environments, policies or algorithms, and neither protocol
-says how bytes travel: ``link`` has the messages for who wants to use them.
+prescribes how bytes travel: an implementation may use the messages of ``tasks.remote.wire.link``.
 """
 
 from __future__ import annotations

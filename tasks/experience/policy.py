@@ -1,4 +1,4 @@
-"""What acts: observation in, action out. Workers, evaluations and ``--benchmark`` know a policy only by this."""
+"""The interface of a policy: observation in, action out. Workers, evaluations and ``--benchmark`` use only this."""
 
 from __future__ import annotations
 

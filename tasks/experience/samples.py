@@ -1,7 +1,7 @@
-"""The data that moves between processes: segments of experience and what is said of finished episodes.
+"""Segments of experience, and the statistics of finished episodes. Numpy only.
 
-Rows follow TMRL's sample convention (research: custom_memories.py): row t holds the action that was passed to the step
-and what that step returned, so the true last observation of an episode is always stored. Numpy only.
+Rows follow TMRL's sample convention (its custom_memories.py): row t has the action that was passed to the step and what
+that step returned, so the true last observation of an episode is always stored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is counted of the workers of a gateway or a relay: rates, and a row for each worker of the live table."""
+"""The status of a gateway's or relay's workers: sample rates, and a row for each worker of the live table."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How far the simulator's car is from recorded ones, and the constants that bring it nearer."""
+"""The difference between the simulator's car and recorded ones, and the fit of the car's constants."""

@@ -1,4 +1,4 @@
-"""The open-loop error of the simulator's car: from a recorded state over recorded inputs, against what was recorded.
+"""The open-loop error of the simulator's car: it starts in a recorded state, gets recorded inputs, and is compared.
 
 ``python -m benchmarks.fidelity`` and ``train.py --calibrate`` print it. Recordings have x to the left, the simulator
 to the right; everything here is in the simulator's frame.

@@ -1,4 +1,4 @@
-"""Recordings out of files and folders: .npz files, and the game's own ghosts, replays and maps."""
+"""Reads recordings from files and folders: .npz files, and the game's own ghosts, replays and maps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Constants of a car that drives as recordings show: damped least squares on the open-loop errors of many windows.
+"""Fits the constants of a car to recordings: damped least squares on the open-loop errors of many windows.
 
-``train.py --calibrate`` uses it. A constant moves in units of its own size and is held near its first value by a weak
-spring, so that what the recordings say little of stays; what they say nothing of is left out from the start.
+``train.py --calibrate`` uses it. Steps are relative to the size of a constant, and a weak penalty keeps it near its
+first value, so constants with little data hardly change. Constants without data are not fitted at all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors for people: a table of text, and a picture of real and simulated drives with histograms of the errors."""
+"""Reports of errors: a table as text, and a picture of real and simulated drives with histograms of the errors."""
 
 from __future__ import annotations
 

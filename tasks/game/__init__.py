@@ -1,1 +1,1 @@
-"""What a task knows of a game, whichever it is: protocols, errors, time."""
+"""What a task uses of a game, live or simulated: protocols, errors, clocks."""

@@ -1,4 +1,4 @@
-"""The binary control of the keyboard's arrows, with TMRL's thresholds; both games and their tasks use it."""
+"""Binary controls by arrow keys, with TMRL's thresholds; both games and their tasks use them."""
 
 from __future__ import annotations
 

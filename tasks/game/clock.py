@@ -1,4 +1,4 @@
-"""Clocks: the one way in which environments and games read and spend time."""
+"""Clocks: environments and games read the time and wait only through these."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What can be wrong with the live game, as exceptions: their message says what was found and what to do.
+"""Errors of the live game; each message says what was found and what to do.
 
-Raised by the parts of ``tasks.live``. In mid-episode a ``GameError`` ends the episode (truncated) and the game is
-waited for; a ``GameSetupError`` at the start ends the program.
+The parts of ``tasks.live`` raise them. In mid-episode a ``GameError`` truncates the episode, and the next one waits for
+the game; a ``GameSetupError`` at the start ends the program.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""TMRL's LIDAR: 19 beams on a picture of the window, each as long as the road is not black.
+"""TMRL's LIDAR: 19 beams on a picture of the window, each ends at the first black pixel.
 
-The live game needs it on every frame; for the simulator it is the reference that its own LIDAR equals bit for bit.
+The live game computes it on every frame; the simulator's own LIDAR equals it bit for bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a task knows of a game: telemetry, pictures and controls. The live game and the simulator implement it."""
+"""The protocols of a game: telemetry, pictures and controls. The live game and the simulator implement them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One line on how the live game is seen: what a person wants to know first when something is odd.
+"""One line on the state of the live game: telemetry, window, pictures and controls.
 
-``tasks.live.live_game`` logs it when driving begins; ``--check`` shows it.
+It helps first when something is wrong. ``tasks.live.live_game`` logs it when driving begins; ``--check`` shows it.
 """
 
 from __future__ import annotations

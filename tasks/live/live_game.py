@@ -1,6 +1,6 @@
-"""The live game: telemetry, pictures and controls of TrackMania on this machine, behind the protocol that tasks know.
+"""The live game: telemetry, pictures and controls of TrackMania on this machine, as a ``tasks.game.protocols.Game``.
 
-``tasks.trackmania.driving`` and the roles at the game build one with ``make_live_game``. Building touches nothing: the
+``tasks.trackmania.driving`` and the roles at the game build one with ``make_live_game``. Building opens nothing: the
 telemetry connection, the window and the controls are opened when the game is first used.
 """
 

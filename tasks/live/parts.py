@@ -1,4 +1,4 @@
-"""What the live game is made of: telemetry, window, pictures and controls, opened together and closed together."""
+"""The parts of the live game: telemetry, window, pictures and controls, opened together and closed together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Puts our Openplanet plugin into the game's folder: ``train.py --install-plugin [--to DIR]``.
 
-TMRL's plugin serves as well and needs no installation here; ours is for those who have none. The folder is found on
-Windows and in the prefixes of Proton and Wine. A file that differs from ours is kept beside it under another name.
+TMRL's plugin works as well and needs no installation here; ours is for users who have none. The folder is found on
+Windows and in the prefixes of Proton and Wine. A file that differs from ours is kept under another name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Pictures of the game: grabbing the window's client area, what is observed of it, and what can be wrong with it.
+"""Pictures of the game: captures the window's client area, makes the observed image, and detects faulty pictures.
 
-``tasks.live.live_game`` grabs through a ``ScreenCapture`` and shows the policy an ``observed_image``; ``--check``
-also asks whether the picture is black or frozen.
+``tasks.live.live_game`` captures with a ``ScreenCapture`` and gives the policy an ``observed_image``; ``--check``
+also tests whether the picture is black or frozen.
 """
 
 from __future__ import annotations

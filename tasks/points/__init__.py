@@ -1,1 +1,1 @@
-"""Lines of points from files: tables, arrays, and nothing that could run."""
+"""Lines of points from files: tables and arrays; no file can run code."""

@@ -1,6 +1,7 @@
 """Files of points: tracks and reference paths, from tables of text, .npy, TMRL's ``reward.pkl`` and the game's files.
 
-The one reader for ``tasks.sim.track`` and ``tasks.trackmania.reference_path``; what may be driven, they decide.
+The one reader for ``tasks.sim.track`` and ``tasks.trackmania.reference_path``, which decide whether a line can be
+driven.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Arrays of numbers from .npy files and from pickles, built here of parts that were checked; nothing in a file is run.
+"""Arrays of numbers from .npy files and pickles, built from checked parts; no file can run code.
 
-A pickle is never unpickled: its operations are read as data, and only what numpy writes for an array of plain numbers
-is understood. ``tasks.points.files`` reads TMRL's ``reward.pkl`` with it.
+A pickle is never unpickled: its operations are read as data, and only those that numpy writes for an array of plain
+numbers are accepted. ``tasks.points.files`` reads TMRL's ``reward.pkl`` with it.
 """
 
 from __future__ import annotations

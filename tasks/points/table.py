@@ -1,7 +1,7 @@
-"""Tables of points as text (.csv, .tsv, .txt): which column is which is said by the header or is beyond doubt.
+"""Tables of points as text (.csv, .tsv, .txt): the header names the columns, or they are unambiguous.
 
 ``tasks.points.files`` gives it the bytes of a file. Separators (tab, semicolon, comma, blanks), decimal commas, quotes,
-UTF-8 and UTF-16 are recognised; what could be read in two ways is refused with the first lines.
+UTF-8 and UTF-16 are recognised; an ambiguous file is refused with its first lines.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The process itself: signals that stop it, files that it writes whole, disks that are full, steps that hang."""
+"""Tools for any process of the program: stop signals, files written whole, full disks, hanging environments."""

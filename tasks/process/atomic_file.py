@@ -1,6 +1,6 @@
-"""Files that are written whole or not at all: a full disk or a kill leaves what was there before.
+"""Files that are written whole or not at all: after a full disk or a kill the previous file is still there.
 
-Used for all that a run leaves behind: checkpoints, its configuration, results, pictures.
+Used for all files of a run: checkpoints, configuration, results, pictures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Folders of runs and of what the roles write: ``<parent>/<name>_<date>``, one per command."""
+"""Folders of runs and of the roles' files: ``<parent>/<name>_<date>``, one per command."""
 
 from __future__ import annotations
 

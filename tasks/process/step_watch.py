@@ -1,7 +1,7 @@
-"""Notices environments that hang: who has not stepped for how long, said once when it begins and once when it is over.
+"""Notices hanging environments: the log says once when one begins to hang, and once when it steps again.
 
-A ``StepWatch`` knows how long the environments of one thread have been in one call; a worker tells the learner. A
-``HangReporter`` says it. Waiting for the learner, for a request or, on purpose, for a game is not hanging.
+A ``StepWatch`` measures how long the environments of one thread have been in one call; a worker sends this to the
+learner. A ``HangReporter`` logs it. Waiting for the learner, for a request or, on purpose, for a game is not hanging.
 """
 
 from __future__ import annotations

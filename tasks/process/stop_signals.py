@@ -1,7 +1,7 @@
-"""Which signals ask a program to stop: Ctrl-C, SIGTERM, and what a terminal sends that is closed.
+"""The signals that ask a program to stop: Ctrl-C, SIGTERM, and that of a closed terminal.
 
-Every role stops at all of them alike: the learner saves, workers and relay let go of what they hold. Imports nothing of
-the project.
+Every role stops at each of them in the same way: the learner saves, workers and relay close everything. Imports nothing
+of the project.
 """
 
 from __future__ import annotations

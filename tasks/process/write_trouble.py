@@ -1,6 +1,6 @@
-"""Logs that something cannot be written: once when it begins, once when it is over.
+"""Logs that something cannot be written: once when that begins, once when it ends.
 
-A full disk ends no training. Code that writes reports each attempt here and goes on.
+A full disk ends no training. Code that writes reports each attempt here and continues.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Drives of the real game: what was driven and what was pressed, read from files."""
+"""Drives in the real game, read from files: the states of the car and the driver's inputs."""

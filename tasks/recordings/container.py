@@ -1,4 +1,4 @@
-"""The container of the game's files (.Gbx): its class, its user header, and its body unpacked within bounds."""
+"""The container of the game's files (.Gbx): its class, its user header, and its body, unpacked with a size limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading bytes that a stranger wrote: each length is checked against what is left before anything is taken."""
+"""Reads untrusted bytes: each length is checked against the remaining bytes before anything is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line that a ghost drove, from the start of the race to its finish, without what a respawn made void."""
+"""The line that a ghost drove, from the start of the race to its finish, without parts that a respawn discarded."""
 
 from __future__ import annotations
 

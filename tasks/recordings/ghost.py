@@ -1,6 +1,6 @@
 """Drives in the game's own files: a ghost, a replay, or the author's ghost inside a map.
 
-What is read is the drive. Names, logins and whatever else is personal in these files stays unread.
+Only the drive is read. Names, logins and other personal data in these files stay unread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recordings from the states of cars: cut where a car jumps, with the inputs of each tick."""
+"""Makes recordings from the states of cars: cut where a car jumps, with the inputs of each tick."""
 
 from __future__ import annotations
 

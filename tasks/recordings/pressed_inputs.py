@@ -1,4 +1,4 @@
-"""What a driver pressed: the chunk of a ghost that holds steering, gas and brake of every 10 ms tick."""
+"""The driver's inputs: the chunk of a ghost with steering, gas and brake of every 10 ms tick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stretches of a recording on which the car can be compared with a model of it: flat clean asphalt, nothing hit.
+"""Stretches of a recording on which a model of the car can be tested: flat clean asphalt, no contact.
 
 ``tasks.fidelity`` drives the simulator's car over them.
 """

@@ -1,4 +1,4 @@
-"""The record of a ghost: the cars in it, sampled every 50 ms, in the two versions that the game has written."""
+"""The record of a ghost: its cars, sampled every 50 ms, in the two versions that the game writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bytes of a car's samples say: position, attitude, speed, wheels, pedals."""
+"""Decodes the bytes of a car's samples: position, attitude, speed, wheels, pedals."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What people do at the game: record a path, drive by hand, check the observation, measure the steps."""
+"""The roles for people at the game: record a path, drive by hand, check the observation, measure the steps."""

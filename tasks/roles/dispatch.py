@@ -1,4 +1,4 @@
-"""From a role to what does it: the roles that need no algorithm. Called by ``train.py`` with the configuration."""
+"""Starts the roles that need no algorithm. Called by ``train.py`` with the configuration."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Pictures of what a network sees, for people: beams over the screenshot, the image history, numbers as text.
+"""Pictures of a network's inputs, for people: beams over the screenshot, the image history, numbers as text.
 
-``tasks.roles.check.check`` and ``tasks.roles.drive.drive`` put them together. Arrays in, arrays out: no window, no
-file.
+``tasks.roles.check.check`` and ``tasks.roles.drive.drive`` combine them. Arrays in, arrays out: no window, no file.
 """
 
 from __future__ import annotations

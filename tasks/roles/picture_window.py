@@ -1,6 +1,6 @@
-"""A window that shows pictures and tells what is pressed in it; pygame-ce is imported when one is opened.
+"""A window that shows pictures and reports pressed keys; pygame-ce is imported when one is opened.
 
-``tasks.roles.drive.drive`` and ``tasks.roles.check.check`` hold one.
+``tasks.roles.drive.drive`` and ``tasks.roles.check.check`` own one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The recording of a driven line: when it starts, when it ends, and what makes a path of it or refuses it.
+"""The recording of a driven line: its start and end, and the path made of it, or the reason why there is none.
 
-Fed with telemetry by ``tasks.roles.record.record`` (live game, scripted driver) and ``tasks.roles.drive.drive`` (by
-hand). No clock, no game, no file: the same samples always make the same path.
+``tasks.roles.record.record`` (live game, scripted driver) and ``tasks.roles.drive.drive`` (by hand) give it telemetry.
+It uses no clock, game or file: the same samples always make the same path.
 """
 
 from __future__ import annotations

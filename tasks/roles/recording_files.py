@@ -1,4 +1,4 @@
-"""What a recording leaves: path.npy with its description and a map; and the messages while it goes on."""
+"""The files of a recording: path.npy with its description and a map; and the messages during the recording."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``python -m tasks.stand_in``: starts the stand-in game, see ``options.py`` for what can be asked of it.
+"""``python -m tasks.stand_in``: starts the stand-in game; ``options.py`` has its options.
 
-One JSON line on standard output says that it is ready and where its ports are; ``console.py`` says what may be typed.
+One JSON line on standard output says that it is ready and names its ports; ``console.py`` has its commands.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What can be made to go wrong in the stand-in game: the list of faults, requests for them, and which are on now.
+"""The faults of the stand-in game: their list, requests for them, and which are active.
 
-``game.py`` acts on them; the command line and the console ask for them.
+``game.py`` carries them out; the command line and the console request them.
 """
 
 from __future__ import annotations

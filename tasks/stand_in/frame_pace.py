@@ -1,4 +1,4 @@
-"""When frames are due, and how well they keep to it. ``game.py`` owns one ``FramePace``."""
+"""The times at which frames are due, and how late they are. ``game.py`` owns one ``FramePace``."""
 
 from __future__ import annotations
 

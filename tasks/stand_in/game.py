@@ -1,7 +1,7 @@
-"""The stand-in game: its loop, one turn per frame, and what faults do to it. ``__main__`` runs it.
+"""The stand-in game: its loop, one turn per frame, and the effects of faults. ``__main__`` runs it.
 
-A frame reads the player's input, which drives the car from this moment on, sends the record of the car as it is now,
-and shows the picture of the frame before, as a game does that renders one frame ahead of the screen.
+Each frame reads the player's input, which drives the car from then on, sends the record of the current car, and shows
+the picture of the previous frame, as a game does that renders one frame ahead of the screen.
 """
 
 from __future__ import annotations

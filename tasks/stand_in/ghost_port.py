@@ -1,4 +1,4 @@
-"""The port of the ghost saver: who connects asks for a ghost. ``game.py`` owns one."""
+"""The port of the ghost saver: each connection requests a ghost. ``game.py`` owns one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the player does: keyboard, joystick and pad port, read once a frame. ``game.py`` owns one ``Inputs``."""
+"""The player's inputs: keyboard, joystick and pad port, read once a frame. ``game.py`` owns one ``Inputs``."""
 
 from __future__ import annotations
 

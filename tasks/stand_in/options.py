@@ -1,4 +1,4 @@
-"""What the stand-in game is started with. ``__main__`` parses it, the game reads it."""
+"""The options of the stand-in game. ``__main__`` parses them, the game reads them."""
 
 from __future__ import annotations
 

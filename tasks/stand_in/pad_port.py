@@ -1,6 +1,6 @@
-"""Analog controls over a socket: a seam for tests on machines without a virtual gamepad. ``inputs.py`` reads it.
+"""Analog controls over a socket, for tests on machines without a virtual gamepad. ``inputs.py`` reads it.
 
-It belongs to the stand-in game alone: nothing that drives the real game knows of it. A client connects to the port and
+Only the stand-in game has it; no code that drives the real game uses it. A client connects to the port and
 writes records of 16 bytes, little-endian: gas, brake, steer as float32, then the buttons as uint32, with the gamepad's
 bits (A 0x1000, B 0x2000). The newest record holds until the next, and everything is let go when the client leaves.
 """

@@ -1,7 +1,7 @@
 """The plugin's side of the telemetry connection: a server for one client, a record per frame. ``game.py`` owns one.
 
-As the real plugin it serves one client only, notices that it has gone at the next failed write, and then listens anew,
-which resets the connections that waited.
+Like the real plugin it serves one client only. It notices at the next failed write that the client has disconnected,
+and then listens again, which resets waiting connections.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The stand-in game's window: a real one, with what can happen to windows. ``game.py`` owns one.
+"""The stand-in game's window: a real one that can be moved, resized, minimised and closed. ``game.py`` owns one.
 
-Written for X11 without a window manager, where the tests run; with one, and on Windows, SDL does the same as far as it
-is let.
+Written for X11 without a window manager, where the tests run; with one, and on Windows, SDL does the same where the
+system allows it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The few words of X11 that SDL does not say for the stand-in's window. Elsewhere than on X11 these do nothing.
+"""X11 properties that SDL does not set for the stand-in's window. On other systems these functions do nothing.
 
 SDL writes WM_NAME with a type that many tools cannot read, so it is written again as they expect; and without a window
 manager nobody writes WM_STATE, which shows that a window is minimised.

@@ -1,7 +1,7 @@
-"""What a drive is compared with: the line and width of the track and the scripted driver's lap.
+"""The course that a drive is compared with: line and width of the track, and the scripted driver's lap.
 
-Used where pictures and results are made (``algos.faces.agent``, ``algos.faces.players``) and by ``train.py``, which
-says what was read from the user's files; needs no environment.
+Pictures and results use it (``algos.faces.agent``, ``algos.faces.players``), and ``train.py``, which logs what it read
+from the user's files. It needs no environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the three TrackMania tasks share: the game behind them, controls, reward, statistics of an episode.
+"""Shared code of the three TrackMania tasks: their game, controls, reward, statistics of an episode.
 
 ``full.py``, ``lidar.py`` and ``lidar_progress.py`` add their observations.
 """

@@ -1,4 +1,4 @@
-"""The newest frames of an episode, stacked: what the image and LIDAR observations are made of."""
+"""The newest frames of an episode, stacked, for the image and LIDAR observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TM20Full: driving from pictures of the window, with speed, gear and engine speed."""
+"""TM20Full: driving from images of the window, with speed, gear and engine speed."""
 
 from __future__ import annotations
 

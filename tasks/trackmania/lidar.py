@@ -1,4 +1,4 @@
-"""TM20Lidar: driving from the LIDAR computed on the picture of the window."""
+"""TM20Lidar: driving from the LIDAR, which is computed on the picture of the window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TM20LidarProgress: TM20Lidar that also knows how far along the track the car is."""
+"""TM20LidarProgress: TM20Lidar with the progress along the track as an additional observation."""
 
 from __future__ import annotations
 

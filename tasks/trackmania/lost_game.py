@@ -1,6 +1,6 @@
-"""Waiting for a game that is lost: says what is wrong and what to do, tries again, gives up after a while.
+"""Waits for a lost game: logs what is wrong and what to do, tries again, and gives up after a while.
 
-``tasks.trackmania.driving`` waits so at the start of an episode; in mid-episode nothing is waited for.
+``tasks.trackmania.driving`` waits so at the start of an episode, never in mid-episode.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The path along which progress is rewarded: points 0.1 m apart, from a track or from a recorded file.
 
-Files are read by ``tasks.points.files``; here is what a path must be.
+``tasks.points.files`` reads the files; this module checks and resamples them.
 """
 
 from __future__ import annotations

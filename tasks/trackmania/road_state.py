@@ -1,4 +1,4 @@
-"""Where a car is on its path and how it moves: what a critic may see in training, and a driver never.
+"""The privileged fields: place and motion of the car on its path, which critics may see in training, policies never.
 
 ``DrivingInterface`` appends these fields to its observation with ``task.privileged=true``. Everything comes from the
 record of ``Game.telemetry`` and the reference path, so that simulator and live game give the same; neither clock nor

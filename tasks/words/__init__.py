@@ -1,1 +1,1 @@
-"""The words of the command line: roles, what keys do in them, paths, and words of other projects."""
+"""The arguments of the command line: roles, the metadata of keys, paths, and arguments of other projects."""

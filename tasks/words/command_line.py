@@ -1,6 +1,6 @@
-"""The words of the command line: our own flags are taken out here, what is left belongs to hydra.
+"""The command line: parses our own flags; all other arguments go to hydra.
 
-``train.py`` calls ``parse`` first. Knows the roles of the program and nothing of configurations.
+``train.py`` calls ``parse`` first. This module knows the roles of the program, but no configuration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Words of other projects, and those for the same here: what people type who come from IsaacGymEnvs, rl_games or TMRL.
+"""Keys and flags of IsaacGymEnvs, rl_games and TMRL, with their counterparts here.
 
-Only for messages: none of these words does anything. ``tasks.words.command_line`` asks for flags,
-``algos.config.errors`` for keys. Standard library only.
+Only messages use them; none of them has an effect. ``tasks.words.command_line`` looks up flags,
+``algos.config.errors`` keys. Standard library only.
 """
 
 from __future__ import annotations

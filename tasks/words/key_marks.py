@@ -1,7 +1,7 @@
-"""What a key means for checkpoints and for remote workers: said beside its field, as the field's metadata.
+"""Metadata of a key's field: what the key means for checkpoints and for remote workers.
 
-What a group says holds for the fields below it that say nothing themselves. ``tasks.words.key_roles`` has in which
-roles a key acts; both are joined by ``|``. Standard library only.
+The metadata of a group applies to its fields without their own. ``tasks.words.key_roles`` has the roles of a key; both
+are joined with ``|``. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which other key makes a key of the configuration do something: said beside its field, as the field's metadata.
+"""Metadata of a key's field: the values of other keys without which the key has no effect.
 
-What a group needs its fields need too. ``algos.config.role_keys`` refuses a typed key that does nothing because of
-another key's value. Standard library only.
+The needs of a group apply to all its fields. ``algos.config.role_keys`` refuses a typed key that has no effect because
+of another key's value. Standard library only.
 """
 
 from __future__ import annotations

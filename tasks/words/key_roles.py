@@ -1,8 +1,7 @@
-"""In which roles a key of the configuration does something: said beside its field, as the field's metadata.
+"""Metadata of a key's field: the roles in which the key has an effect.
 
-What a group says holds for the fields below it that say nothing themselves. The dataclasses of the configuration use
-``acts_in``; ``algos.config.role_keys`` refuses a typed key that does nothing in the role that was asked for. Standard
-library only.
+The metadata of a group applies to its fields without their own. The dataclasses of the configuration use ``acts_in``;
+``algos.config.role_keys`` refuses a typed key that has no effect in the chosen role. Standard library only.
 """
 
 from __future__ import annotations

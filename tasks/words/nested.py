@@ -1,4 +1,4 @@
-"""Finding one's way in a nested configuration by full names, such as ``task.reward.path``. Standard library only."""
+"""Access to a nested configuration by full names, such as ``task.reward.path``. Standard library only."""
 
 from __future__ import annotations
 

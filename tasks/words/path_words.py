@@ -1,6 +1,6 @@
-"""Words whose value is a path: taken as the shell gave it, so that no sign in a file's name means anything to hydra.
+"""Arguments whose value is a path: quoted for hydra, so that no character of a file's name has a meaning to it.
 
-``tasks.words.command_line`` passes every word through ``as_typed`` before hydra sees it. Standard library only.
+``tasks.words.command_line`` passes every argument through ``as_typed`` before hydra sees it. Standard library only.
 """
 
 from __future__ import annotations

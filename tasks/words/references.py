@@ -1,6 +1,6 @@
-"""What a configuration or a registration calls "module:Class" or "module:function". Standard library only.
+"""References of the form "module:Class" or "module:function" in configurations and registrations.
 
-This is the one place that reads such a reference and imports what it names.
+Only this module parses and imports them. Standard library only.
 """
 
 from __future__ import annotations

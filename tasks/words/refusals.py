@@ -1,6 +1,6 @@
-"""How a value or a key of the configuration is refused: by its full name, with what was expected and what there is.
+"""Refusals of values and keys of the configuration: their messages name the key, the expected value and the choices.
 
-Used by every dataclass of the configuration and by what reads them. Standard library only.
+Used by every dataclass of the configuration and its readers. Standard library only.
 """
 
 from __future__ import annotations

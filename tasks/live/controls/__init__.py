@@ -1,1 +1,1 @@
-"""The game's controls: virtual gamepad, keyboard, and letting go of them at exit."""
+"""The game's controls: virtual gamepad and keyboard, and their release when the program ends."""

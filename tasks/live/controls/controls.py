@@ -1,4 +1,4 @@
-"""Chooses how the live game is controlled: gamepad, keyboard, or not at all. Called by ``tasks.live.live_game``."""
+"""Chooses the controls of the live game: gamepad, keyboard, or none. Called by ``tasks.live.live_game``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Releases the controls when the program ends: normally, by an exception, or by a signal that would kill it.
 
-Keys that a program holds through the operating system stay down after its end. Who holds something registers here
-what releases it, as a function that takes no lock and uses no connection of its own: it also runs inside a signal
-handler. A program that is killed (SIGKILL) releases nothing; the next one that takes the keyboard does.
+Keys that a program holds through the operating system stay down after its end. Code that holds keys registers a
+function here that releases them. The function also runs inside a signal handler, so it must take no lock and open no
+connection. A killed program (SIGKILL) releases nothing; the next one that uses the keyboard releases its keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Drives the live game by a virtual Xbox 360 gamepad, through vgamepad: ViGEmBus on Windows, uinput on Linux.
+"""Drives the live game with a virtual Xbox 360 gamepad, through vgamepad: ViGEmBus on Windows, uinput on Linux.
 
 ``tasks.live.controls.controls`` builds this for ``task.control=gamepad``. The Windows half has never run.
 """

@@ -1,7 +1,7 @@
-"""Drives the live game by its keyboard: which keys a control presses, and who sends them.
+"""Drives the live game with the keyboard: decides which keys a control presses.
 
-``tasks.live.controls.controls`` builds this for ``task.control=keyboard``. The keys themselves are sent by ``x11_keys``
-or ``win32_keys``.
+``tasks.live.controls.controls`` builds this for ``task.control=keyboard``. ``x11_keys`` or ``win32_keys`` sends the
+keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The keys that drive the game by what they do, and what sends them."""
+"""The keys of the game by their function, and the interface that sends them."""
 
 from __future__ import annotations
 

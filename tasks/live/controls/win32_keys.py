@@ -1,7 +1,7 @@
 """Sends keys through Windows' SendInput, as scan codes. Used by ``tasks.live.controls.keyboard``.
 
 Games read scan codes, not virtual keys. Written after Microsoft's documentation of SendInput and INPUT; it has never
-run on Windows. The structures and what is filled into them are tested on Linux.
+run on Windows. The structures and their contents are tested on Linux.
 """
 
 from __future__ import annotations

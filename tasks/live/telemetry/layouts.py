@@ -1,7 +1,7 @@
-"""Which float of a plugin's record is what: one table per known plugin, and what a car can possibly send.
+"""The meaning of each float in a plugin's record, one table per known plugin, and the possible values of a car.
 
-Owns nothing and does no input or output; ``tasks.live.telemetry.stream`` cuts a stream of bytes with it. A record
-has no header, no length and no number of its own: its size is all that tells the plugins apart.
+Does no input or output; ``tasks.live.telemetry.stream`` cuts a stream of bytes with it. A record has no header, length
+or number: only its size distinguishes the plugins.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Telemetry of the live game: the TCP client of its Openplanet plugin, and two small uses of that plugin's ports.
 
 The plugin is the server, on this machine, and serves one program at a time. It writes a record per rendered frame while
-a car is on a track, and nothing otherwise, so silence is a state and no error. ``tasks.live.live_game`` owns a
-client; ``tasks.registry`` probes with ``telemetry_arrives``.
+a car is on a track, and nothing otherwise, so silence is not an error. ``tasks.live.live_game`` owns a client;
+``tasks.registry`` probes with ``telemetry_arrives``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Why a connection to the plugin is silent: a menu, or another program that the plugin serves instead.
+"""The reason why a connection to the plugin is silent: a menu, or another program that the plugin serves instead.
 
-``tasks.live.telemetry.openplanet`` asks while nothing arrives.
+``tasks.live.telemetry.openplanet`` calls it while nothing arrives.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the telemetry stands, in numbers and in words for people: what was found, and what to do."""
+"""The status of the telemetry: its figures, and messages that say what was found and what to do."""
 
 from __future__ import annotations
 

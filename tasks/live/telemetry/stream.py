@@ -1,7 +1,7 @@
-"""Records out of the bytes of one connection to the plugin, and whether they make sense.
+"""Reads records from the bytes of one connection to the plugin, and checks whether they are plausible.
 
-Pure: bytes and times in, records and reasons out; ``tasks.live.telemetry.openplanet`` owns the socket. There is no
-framing, so a stream that is out of step stays so: it is given up, and the connection is made again.
+Pure: bytes and times in, records and reasons out; ``tasks.live.telemetry.openplanet`` owns the socket. The protocol has
+no framing, so a misaligned stream stays misaligned: the connection is closed and opened again.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The game's window on X11 and Windows."""
+"""The game's window on X11 and Windows; ``finder`` finds it."""

@@ -1,4 +1,4 @@
-"""Finds the game's window by its title, on whatever system this is."""
+"""Finds the game's window by its title: through ``x11_window`` on Linux, through ``win32_window`` on Windows."""
 
 from __future__ import annotations
 

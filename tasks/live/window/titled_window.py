@@ -1,6 +1,6 @@
-"""The game's window by its title, also while the game does not run yet: it is looked for when it is first used.
+"""The game's window by its title, also before the game runs: it is searched when it is first used.
 
-``tasks.live.live_game`` gives it to what captures and what sends keys, so that both can be opened before the game.
+``tasks.live.live_game`` gives it to the screen capture and the controls, so that both can be opened before the game.
 """
 
 from __future__ import annotations

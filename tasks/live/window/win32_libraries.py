@@ -1,4 +1,4 @@
-"""Windows' libraries as ctypes needs them: structures and signatures. Used by ``tasks.live.window.win32_window``.
+"""Structures and signatures of Windows' libraries for ctypes. Used by ``tasks.live.window.win32_window``.
 
 Written after Microsoft's documentation; it has never run on Windows. The structures are tested on Linux.
 """

@@ -1,8 +1,8 @@
 """The game's window on Windows, through ctypes. ``tasks.live.window.finder.open_window`` makes one.
 
 Sizes are true pixels on every monitor: each thread that asks is first made aware of the monitors' scaling (DPI), and
-stays so. Written after Microsoft's documentation; it has never run on Windows. What it asks Windows for, in which
-order, and the arithmetic are tested on Linux against a stand-in for ``user32``.
+stays so. Written after Microsoft's documentation; it has never run on Windows. Its calls, their order and the
+arithmetic are tested on Linux with a fake ``user32``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The game's window, whatever the system: where its picture is, where it shall be, and what is wrong with it.
+"""The interface of the game's window on every system: its geometry, its placement, and its errors.
 
 The live game, the screen capture and the keyboard share one ``GameWindow``. ``finder`` finds it, through
-``x11_window`` or ``win32_window``; what both need to agree on is here: geometry, how much of a window others cover, and
-the words of every error.
+``x11_window`` or ``win32_window``. Both share the code in this file: geometry, the covered part of a window, and the
+messages of all errors.
 """
 
 from __future__ import annotations

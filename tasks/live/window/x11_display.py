@@ -1,7 +1,7 @@
-"""Reading an X server through python-xlib: the connection, and what windows there are, called what, and where.
+"""Reads an X server through python-xlib: the connection, and the windows with their titles and areas.
 
-``tasks.live.window.x11_window`` asks for the game's window; the keyboard shares the connecting. Only questions are
-here: nothing changes a window.
+``tasks.live.window.x11_window`` searches the game's window with it; the keyboard uses the same code to connect. Nothing
+here changes a window.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The game's window on Linux, through python-xlib: works with and without a window manager, also for Wine and Proton.
 
-``tasks.live.window.finder.open_window`` makes one. Nothing is remembered of where the window is: each question is a new
-look at the X server, so a move by anybody is seen at once.
+``tasks.live.window.finder.open_window`` makes one. The place of the window is never cached: each call asks the X server
+again, so a move is seen at once.
 """
 
 from __future__ import annotations

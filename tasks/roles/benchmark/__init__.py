@@ -1,1 +1,1 @@
-"""``--benchmark``: what the parts of a step cost."""
+"""``--benchmark``: the durations of the parts of a step."""

@@ -1,6 +1,6 @@
-"""--benchmark: what the parts of a step cost on this machine, with this game and this policy.
+"""--benchmark: the durations of the parts of a step on this machine, with this game and this policy.
 
-Called by ``train.py``. Drives a number of steps across episodes as a worker would, and answers with a table,
+Called by ``train.py``. Drives a number of steps across episodes as a worker would; prints a table and writes
 ``benchmark.json`` and a picture of the distributions, ``benchmark.png``.
 """
 

@@ -1,6 +1,6 @@
-"""A task whose calls are timed: when actions were sent, how long captures took, how old the telemetry was.
+"""Times the calls of a task: when actions were sent, how long captures took, how old the telemetry was.
 
-``tasks.roles.benchmark.benchmark`` puts it between an environment and its task.
+``tasks.roles.benchmark.benchmark`` wraps the task of an environment in it.
 """
 
 from __future__ import annotations

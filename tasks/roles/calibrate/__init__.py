@@ -1,1 +1,1 @@
-"""--calibrate: the simulator's car fitted to the drives of a user."""
+"""--calibrate: fits the simulator's car to a user's drives."""

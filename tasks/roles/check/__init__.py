@@ -1,1 +1,1 @@
-"""``--check``: shows what the network gets, and what looks wrong about it."""
+"""``--check``: shows the network's inputs, and reports what looks wrong."""

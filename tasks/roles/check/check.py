@@ -1,4 +1,4 @@
-"""``--check``: shows exactly what the network gets, on top of what it was made of, and says what looks wrong.
+"""``--check``: shows the network's inputs over the screenshot that they were made of, and reports what looks wrong.
 
 ``train.py`` calls ``run``. The observations come from the task's own environment (``tasks.roles.check.task_check``). In
 the live game nothing is pressed: you drive; in the simulator the scripted driver does.

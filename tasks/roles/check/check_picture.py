@@ -1,4 +1,4 @@
-"""The picture of ``--check``: what the network gets, on top of what it was made of, and what looks wrong.
+"""The picture of ``--check``: the network's inputs over the screenshot that they were made of, and the findings.
 
 ``tasks.roles.check.task_check`` draws it.
 """

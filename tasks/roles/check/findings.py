@@ -1,6 +1,7 @@
-"""What looks wrong about the observation of a task, found in a series of looks at it; each with what to do.
+"""Finds what looks wrong in a series of observations ("looks"); each finding says what to do.
 
-``tasks.roles.check.task_check`` takes the looks. No game, no clock: the same looks always lead to the same findings.
+``tasks.roles.check.task_check`` takes the looks. This module uses no game and no clock: the same looks always give the
+same findings.
 """
 
 from __future__ import annotations

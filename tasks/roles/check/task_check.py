@@ -1,4 +1,4 @@
-"""Looking at one task: steps its own environment and keeps what each observation was made of.
+"""Observes one task: steps its environment and keeps each observation with the screenshot and telemetry behind it.
 
 ``tasks.roles.check.check`` shows or writes the looks; nothing here opens a window or a file.
 """

@@ -1,6 +1,6 @@
-"""The picture that ``--check`` draws of a user's own track or path: is the road the one that was meant?
+"""The picture that ``--check`` draws of a user's own track or path, so that the user can check the road.
 
-``tasks.roles.check.check`` calls it. What a simulator refuses to drive is drawn too, as it stands in the file.
+``tasks.roles.check.check`` calls it. A line that the simulator refuses is drawn too, as it is in the file.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A game that remembers what the newest observation was made of, so that people can look at exactly that.
+"""A game that keeps the screenshot and telemetry behind the newest observation, so that people can see exactly these.
 
-``tasks.roles.check.task_check`` puts one between a task and its game. A live one presses nothing: a person drives.
+``tasks.roles.check.task_check`` wraps a task's game in one. A live one presses nothing: a person drives.
 """
 
 from __future__ import annotations

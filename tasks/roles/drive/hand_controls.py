@@ -1,6 +1,6 @@
-"""What a person's keyboard or game pad says, as [gas, brake, steer].
+"""A person's keyboard and game pad as controls [gas, brake, steer].
 
-``tasks.roles.drive.drive`` asks once per drawn picture. pygame is imported at use; what the values mean needs none.
+``tasks.roles.drive.drive`` reads them once per drawn picture. pygame is imported at use; the conversion needs none.
 """
 
 from __future__ import annotations

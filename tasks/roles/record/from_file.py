@@ -1,4 +1,4 @@
-"""``--record record.from=FILE``: the drive in one of the game's own files becomes a reference path; nobody drives."""
+"""``--record record.from=FILE``: makes a reference path from the drive in one of the game's own files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """``--record``: one drive becomes a reference path with its description and a map.
 
-``train.py`` calls ``run``. In the live game only telemetry is read and nothing is pressed; in the simulator the
-scripted driver drives, or you do in the window of ``tasks.roles.drive.drive``. What makes a path is decided in
-``tasks.roles.recording``; what is written, in ``tasks.roles.recording_files``.
+``train.py`` calls ``run``. In the live game it reads only telemetry and presses nothing; in the simulator the scripted
+driver drives, or you do in the window of ``tasks.roles.drive.drive``. ``tasks.roles.recording`` makes the path,
+``tasks.roles.recording_files`` writes the files.
 """
 
 from __future__ import annotations

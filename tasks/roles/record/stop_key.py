@@ -1,4 +1,4 @@
-"""A key typed in the terminal, asked for without waiting and without a thread.
+"""Reads a key from the terminal without waiting and without a thread.
 
 ``tasks.roles.record.record`` ends a recording with it while a person drives in another window. On Windows the key is
 enough, elsewhere Enter follows it. The Windows half has never run.

@@ -39,9 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Idle OpenMP threads would spin on the cores that the workers need; must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
-    # gRPC prints a line for each handshake that fails, so that a stranger could fill the log; before grpc is imported.
+    # gRPC prints a line for each failed handshake, so anybody could fill the log; set before grpc is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    # The interpreter's last collection goes through all that torch holds, for seconds; the process ends anyway.
+    # The interpreter's last garbage collection takes seconds with torch loaded, and the process ends anyway.
     atexit.register(gc.freeze)
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
@@ -173,7 +173,7 @@ def register_options(folders: Sequence[Path]) -> None:
 
 
 def _ended(code: int, message: str) -> int:
-    """Says why a command ended otherwise than asked, unless nobody reads it any more; returns its exit code."""
+    """Prints why a command failed, unless its output is closed; returns its exit code."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"train.py: {message}\n")
     return code
@@ -255,7 +255,7 @@ def _command(argv: Sequence[str]) -> int:
         register_options(folders)
         words = with_stored_choices(line.words, lambda group, name: is_option(group, name, folders))
         words = with_default_train(words, folders)
-    added = set(words) - set(line.words)  # choices of files that nobody typed
+    added = set(words) - set(line.words)  # choices of files that were not typed
 
     def job(composed: Any, words: Sequence[str]) -> None:
         run(composed, line.role, [word for word in words if word not in added])

@@ -434,7 +434,7 @@ class GymConfig(AnyTaskConfig):
     max_episode_steps: int | None = None
     """Steps after which an episode is truncated; null: what the environment is registered with."""
     real_time: bool = False
-    """Whether its time goes on between two steps, as that of rtgym's environments, so that nothing may hold it."""
+    """Whether its time continues between two steps, as in rtgym's environments, so that its worker must never wait."""
 
     def __post_init__(self) -> None:
         require(bool(self.id), "task.id", self.id, "the id of a Gymnasium environment, such as Pendulum-v1")

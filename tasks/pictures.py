@@ -189,13 +189,13 @@ class VideoFile:
         """Finishes the file. Calling it twice is fine.
 
         Raises:
-            OSError: FFmpeg could not write it; what there was of it is removed.
+            OSError: FFmpeg could not write it; the incomplete file is removed.
         """
         encoder, self._encoder = self._encoder, None
         if encoder is None:
             return
         assert encoder.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended already, and said why
+        with contextlib.suppress(OSError):  # it has already ended and printed the reason
             encoder.stdin.close()
         try:
             encoder.wait(_FINISHING_S)

@@ -126,7 +126,7 @@ def names() -> tuple[str, ...]:
 
 
 def default_config(name: str) -> Any:
-    """The configuration of a task when nothing is said, of the type that the task is registered with."""
+    """The default configuration of a task, of the type with which the task is registered."""
     entry = _entry(name)
     return config_from_dict(entry.config_type, {**entry.defaults, "name": name}, "task")
 
@@ -258,7 +258,7 @@ def _deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 
 
 def _content(path: str | None) -> str | None:
-    """A name stays a name; a file is told by its content, since its place differs between machines."""
+    """A name stays a name; a file is identified by its content, since its place differs between machines."""
     if path is None or not Path(path).expanduser().is_file():
         return path
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
@@ -276,7 +276,7 @@ def _choose_game(config: TaskConfig, timeout_s: float) -> tuple[GameKind, str]:
     place = f"127.0.0.1:{live.port}"
     if not telemetry_arrives(live.port, timeout_s, live.record):
         return GameKind.sim, f"no telemetry arrives on {place}"
-    # Another program's bytes may look like a car's; nothing in the plugins' protocol tells who sends them.
+    # Another program's bytes may look like a car's; the plugins' protocol does not identify the sender.
     try:
         open_window(live.window_title, live.display).close()
     except GameError as error:

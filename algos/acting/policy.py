@@ -44,7 +44,7 @@ def make_acting_policy(
         spec: ``ObservationSpec.to_json()``.
         network: A NetworkConfig as plain data, enums by member name.
         seed: Seed of the exploration.
-        warm_up: Name of a WarmUp: what acts until weights are loaded.
+        warm_up: Name of the WarmUp that acts until weights are loaded.
         device: torch device of the forward pass.
         policy_type: What a plugin derived from ActingPolicy; None: ActingPolicy.
     """
@@ -156,7 +156,7 @@ class ActingPolicy:
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the array, or over a copy where torch cannot look at it as it is."""
+    """A tensor over the array, or over a copy where torch cannot use the array itself."""
     array = np.asarray(array)
     is_plain = array.flags.writeable and array.flags.c_contiguous
     return torch.from_numpy(array if is_plain else np.array(array, order="C"))

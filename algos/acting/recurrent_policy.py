@@ -28,7 +28,7 @@ def make_recurrent_policy(
         spec: ``ObservationSpec.to_json()``.
         network: A RecurrentNetworkConfig as plain data, enums by member name.
         seed: Seed of the exploration.
-        warm_up: Name of a WarmUp: what acts until weights are loaded.
+        warm_up: Name of the WarmUp that acts until weights are loaded.
         device: torch device of the forward pass.
     """
     config = network_from_plain(network, RecurrentNetworkConfig)

@@ -1,4 +1,4 @@
-"""What the off-policy algorithms are made of: networks, target networks, optimisers, the device, what is saved.
+"""The base of the off-policy algorithms: networks, target networks, optimisers, the device, saving.
 
 An algorithm derives from ``OffPolicyAlgorithm`` by way of ``algos.algorithms.sac.SAC``, which has the losses.
 """

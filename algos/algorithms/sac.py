@@ -4,7 +4,7 @@ Paper: Haarnoja et al., "Soft Actor-Critic Algorithms and Applications", https:/
 Called by the learner with a batch of the replay memory. docs/algorithms/sac.md pairs equations, functions and metrics.
 Networks, optimisers, devices and what is saved: ``algos.algorithms.off_policy``.
 
-A sibling (REDQ, DroQ, TQC, CrossQ, RSAC) derives from ``SAC`` and overrides what its paper changes: ``next_value``,
+A variant (REDQ, DroQ, TQC, CrossQ, RSAC) derives from ``SAC`` and overrides what its paper changes: ``next_value``,
 ``policy_value``, ``critic_loss``, ``policy_evaluation``, ``make_networks`` or ``make_memory``.
 """
 

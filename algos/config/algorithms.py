@@ -103,7 +103,7 @@ def add_algorithm(
     schema: type[TrainConfig] | None = None,
     kind: str | None = None,
 ) -> None:
-    """Adds an algorithm with an agent and a player of its own, for ``train.params.algo.name``.
+    """Adds an algorithm with its own agent and player, for ``train.params.algo.name``.
 
     Args:
         name: A name that is not taken, by rl_games neither.

@@ -20,7 +20,7 @@ MAX_OPTIONS = 8
 
 
 class UsageError(Exception):
-    """Raised when what the user asked for cannot be done; its text is the whole message, shown without a traceback."""
+    """Raised when a user's request cannot be fulfilled; its text is the whole message, shown without a traceback."""
 
 
 def explain(error: BaseException) -> str:

@@ -34,7 +34,7 @@ KINDS = {"SAC": "sac", "REDQSAC": "redq"}
 _PARAMS = "train.params.config"
 _NETWORK = "train.params.network"
 _WORD = re.compile(r"[\w./@:+-]+")
-"""A text that a shell passes on from $(...) as it is."""
+"""A text that a shell passes on from $(...) unchanged."""
 _UNLIMITED_STEPS = 1_000_000_000
 _ALL_WORKERS = 4096
 """The most that remote.max_workers takes, for TMRL's -1."""
@@ -74,7 +74,7 @@ DIFFERENCES = (
 
 @dataclass
 class Conversion:
-    """What becomes of a ``config.json``."""
+    """The result of converting a ``config.json``."""
 
     words: list[str] = field(default_factory=list)
     """For ``train.py``."""
@@ -116,7 +116,7 @@ REDQ_KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 """As ``KEYS``, for REDQ only: TMRL's files may have them with SAC, which reads none of them."""
 
 UNBOUNDED_TEMPERATURE = [f"{_PARAMS}.alpha_min=1e-08", f"{_PARAMS}.alpha_max=1000.0"]
-"""TMRL holds a learned temperature in no bounds; ours would refuse its start values."""
+"""TMRL has no bounds of a learned temperature; ours would refuse its start values."""
 
 KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "RUN_NAME": ("experiment", _folder_name),
@@ -306,7 +306,7 @@ def _converted(name: str, value: Any, conversion: Callable[[Any], Any]) -> Any:
 
 
 def _add(made: Conversion, name: str, key: str, value: Any) -> None:
-    """Adds a word; what a shell would take apart, as it takes $(...) apart, is a note."""
+    """Adds an argument; one that a shell would split, as it splits $(...), becomes a note."""
     if isinstance(value, str) and not _WORD.fullmatch(value):
         made.notes.append(f"{name}: type {key}={json.dumps(value, ensure_ascii=False)!r} yourself")
     else:

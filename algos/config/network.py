@@ -166,7 +166,7 @@ class NetworkConfig:
 
 @dataclass
 class RecurrentNetworkConfig(NetworkConfig):
-    """Networks that remember: a GRU behind the encoder, whose state stands beside the encoder's features."""
+    """Recurrent networks: a GRU behind the encoder, whose state is added to the encoder's features."""
 
     gru_size: int = 64
     """Numbers that the policy remembers from row to row, and the width of the GRU."""

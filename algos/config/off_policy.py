@@ -77,7 +77,7 @@ class OffPolicyConfig:
     alpha_max: float = field(default=10.0, metadata=needs(_LEARNED))
     """Upper bound of a learned temperature."""
     target_entropy: float | None = field(default=None, metadata=needs(_LEARNED))
-    """Entropy a learned temperature holds [nats]; null: -(number of actions)."""
+    """Target entropy of a learned temperature [nats]; null: -(number of actions)."""
     lr_actor: float = 3e-4
     """Learning rate of the actor. TMRL has 1e-5."""
     lr_critic: float = 3e-4

@@ -65,12 +65,12 @@ def with_default_train(words: Sequence[str], folders: Sequence[Path]) -> list[st
 
 
 def base_name(kind: str) -> str:
-    """``redq``: REDQ, the option of ``train=`` that holds the paper's settings; spelt as its schema is named."""
+    """``redq``: REDQ, the option of ``train=`` with the paper's settings; spelt like its schema."""
     return TRAIN_SCHEMAS[kind].__name__.removesuffix("TrainConfig")
 
 
 def _base(kind: str) -> dict[str, Any]:
-    """The base of an algorithm without a file of its own, such as a plugin's."""
+    """The base of an algorithm without its own file, such as a plugin's."""
     is_off_policy = issubclass(TRAIN_SCHEMAS[kind], OffPolicyTrainConfig)
     shared = ["/shared/off_policy@_here_"] if is_off_policy else []
     return {"defaults": [{"/schema/train@_here_": kind}, *shared, "_self_"]}

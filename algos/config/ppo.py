@@ -64,7 +64,7 @@ class PPONetworkConfig:
 
 @dataclass
 class PPOLoopConfig:
-    """What happens around rl_games' PPO, ours or one from a file of its own."""
+    """Keys of the run around rl_games' PPO, ours or that of an rl_games file."""
 
     log_interval: int = 1
     """Epochs between two records of our metrics."""
@@ -103,7 +103,7 @@ class PPOConfig(PPOLoopConfig):
     lr_schedule: LearningRateSchedule = LearningRateSchedule.adaptive
     """adaptive, linear or constant."""
     kl_threshold: float = field(default=0.016, metadata=needs(only_with(".lr_schedule", "adaptive")))
-    """What the adaptive schedule holds."""
+    """Target of the adaptive schedule."""
     e_clip: float = 0.2
     """Clip range of the probability ratio."""
     clip_value: bool = True

@@ -34,7 +34,7 @@ class CheckpointMode(Enum):
     """What is taken from a checkpoint."""
 
     resume = "resume"
-    """Everything: the run goes on."""
+    """Loads everything: the run continues."""
     weights = "weights"
     """The networks only: fine-tuning."""
     replay = "replay"
@@ -201,7 +201,7 @@ class RunConfig:
     worker: FarWorkerConfig = field(
         default_factory=FarWorkerConfig, metadata=acts_in(Role.worker) | belongs_to(Belongs.command)
     )
-    """What --worker does, and what every worker process holds."""
+    """Settings of --worker and of every worker process."""
     ray: RayConfig = field(default_factory=RayConfig, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
     """Where Ray places workers, with launcher=ray."""
     debug: DebugConfig = field(default_factory=DebugConfig, metadata=acts_in(Role.train))
@@ -245,7 +245,7 @@ def marked_keys(kind: type[Enum]) -> dict[str, Any]:
 
 
 def nearest(marks: Mapping[str, Any], key: str) -> Any:
-    """What is said of a key: by itself, or by the nearest group above it; None: nothing."""
+    """The metadata of a key, or of the nearest group above it; None: there is none."""
     while key and key not in marks:
         key = key.rpartition(".")[0]
     return marks.get(key)
@@ -328,7 +328,7 @@ def algorithm_name(train: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _structured(schema: type) -> Any:
-    """The dataclass as OmegaConf has it. To make it is slow, and hydra copies what it is given."""
+    """The dataclass as an OmegaConf object. Making it is slow, and hydra copies what it is given."""
     from omegaconf import OmegaConf
 
     return OmegaConf.structured(schema)

@@ -149,7 +149,7 @@ def _check_decided(config: RunConfig, own: Mapping[str, Any], device: str) -> No
 
 
 def _check_env_config(config: RunConfig, env_config: Mapping[str, Any]) -> None:
-    """rl_games' files say there what their own environments take; here tasks have keys for that."""
+    """rl_games' files have the arguments of their environments there; here tasks have keys for them."""
     for key, value in env_config.items():
         if key not in ("observation", "seed"):
             raise ValueError(

@@ -87,7 +87,7 @@ class TrainConfig:
 
 @dataclass
 class OffPolicyTrainConfig(TrainConfig):
-    """A train YAML that learns with SAC or a sibling."""
+    """A train YAML for SAC or one of its variants."""
 
     kind: str = REQUIRED
     """Which of these schemas this is; set by the base."""

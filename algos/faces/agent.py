@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 
 class OffPolicyAgent(BaseAlgorithm):
-    """Trains SAC or a sibling on samples of workers (asynchronous) or of this process (synchronous).
+    """Trains SAC or a variant on samples of workers (asynchronous) or of this process (synchronous).
 
     Which algorithm that is, ``params.algo.name`` says: any that ``algos.config.algorithms.add_off_policy`` was given.
 
@@ -242,7 +242,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.algorithm.load_acting_weights(weights["acting"])  # type: ignore[attr-defined]
 
     def get_full_state_weights(self) -> dict[str, Any]:
-        """Everything a checkpoint holds, as plain data."""
+        """All content of a checkpoint, as plain data."""
         return snapshot(vars(self.make_checkpoint()))
 
     def set_full_state_weights(self, weights: Mapping[str, Any], set_epoch: bool = True) -> None:
@@ -260,7 +260,7 @@ class OffPolicyAgent(BaseAlgorithm):
         """Not offered: the configuration is fixed once a run has begun."""
         raise NotImplementedError(f"{param_name} cannot be changed while training; resume with another value instead")
 
-    # --- what the learner tells ---
+    # --- called by the learner ---
 
     def on_segments(self, segments: Sequence[Segment]) -> None:
         """Shows finished episodes to the observer."""

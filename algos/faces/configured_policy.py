@@ -78,7 +78,7 @@ def expert_weights(config: RunConfig, spec: observation.ObservationSpec) -> Mapp
 
 
 def trained_policy(checkpoint: Checkpoint, path: str, spec: observation.ObservationSpec, device: str, seed: int) -> Any:
-    """Builds the policy that a checkpoint holds, and sees that it acts.
+    """Builds the policy of a checkpoint, and tests that it acts.
 
     Code comes from what is registered here under the name of the algorithm; the file has arguments and weights only.
 

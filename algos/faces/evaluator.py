@@ -21,7 +21,7 @@ def evaluation_seeds(episodes: int) -> tuple[int, ...]:
 
 
 class InProcessEvaluator:
-    """Drives evaluation episodes in this process, on an environment and a policy of its own.
+    """Drives evaluation episodes in this process, with its own environment and policy.
 
     Args:
         make_env: Makes the environment at the first use.

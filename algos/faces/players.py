@@ -53,7 +53,7 @@ class RemotePlayer(BasePlayer):
         self.task = dict(env_config["task"])
         self._watch = StepWatch()
         env = self._watch.around(make_env(str(config["env_name"]), env_config))
-        # With an env_info at hand BasePlayer makes no environment of its own.
+        # With an env_info BasePlayer makes no environment.
         config |= {"env_info": env_info(env), "vec_env": env, "env_config": env_config}
         super().__init__({**params, "config": config})
         self.spec = observation_spec(self.env_info)
@@ -67,7 +67,7 @@ class RemotePlayer(BasePlayer):
         """Nothing: the checkpoint says how its policy is built."""
 
     def restore(self, fn: str) -> None:
-        """Builds the policy that a checkpoint holds.
+        """Builds the policy of a checkpoint.
 
         Raises:
             CheckpointError: The file cannot be read or does not fit this task.

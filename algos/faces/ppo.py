@@ -157,7 +157,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self.log.close()
 
     def env_step(self, actions: torch.Tensor) -> tuple[Any, torch.Tensor, torch.Tensor, Any]:
-        """Steps all environments and keeps what is said of finished episodes."""
+        """Steps all environments and keeps the statistics of finished episodes."""
         if self.run.stop.is_set():
             raise _Stopped
         with self._until_stopped():
@@ -267,7 +267,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             raise
 
     def _begin_new_episodes(self) -> None:
-        """Between two epochs: what was running is abandoned."""
+        """Abandons running episodes between two epochs."""
         self.obs = self.env_reset()
         self.init_current_rewards(self.num_agents * self.num_actors, self.current_rewards.shape)
 

@@ -37,7 +37,7 @@ def register_networks() -> None:
 
 
 def register_summaries() -> None:
-    """Has rl_games log through ``algos.run.summaries``: its own writers hang for ever when the disk is full."""
+    """Makes rl_games log through ``algos.run.summaries``: its own writers hang when the disk is full."""
     from rl_games.algos_torch import sac_agent
     from rl_games.common import a2c_common
 

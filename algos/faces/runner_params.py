@@ -52,7 +52,7 @@ _OF_THE_COMMAND = re.compile(r"\.env_config\.(plugins|remote|launcher|ray)(?:\.|
 
 
 def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, is_playing: bool = False) -> None:
-    """Refuses what cannot work together or on this machine, before anything is started.
+    """Refuses combinations that cannot work, or not on this machine, before anything starts.
 
     Args:
         config: The configuration.
@@ -212,7 +212,7 @@ def _check_single_game(config: RunConfig) -> None:
 
 
 def _check_max_updates(config: RunConfig) -> None:
-    """Refuses a limit in updates that nobody counts, or that a new run cannot reach."""
+    """Refuses a limit in updates if the algorithm counts none, or if a new run cannot reach it."""
     if config.max_updates is None:
         return
     if not isinstance(config.train, OffPolicyTrainConfig):

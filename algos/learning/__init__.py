@@ -1,1 +1,1 @@
-"""The learning loop: where samples come from, and how often it updates."""
+"""The learning loop: the source of its samples, and its updates per environment step."""

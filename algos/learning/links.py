@@ -1,4 +1,4 @@
-"""What a run without workers has in their place: a link to a rollout, and evaluations, in this process.
+"""The link of a run without workers: a rollout, and evaluations, in this process.
 
 ``algos.learning.learner`` sees only a ``LearnerLink``; ``algos.faces.agent`` gives it ``InlineLink`` when it runs
 synchronously, else the link of the REMOTE vecenv to its workers.

@@ -1,4 +1,4 @@
-"""What acts: the squashed-Gaussian actor behind its input layer and encoder."""
+"""The acting network: the squashed-Gaussian actor with its input layer and encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judges: N critics as one stacked ensemble behind their encoder(s)."""
+"""The critics: N of them as one stacked ensemble, with their encoder(s)."""
 
 from __future__ import annotations
 

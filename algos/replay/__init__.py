@@ -1,1 +1,1 @@
-"""The replay memory, its copy on disk, and what is drawn from it."""
+"""The replay memory, its copy on disk, and the batches drawn from it."""

@@ -1,7 +1,7 @@
-"""A stored replay that neither ends nor holds up a training when the disk is full.
+"""A stored replay that neither ends nor delays a training when the disk is full.
 
-``algos.faces.agent`` stores through it. What the disk does not take is learned from all the same, as without a stored
-replay; a run that is resumed later does not have these rows.
+``algos.faces.agent`` stores through it. The learner also learns from rows that the disk does not take, as without a
+stored replay; a run that is resumed later does not have these rows.
 """
 
 from __future__ import annotations

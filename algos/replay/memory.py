@@ -1,7 +1,7 @@
 """Replay memory: every frame stored once, histories and n-step returns rebuilt when sampling.
 
-Owns a ring of single rows in which several streams interleave. The learner appends segments and draws batches; what is
-on disk is ``replay_storage``'s. Knows no algorithm, no device and no socket.
+Owns a ring of single rows in which several streams interleave. The learner appends segments and draws batches;
+``algos.replay.storage`` has the copy on disk. Knows no algorithm, no device and no socket.
 
 How a row finds its neighbours: rows have absolute numbers 0, 1, 2, ... (slot = number modulo capacity) and each keeps
 the numbers of the row before and after it in its own stream. A history is a walk backwards that stops at the first

@@ -35,7 +35,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Checkpoint:
-    """Everything a run needs to go on, and a player needs to drive."""
+    """Everything that a resumed run or a player needs."""
 
     algorithm: str
     """Registered name of the algorithm, such as ``remote_sac``."""

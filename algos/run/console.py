@@ -37,7 +37,7 @@ UPDATES_TAG = "time/updates"
 RETURN_TAG = "rollout/return"
 EVALUATED_RETURN_TAG = "evaluation/return"
 FINISH_TAGS = ("rollout/finish_rate", "evaluation/finish_rate")
-"""Known for tasks with a finish only; the others are told by their returns."""
+"""Only tasks with a finish have these; others show their returns."""
 LAP_TAGS = ("rollout/best_lap_time_s", "rollout/lap_time_s", "evaluation/best_lap_time_s", "evaluation/lap_time_s")
 """The best lap shown is the least value ever seen under any of these."""
 
@@ -222,7 +222,7 @@ class Console:
         if self._is_closed:
             return
         self._next_s = self._clock() + (REDRAW_INTERVAL_S if self._is_live else self._interval_s)
-        # A terminal that is gone, a closed pipe or a full disk ends no training.
+        # A closed terminal, a closed pipe or a full disk ends no training.
         with contextlib.suppress(OSError):
             if not self._is_live:
                 self._write("\n".join([self._plain_line(), *worker_table.lines(self._workers)]))

@@ -49,7 +49,7 @@ class RunFiles:
 
     @property
     def newest(self) -> Path:
-        """The checkpoint from which the run goes on."""
+        """The checkpoint from which the run is resumed."""
         return self.nn / "last.pth"
 
     @property

@@ -63,7 +63,7 @@ class RunLog:
         self._course: Course | None = None
         self.human_lap_time_s: float | None = None
         if task is not None and has_course(task):
-            with suppress(ValueError):  # a file that is gone by now ends nothing
+            with suppress(ValueError):  # a removed file ends nothing
                 self.human_lap_time_s = human_lap_time_s(task)
         self._console: Console | None = None
         self._max_env_steps = max_env_steps
@@ -110,7 +110,7 @@ class RunLog:
         return metrics
 
     def close(self) -> None:
-        """Writes what is pending. Calling it twice is fine."""
+        """Writes pending output. Calling it twice is fine."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -75,7 +75,7 @@ class EventFile:
         self._dropped = 0
 
     def close(self) -> None:
-        """Writes what is pending, if the disk takes it. Calling it twice is fine."""
+        """Writes pending data if the disk has space. Calling it twice is fine."""
         self.flush()
         self._pending.clear()
         if self._file is not None:

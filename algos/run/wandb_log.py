@@ -90,5 +90,5 @@ def _begin(directory: Path, title: str, settings: Mapping[str, Any], config: Map
             dir=str(directory),
             config=dict(config),
         )
-    except Exception as error:  # of whatever kind: no login, no network, no room
+    except Exception as error:  # of any kind: no login, no network, no disk space
         raise UsageError(f"wandb.enabled=true, but W&B cannot begin: {reason(error)}") from error

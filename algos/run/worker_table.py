@@ -52,7 +52,7 @@ def host_of(address: str) -> str:
 
 
 def _selected(workers: Sequence[WorkerStatus]) -> tuple[list[WorkerStatus], int]:
-    """Those to show, by name, and how many are left out: those that are gone first, then those that send least.
+    """The workers to show, by name, and how many are left out: first disconnected ones, then those that send least.
 
     Those that hang are shown in any case.
     """

@@ -260,7 +260,7 @@ def _drive(
 
 
 def _result(seed: int, trajectory: np.ndarray, info: Mapping[str, Any]) -> EpisodeResult:
-    """Result from the task's own statistics; what a task does not say follows from the trajectory."""
+    """Result from the task's statistics; missing ones are computed from the trajectory."""
     statistics = info.get("episode_statistics", {})
     finished = bool(statistics["finished"]) if "finished" in statistics else None
     lap_time_s = float(statistics.get("lap_time_s", math.nan))

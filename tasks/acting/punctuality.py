@@ -79,7 +79,7 @@ def _schedule(policy: int, parameter: os.sched_param) -> None:
     """Schedules all threads of this process so; threads that they start inherit it."""
     os.sched_setscheduler(0, policy, parameter)
     for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(ProcessLookupError):  # a thread that has ended meanwhile
+        with contextlib.suppress(ProcessLookupError):  # the thread has ended
             os.sched_setscheduler(int(task.name), policy, parameter)
 
 

@@ -83,7 +83,7 @@ class Rollout:
             should_stop: Asked after every row; True ends the segment early.
 
         Returns:
-            The segment with ``seq`` 0; who sends it numbers it.
+            The segment with ``seq`` 0; its sender numbers it.
         """
         if num_rows < 1:
             raise ValueError(f"num_rows must be >= 1, got {num_rows}")
@@ -159,7 +159,7 @@ class Rollout:
             self._env.get_wrapper_attr("wait")()
 
     def state(self) -> dict[str, Any]:
-        """What is needed to go on bit-identically, as plain data: generators, episode seed, actions since reset.
+        """The state for an exact continuation, as plain data: generators, episode seed, actions since reset.
 
         An episode that does not begin afresh says by ``info["start"]`` of its reset where it began.
         """
@@ -234,7 +234,7 @@ def _statistics(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _require_finite(segment: Segment) -> None:
-    """What the learner would refuse is said here, where it can be found."""
+    """Raises here, where the cause can be found, what the learner would refuse later."""
     columns = [("action", segment.action, "policy"), ("reward", segment.reward, "reward of the environment")]
     columns += [(name, frame, "observation") for name, frame in segment.frames.items() if frame.dtype.kind == "f"]
     for name, values, where in columns:

@@ -21,7 +21,7 @@ MAX_CHANNELS = 16
 
 
 class WrongValueError(ValueError):
-    """Raised when an environment or interface returns what cannot be used; the message says all there is to say."""
+    """Raised when an environment or interface returns a value that cannot be used; the message names it."""
 
 
 def number(value: Any, what: str, whose: str) -> float:
@@ -86,7 +86,7 @@ def leaves(space: spaces.Space, observation: Any, whose: str, name: str = "") ->
 
 
 def as_field(value: Any, field: Field, whose: str) -> np.ndarray:
-    """An array of its own with shape and type of the field, since environments may write into theirs again.
+    """A copy with shape and type of the field, since environments may reuse their arrays.
 
     Raises:
         WrongValueError: The value has another size, or cannot be had in that type.

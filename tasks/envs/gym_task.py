@@ -53,7 +53,7 @@ class GymTaskEnv(TaskEnv):
         Args:
             env: Its spaces must suit.
             env_id: What it is called in messages.
-            is_real_time: Whether its time goes on between two steps.
+            is_real_time: Whether its time continues between two steps.
 
         Raises:
             ValueError: Its actions or observations cannot be used.
@@ -172,7 +172,7 @@ def _make(config: GymConfig) -> gymnasium.Env:
     try:
         spec = gymnasium.spec(config.id)
         kwargs = {**_pictures(spec), **config.kwargs}
-        # The checker's warnings are for who writes an environment, and it costs time at each step.
+        # The checker's warnings are for authors of environments, and it costs time at each step.
         return gymnasium.make(spec, config.max_episode_steps, disable_env_checker=True, **kwargs)
     except gymnasium.error.NameNotFound as error:
         advice = "your own id needs plugins=[my_file.py], also with a checkpoint and with --play"
@@ -197,7 +197,7 @@ def _spec_of(env: gymnasium.Env, env_id: str) -> ObservationSpec:
 
 
 def _require_real_time(env: gymnasium.Env, config: GymConfig) -> None:
-    """Refuses to take an environment whose time goes on for one that waits."""
+    """Refuses an environment of rtgym unless it is configured as one in real time."""
     if isinstance(env.unwrapped, RealTimeEnv | RealTimeEnvTS) and not config.real_time:
         raise ValueError(
             f"task.id={config.id} is an environment of rtgym, whose time does not stop: set task.real_time=true"
@@ -224,7 +224,7 @@ def _action_size(space: spaces.Space, env_id: str) -> int:
 
 
 def _continuous_kin(env_id: str) -> str:
-    """A registered environment with continuous actions that stands for one without."""
+    """A registered environment with continuous actions that can replace one without."""
     name = env_id.partition("-")[0]
     related = {"MountainCar": "MountainCarContinuous-v0", "CartPole": "InvertedPendulum-v5"}
     if name == "LunarLander":

@@ -62,7 +62,7 @@ class TaskInterface(RealTimeGymInterface, ABC):
 
     @abstractmethod
     def episode_statistics(self) -> dict[str, float]:
-        """What is said of the episode that just ended; keys of ``tasks.experience.samples.EPISODE_STATISTICS``."""
+        """Statistics of the episode that just ended; keys of ``tasks.experience.samples.EPISODE_STATISTICS``."""
 
     def start(self) -> dict[str, Any] | None:
         """Where the next reset finds what no reset puts back, as plain data; None: it begins afresh.
@@ -89,7 +89,7 @@ class TaskInterface(RealTimeGymInterface, ABC):
         return np.zeros(self.observation_spec.action_size, np.float32)
 
     def wait(self) -> None:
-        """Rests until the next action: what the default action does. Override it for another way to rest."""
+        """Called in a pause; sends the default action. Override it for another behaviour."""
         self.send_control(self.get_default_action())
 
     def render(self) -> np.ndarray | None:

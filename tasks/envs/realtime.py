@@ -110,7 +110,7 @@ class TaskEnv(gymnasium.Env):
         return None
 
     def close(self) -> None:
-        """Releases what is driven. Calling it twice is fine."""
+        """Releases the driven game or device. Calling it twice is fine."""
         if not self._closed:
             self._closed = True
             self._release()
@@ -318,7 +318,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self.ep_max_length = ep_max_length
 
     def _start(self, options: dict[str, Any] | None) -> dict[str, Any] | None:
-        """What the episode goes on from, as asked for or as it is: that of the interface, and the action buffer."""
+        """The start of the episode, given or current: that of the interface, and the action buffer."""
         asked = (options or {}).get("start")
         if asked is not None:
             self._act_buf.extend(np.array(action, np.float32) for action in asked["actions"])
@@ -366,7 +366,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self._sleep_to_end()
 
     def _leave_time_step(self) -> None:
-        """Moves the clock to the end of the step in flight; nobody will ask for its observation."""
+        """Moves the clock to the end of the step in flight; its observation is never used."""
         if self._in_flight:
             self._in_flight = False
             self._sleep_to_end()
@@ -539,7 +539,7 @@ class WallClockEnv(RealTimeEnv):
         self._raise_error()
 
     def _bounded(self, name: str, call: Callable[[], Any]) -> Any:
-        """Makes a call that may wait for the game, but not for ever."""
+        """Makes a call that may wait for the game, with a time limit."""
         return self._finish(BoundedCall(f"rtgym-{name}", call), f"{name}()", self._reset_timeout_s)
 
     def _finish(self, call: BoundedCall, name: str, timeout_s: float) -> Any:

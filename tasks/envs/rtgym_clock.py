@@ -84,7 +84,7 @@ def make_rtgym_env(
     Args:
         implementation: ``v1`` (a thread per step) or ``ts`` (one persistent thread).
         guard: What rtgym calls.
-        config: The elastic clock. Its ``wait_on_done`` is left to the caller, who does not wait for ever.
+        config: The elastic clock. The caller handles its ``wait_on_done``, with a time limit.
         ep_max_length: Steps after which an episode is truncated.
         times: Told of every step that begins.
     """
@@ -124,7 +124,7 @@ class GuardedInterface(RealTimeGymInterface):
             raise error
 
     def send_control(self, control: np.ndarray | None) -> None:
-        """Sends, unless something has gone wrong."""
+        """Sends the control, unless an error has occurred."""
         self.sent_at_s = time.perf_counter()
         if self.error is None and not self.is_closed:
             try:
@@ -133,7 +133,7 @@ class GuardedInterface(RealTimeGymInterface):
                 self.error = error
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
-        """Resets; after an error the observation is a placeholder that nobody sees."""
+        """Resets; after an error it returns a placeholder that is never used."""
         try:
             self._last_observation, info = self.interface.reset(seed=seed, options=options)
         except Exception as error:
@@ -149,7 +149,7 @@ class GuardedInterface(RealTimeGymInterface):
             self.error = error
 
     def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
-        """Captures; after an error the answer is a placeholder that nobody sees."""
+        """Captures; after an error it returns a placeholder that is never used."""
         reward, terminated, info = 0.0, False, dict[str, Any]()
         try:
             if self.error is None and not self.is_closed:
@@ -174,7 +174,7 @@ class GuardedInterface(RealTimeGymInterface):
 
 
 class BoundedCall:
-    """A call in a thread of its own, which may be given up on but not ended.
+    """A call in a separate thread; the caller may stop waiting, but cannot end the thread.
 
     Args:
         name: Name of the thread.
@@ -261,7 +261,7 @@ class _PersistentThreadEnv(_TimedSteps, RealTimeEnvTS):
     _END_OF_STEP = "_RealTimeEnvTS__t_end"
 
     def end(self, timeout_s: float) -> bool:
-        """Has rtgym's thread end after what it is doing, and waits for that."""
+        """Asks rtgym's thread to end after its current call, and waits for it."""
         self._ask_to_end()
         return super().end(timeout_s)
 

@@ -51,7 +51,7 @@ class StepTimes:
             due_s: When its action was due: the planned end of the step before.
             sent_s: When its action was sent.
             time_step_s: Nominal duration of a step.
-            is_rebased: Whether it was so late that the elastic clock starts anew from here (a time-out).
+            is_rebased: Whether it was so late that the elastic clock restarts here (a time-out).
             is_paused: Whether the environment rested before it; then, as at the first step, it cannot be late.
         """
         last_s, self._last_sent_s = self._last_sent_s, sent_s
@@ -64,7 +64,7 @@ class StepTimes:
         self._counts.late += is_rebased or sent_s - due_s > LATE_FRACTION * time_step_s
 
     def statistics(self) -> dict[str, float]:
-        """What is said of the episode; keys of ``TIMING_STATISTICS``, percentiles NaN for a single step."""
+        """Statistics of the episode; keys of ``TIMING_STATISTICS``, percentiles NaN for a single step."""
         p50, p99 = np.percentile(self._durations_s, (50, 99)) if self._durations_s else (math.nan, math.nan)
         values = (self._counts.late, self._counts.timeouts, p50, p99)
         return {name: float(value) for name, value in zip(TIMING_STATISTICS, values, strict=True)}

@@ -21,7 +21,7 @@ class WorkerLink(Protocol):
     """A worker's end. One thread uses it: the one that acts."""
 
     def wait_for_room(self) -> bool:
-        """Waits while too much is on the way, so that a slow learner holds workers back; False: it is time to stop.
+        """Waits while too many segments are unacknowledged, so that no worker runs ahead; False: it must stop.
 
         In real time nothing may wait: always True there, and ``send`` drops the oldest segments when it has to.
         """
@@ -30,7 +30,7 @@ class WorkerLink(Protocol):
     def send(self, segment: Segment) -> None:
         """Numbers a segment (``seq``: 1, 2, 3, ... of this worker) and delivers it once, in order; never waits.
 
-        It is kept until the learner has said that it is stored, and sent again when a connection broke before that.
+        It is kept until the learner reports it stored, and sent again if the connection breaks before that.
         """
         ...
 

@@ -36,7 +36,7 @@ class Field:
     """Networks see (value - offset) / scale."""
     offset: float = 0.0
     privileged: bool = False
-    """Whether only a critic may see it, in training; what acts never does."""
+    """Whether only a critic may see it, in training; a policy never does."""
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ class ObservationSpec:
     the action just passed to step(), which has not acted yet.
 
     Privileged fields are captured, sent and stored like all others, and are entries of the tuple and the dict. The flat
-    vector leaves them out, and so does ``visible``, which is what policies are built from.
+    vector leaves them out, and so does ``visible``, from which policies are built.
     """
 
     fields: tuple[Field, ...]
@@ -69,11 +69,11 @@ class ObservationSpec:
     act_buf_len: int = 2
     """0 when the action buffer is not part of the observation (act_in_obs false)."""
     reset_act_buf: bool = True
-    """Whether histories of actions start anew at a reset (rtgym)."""
+    """Whether a reset clears histories of actions (rtgym)."""
 
     @cached_property
     def visible(self) -> ObservationSpec:
-        """The same without the privileged fields: what acts sees."""
+        """The specification without the privileged fields, as policies see it."""
         if not self.privileged_fields:
             return self
         return replace(self, fields=tuple(field for field in self.fields if not field.privileged))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 SPAN_S = 10.0
 """Rates are means over this time."""
 MAX_NAMES = 64
-"""Names for which there are metrics of their own."""
+"""Names that have their own metrics."""
 
 
 @dataclass(frozen=True)

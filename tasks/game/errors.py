@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class TelemetryState(Enum):
-    """How the telemetry connection stands."""
+    """State of the telemetry connection."""
 
     connecting = "connecting"
     """Not known yet."""
@@ -31,14 +31,14 @@ class TelemetryState(Enum):
 
 
 class WindowState(Enum):
-    """How the game's window stands."""
+    """State of the game's window."""
 
     ready = "ready"
     not_found = "not_found"
     """No window has the title."""
     minimised = "minimised"
     closed = "closed"
-    """It was there and is gone."""
+    """It existed and was closed."""
     wrong_size = "wrong_size"
     """Its client area has another size than the task observes, and keeps it."""
     off_screen = "off_screen"
@@ -55,7 +55,7 @@ class TelemetryError(GameError):
     """Raised when there is no fresh, plausible telemetry.
 
     Args:
-        state: How the connection stands.
+        state: State of the connection.
         message: What was found and what to do.
         age_s: Age of the newest record [s]; None when there is none.
     """
@@ -70,7 +70,7 @@ class WindowError(GameError):
     """Raised when there is no picture of the game.
 
     Args:
-        state: How the window stands.
+        state: State of the window.
         message: What was found and what to do.
     """
 

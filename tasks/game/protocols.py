@@ -124,7 +124,7 @@ class FrameSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Releases what captures. Calling it twice is fine."""
+        """Ends capturing. Calling it twice is fine."""
         ...
 
 

@@ -62,7 +62,7 @@ def open_parts(config: TaskConfig, *, with_controls: bool = True) -> LiveParts:
 
 
 def check_setup(config: TaskConfig) -> None:
-    """Refuses what this machine lacks to drive a live game, before anything is started; the game need not run.
+    """Raises if this machine lacks something to drive a live game, before anything starts; the game need not run.
 
     Raises:
         GameSetupError: A package, a driver, a permission or the display is missing; the message has the fix.

@@ -36,7 +36,7 @@ class ScreenCapture:
     """Grabs the client area of a window wherever it is; implements ``tasks.game.protocols.FrameSource``.
 
     The window is looked up again at each grab: a moved one is followed, and one that was resized or pushed over the
-    screen's edge is placed again if that is allowed. Each thread captures through an object of its own.
+    screen's edge is placed again if that is allowed. Each thread captures with its own object.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ScreenCapture:
             return grabber
 
     def _inherit(self) -> _Grabber | None:
-        """An object whose thread has ended. On Windows it holds handles of that thread, so it is only closed."""
+        """Takes over the object of an ended thread. On Windows it has handles of that thread, so it is only closed."""
         ended = [thread for thread in self._grabbers if not thread.is_alive()]
         inherited = None
         for thread in ended:
@@ -219,6 +219,6 @@ class _Grabber:
             if self._is_closed:
                 return
             self._is_closed = True
-            # Its handles may be gone with the screen or with the thread that made them.
+            # Its handles may have vanished with the screen or with the thread that made them.
             with contextlib.suppress(self._error, OSError):
                 self._mss.close()

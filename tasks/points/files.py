@@ -30,16 +30,16 @@ MAX_COORDINATE_M = 1e7
 
 
 class PointFile(NamedTuple):
-    """What a file holds."""
+    """The content of a file of points."""
 
     points: np.ndarray
     """[m], finite, float64, shape (N >= 2, 2) x,z or (N >= 2, 3) x,y,z in driving order."""
     columns: str
-    """How its columns were told apart, for people."""
+    """How its columns were identified, for people."""
     is_game_frame: bool = False
     """Whether x points to the left of z, as in the game; else to the right, as in the simulator, or nobody knows."""
     human_lap_time_s: float | None = None
-    """The lap of the person who drove it [s]."""
+    """Lap of the person who drove the line [s]."""
 
     @property
     def has_heights(self) -> bool:
@@ -134,7 +134,7 @@ def _checked(points: np.ndarray) -> np.ndarray:
 
 
 def _described(file: Path, found: PointFile) -> PointFile:
-    """Adds what the description beside a recorded path says; a file that has none is taken as it is."""
+    """Adds the facts from the description beside a recorded path; a file without one stays unchanged."""
     path = file.with_suffix(".json")
     if file.suffix.lower() != ".npy" or not path.is_file() or path.stat().st_size > _MAX_DESCRIPTION_BYTES:
         return found

@@ -31,7 +31,7 @@ class PointTable(NamedTuple):
     points: np.ndarray
     """[m], float64, shape (N, 2) x,z or (N, 3) x,y,z."""
     columns: str
-    """How the columns were told apart, for people."""
+    """How the columns were identified, for people."""
 
 
 class _Row(NamedTuple):
@@ -132,7 +132,7 @@ def _commented_header(before: Sequence[str], dialect: _Dialect) -> list[str] | N
 
 
 def _axis(name: str) -> str | None:
-    """The axis that a name stands for: x, X [m], pos_x, position.x, x_m; None: none."""
+    """The axis of a column's name: x, X [m], pos_x, position.x, x_m; None: none."""
     plain = re.sub(r"[ _.]", "", _UNIT.sub("", name.lower().strip()))
     found = _AXIS.fullmatch(plain)
     return found[1] if found else None
@@ -171,7 +171,7 @@ def _unnamed(rows: Sequence[_Row], lines: Sequence[str]) -> PointTable:
 
 def _refuse_doubtful(points: np.ndarray, lines: Sequence[str]) -> None:
     """Three columns without names may be x,y,z; or a time or number of the row, and x,z; or x,z and the height."""
-    with np.errstate(all="ignore"):  # what is not finite is refused by its own message
+    with np.errstate(all="ignore"):  # values that are not finite have their own message
         steps = np.diff(points, axis=0)
         slope = np.abs(steps[:, 1]).sum() / max(1e-9, float(np.hypot(steps[:, 0], steps[:, 2]).sum()))
     is_count = len(steps) > 1 and steps[0, 0] > 0 and np.allclose(steps[:, 0], steps[0, 0], rtol=1e-6, atol=1e-9)

@@ -13,7 +13,7 @@ def write_file(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Writes or replaces a file in one step, durably; its folder is made.
 
     Raises:
-        OSError: It cannot be written. The message names it, and what was there before is untouched.
+        OSError: It cannot be written. The message names it, and the previous file is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

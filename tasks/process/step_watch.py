@@ -16,7 +16,7 @@ from typing import Any, Self
 import gymnasium
 
 HANGING_S = 30.0
-"""A call that takes longer is told of [s]; longer in an environment whose calls have taken long."""
+"""A call that takes longer is reported [s]; longer for an environment whose calls are slow."""
 LOOK_EVERY_S = 2.0
 """Between two looks of a ``HangReporter`` [s]."""
 
@@ -71,7 +71,7 @@ class StepWatch:
 
 
 class HangReporter:
-    """Says in the log which environments hang, from a thread of its own.
+    """Logs which environments hang, from its own thread.
 
     Args:
         hanging: For each name how long it has not stepped [s]; 0: it does not hang.

@@ -32,7 +32,7 @@ def ignore_terminal() -> None:
 
 @contextlib.contextmanager
 def as_interrupt() -> Iterator[None]:
-    """Meanwhile every stop signal is a KeyboardInterrupt, where nobody handles it otherwise."""
+    """While it is active, every stop signal without another handler raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -26,7 +26,7 @@ class WriteTrouble:
 
     Args:
         what: Its name.
-        meanwhile: What happens until it can be written again.
+        meanwhile: Message that says what happens until it can be written again.
     """
 
     def __init__(self, what: str, meanwhile: str) -> None:

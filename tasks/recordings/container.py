@@ -12,7 +12,7 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_BODY_BYTES = 256 * 2**20
 """A larger body is not unpacked."""
 LZO_EXPANSION = 255
-"""A byte of LZO stands for at most so many."""
+"""Largest number of bytes that one byte of LZO can produce."""
 _VERSION = 6
 CLASSES = {0x03092000: "ghost", 0x03093000: "replay", 0x03043000: "map"}
 
@@ -77,7 +77,7 @@ def _packed_body(cursor: ByteCursor) -> bytes:
     packed = cursor.take(packed_size, "packed body")
     if size > MAX_BODY_BYTES:
         raise GbxError(f"body must unpack to at most {MAX_BODY_BYTES >> 20} MB, got {size >> 20} MB")
-    # The size is what the file says; what it would really unpack to is bounded before memory is taken for it.
+    # The file states the size; the true unpacked size is checked before memory is allocated.
     if LZO_EXPANSION * packed_size > MAX_BODY_BYTES:
         _refuse_larger(packed, size)
     try:
@@ -100,7 +100,7 @@ def _refuse_larger(packed: bytes, size: int) -> None:
 
 
 def unpacked_size(packed: bytes, at_most: int) -> int:
-    """How many bytes LZO1X data stands for; stops counting beyond ``at_most``.
+    """Unpacked size of LZO1X data; stops counting beyond ``at_most``.
 
     Raises:
         IndexError: The data ends within an instruction.
@@ -131,7 +131,7 @@ def unpacked_size(packed: bytes, at_most: int) -> int:
 
 
 def _long(packed: bytes, at: int, length: int, base: int) -> tuple[int, int]:
-    """A length, and where the data goes on; 0 is followed by bytes that add up."""
+    """A length, and the position after it; 0 is followed by bytes that are summed."""
     if length:
         return length, at
     while packed[at] == 0:

@@ -51,7 +51,7 @@ class ByteCursor:
         return int(struct.unpack("<i", self.take(4, name))[0])
 
     def count(self, name: str, *, item_bytes: int, at_most: int) -> int:
-        """How many items follow: no more than there is room for, and than anybody would write."""
+        """The number of items that follow, checked against the remaining bytes and a limit."""
         count = self.u32(name)
         fitting = min(at_most, self.left // item_bytes)
         if count > fitting:

@@ -16,7 +16,7 @@ from tasks.recordings.recording import SAMPLE_S, Recording
 SPACING_M = 0.05
 """Points are at most so far apart, but for where a respawn joins the line that was driven before [m]."""
 RESPAWN_M = 16.0
-"""A car that is put back stands within this distance of the line that it drove before [m]."""
+"""After a respawn the car is within this distance of its earlier line [m]."""
 _MAX_PARTS = 400
 
 FloatArray = NDArray[np.float64]
@@ -37,7 +37,7 @@ def driven_line(ghost: Ghost) -> DrivenLine:
     """A cubic curve through the states of a ghost.
 
     What another car drove at the same time is left out, and so is what lies behind the finish. Where the car was put
-    back, the line goes on from the nearest place that it had passed.
+    back, the line continues from the nearest place that it had passed.
 
     Raises:
         GbxError: The car jumps to where it had not been, or hardly moves.

@@ -125,7 +125,7 @@ _ADVICE = {"map": " (its author's drive is kept only in some maps): take a ghost
 
 
 def _chunks(body: bytes) -> Iterator[_Chunk]:
-    """The parts that are read, wherever they lie: a replay or a map wraps its ghosts in parts of its own."""
+    """The chunks that are read, at any place: a replay or a map wraps its ghosts in its own chunks."""
     at = body.find(_SKIPPABLE, 4)
     while at >= 0:
         chunk_id, size = struct.unpack_from("<I", body, at - 4)[0], _size_at(body, at + 4)

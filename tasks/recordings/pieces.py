@@ -75,7 +75,7 @@ def _pressed(car: CarStates, part: slice, inputs: PressedInputs | None) -> NDArr
     times_ms = car.times_ms[part]
     first, rest = divmod(int(times_ms[0]) - inputs.start_ms, _TICK_MS)
     last = first + SAMPLE_TICKS * (len(times_ms) - 1)
-    # The last states of a drive lie behind its last tick: what was pressed then is held.
+    # The last states of a drive are after its last tick: its inputs are held.
     if rest or first < 0 or first >= len(inputs.rows):
         return None
     ticks = inputs.rows[first : last + 1]

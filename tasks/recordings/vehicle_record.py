@@ -20,7 +20,7 @@ _MAX_SAMPLES = 500_000
 
 
 class VehicleSamples(NamedTuple):
-    """What one car did, as it is stored."""
+    """The samples of one car, as stored."""
 
     times_ms: NDArray[np.int64]
     """Shape (samples,)."""

@@ -93,6 +93,6 @@ def _yaw(rows: NDArray[np.uint8]) -> FloatArray:
 
 
 def _speed(rows: NDArray[np.uint8]) -> FloatArray:
-    """Stored as a logarithm; the least value stands for standing."""
+    """Speed, stored as a logarithm; the least value means standing."""
     stored = _numbers(rows, 65, "<i2", 1)[:, 0]
     return np.where(stored == -32768, 0.0, np.exp(stored / 1000))

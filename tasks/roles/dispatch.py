@@ -25,7 +25,7 @@ class RoleConfig(Protocol):
 
 
 def run(role: Role, config: RoleConfig, runs: Path) -> int:
-    """Does what the role says until it is done, or interrupted.
+    """Runs the role until it is done or interrupted.
 
     Args:
         role: record, drive, check or server.

@@ -14,7 +14,7 @@ _HIDDEN_DRIVERS = ("offscreen", "dummy")
 """What SDL falls back to when there is no screen."""
 
 _GAP_PX = 48
-"""Room for the title bar and frame of the other window."""
+"""Space for the title bar and frame of the other window."""
 
 _MIN_WIDTH_PX = 320
 
@@ -177,7 +177,7 @@ def _import_pygame() -> Any:
 
 
 def _require_screen(pygame: Any) -> None:
-    """SDL opens windows that nobody sees when there is no screen, unless it was told to that is not wanted."""
+    """Refuses a machine without a screen, on which SDL would open invisible windows; unless SDL was told to."""
     driver = str(pygame.display.get_driver())
     if driver in _HIDDEN_DRIVERS and os.environ.get("SDL_VIDEODRIVER") != driver:
         raise ValueError(_no_screen("SDL finds no screen"))

@@ -69,13 +69,13 @@ class RecordingState(Enum):
 
 
 class Refusal(Enum):
-    """Why no path came of a drive."""
+    """Reasons why a drive gives no path."""
 
     no_telemetry = "no_telemetry"
     nothing_moved = "nothing_moved"
     """The car never drove off from standing."""
     standing_still = "standing_still"
-    """The telemetry tells of speed, but the position stays."""
+    """The telemetry reports a speed, but the position stays."""
     teleported = "teleported"
     """The car jumped: a respawn, or another map."""
     interrupted = "interrupted"
@@ -122,7 +122,7 @@ def path_of(samples: Iterable[Sample], config: RecordConfig) -> RecordedPath:
         config: When it starts and what is too short.
 
     Raises:
-        RecordingRefused: No path came of it.
+        RecordingRefused: The drive gives no path.
     """
     recorder = Recorder(config)
     for sample in samples:
@@ -164,7 +164,7 @@ class Recorder:
 
     @property
     def num_restarts(self) -> int:
-        """How often the car was put back to the start and the recording began anew."""
+        """How often the car was put back to the start and the recording restarted."""
         return self._num_restarts
 
     @property
@@ -197,7 +197,7 @@ class Recorder:
         """The recorded path, once the drive is over.
 
         Raises:
-            RecordingRefused: No path came of it.
+            RecordingRefused: The drive gives no path.
         """
         if not self._state.is_over:
             raise RuntimeError("the recording is not over: call stop() first")

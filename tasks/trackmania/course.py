@@ -20,7 +20,7 @@ LEAST_HEIGHT_M = 1.0
 
 
 class Course(NamedTuple):
-    """A track as people look at it."""
+    """The course of a task, for pictures and comparisons."""
 
     name: str
     """As given in ``task.track``."""
@@ -28,7 +28,7 @@ class Course(NamedTuple):
     """x, y, z [m], shape (N, 3)."""
     width_m: float
     human_lap_time_s: float | None = None
-    """Lap of the person who drove the line in the game [s]; None: nobody is known to have."""
+    """Lap of the person who drove the line in the game [s]; None: unknown."""
 
 
 def has_course(task: Mapping[str, Any]) -> bool:
@@ -56,7 +56,7 @@ def course(task: Mapping[str, Any]) -> Course:
 
 
 def file_notes(task: TaskConfig) -> list[str]:
-    """What a user should know of each file of points that a task reads: what was taken for what, and what is ignored.
+    """Notes on each file of points that a task reads: its columns, and what is ignored.
 
     Args:
         task: Its configuration; its game is decided.
@@ -82,7 +82,7 @@ def file_notes(task: TaskConfig) -> list[str]:
 
 
 def _narrows_notes(task: TaskConfig) -> list[str]:
-    """Where the road is narrower than asked for; what cannot be driven is refused where it is loaded."""
+    """Places where the road is narrower than configured; undrivable lines are refused when they are loaded."""
     from tasks.sim.track import load_track, narrows_note
 
     with suppress(ValueError):
@@ -105,7 +105,7 @@ def _live_course(task: Mapping[str, Any]) -> Course:
 
 
 def human_lap_time_s(task: Mapping[str, Any]) -> float | None:
-    """Lap of the person who drove the line of a task in the game [s]; None: nobody is known to have driven it.
+    """Lap of the person who drove the line of a task in the game [s]; None: unknown.
 
     Args:
         task: TaskConfig as plain data.

@@ -34,7 +34,7 @@ GAME_LOST_KEY = "game_lost"
 ANYWHERE_OPTION = "anywhere"
 """Option of reset(): the live car may stand far from where the reference path begins."""
 _FAR_FROM_START_M = 50.0
-"""A live car that stands farther from where the reference path begins is on another map [m]."""
+"""A live car that stands farther from the beginning of the reference path is on another map [m]."""
 
 _logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class DrivingInterface(TaskInterface):
         return observation, reward, terminated, dict(self._last_info)
 
     def wait(self) -> None:
-        """Rests between episodes: releases the controls, and does what a live game does then (see ``Game.rest``)."""
+        """Pauses between episodes: releases the controls, and calls ``Game.rest`` of a live game."""
         self.send_control(self.get_default_action())
         try:
             self.game.rest(self._config.save_replays)
@@ -264,7 +264,7 @@ class DrivingInterface(TaskInterface):
             telemetry, _ = self.game.telemetry()
             if not is_anywhere:
                 self._require_start(telemetry)
-            self.first_observation(telemetry)  # what is loaded at first use is loaded before time counts
+            self.first_observation(telemetry)  # modules loaded at first use are loaded before timing matters
             self._clock.sleep_until(self._clock.now() + self._config.sleep_time_at_reset)
         telemetry, _ = self.game.telemetry()
         return telemetry

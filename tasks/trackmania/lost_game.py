@@ -22,9 +22,9 @@ _logger = logging.getLogger(__name__)
 
 
 class GameWait:
-    """The patience of one reset.
+    """The wait of one reset for a lost game.
 
-    A state is said once when it begins, then every 30 s; a new state at once.
+    A state is logged once when it begins, then every 30 s; a new state at once.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class GameWait:
         """Counts a failed attempt and waits until the next one.
 
         Raises:
-            GameError: The patience is over.
+            GameError: The time limit has passed.
             Interrupted: The waiting was stopped.
         """
         if self._stop.is_set():

@@ -37,7 +37,7 @@ def load_reference_path(path: str | Path) -> np.ndarray:
 def path_of_task(config: TaskConfig) -> np.ndarray:
     """The reference path along which a live game is driven: ``task.reward.path``, else ``task.track``.
 
-    A file is taken as it is: what only a simulator could not drive, such as curves under 5 m and hills, is fine.
+    Any line is accepted, also one that only the simulator cannot drive, such as curves under 5 m and hills.
 
     Args:
         config: The task; its track is a file or the name of a shipped track.

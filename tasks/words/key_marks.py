@@ -29,7 +29,7 @@ class Belongs(Enum):
     """To whom a key belongs, so that a checkpoint does not bring it."""
 
     command = "command"
-    """The command, its machine and who types it: never taken from the file."""
+    """It belongs to the command, its machine and its user: never taken from the file."""
     learning = "learning"
     """Taken from the file only when it learns on."""
 
@@ -40,7 +40,7 @@ class Workers(Enum):
     same = "same"
     """It must have the same."""
     own = "own"
-    """Its machine has one of its own."""
+    """Each machine has its own value."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def decides(what: Decides, before: Any = None) -> dict[str, Any]:
 
     Args:
         what: What another value would change.
-        before: Plain value that the key stands for in files without it; None: null.
+        before: Plain value of the key in files without it; None: null.
     """
     return {Decides.__name__: Trained(what, before)}
 
@@ -73,7 +73,7 @@ def workers_have(what: Workers) -> dict[str, Any]:
 
 
 def marked(config_type: type, kind: type[Enum], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full names of the fields that say something of a kind, with what they say; a group before what is below it.
+    """Full names of the fields with this kind of metadata, and the metadata; a group before its fields.
 
     Args:
         config_type: A dataclass.

@@ -21,16 +21,16 @@ class Need:
     """A condition on another key."""
 
     key: str
-    """Full name of the other key; one that begins with a dot stands in the same group."""
+    """Full name of the other key; a leading dot: a key of the same group."""
     values: tuple[object, ...]
     """Plain values of the other key, an Enum by member name."""
     is_only_with: bool
     """Whether the key acts only with these values, or with all others."""
     roles: frozenset[Role]
-    """Where it holds; empty: everywhere."""
+    """Roles in which the need applies; empty: all."""
 
     def refusal(self, plain: Mapping[str, Any], key: str) -> str | None:
-        """Why a key does nothing, and what to do; None: it acts, or the configuration has no such other key.
+        """Why a key has no effect, and what to do; None: it has one, or the configuration has no such other key.
 
         Args:
             plain: The whole configuration as plain data.

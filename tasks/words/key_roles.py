@@ -42,7 +42,7 @@ def acts_in(*roles: Role, instead: Mapping[Role, str] | None = None) -> dict[str
 
 
 def key_roles(config: Any, key: str) -> KeyRoles:
-    """What is said of a key: by its field, or by the nearest group above it.
+    """The metadata of a key's field, or of the nearest group above it.
 
     Args:
         config: The whole configuration, a dataclass.

@@ -27,7 +27,7 @@ _SWEEP = re.compile(r"(choice|glob|range|interval|sort|shuffle)\(.*\)", re.DOTAL
 
 
 def as_typed(word: str, *, is_sweep: bool) -> str:
-    """The word with its value quoted for hydra, where its key takes paths; any other word as it is.
+    """The argument with its value quoted for hydra if its key takes paths; any other argument unchanged.
 
     A value that is quoted already, ``null`` and nothing at all are left to hydra. ``~`` becomes the home folder.
 

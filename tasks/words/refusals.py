@@ -17,7 +17,7 @@ from tasks.words.habits import key_here
 
 
 def require(condition: bool, key: str, got: object, expected: str) -> None:
-    """Raises a ValueError that names the key, what was expected and what was given, unless the condition holds.
+    """Raises a ValueError that names the key, the expected and the given value, unless the condition is true.
 
     NaN meets no condition.
     """

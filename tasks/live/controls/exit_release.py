@@ -29,7 +29,7 @@ _registered: dict[int, tuple[int, Callable[[], None]]] = {}
 def register(release: Callable[[], None]) -> Callable[[], None]:
     """Has ``release`` called when this process ends.
 
-    In the main thread it also does ``handle_signals``; in another thread nobody can, so that the main thread should
+    In the main thread it also calls ``handle_signals``; this is impossible in another thread, so the main thread should
     have done so before.
 
     Args:
@@ -66,7 +66,7 @@ def release_all() -> None:
 def handle_signals() -> None:
     """Has SIGTERM, SIGHUP and SIGBREAK release before they end the process as they would have.
 
-    Only where nobody else handles them, and only in the main thread; elsewhere this does nothing.
+    Only signals without another handler, and only in the main thread; elsewhere this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         return

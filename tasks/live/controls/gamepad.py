@@ -86,7 +86,7 @@ class GamepadControls:
                 self._pad.update()
 
     def close(self) -> None:
-        """Everything neutral, then the device is gone. Calling it twice is fine."""
+        """Sets all controls to neutral, then removes the device. Calling it twice is fine."""
         with self._lock:
             if self._pad is None:
                 return

@@ -162,7 +162,7 @@ class KeyboardControls:
     def _change(self, released: frozenset[Key], pressed: frozenset[Key]) -> None:
         if not released and not pressed:
             return
-        # Whatever happens in between, what may be down is known.
+        # Even after an error in between, the keys that may be down are known.
         before = self._held
         self._held = before | pressed
         self._sender.send([key for key in Key if key in released], [key for key in Key if key in pressed])

@@ -88,7 +88,7 @@ def key_inputs(released: Collection[Key], pressed: Collection[Key]) -> ctypes.Ar
 
 
 class Win32Keys:
-    """A ``KeySender`` over SendInput, which has no state of its own.
+    """A ``KeySender`` over SendInput; it has no state.
 
     Args:
         user32: The library; None: Windows' own.

@@ -48,12 +48,12 @@ class X11Keys:
                 self._connection = _Connection(self._name)
             self._connection.send(released, pressed)
         except BaseException:
-            # python-xlib's locks may be held for ever after an interrupt within a request.
+            # After an interrupt within a request python-xlib may never release its locks.
             self._drop()
             raise
 
     def free(self) -> None:
-        """Releases every ``Key`` that is down, also those of other programs, over a connection of its own."""
+        """Releases every ``Key`` that is down, also those of other programs, over its own connection."""
         connection = _Connection(self._name)
         try:
             down = connection.down()

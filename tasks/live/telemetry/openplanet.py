@@ -33,9 +33,9 @@ _CONNECT_TIMEOUT_S = 1.0
 """Windows tries a refused local connection again for 2 s, so a time-out means there that nothing listens."""
 _FIRST_BACK_OFF_S, _LAST_BACK_OFF_S = 0.05, 1.0
 _POLL_S = 0.1
-"""How long a silent connection is read before the state is looked at again [s]."""
+"""How long a silent connection is read before the state is checked again [s]."""
 _GRACE_S = 2.0
-"""A plugin notices late that its client is gone; so long a refused reconnection is no news [s]."""
+"""A plugin notices late that its client has disconnected; a refused reconnection is not reported before [s]."""
 _JOIN_TIMEOUT_S = 5.0
 _BUFFER_SIZE = 1 << 16
 _RATE_WINDOW_S = 2.0
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 
 
 class OpenPlanetClient:
-    """The newest record of the plugin, its age, and how the connection stands. One thread reads; any may ask.
+    """The newest record of the plugin, its age, and the state of the connection. One thread reads; any may call it.
 
     The connection is made, and made again when it breaks, in the background: building a client neither waits nor fails.
     """
@@ -61,12 +61,12 @@ class OpenPlanetClient:
         """Starts to connect.
 
         Args:
-            port: Where the plugin listens.
-            record: What it sends.
-            max_age_s: An older record is not handed out, and so long a silence has a reason [s].
-            is_game_running: Whether the game's window is there; tells a game that is not running from a plugin that
-                is not loaded. Called in the reader's thread. None: not known.
-            host: Where the game runs.
+            port: Port of the plugin.
+            record: Name of its record layout.
+            max_age_s: Older records are not returned, and a longer silence is explained in the state [s].
+            is_game_running: Whether the game's window exists, to distinguish a game that is not running from a plugin
+                that is not loaded. Called in the reader's thread. None: not known.
+            host: Machine of the game.
         """
         self._address = (host, port)
         self._name = f"{host}:{port}"
@@ -100,11 +100,11 @@ class OpenPlanetClient:
 
     @property
     def state(self) -> TelemetryState:
-        """How the connection stands."""
+        """State of the connection."""
         return self.status().state
 
     def status(self) -> TelemetryStatus:
-        """How the connection stands, with numbers and a message for people. Never waits, never raises."""
+        """State of the connection, with figures and a message for people. Never waits, never raises."""
         with self._changed:
             return self._status(time.perf_counter())
 
@@ -242,7 +242,7 @@ class OpenPlanetClient:
         num_before = stream.num_records
         believed = stream.feed(data, now_s)
         count = stream.num_records - num_before
-        # One change: who waits for a record must find it together with the state that allows it.
+        # One change: a waiting thread must find the record together with the state that allows it.
         with self._changed:
             self._num_records += count
             self._note_arrival(now_s, count)
@@ -253,7 +253,7 @@ class OpenPlanetClient:
             self._judge(stream, len(data), bool(believed), now_s)
 
     def _judge(self, stream: RecordStream, size: int, is_believed: bool, now_s: float) -> None:
-        """Says how the connection stands after ``size`` bytes."""
+        """Sets the state of the connection after ``size`` bytes."""
         is_stale = self._newest is None or now_s - self._newest[1] > self._max_age_s
         motion_trouble = stream.motion_trouble(now_s)
         if stream.trouble is not None and (stream.is_hopeless or is_stale):
@@ -276,7 +276,7 @@ class OpenPlanetClient:
             self._tell(*found)
 
     def _tell_refused(self) -> None:
-        """Says why nobody listens, unless that follows from a connection that has just ended."""
+        """Reports a refused connection, unless it follows from a connection that has just ended."""
         if time.perf_counter() < self._grace_until:
             return
         if self._is_game_running is not None and self._is_game_running():

@@ -12,7 +12,7 @@ from tasks.game.errors import TelemetryState
 from tasks.live.telemetry import status as telemetry_status
 
 _HOLDER_CHECK_S = 2.0
-"""How often is looked who else is connected; it costs 10 ms and more [s]."""
+"""Interval between searches for other connected programs, which take 10 ms and more [s]."""
 
 
 class Silence:
@@ -52,7 +52,7 @@ class Silence:
 
 
 def _other_program(connection: socket.socket) -> str | None:
-    """Who else is connected to the peer of this connection, for people; None: nobody, or it cannot be known."""
+    """Another program that is connected to the peer of this connection, for people; None: none, or unknown."""
     try:
         import psutil
     except ImportError:

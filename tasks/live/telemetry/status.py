@@ -60,7 +60,7 @@ def in_menu(address: str, silent_s: float) -> str:
 
 
 def port_taken(address: str, silent_s: float, holder: str) -> str:
-    """Connected and silent, and somebody else is connected too."""
+    """Connected and silent, and another program is connected too."""
     return (
         f"no telemetry for {silent_s:.1f} s: {holder} is connected to the plugin on {address} as well, and the plugin "
         "serves only one program at a time. End the other one (another train.py, TMRL?), or wait until it ends"

@@ -37,7 +37,7 @@ _KMH_RATIO = (2.9, 4.4)
 """Around 3.6, what km/h gives."""
 _BAD_WINDOWS = 2
 _VERDICT_S = 5.0
-"""A verdict is forgotten when so long nothing confirms it: a car that stands can prove nothing [s]."""
+"""A verdict is dropped when nothing confirms it for this long: a standing car proves nothing [s]."""
 
 
 class RecordStream:
@@ -73,7 +73,7 @@ class RecordStream:
         believed = [record for record in records if self._is_believed(record)]
         if not believed:
             return []
-        # Records that arrive together have one time: only the last tells how fast the car moved.
+        # Records that arrive together have one time: only the last shows how fast the car moved.
         self._speed_check.add(believed[-1], now_s)
         if self._integrates_distance:
             believed = [record._replace(distance=self._speed_check.driven_m) for record in believed]

@@ -33,7 +33,7 @@ class TitledWindow:
         self._lock = threading.Lock()
 
     def state(self) -> WindowState:
-        """How the window stands; ``not_found`` until there is one."""
+        """State of the window; ``not_found`` until there is one."""
         try:
             return self._found().state()
         except WindowError as error:

@@ -41,7 +41,7 @@ _ASK_AGAIN_S = 0.3
 _FILE_MANAGERS = ("CabinetWClass", "ExploreWClass")
 """Classes of the Explorer's windows: one that shows the folder Trackmania has the game's title."""
 _MAX_WINDOWS = 4096
-"""Windows come and go while they are listed, so no list is walked for ever."""
+"""Windows appear and vanish while they are listed, so the walk has a limit."""
 _MAX_TEXT = 512
 
 
@@ -49,7 +49,7 @@ def outer_area(wanted: Geometry, outer: Geometry, client: Geometry) -> Geometry:
     """Where a window with its border must go for its client area to have the wanted size.
 
     The client area starts at the wanted left, so the invisible border that Windows 10 and later draw may lie beyond
-    the screen's edge. The title bar starts at the wanted top, so people can still take hold of it.
+    the screen's edge. The title bar starts at the wanted top, so people can still grab it.
 
     Args:
         wanted: Size of the client area, and the corner.
@@ -287,7 +287,7 @@ class Win32Window:
         return bool(self._dwmapi.DwmGetWindowAttribute(handle, attribute, ctypes.byref(answer), size) == 0)
 
     def _be_dpi_aware(self) -> None:
-        """From here on, Windows tells this thread true pixels. Before Windows 10 1607 it can only tell the process."""
+        """From here on, Windows reports true pixels to this thread. Before Windows 10 1607 only for the process."""
         for context in DPI_AWARENESS_CONTEXTS:
             with contextlib.suppress(AttributeError):
                 if self._user32.SetThreadDpiAwarenessContext(HANDLE(context)):

@@ -14,11 +14,11 @@ from typing import NamedTuple, Protocol
 from tasks.game.errors import WindowError, WindowState
 
 PLACE_TIMEOUT_S = 1.5
-"""How long a window may take to get the size that it was told [s]."""
+"""How long a window may take to get the requested size [s]."""
 FOCUS_TIMEOUT_S = 1.0
 """How long a window may take to get the keyboard [s]."""
 POLL_S = 0.01
-"""Pause between two looks at a window that is about to change [s]."""
+"""Pause between two queries of a window that is about to change [s]."""
 
 
 class Geometry(NamedTuple):
@@ -57,7 +57,7 @@ class GameWindow(Protocol):
         ...
 
     def geometry(self) -> Geometry:
-        """The client area (what the game draws, without border and title bar), read anew from the system."""
+        """The client area (what the game draws, without border and title bar), read from the system each time."""
         ...
 
     def screen(self) -> Geometry:

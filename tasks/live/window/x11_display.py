@@ -77,7 +77,7 @@ def is_wayland(connection: Any) -> bool:
 
 
 def look_at(connection: Any, window: Any) -> WindowLook:
-    """A look at a window in one go: eight requests, one wait (on a busy machine, each wait may cost a time slice).
+    """All facts of a window at once: eight requests, one wait (on a busy machine, each wait may cost a time slice).
 
     Raises:
         Xlib.error.BadWindow, Xlib.error.BadDrawable: There is no such window.
@@ -117,7 +117,7 @@ def has_window_manager(connection: Any) -> bool:
 
 
 def active_window(connection: Any) -> int:
-    """Number of the window that the window manager calls active; 0 when it tells none."""
+    """Number of the window that the window manager reports as active; 0 if it reports none."""
     active = _ask_property(connection, connection.screen().root, "_NET_ACTIVE_WINDOW")
     active.reply()
     return next(iter(_numbers(active)), 0)

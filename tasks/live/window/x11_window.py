@@ -155,7 +155,7 @@ class X11Window:
         return look
 
     def _ask(self, question: Callable[[Any, WindowLook], _Answer]) -> _Answer:
-        """Answers a question about the window; where it is gone, about the one that has taken its place."""
+        """Queries the window; if it was closed, the one that has replaced it."""
         from Xlib import error
 
         with self._lock:
@@ -170,7 +170,7 @@ class X11Window:
         raise window_error(WindowState.closed, self.title)
 
     def _present(self) -> tuple[Any, WindowLook]:
-        """The window, as it is now. Its title counts: the X server soon gives the number of a closed one to another."""
+        """The current window. Its title is checked: the X server soon gives the number of a closed one to another."""
         if self._is_closed:
             raise WindowError(WindowState.closed, f"this program has released the window {self.title!r}")
         if self._connection is None:

@@ -33,7 +33,7 @@ class Seen(NamedTuple):
 
 
 class LiveSurroundings(NamedTuple):
-    """What the live game tells beside observations."""
+    """State of the live game besides its observations."""
 
     covered_fraction: float
     rate_hz: float
@@ -108,7 +108,7 @@ class WatchedGame:
 
 
 class WatchedLiveGame(WatchedGame):
-    """The live game, looked at while a person drives it: nothing is pressed and nothing is restarted.
+    """The live game while a person drives it: nothing is pressed and nothing is restarted.
 
     Args:
         task: The task.

@@ -133,7 +133,7 @@ class ViewScale:
 
 
 class RecordedLaps:
-    """Records drive after drive: writes what makes a path, says why another does not, and begins anew.
+    """Records one drive after the other: writes its path, or logs why there is none, and starts again.
 
     Args:
         task: What is driven.
@@ -204,7 +204,7 @@ def _in_window(task: TaskConfig, config: DriveConfig, is_over: Callable[[HandDri
             drive = HandDrive(interface, clock, task.rtgym)
             try:
                 _drive_in(window, drive, clock, is_over)
-            except KeyboardInterrupt:  # as if the window were closed: what was recorded is kept
+            except KeyboardInterrupt:  # as if the window were closed: the recording is kept
                 is_over(drive, WindowEvents(wants_quit=True))
     finally:
         env.close()

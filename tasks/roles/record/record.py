@@ -90,7 +90,7 @@ def recorded_live(
 
     Raises:
         RecordingRefused: The drive makes no path.
-        ValueError: No telemetry came for ``patience_s``.
+        ValueError: No telemetry arrived for ``patience_s``.
     """
     recorder = Recorder(config)
     silence = _Silence(clock, patience_s)
@@ -183,7 +183,7 @@ def recorded_by_script(task: TaskConfig, config: RecordConfig) -> tuple[Recorded
 
 
 class _Silence:
-    """Patience with missing telemetry: each state of it is said once, and again every 30 s."""
+    """Waits for missing telemetry: logs each state once, and again every 30 s."""
 
     def __init__(self, clock: Clock, patience_s: float) -> None:
         self._clock = clock
@@ -196,7 +196,7 @@ class _Silence:
         """Counts a wait without a record.
 
         Raises:
-            ValueError: The patience is over.
+            ValueError: The time limit has passed.
         """
         now = self._clock.now()
         if self._since_s is None:
@@ -210,7 +210,7 @@ class _Silence:
             _logger.warning("%s", error)
 
     def end(self) -> None:
-        """Starts anew: a record came."""
+        """Ends the wait: a record arrived."""
         self._since_s = self._state = None
         self._told_at_s = -math.inf
 

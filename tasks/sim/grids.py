@@ -1,7 +1,7 @@
-"""What physics and cameras look up of a road: tiles of 4 m that lie along it, found through two small tables.
+"""The tables of a road that physics and cameras read: tiles of 4 m along the road, found through two small tables.
 
-``tasks.sim.track`` has a track's grids built here. Only tiles near the road are stored, so memory grows with the length
-of the road and not with the land around it; all other land shares the tiles of one pattern.
+``tasks.sim.track`` builds a track's grids with this module. Only tiles near the road are stored, so memory grows with
+the length of the road and not with the land around it; all other land shares the tiles of one pattern.
 
 A cell is found in three steps. ``index`` begins with the start of each block of 64 x 64 tiles; there lie, tile by
 tile, the places of the tiles in ``texture``. A tile near the road has the same place in ``clearance``, and the same

@@ -1,4 +1,4 @@
-"""A driver without learning: the reference that laps are compared with.
+"""The scripted driver: a driver without learning, whose laps are the reference.
 
 Pure pursuit of a minimum-curvature line with a speed profile, through the same 20 Hz interface as a policy: it sees the
 car 40 ms into a step, and what it decides acts from the step after the next one on, as with rtgym.

@@ -1,4 +1,4 @@
-"""Which places of a centre line are different stretches of it, and where those come near to each other.
+"""Finds the different stretches of a centre line, and the places where two of them come close to each other.
 
 Two places are different stretches when more than half a round as wide as the road lies between them along the line: a
 tighter bend is one stretch, its two legs farther out are two. ``tasks.sim.track`` refuses what is too near,

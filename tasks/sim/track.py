@@ -1,8 +1,8 @@
-"""Tracks: centre lines from road blocks or files, and what is refused of them.
+"""Tracks: centre lines from road blocks or files, and their checks.
 
-``load_track`` is the way in; games, cameras, the scripted driver and the tasks' reference path read the result. What
-physics and cameras look up is built of a track in ``tasks.sim.grids``. A shipped track is a small JSON file of road
-blocks on a 32 m grid, see ``blocks_to_line`` for the blocks.
+``load_track`` loads one; games, cameras, the scripted driver and the tasks' reference path read the result.
+``tasks.sim.grids`` builds the tables of physics and cameras from it. A shipped track is a small JSON file of road
+blocks on a 32 m grid; ``blocks_to_line`` describes the blocks.
 """
 
 from __future__ import annotations

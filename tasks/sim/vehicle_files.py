@@ -1,4 +1,4 @@
-"""Other cars: YAML files of vehicle constants, or the same as text in braces, and what is refused of them.
+"""Other cars: YAML files of vehicle constants, or the same as text in braces, and their checks.
 
 ``task.vehicle`` takes both. ``tasks.registry.keep_vehicle`` puts the text in place of the file's name when a command
 starts, so that the configuration of a run and its checkpoints hold the values themselves.

@@ -153,7 +153,7 @@ def test_an_update_steps_a_network_along_its_own_loss_only(
 
 
 @pytest.mark.parametrize(("name", "observation"), [case for case in CASES if case[1] != "images, separate encoders"])
-def test_saved_and_loaded_it_goes_on_bit_equal(name: str, observation: str) -> None:
+def test_a_saved_and_loaded_algorithm_continues_bit_for_bit(name: str, observation: str) -> None:
     spec, network = OBSERVATIONS[observation]
     network = replace(network, observation_normalization=Normalization.running)
     if observation != "lidar":

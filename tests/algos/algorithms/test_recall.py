@@ -77,7 +77,7 @@ def test_a_memory_recalls_the_cue(is_shared: bool) -> None:
     assert mean_return(algorithm, memory, policy, batch_size=16, updates=220) > 0.7
 
 
-def test_without_a_memory_nobody_can_know_it() -> None:
+def test_without_a_memory_the_cue_cannot_be_recalled() -> None:
     torch.set_num_threads(1)
     network = NetworkConfig(hidden=[32])
     config = SACConfig(n_step=1, gamma=0.9, alpha=0.01, lr_actor=3e-3, lr_critic=3e-3, polyak=0.9)

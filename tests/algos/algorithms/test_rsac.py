@@ -309,7 +309,7 @@ def test_a_termination_cuts_the_bootstrap_and_a_truncation_does_not() -> None:
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
-def test_the_gru_of_the_actor_learns_from_who_owns_it(is_shared: bool) -> None:
+def test_the_gru_of_the_actor_learns_from_its_owner(is_shared: bool) -> None:
     algorithm, batch = rsac(shared_encoder=is_shared), sequence_batch()
     own = {id(p) for p in algorithm.acting.encoder.parameters()}
     assert any(id(p) in own for p in algorithm._parameters["critic"]) is is_shared
@@ -341,7 +341,7 @@ def test_a_network_without_a_memory_is_refused() -> None:
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
-def test_a_restored_run_goes_on_bit_for_bit(is_shared: bool) -> None:
+def test_a_restored_run_continues_bit_for_bit(is_shared: bool) -> None:
     straight, resumed = (rsac(dtype=torch.float32, shared_encoder=is_shared) for _ in range(2))
     for seed in range(3):
         straight.update(sequence_batch(seed=seed))

@@ -42,7 +42,7 @@ class Parts:
         self.learner.link = self.source
 
 
-def test_run_ends_at_max_env_steps_with_the_owed_updates():
+def test_run_ends_at_max_env_steps_with_the_due_updates():
     parts = Parts()
     parts.learner.run()
     assert parts.learner.pace.env_steps == 200
@@ -192,7 +192,7 @@ def test_evaluations_follow_the_interval_and_the_end():
     assert parts.source.requests[-1][0] == parts.algorithm.updates == 100
 
 
-def test_slow_evaluation_is_waited_for_at_the_end_only():
+def test_only_the_end_of_a_run_waits_for_a_slow_evaluation():
     parts = Parts(FakeSource(patience=12), evaluation_interval=10)
     parts.learner.run()
     assert parts.listener.requests == len(parts.listener.reports)
@@ -217,7 +217,7 @@ def test_stop_saves_and_leaves_out_the_last_evaluation():
     assert parts.source.requests == []
 
 
-def test_counters_go_on_with_the_same_next_action():
+def test_restored_counters_continue_with_the_same_next_action():
     parts = Parts(OnDemandSource(rows=3), Pace(1.0, 1.0, 10), update_model_interval=7)
     for _ in range(53):
         parts.learner.turn()
@@ -234,7 +234,7 @@ def test_counters_go_on_with_the_same_next_action():
     assert parts.source.published[-3:] == other.source.published[-3:]
 
 
-def test_time_is_shared_out_to_its_parts():
+def test_wall_time_is_divided_among_its_parts():
     parts = Parts()
     parts.learner.run()
     log = next(log for log in parts.listener.logs if "time/update_ms" in log)
@@ -256,7 +256,7 @@ def test_lap_time_is_averaged_over_finished_episodes_only():
     assert episode_metrics([]) == {}
 
 
-def test_the_timing_of_steps_is_logged_where_it_is_known():
+def test_timing_statistics_are_logged_where_they_exist():
     timed = {"return": 1.0, "late_steps": 3.0, "timeouts": 1.0, "step_p50_s": 0.05, "step_p99_s": 0.08}
     single_step = {"return": 1.0, "late_steps": 0.0, "timeouts": 0.0, "step_p50_s": math.nan, "step_p99_s": math.nan}
     metrics = episode_metrics([timed, single_step])

@@ -26,7 +26,7 @@ def test_no_update_during_warm_up():
 
 
 @pytest.mark.parametrize("ratio", [0.5, math.inf])
-def test_the_first_update_is_foreseen(ratio):
+def test_the_step_of_the_first_update_is_predicted(ratio):
     pace = Pace(0.0, ratio, env_steps_before_training=100)
     assert [pace.may_update_at(steps) for steps in (0, 100, 102)] == [False, False, True]
     pace.add_env_steps(102)
@@ -74,14 +74,14 @@ def test_equal_bounds_never_block_both_sides(ratio):
         assert not (pace.env_steps and pace.updates > ratio * pace.env_steps + 1e-6)
 
 
-def test_infinite_maximum_lets_the_learner_run_free():
+def test_infinite_maximum_sets_no_limit_to_updates():
     pace = Pace(0.0, math.inf, 0)
     pace.add_env_steps(1)
     pace.add_updates(10_000)
     assert pace.may_update()
 
 
-def test_restart_shortens_the_warm_up_by_what_is_stored():
+def test_stored_rows_shorten_the_warm_up_after_a_restart():
     pace = Pace(1.0, 1.0, 100)
     pace.restart_ratio(available_env_steps=70)
     pace.add_env_steps(30)
@@ -93,7 +93,7 @@ def test_restart_shortens_the_warm_up_by_what_is_stored():
     assert pace.may_update()
 
 
-def test_state_goes_on_with_the_same_decisions():
+def test_a_restored_state_makes_the_same_decisions():
     pace = Pace(1.0, 2.0, 10)
     pace.add_env_steps(25)
     pace.add_updates(17)

@@ -239,7 +239,7 @@ SIBLINGS: dict[str, tuple[type[SAC], OffPolicyConfig, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", ["mlp", "compact_cnn"])
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_it_goes_with_every_sibling_of_sac(name: str, case: str) -> None:
+def test_it_works_with_every_variant_of_sac(name: str, case: str) -> None:
     kind, config, keys = SIBLINGS[name]
     spec, network = CASES[case]
     batch = random_batch(spec, 4)
@@ -277,7 +277,7 @@ def test_an_observation_without_privileged_fields_is_refused() -> None:
         SAC(LIDAR, SACConfig(), SMALL, CPU, seed=0)
 
 
-def test_what_has_no_meaning_together_is_refused() -> None:
+def test_combinations_without_a_meaning_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shared_encoder must be null or false with network\.asymmetric_critic"):
         NetworkConfig(encoder="compact_cnn", asymmetric_critic=True, shared_encoder=True)
     with pytest.raises(ValueError, match=r"target_encoder must be true .* not shared"):

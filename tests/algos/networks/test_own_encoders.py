@@ -82,7 +82,7 @@ def test_the_critics_train_a_shared_encoder_and_the_actor_its_own_if_it_has_one(
     assert not own & (critics if is_separate else actors)
 
 
-def test_a_shared_encoder_may_go_without_a_slow_copy_and_with_shifted_images() -> None:
+def test_a_shared_encoder_works_without_a_slow_copy_and_with_shifted_images() -> None:
     agent = make_sac(CASES["image"][0], "pooled", target_encoder=False, random_shift=2)
     assert torch.isfinite(agent.update(random_batch(CASES["image"][0], 4))["losses/critic"])
     with pytest.raises(ValueError, match=r"network\.target_encoder must be true with the encoder pooled_each"):

@@ -37,7 +37,7 @@ def test_shared_the_critics_train_the_one_encoder(kind: EncoderKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_separate_everybody_trains_an_encoder_of_their_own(kind: EncoderKind) -> None:
+def test_with_separate_encoders_each_network_trains_its_own(kind: EncoderKind) -> None:
     agent = make(kind, False, policy_delay=2)
     encoders = [agent.acting.encoder, *agent.critic.encoders]
     assert len({id(encoder) for encoder in encoders}) == 4
@@ -53,7 +53,7 @@ def test_separate_everybody_trains_an_encoder_of_their_own(kind: EncoderKind) ->
 
 
 @pytest.mark.parametrize(("kind", "is_shared"), [(KINDS[0], True), (KINDS[1], True), (KINDS[2], False)])
-def test_null_is_the_encoders_own_way(kind: EncoderKind, is_shared: bool) -> None:
+def test_null_means_the_default_of_the_encoder(kind: EncoderKind, is_shared: bool) -> None:
     metrics = [make(kind, choice).update(random_batch(SPEC, 4)) for choice in (None, is_shared, not is_shared)]
     assert metrics[0] == metrics[1]
     assert metrics[0]["losses/critic"] != metrics[2]["losses/critic"]
@@ -78,7 +78,7 @@ def test_saved_and_loaded_it_goes_on_bit_equal(kind: EncoderKind, is_shared: boo
     assert_goes_on_bit_equal(SAC, SACConfig(learn_entropy_coef=True), network(kind, is_shared), SPEC)
 
 
-def test_the_targets_may_go_without_a_shared_encoder_of_their_own() -> None:
+def test_the_targets_may_have_no_slow_copy_of_a_shared_encoder() -> None:
     assert not replace(network(EncoderKind.tmrl_cnn, True), target_encoder=False).target_encoder
     with pytest.raises(
         ValueError, match=r"target_encoder must be true with the encoder compact_cnn, which is not shared"

@@ -207,7 +207,7 @@ def test_an_action_buffer_that_survives_resets_skips_the_action_that_never_acted
     assert actions == [10, 11, 20]
 
 
-def test_an_environment_that_was_made_anew_starts_without_the_past() -> None:
+def test_a_recreated_environment_starts_without_a_history() -> None:
     spec = make_spec(1, 1, 3, reset_act_buf=False)
     memory = ReplayMemory(spec, 16, 2, GAMMA, seed=0)
     memory.append(hand_made_segment(spec, 1, [10, 11], first=True))  # the worker dies here
@@ -256,7 +256,7 @@ def test_a_segment_that_was_appended_before_is_ignored() -> None:
     assert memory.received == {"w0": 4}
 
 
-def test_segments_without_sequence_numbers_simply_follow() -> None:
+def test_segments_without_sequence_numbers_are_appended() -> None:
     run = Run(make_spec(3, 2, 2), 1, seed=3)
     memory = ReplayMemory(run.spec, 400, 1, GAMMA, seed=0)
     for _ in range(20):
@@ -350,7 +350,7 @@ def test_a_segment_that_does_not_fit_is_refused(change: dict[str, object], messa
         ({"gamma": 1.5}, "gamma"),
     ],
 )
-def test_senseless_arguments_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_impossible_arguments_are_refused(arguments: dict[str, float], message: str) -> None:
     defaults = {"capacity": 16, "n_step": 1, "gamma": 0.9, "seed": 0}
     with pytest.raises(ValueError, match=message):
         ReplayMemory(make_spec(2, 1, 1), **{**defaults, **arguments})  # type: ignore[arg-type]

@@ -160,7 +160,7 @@ def test_sequences_end_where_a_segment_is_missing() -> None:
         assert read <= before or not read & before
 
 
-def test_rows_without_states_remember_nothing() -> None:
+def test_rows_without_states_have_states_of_zeros() -> None:
     run = Run(make_spec(1, 1, 0), 1, seed=0)
     memory = SequenceMemory(run.spec, 200, 1, GAMMA, 0, STATE_SIZE, 2, 4)
     for _ in range(80):
@@ -170,7 +170,7 @@ def test_rows_without_states_remember_nothing() -> None:
     assert not memory.sample(50).state.any()
 
 
-def test_states_of_another_width_are_zeros_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_states_of_another_width_become_zeros_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     run = Run(make_spec(1, 1, 0), 1, seed=0)
     memory = SequenceMemory(run.spec, 200, 1, GAMMA, 0, STATE_SIZE + 1, 2, 4)
     with caplog.at_level(logging.WARNING):
@@ -224,7 +224,7 @@ def test_states_come_back_from_the_stored_replay(tmp_path: Path) -> None:
     assert kept.state.tolist() == restored.state.tolist()
 
 
-def test_an_empty_memory_says_so() -> None:
+def test_sampling_from_an_empty_memory_raises() -> None:
     memory = SequenceMemory(make_spec(1, 1, 1), 50, 1, GAMMA, 0, STATE_SIZE, 2, 4)
     with pytest.raises(ValueError, match="append more segments first"):
         memory.sample(4)

@@ -263,7 +263,7 @@ def test_a_missing_file_costs_its_own_rows(tmp_path: Path, index: int, caplog: p
         assert f"{len(rows_of(lost))} rows are lost, {len(kept)} are kept" in caplog.text
 
 
-def test_a_worker_delivers_again_what_was_lost_at_the_end_and_nothing_else(tmp_path: Path) -> None:
+def test_a_worker_resends_only_what_was_lost_at_the_end(tmp_path: Path) -> None:
     spec = make_spec(1, 1, 1)
     run = Run(spec, 1, 0)
     segments = [run.next_segment(5, True) for _ in range(8)]
@@ -295,7 +295,7 @@ def test_a_worker_delivers_again_what_was_lost_at_the_end_and_nothing_else(tmp_p
     ),
     reset_act_buf=st.booleans(),
 )
-def test_whatever_happens_to_the_files_what_is_restored_is_right_and_the_run_goes_on(
+def test_after_any_damage_restored_rows_are_right_and_the_run_continues(
     tmp_path_factory: pytest.TempPathFactory, faults: list[tuple[str, float, float, float]], reset_act_buf: bool
 ) -> None:
     spec = make_spec(3, 2, 3, reset_act_buf)
@@ -338,7 +338,7 @@ def damage(kind: str, path: Path, other: Path, where: float) -> None:
         path.write_bytes(bytes(len(data)))
 
 
-def test_swapped_files_are_noticed_and_put_right(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_swapped_files_are_noticed_and_reordered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = make_spec(3, 2, 3)
     directory, segments = damaged_replay(tmp_path, spec)
     one, other = chunk_files(directory)[2:4]
@@ -349,7 +349,7 @@ def test_swapped_files_are_noticed_and_put_right(tmp_path: Path, caplog: pytest.
     assert {path.name: path.read_bytes() for path in chunk_files(directory)} == names
 
 
-def test_what_is_no_file_of_the_replay_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_foreign_files_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = make_spec(3, 2, 3)
     directory, segments = damaged_replay(tmp_path, spec)
     (path, *_) = chunk_files(directory)
@@ -485,7 +485,7 @@ def test_segments_without_sequence_numbers_are_all_stored(tmp_path: Path) -> Non
         assert storage.total_rows == sum(map(len, segments))
 
 
-def test_old_chunks_go_and_the_ring_is_restored_without_them(tmp_path: Path) -> None:
+def test_old_chunks_are_removed_and_the_ring_is_restored_without_them(tmp_path: Path) -> None:
     for reset_act_buf in (True, False):
         spec = make_spec(3, 2, 3, reset_act_buf)
         directory = tmp_path / str(reset_act_buf)
@@ -526,7 +526,7 @@ def test_rows_of_the_last_two_positions_are_kept_until_a_newer_one(tmp_path: Pat
         assert_same(expected, memory)
 
 
-def test_a_checkpoint_whose_replay_is_gone_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_without_its_replay_is_refused(tmp_path: Path) -> None:
     spec = make_spec(1, 1, 1)
     with pytest.raises(ValueError, match=r"up to row 7.*nothing is stored"):
         new_storage(tmp_path, spec).load(new_memory(spec), {"rows": 7, "received": {}})

@@ -264,7 +264,7 @@ def _command(argv: Sequence[str]) -> int:
 
 
 def _start(params: dict[str, Any], role: Role) -> None:
-    """Hands over to rl_games' Runner."""
+    """Starts rl_games' Runner."""
     from rl_games.torch_runner import Runner
 
     import algos.faces.registration

@@ -164,7 +164,7 @@ class RewardConfig:
     END_OF_TRACK: float = 10.0
     """Reward for reaching the finish. TMRL has 100; 10 (100 m of track) learns faster."""
     CONSTANT_PENALTY: float = 0.0
-    """Added at every step."""
+    """Constant added to the reward of every step."""
     CHECK_FORWARD: int = 500
     """Length of the forward search window [points of 0.1 m]: the longest cut that still counts."""
     CHECK_BACKWARD: int = 10
@@ -372,7 +372,7 @@ class TaskConfig(RealTimeTaskConfig):
     )
     """What differs from one simulated episode to the next."""
     live: LiveConfig = field(default_factory=LiveConfig, metadata=workers_have(Workers.own) | needs(_LIVE))
-    """Where the live game is."""
+    """Connection to the live game."""
 
     def __post_init__(self) -> None:
         for name in ("window_width", "window_height", "img_width", "img_height", "img_hist_len"):

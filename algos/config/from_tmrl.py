@@ -49,9 +49,9 @@ class Difference(NamedTuple):
     """Has TMRL's way, or what is nearest to it."""
     what: str
     tasks: tuple[str, ...] = tuple(TASKS.values())
-    """Where it is so."""
+    """Where the difference exists."""
     kinds: tuple[str, ...] = tuple(KINDS.values())
-    """Where it is so."""
+    """Where the difference exists."""
 
 
 DIFFERENCES = (

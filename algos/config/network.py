@@ -183,7 +183,7 @@ class RecurrentNetworkConfig(NetworkConfig):
 
     @property
     def has_encoder(self) -> bool:
-        """The GRU is one."""
+        """Always true: the GRU counts as one."""
         return True
 
 

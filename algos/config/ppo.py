@@ -117,7 +117,7 @@ class PPOConfig(PPOLoopConfig):
     truncate_grads: bool = True
     """Whether the gradient's norm is clipped."""
     grad_norm: float = field(default=1.0, metadata=needs(only_with(".truncate_grads", True)))
-    """The largest norm."""
+    """Largest norm of the gradient."""
     normalize_advantage: bool = True
     """Whether advantages have mean 0 and deviation 1."""
     normalize_input: bool = True
@@ -127,7 +127,7 @@ class PPOConfig(PPOLoopConfig):
     value_bootstrap: bool = True
     """Whether a truncated episode is bootstrapped."""
     weight_decay: float = 0.0
-    """Of Adam."""
+    """Weight decay of Adam."""
     games_to_track: int = 100
     """Episodes in rl_games' own averages."""
 

@@ -122,7 +122,7 @@ def _changed_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    """As a person types it."""
+    """The value as a person types it."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value.name if isinstance(value, Enum) else value)

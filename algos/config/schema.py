@@ -124,7 +124,7 @@ class RunConfig:
     train: Any = field(default=REQUIRED, metadata=acts_in(Role.train))
     """How it is learned: a file of cfg/train."""
     seed: int = field(default=0, metadata=acts_in(Role.train, Role.benchmark, instead={Role.play: "play.seed"}))
-    """Seed of everything that draws."""
+    """Seed of all random generators."""
     device: str = field(
         default="auto",
         metadata=acts_in(Role.train, instead=dict.fromkeys(_ACTING, "inference_device")) | belongs_to(Belongs.command),
@@ -192,7 +192,7 @@ class RunConfig:
         default_factory=LinkConfig,
         metadata=acts_in(Role.train) | needs(not_with("synchronous", True), not_with("train.kind", "ppo")),
     )
-    """Between workers and learner."""
+    """Settings of the link between workers and learner."""
     remote: RemoteConfig = field(
         default_factory=RemoteConfig,
         metadata=acts_in(Role.train, Role.worker, Role.server) | belongs_to(Belongs.command),

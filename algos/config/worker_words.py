@@ -43,7 +43,7 @@ def written(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """For a shell."""
+    """The text quoted for a shell."""
     return '"' + re.sub(r'(["\\$`])', r"\\\1", text) + '"'
 
 

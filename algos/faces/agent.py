@@ -119,7 +119,7 @@ class OffPolicyAgent(BaseAlgorithm):
         return self.learner.pace.updates
 
     def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> SAC:
-        """Builds what learns."""
+        """Builds the algorithm."""
         build = resolve(off_policy(self.algorithm_name).algorithm, f"algorithm {self.algorithm_name!r}")
         network: NetworkConfig = self.run.config.train.params.network
         return build(spec, self.sac_config, network, device, seed)
@@ -451,7 +451,7 @@ def make_pace(config: OffPolicyConfig, is_synchronous: bool, *, is_real_time: bo
 
 
 def make_schedule(config: OffPolicyConfig, max_env_steps: int, max_updates: int | None = None) -> LearnerSchedule:
-    """When the learner does what."""
+    """The learner's intervals and limits."""
     return LearnerSchedule(
         batch_size=config.batch_size,
         max_env_steps=max_env_steps,

@@ -227,7 +227,7 @@ def _place(task: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _what(task: Mapping[str, Any]) -> str:
-    """The same in words."""
+    """Task and checkpoint in words."""
     place = _place(task)
     if "track" in place:
         return f"{place['task']} on {place['track']}"

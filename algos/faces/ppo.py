@@ -407,7 +407,7 @@ class PPOPolicy:
         return action.clamp(-1.0, 1.0).cpu().numpy().astype(np.float32)
 
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> None:
-        """Takes the model's state."""
+        """Loads the model's state."""
         self._model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         self.version = version
 

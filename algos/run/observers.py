@@ -70,7 +70,7 @@ class ObserverGroup:
         self._call("after_steps")
 
     def after_clear_stats(self) -> None:
-        """When averages are forgotten."""
+        """When averages are cleared."""
         self._call("after_clear_stats")
 
     def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:

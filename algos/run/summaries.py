@@ -107,4 +107,4 @@ class _EventFiles:
         return EventFile(Path(path.removeprefix(f"{_SCHEME}:")))
 
     def directory_check(self, path: str) -> None:
-        """The folder is there."""
+        """Nothing to check: the folder exists."""

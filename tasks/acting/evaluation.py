@@ -80,7 +80,7 @@ class LeagueScore(NamedTuple):
     """Result of ten runs under the rules of the Roborace League."""
 
     eliminated: bool
-    """Three crashes."""
+    """Whether the third crash ended the attempt."""
     crashes: int
     mean_s: float | None
     """Mean of the completed runs, penalties included; None when eliminated or nothing was completed."""

@@ -70,7 +70,7 @@ def _realtime_scheduling() -> tuple[str, Callable[[], None]]:
 
 @functools.cache
 def _say_how_to_allow_it() -> None:
-    """Once per process."""
+    """Logs once per process how to permit real-time scheduling."""
     user = os.environ.get("USER") or os.getuid()
     _logger.info("this process may not be scheduled in real time: %s", _HINT.format(user=user))
 

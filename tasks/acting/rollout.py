@@ -67,7 +67,7 @@ class Rollout:
 
     @property
     def env(self) -> gymnasium.Env:
-        """What it drives."""
+        """The driven environment."""
         return self._env
 
     @property

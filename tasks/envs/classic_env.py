@@ -32,7 +32,7 @@ class ClassicEnv:
         self._seed: int | None = None
 
     def seed(self, seed: int) -> None:
-        """Seeds the next reset."""
+        """Sets the seed of the next reset."""
         self._seed = int(seed)
 
     def reset(self) -> np.ndarray | dict[str, np.ndarray]:

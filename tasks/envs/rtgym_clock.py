@@ -142,7 +142,7 @@ class GuardedInterface(RealTimeGymInterface):
         return self._last_observation, info
 
     def wait(self) -> None:
-        """Rests."""
+        """Pauses the game."""
         try:
             self.interface.wait()
         except Exception as error:

@@ -44,7 +44,7 @@ class RtgymInterface(TaskInterface):
     """Whether images get their channels last."""
 
     def __init__(self, interface: RealTimeGymInterface, config: RtgymConfig) -> None:
-        """Asks for the spaces only.
+        """Reads only the spaces of the interface.
 
         Args:
             interface: What it wraps.

@@ -38,7 +38,7 @@ class StepTimes:
         self.begin_episode()
 
     def begin_episode(self) -> None:
-        """Forgets the last episode."""
+        """Clears the figures of the last episode."""
         self._last_sent_s: float | None = None
         self._time_step_s = 0.0
         self._durations_s: list[float] = []

@@ -60,7 +60,7 @@ class TaskView(gymnasium.Wrapper):
 
     @property
     def is_real_time(self) -> bool:
-        """Whether steps take their time."""
+        """Whether a step takes real time."""
         return self.env.is_real_time
 
     def convert(self, observation: tuple[np.ndarray, ...]) -> Any:

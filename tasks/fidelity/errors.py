@@ -83,7 +83,7 @@ def cut_windows(recordings: Sequence[Recording], seconds: float) -> Windows:
 
 
 def chosen(windows: Windows, which: NDArray[np.bool_]) -> Windows:
-    """Some of the windows."""
+    """A selection of the windows."""
     kept = [stretch for stretch, is_kept in zip(windows.stretches, which, strict=True) if is_kept]
     known, leads, gears, inputs = windows.drives
     drives = Drives(known[which], leads[which], gears[which], inputs[which])

@@ -13,7 +13,7 @@ class TelemetryState(Enum):
     """State of the telemetry connection."""
 
     connecting = "connecting"
-    """Not known yet."""
+    """The state is not known yet."""
     receiving = "receiving"
     """Records arrive and are plausible."""
     not_running = "not_running"

@@ -156,7 +156,7 @@ class LiveGame:
         parts.controls.close_popup()
 
     def episode_facts(self) -> GameFacts:
-        """Telemetry does not tell them."""
+        """Always unknown: telemetry does not contain them."""
         return GameFacts(finish_time_s=math.nan, wall_contacts=0, wall_impact_mps=0.0, yaw=math.nan)
 
     def close(self) -> None:

@@ -52,11 +52,11 @@ class StepWatch:
             self.leave()
 
     def enter(self) -> None:
-        """A call begins."""
+        """Marks the beginning of a call."""
         self._began_s = self._now()
 
     def leave(self) -> None:
-        """It is over."""
+        """Marks the end of a call."""
         began_s, self._began_s = self._began_s, None
         if began_s is not None:
             self._longest_s = max(self._longest_s, self._now() - began_s)
@@ -84,7 +84,7 @@ class HangReporter:
         self._thread = threading.Thread(target=self._keep_looking, name="hang-reporter", daemon=True)
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts the thread."""
         self._thread.start()
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class HangReporter:
         self._is_over.set()
 
     def look(self) -> None:
-        """Says what is new."""
+        """Logs new and ended hangs."""
         seconds = self._hanging()
         for name, hangs_for_s in seconds.items():
             if hangs_for_s and name not in self._told:

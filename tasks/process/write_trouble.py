@@ -41,14 +41,14 @@ class WriteTrouble:
         return self._reason
 
     def failed(self, error: Exception) -> None:
-        """An attempt failed."""
+        """Reports a failed attempt."""
         with self._lock:
             is_news, self._reason = not self._reason, reason(error)
         if is_news:
             logger.warning("%s cannot be written (%s): %s", self._what, self._reason, self._meanwhile)
 
     def worked(self, missing: str = "") -> None:
-        """An attempt succeeded.
+        """Reports a successful attempt.
 
         Args:
             missing: What was left out while attempts failed.

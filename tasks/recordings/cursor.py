@@ -10,7 +10,7 @@ class GbxError(ValueError):
 
 
 class ByteCursor:
-    """A place in some bytes.
+    """Bytes with a read position.
 
     Args:
         data: The bytes.

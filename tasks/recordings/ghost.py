@@ -36,7 +36,7 @@ _UID = re.compile(rb"[\w-]{20,30}")
 
 @dataclass(frozen=True)
 class Ghost:
-    """One drive.
+    """One drive of a file.
 
     Attributes:
         pieces: What was driven without a jump, in the order of time: a respawn or a splice begins a new one.
@@ -101,7 +101,7 @@ class _Chunk(NamedTuple):
     id: int
     begin: int
     end: int
-    """Of its data."""
+    """End of its data."""
 
 
 def _ghosts(file: GbxFile) -> list[Ghost]:

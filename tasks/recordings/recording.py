@@ -37,7 +37,7 @@ MAX_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Recording:
-    """What one car did.
+    """The drive of one car.
 
     Attributes:
         states: float32, shape (samples, 18), one row per 50 ms, see ``COLUMNS``.

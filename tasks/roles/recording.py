@@ -50,7 +50,7 @@ class Sample(NamedTuple):
 
 
 class RecordingState(Enum):
-    """How far a recording is."""
+    """State of a recording."""
 
     waiting = "waiting"
     """For the car to stand at the start, and then to move."""
@@ -64,7 +64,7 @@ class RecordingState(Enum):
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is recorded."""
+        """Whether the recording has ended."""
         return self not in (RecordingState.waiting, RecordingState.recording)
 
 
@@ -154,7 +154,7 @@ class Recorder:
 
     @property
     def state(self) -> RecordingState:
-        """How far it is."""
+        """State of the recording."""
         return self._state
 
     @property

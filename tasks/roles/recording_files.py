@@ -162,7 +162,7 @@ class RecordingProgress:
         self._told_at_s = 0.0
 
     def tell(self) -> None:
-        """Says what is new."""
+        """Prints news of the recording."""
         recorder, now = self._recorder, self._clock.now()
         state = (recorder.state, recorder.num_restarts)
         if state == self._told and (

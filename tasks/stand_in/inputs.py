@@ -13,7 +13,7 @@ _JOYSTICK_A, _JOYSTICK_B = 0, 1
 
 
 class Controls(NamedTuple):
-    """What drives the car."""
+    """The controls of the car."""
 
     gas: float = 0.0
     """0 to 1."""
@@ -37,7 +37,7 @@ class Inputs:
     """Everything that drives. Several devices at once add up, as far as their range goes."""
 
     def __init__(self, pad: PadPort | None) -> None:
-        """Knows the keys.
+        """Sets the keys.
 
         Args:
             pad: Analog controls of tests, if they are offered.

@@ -42,7 +42,7 @@ class PadPort:
 
     @property
     def port(self) -> int:
-        """The port."""
+        """Number of the port."""
         return self._listener.port
 
     def read(self) -> PadReading:

@@ -70,7 +70,7 @@ class Race:
 
     @property
     def controls(self) -> Controls:
-        """What drives the car."""
+        """The current controls."""
         return self._controls
 
     @property

@@ -43,7 +43,7 @@ class TelemetryServer:
 
     @property
     def has_client(self) -> bool:
-        """Whether somebody is served."""
+        """Whether a client is connected."""
         return self._client is not None
 
     def serve(self) -> None:
@@ -104,7 +104,7 @@ class TelemetryServer:
         self._client = self._listener.accept()
 
     def vacate(self) -> None:
-        """The other client leaves."""
+        """Disconnects the other client."""
         if self._other is not None:
             self._other.close()
             self._other = None

@@ -69,7 +69,7 @@ class Role(Enum):
 
 
 RUNNER_ROLES = (Role.train, Role.play)
-"""What goes through rl_games' Runner."""
+"""Roles that rl_games' Runner runs."""
 ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials, Role.calibrate)
 """What takes no word of the configuration."""
 
@@ -90,7 +90,7 @@ _OWN_FLAGS = ("--checkpoint", "--headless", "--to", "--make-credentials", "--hos
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What was typed."""
+    """The parsed command line."""
 
     role: Role
     words: list[str] = field(default_factory=list)

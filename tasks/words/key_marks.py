@@ -38,7 +38,7 @@ class Workers(Enum):
     """What a remote worker has of the learner's value."""
 
     same = "same"
-    """It must have the same."""
+    """A worker must have the same value."""
     own = "own"
     """Each machine has its own value."""
 

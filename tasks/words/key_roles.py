@@ -26,7 +26,7 @@ class KeyRoles:
     """What is said of a key."""
 
     roles: frozenset[Role] = frozenset()
-    """Where it does something."""
+    """Roles in which the key has an effect."""
     instead: Mapping[Role, str] = field(default_factory=dict)
     """What to type in another role for what was probably meant."""
 

@@ -17,16 +17,16 @@ class FocusableWindow(Protocol):
     """What keys need of the game's window."""
 
     def is_focused(self) -> bool:
-        """Whether keys reach it."""
+        """Whether the window has the keyboard focus."""
         ...
 
     def focus(self) -> None:
-        """Has keys reach it."""
+        """Gives the window the keyboard focus."""
         ...
 
 
 def make_controls(kind: ControlKind, window: FocusableWindow, display: str | None = None) -> ControlSink:
-    """Opens what actions go through.
+    """Opens the configured controls.
 
     Args:
         kind: gamepad or keyboard.

@@ -59,7 +59,7 @@ class GamepadControls:
         self.release()
 
     def send(self, control: np.ndarray | None) -> None:
-        """Drives; None touches nothing."""
+        """Sends a control; None sends nothing."""
         if control is None:
             return
         gas, brake, steer = checked_control(control)
@@ -79,7 +79,7 @@ class GamepadControls:
         self._tap(BUTTON_A)
 
     def release(self) -> None:
-        """Everything neutral."""
+        """Sets all controls to neutral."""
         with self._lock:
             if self._pad is not None:
                 self._pad.reset()

@@ -118,7 +118,7 @@ class Win32Keys:
         self.send(list(Key), ())
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 def _load_user32() -> Any:

@@ -37,7 +37,7 @@ class RecordLayout:
     """
 
     name: str
-    """Of the plugin, for people."""
+    """Name of the plugin, for people."""
     num_floats: int
     columns: Mapping[str, int]
     """Field of ``Telemetry`` to index of the float."""

@@ -19,7 +19,7 @@ class Silence:
     """How long a connection has been silent, and why."""
 
     def __init__(self, connection: socket.socket, name: str, max_age_s: float, now_s: float) -> None:
-        """Begins with the connection.
+        """Starts to measure silence with the connection.
 
         Args:
             connection: To the plugin.
@@ -33,7 +33,7 @@ class Silence:
         self.end(now_s)
 
     def end(self, now_s: float) -> None:
-        """Bytes have arrived."""
+        """Ends the silence: bytes have arrived."""
         self._since_s = now_s
         self._holder: str | None = None
         self._next_check_s = -math.inf

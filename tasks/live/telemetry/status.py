@@ -24,12 +24,12 @@ class TelemetryStatus(NamedTuple):
 
 
 def waiting(address: str) -> str:
-    """Nothing is known yet."""
+    """Message while the state is not known yet."""
     return f"waiting for telemetry from {address}"
 
 
 def receiving(rate_hz: float) -> str:
-    """All is well."""
+    """Message while records arrive."""
     return f"telemetry arrives at {rate_hz:.0f} records/s"
 
 
@@ -52,7 +52,7 @@ def plugin_not_loaded(address: str) -> str:
 
 
 def in_menu(address: str, silent_s: float) -> str:
-    """Connected and silent."""
+    """Message for a silent connection."""
     return (
         f"no telemetry for {silent_s:.1f} s: the plugin on {address} is connected, but silent, as it is in a menu and "
         "while loading. Load a map so that a car stands on the track; if one does, reload the plugin in Openplanet (F3)"
@@ -68,7 +68,7 @@ def port_taken(address: str, silent_s: float, holder: str) -> str:
 
 
 def lost(address: str, cause: str) -> str:
-    """The connection broke."""
+    """Message for a broken connection."""
     return (
         f"the telemetry connection to {address} broke ({cause}); connecting again. If this lasts, see whether the game "
         "and its plugin still run"

@@ -34,7 +34,7 @@ _MIN_MOVED = 15.0
 _TOO_FAST, _TOO_SLOW = 2.2, 0.2
 """Ratios of reported to moved speed beyond which a window is bad."""
 _KMH_RATIO = (2.9, 4.4)
-"""Around 3.6, what km/h gives."""
+"""Range around 3.6, the ratio of km/h to m/s."""
 _BAD_WINDOWS = 2
 _VERDICT_S = 5.0
 """A verdict is dropped when nothing confirms it for this long: a standing car proves nothing [s]."""

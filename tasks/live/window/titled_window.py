@@ -19,7 +19,7 @@ class TitledWindow:
     def __init__(
         self, title: str, display: str | None = None, opener: Callable[[str, str | None], GameWindow] = open_window
     ) -> None:
-        """Looks for nothing yet.
+        """Does not search for the window yet.
 
         Args:
             title: Exact title.

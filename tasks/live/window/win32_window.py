@@ -151,7 +151,7 @@ class Win32Window:
         return hidden_fraction(self.geometry(), self.screen(), self._above(self._present_handle()))
 
     def close(self) -> None:
-        """Forgets the window."""
+        """Releases the window."""
         self._is_closed = True
 
     def __enter__(self) -> Win32Window:

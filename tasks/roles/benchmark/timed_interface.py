@@ -65,7 +65,7 @@ class TimedInterface(TaskInterface):
         return getattr(self.inner, name)
 
     def send_control(self, control: np.ndarray | None) -> None:
-        """Drives."""
+        """Sends a control and records the time."""
         started_s = time.perf_counter()
         self.inner.send_control(control)
         self.sends.append(Send(started_s, time.perf_counter() - started_s))
@@ -79,7 +79,7 @@ class TimedInterface(TaskInterface):
         return answer
 
     def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
-        """Captures."""
+        """Captures an observation and records its times."""
         started_s = time.perf_counter()
         answer = self.inner.get_obs_rew_terminated_info()
         telemetry_s = self._game.telemetry_s if self._game is not None else math.nan
@@ -87,7 +87,7 @@ class TimedInterface(TaskInterface):
         return answer
 
     def wait(self) -> None:
-        """Rests."""
+        """Pauses the game."""
         self.inner.wait()
 
     def episode_statistics(self) -> dict[str, float]:

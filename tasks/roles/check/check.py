@@ -30,7 +30,7 @@ TRACK_PICTURE = "track.png"
 
 
 def run(task: TaskConfig, config: CheckConfig, *, headless: bool, runs: Path) -> Path | None:
-    """Looks at a task's observation.
+    """Shows or writes a task's observations and findings.
 
     Args:
         task: The task; its game is decided.

@@ -30,7 +30,7 @@ _MIN_CONTRAST = 3.0
 
 
 class Problem(Enum):
-    """What can look wrong."""
+    """Kinds of findings."""
 
     game_lost = "game_lost"
     black_screen = "black_screen"
@@ -49,7 +49,7 @@ class Problem(Enum):
 
 
 class Finding(NamedTuple):
-    """One thing that looks wrong."""
+    """One finding, with advice."""
 
     problem: Problem
     message: str
@@ -88,7 +88,7 @@ class Surroundings(NamedTuple):
     game_lost: str = ""
     """Why no observation could be made, when the game was lost at the end."""
     path_name: str = "the reference path"
-    """What the path is called."""
+    """Name of the reference path."""
 
 
 def findings(looks: Sequence[Look], around: Surroundings) -> list[Finding]:

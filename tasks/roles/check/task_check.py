@@ -80,7 +80,7 @@ class TaskCheck:
 
     @property
     def name(self) -> str:
-        """Of the task."""
+        """Name of the task."""
         return self._task.name
 
     @property

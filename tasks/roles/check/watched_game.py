@@ -90,7 +90,7 @@ class WatchedGame:
         self.inner.restart(seed)
 
     def rest(self, save_replay: bool) -> None:
-        """Between episodes."""
+        """Pauses between episodes."""
         self.inner.rest(save_replay)
 
     def episode_facts(self) -> GameFacts:
@@ -148,12 +148,12 @@ class WatchedLiveGame(WatchedGame):
             raise GameError("; ".join(missing))
 
     def restart(self, seed: int | None) -> None:
-        """Only looks: the person restarts."""
+        """Waits: the person restarts."""
         del seed
         self.look()
 
     def rest(self, save_replay: bool) -> None:
-        """Nothing: the person drives on."""
+        """Nothing to do: the person continues to drive."""
         del save_replay
 
     def describe(self) -> str:
@@ -163,7 +163,7 @@ class WatchedLiveGame(WatchedGame):
         return doctor_line(self._live.open(), self._live.config.live)
 
     def surroundings(self) -> LiveSurroundings:
-        """What surrounds the observations.
+        """State of window and telemetry.
 
         Raises:
             GameError: There is no window.

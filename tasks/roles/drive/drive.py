@@ -117,7 +117,7 @@ class ViewScale:
 
     @property
     def scale(self) -> float:
-        """Relative to the window."""
+        """Scale relative to the window."""
         return SCALES[self._level]
 
     def note(self, duration_s: float) -> None:

@@ -14,7 +14,7 @@ _MAX_RECORDS = 2_000_000
 
 
 class TelemetryLog:
-    """Collects what arrives."""
+    """Collects telemetry records."""
 
     def __init__(self) -> None:
         self._times_s: list[float] = []

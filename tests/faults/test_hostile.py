@@ -148,7 +148,7 @@ def test_ten_thousand_fuzzed_messages_leave_no_trace(rig: Rig, add_row: AddRow) 
 def test_a_relay_stands_two_thousand_fuzzed_messages(rig: Rig, add_row: AddRow) -> None:
     to_learner = rig.another_proxy()
     relay = rig.relay([rig.proxy, to_learner])
-    learner, worker = rig.learner(is_near=False, relay=to_learner.address), rig.worker(episodes=120, step_s=0.002)
+    learner, worker = rig.learner(is_local=False, relay=to_learner.address), rig.worker(episodes=120, step_s=0.002)
     relay.start()
     learner.start()
     worker.start()

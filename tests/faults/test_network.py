@@ -47,7 +47,7 @@ def test_a_hole_that_swallows_everything_costs_nothing(rig: Rig, add_row: AddRow
 @pytest.mark.fault("packets dropped for 35 s")
 def test_both_sides_give_a_dead_connection_up_and_find_each_other_again(rig: Rig, add_row: AddRow) -> None:
     with namespaces.Network() as network:
-        learner = rig.learner(listen=f"{namespaces.LEARNER}:0", is_near=False, prefix=network.at_learner)
+        learner = rig.learner(listen=f"{namespaces.LEARNER}:0", is_local=False, prefix=network.at_learner)
         learner.start()
         address = learner.status["address"]
         worker = rig.worker(address=address, prefix=network.at_worker, episodes=150, step_s=0.004)

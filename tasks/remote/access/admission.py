@@ -107,7 +107,7 @@ class Admission:
         tokens: Who may join.
         refusals: Where refusals are counted.
         unknown: The refusal of an unknown token.
-        is_far: Whether this is the port for other machines.
+        is_remote: Whether this is the port for other machines.
         handshakes: Told who calls; ``note_lost`` says which connections came to nothing.
         max_message_bytes: Of one who came in: larger messages are refused.
     """
@@ -118,7 +118,7 @@ class Admission:
         refusals: Refusals,
         *,
         unknown: str = "the token is not known here: it is wrong, another learner's, or was revoked",
-        is_far: bool = True,
+        is_remote: bool = True,
         handshakes: HandshakeWatch | None = None,
         max_message_bytes: int = link.MAX_MESSAGE_BYTES,
     ) -> None:
@@ -126,7 +126,7 @@ class Admission:
         self._unknown = unknown
         self._handshakes = handshakes
         self.refusals = refusals
-        self.is_far = is_far
+        self.is_remote = is_remote
         self.max_message_bytes = max_message_bytes
 
     def admit(self, context: grpc.ServicerContext, role: str) -> Caller:

@@ -1,7 +1,7 @@
 """The learner's end of the link: takes segments from workers and hands out weights, evaluations and commands.
 
 It owns what was received of whom, the queue and the newest weights, and serves them on a port of this machine for the
-workers that the learner starts and, with a ``FarListener``, on one for remote workers. It knows neither
+workers that the learner starts and, with a ``RemotePort``, on one for remote workers. It knows neither
 processes (``launch``) nor rl_games (``vecenv``). All public methods may be called from any thread.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.access.admission import Refusal, mismatch
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import RemotePort
 from tasks.remote.access.stream_limit import StreamLimit
 from tasks.remote.learner.lock_step_channel import LockStepChannels
 from tasks.remote.learner.receiver import Receiver
@@ -42,7 +42,7 @@ class Gateway(Receiver):
         max_workers: Connections of these for which there is room at a time.
         queue_segments: Segments that wait for ``receive`` at most; beyond them workers wait.
         token: The secret that these workers must know; None: a random one.
-        far: How remote workers are let in; None: not at all.
+        remote: How remote workers are let in; None: not at all.
         received: Sequence numbers up to which the stored replay has the segments of earlier workers.
 
     Raises:
@@ -59,23 +59,23 @@ class Gateway(Receiver):
         max_workers: int = 8,
         queue_segments: int = 256,
         token: str | None = None,
-        far: FarListener | None = None,
+        remote: RemotePort | None = None,
         received: Mapping[str, int] | None = None,
     ) -> None:
         self._spec = spec
         self._fingerprint = fingerprint
         self.token = token if token is not None else secrets.token_urlsafe(32)
-        self._service = WorkerService(self, 0 if far is None else far.max_workers, received)
+        self._service = WorkerService(self, 0 if remote is None else remote.max_workers, received)
         super().__init__(self._service.lock, queue_segments, MAX_QUEUE_BYTES)
         self._peers = self._service.peers
-        self._far_streams = StreamLimit()
+        self._remote_streams = StreamLimit()
         self.lock_step = LockStepChannels(self._service, self.fail)
         """To the workers that step with the learner's actions."""
         try:
-            self.address = self._service.listen_near(
+            self.address = self._service.listen_local(
                 f"{host}:0", self.token, max_workers, credentials, {"LockStep": self.lock_step.serve}
             )
-            self.far_address = None if far is None else self._service.listen_far(far)
+            self.remote_address = None if remote is None else self._service.listen_remote(remote)
             """host:port for remote workers, or None."""
         except BaseException:
             self.close()
@@ -127,7 +127,7 @@ class Gateway(Receiver):
             return sum(peer.is_connected for peer in self._peers if peer.hello.role == role)
 
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker that is connected, and for far ones that have not been gone for long."""
+        """A row for each worker that is connected, and for remote ones that have not been gone for long."""
         now = time.monotonic()
         with self._lock:
             return [peer.status(now, self._age_s(peer.weights_version, now)) for peer in self._peers.shown(now)]
@@ -183,8 +183,8 @@ class Gateway(Receiver):
                 peer.duplicates += 1
                 self._duplicates += 1
                 return True
-            if peer.is_far:
-                self._far_streams.check(segment.worker, segment.stream)
+            if peer.is_remote:
+                self._remote_streams.check(segment.worker, segment.stream)
             peer.received = segment.seq
             peer.weights_version = self._put(segment)
             peer.segments += 1

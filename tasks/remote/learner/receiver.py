@@ -139,7 +139,7 @@ class Receiver:
         age_s = self._age_s(self._seen_version, now)
         return {
             "gateway/workers": float(len(connected)),
-            "gateway/far_workers": float(sum(bool(worker.address) for worker in connected)),
+            "gateway/remote_workers": float(sum(bool(worker.address) for worker in connected)),
             "gateway/samples_per_s": self._samples.per_second(now),
             "gateway/segments": float(self._segments),
             "gateway/megabytes": self._bytes / 1e6,

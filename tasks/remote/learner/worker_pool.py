@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tasks.experience.networking import LearnerLink
 from tasks.experience.observation import ObservationSpec
 from tasks.process.step_watch import HangReporter
-from tasks.remote.access.invitation import FarPort, announce, announce_relay
+from tasks.remote.access.invitation import RemotePort, announce, announce_relay
 from tasks.remote.access.run_credentials import make_run_credentials
 from tasks.remote.config import RayConfig, RemoteConfig
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed, WorkerLauncher
@@ -51,7 +51,7 @@ class PoolConfig:
     """Cluster on which the processes run; None: they run on this machine."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """The link beyond this machine."""
-    far_port: FarPort | None = None
+    remote_port: RemotePort | None = None
     """What is opened at ``remote.listen``."""
     worker_words: Sequence[str] = ()
     """Words of the configuration that a remote worker must have."""
@@ -90,8 +90,8 @@ class WorkerPool:
             self.link = self._with_relay(config)
             """All workers, also those behind a relay."""
             opened.append(self.link)
-            if config.far_port is not None and self.gateway.far_address is not None:
-                announce(config.far_port, self.gateway.far_address, config.worker_words)
+            if config.remote_port is not None and self.gateway.remote_address is not None:
+                announce(config.remote_port, self.gateway.remote_address, config.worker_words)
             self.launcher.start()
             self._reporter.start()
         except BaseException:
@@ -122,7 +122,7 @@ class WorkerPool:
             credentials=encryption.server,
             max_workers=len(config.places),
             queue_segments=config.queue_segments,
-            far=None if config.far_port is None else config.far_port.listener,
+            remote=config.remote_port,
             received=config.received,
         )
 

@@ -15,8 +15,8 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from tasks.process.stop_signals import stop_signals
-from tasks.remote.access.invitation import announce, read_far_port
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.invitation import announce, read_remote_port
+from tasks.remote.access.listener import RemotePort
 from tasks.remote.config import RemoteConfig
 from tasks.remote.relay.relay_hub import MAX_QUEUE_BYTES, RelayHub
 from tasks.remote.relay.relay_learner import RelayLearner
@@ -41,10 +41,10 @@ def run(config: RemoteConfig, *, headless: bool = False, stop: threading.Event |
         ValueError: The configuration or a file of the credentials is not right.
         OSError: The address is taken.
     """
-    far_port = read_far_port(config)
+    port = read_remote_port(config)
     stop = threading.Event() if stop is None else stop
-    with _stopped_by_signals(stop), Relay(far_port.listener) as relay:
-        announce(far_port, relay.address, [])
+    with _stopped_by_signals(stop), Relay(port) as relay:
+        announce(port, relay.address, [])
         show(relay.look, stop, LINE_EVERY_S, is_plain=headless)
         stop.wait()  # A terminal that is gone ends no relay.
     return 0
@@ -78,17 +78,17 @@ class Relay:
     """A relay that serves from the moment it is made.
 
     Args:
-        listener: Where it listens, and who may join.
+        port: Where it listens, and who may join.
         queue_bytes: What waits for the learner at most; beyond it workers wait.
 
     Raises:
         OSError: The address cannot be used.
     """
 
-    def __init__(self, listener: FarListener, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
-        self._hub = RelayHub(listener.max_workers, queue_bytes)
+    def __init__(self, port: RemotePort, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
+        self._hub = RelayHub(port.max_workers, queue_bytes)
         self._learner = RelayLearner(self._hub)
-        self.address = self._hub.service.listen_far(listener, self._learner.handlers())
+        self.address = self._hub.service.listen_remote(port, self._learner.handlers())
         """host:port, with the port that was chosen."""
 
     def state(self) -> RelayState:

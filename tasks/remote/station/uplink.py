@@ -2,7 +2,7 @@
 
 It only dials out. A connection that breaks is dialled again with growing pauses and goes on where the learner says; a
 refusal (token, version, task) is final. What is sent comes from an outbox: of this process (``MemoryOutbox``), or on
-the disk (``outbox.DiskOutbox``) for a worker that is far away. Knows neither environments nor policies.
+the disk (``outbox.DiskOutbox``) for a remote worker. Knows neither environments nor policies.
 """
 
 from __future__ import annotations

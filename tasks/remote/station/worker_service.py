@@ -2,7 +2,7 @@
 
 It keeps the streams of workers, says how far their segments have come, and hands out the newest weights and the newest
 request for an evaluation. What happens to the segments is decided by what stands behind it: ``gateway`` at the learner,
-``relay_hub`` between the two, ``far_station`` beside a remote worker.
+``relay_hub`` between the two, ``worker_station`` beside a remote worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 import grpc
 
 from tasks.remote.access.admission import Admission, Refusal, Refusals
-from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, FarListener, Handler, Listener
+from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, Handler, Listener, RemotePort
 from tasks.remote.access.tokens import RunToken
 from tasks.remote.station.calls import Call, OpenCalls
 from tasks.remote.station.evaluation_queue import EvaluationQueue
@@ -56,15 +56,15 @@ class WorkerService:
 
     Args:
         hub: What stands behind it.
-        max_far: Remote workers for which there is room at a time.
+        max_remote: Remote workers for which there is room at a time.
         received: Sequence numbers up to which segments of earlier workers are stored.
     """
 
-    def __init__(self, hub: Hub, max_far: int = 0, received: Mapping[str, int] | None = None) -> None:
+    def __init__(self, hub: Hub, max_remote: int = 0, received: Mapping[str, int] | None = None) -> None:
         self._hub = hub
         self.lock = threading.Lock()
         """Guards ``peers`` and what they hold."""
-        self.peers = Peers(self.lock, max_far, received or {})
+        self.peers = Peers(self.lock, max_remote, received or {})
         self.refusals = Refusals()
         self.weights = Mailbox()
         """The newest weights."""
@@ -75,7 +75,7 @@ class WorkerService:
 
     # --- ports ---
 
-    def listen_near(
+    def listen_local(
         self,
         address: str,
         token: str,
@@ -93,20 +93,20 @@ class WorkerService:
             more: Further methods to serve there.
         """
         unknown = "the token is not the one of this run"
-        admission = Admission(RunToken(token), self.refusals, unknown=unknown, is_far=False)
+        admission = Admission(RunToken(token), self.refusals, unknown=unknown, is_remote=False)
         return self._listen(address, admission, more or {}, max_workers, credentials, credentials is not None)
 
-    def listen_far(self, far: FarListener, more: Mapping[str, Handler] | None = None) -> str:
+    def listen_remote(self, port: RemotePort, more: Mapping[str, Handler] | None = None) -> str:
         """Opens a port for remote workers; returns host:port.
 
         Args:
-            far: Who is let in, and how.
+            port: Who is let in, and how.
             more: Further methods to serve there.
         """
         admission = Admission(
-            far.tokens, self.refusals, handshakes=far.handshakes, max_message_bytes=far.max_message_bytes
+            port.tokens, self.refusals, handshakes=port.handshakes, max_message_bytes=port.max_message_bytes
         )
-        return self._listen(far.address, admission, more or {}, far.max_workers, far.credentials, True)
+        return self._listen(port.address, admission, more or {}, port.max_workers, port.credentials, True)
 
     def close(self) -> None:
         """Ends all calls and frees the ports. Calling it twice is fine."""
@@ -125,7 +125,7 @@ class WorkerService:
         more: Mapping[str, Handler],
         max_workers: int,
         credentials: grpc.ServerCredentials | None,
-        is_far: bool,
+        is_remote: bool,
     ) -> str:
         handlers: dict[str, Handler] = {
             "Hello": self._hello,
@@ -141,7 +141,7 @@ class WorkerService:
             CALLS_PER_WORKER * max_workers + SPARE_CALLS,
             credentials=credentials,
             max_message_bytes=admission.max_message_bytes,
-            is_far=is_far,
+            is_remote=is_remote,
         )
         self._listeners.append(listener)
         return listener.address
@@ -154,7 +154,7 @@ class WorkerService:
         """
         peer = self._peer(call)
         with self.lock:
-            refusal = self.peers.room(peer, call.admission.is_far, time.monotonic())
+            refusal = self.peers.room(peer, call.admission.is_remote, time.monotonic())
             former = peer.calls.get(kind)
             if refusal is None:
                 peer.calls[kind] = call
@@ -183,7 +183,7 @@ class WorkerService:
         if refusal := self._objection(hello, call):
             call.refuse(refusal)
         with self.lock:
-            peer = self.peers.greet(hello, call.admission.is_far, call.peer)
+            peer = self.peers.greet(hello, call.admission.is_remote, call.peer)
             if isinstance(peer, Peer):
                 self._hub.greeted(peer)
         if isinstance(peer, Refusal):
@@ -196,7 +196,7 @@ class WorkerService:
         if hello.worker != identity:
             message = f"{identity} greets under the name of another worker: {hello.worker!r}"
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
-        if call.admission.is_far and hello.role != "worker":
+        if call.admission.is_remote and hello.role != "worker":
             message = f"{identity} wants to be {hello.role}, which is only for the learner's own processes"
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
         return self._hub.objection(hello)
@@ -247,7 +247,7 @@ class WorkerService:
                 _log.exception("the stream of %s broke", peer.hello.worker)
                 call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, "segment refused: it could not be handled"))
                 # No remote worker can bring the learner down.
-                if not peer.is_far:
+                if not peer.is_remote:
                     self._hub.fail(error)
 
     # --- weights and evaluation ---
@@ -272,7 +272,7 @@ class WorkerService:
     def _evaluation_requests(self, call: Call) -> Iterator[bytes]:
         with self.stream("requests", call) as peer:
             call.wakes(self.evaluation_queue.wake)
-            with self.evaluation_queue.candidate(peer.hello.worker, peer.is_far) as candidate:
+            with self.evaluation_queue.candidate(peer.hello.worker, peer.is_remote) as candidate:
                 while call.is_open:
                     message = candidate.take(lambda: not call.is_open, HEARTBEAT_S)
                     if message is not None and call.is_open:
@@ -281,7 +281,7 @@ class WorkerService:
     def _report(self, requests: Iterator[bytes], call: Call) -> bytes:
         peer = self._peer(call)
         message = call.read_one(requests)
-        if peer.is_far and self.evaluation_queue.assigned != call.caller.identity:
+        if peer.is_remote and self.evaluation_queue.assigned != call.caller.identity:
             # The request was given to another worker while this one was away.
             return b""
         try:

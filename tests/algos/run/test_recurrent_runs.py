@@ -16,7 +16,7 @@ from algos.run.checkpoint import load_checkpoint
 from tasks.config import config_to_dict
 from tasks.remote.access.credentials import make_credentials
 from tests.algos.fakes import SPEC
-from tests.algos.run.test_far_training import joined, stored, with_listener
+from tests.algos.run.test_remote_training import joined, stored, with_listener
 from tests.algos.runs import make_agent, make_params, make_runner, record_losses
 
 pytestmark = pytest.mark.timeout(180)
@@ -83,7 +83,7 @@ def test_workers_send_states_and_a_checkpoint_plays(tmp_path: Path, capsys: pyte
     assert list((tmp_path / "run" / "play").glob("*/results.json"))
 
 
-def test_a_far_worker_sends_states_too(tmp_path: Path) -> None:
+def test_a_remote_worker_sends_states_too(tmp_path: Path) -> None:
     make_credentials(tmp_path / "credentials", [], ["alice"])
     params = recurrent_params(tmp_path, synchronous=False, max_env_steps=300)
     agent = make_agent(with_listener(params, tmp_path / "credentials"))

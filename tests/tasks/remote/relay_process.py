@@ -22,7 +22,7 @@ from tasks.remote.relay import relay
 from tasks.remote.station.outbox import open_outbox
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tests.tasks.remote.far import FINGERPRINT, SPEC, make_segment
+from tests.tasks.remote.raw_worker import FINGERPRINT, SPEC, make_segment
 
 
 def read_ledger(path: Path) -> list[tuple[str, int]]:

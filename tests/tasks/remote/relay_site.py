@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from tasks.remote.access.credentials import ClientCredentials, load_server
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import RemotePort
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay.relay import Relay
@@ -20,7 +20,7 @@ from tasks.remote.station.outbox import open_outbox
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link, relay_messages
 from tasks.remote.wire.relay_messages import Content, PullRequest
-from tests.tasks.remote.far import FINGERPRINT, SPEC, Folder, RawWorker, Reader, make_segment, wait_until
+from tests.tasks.remote.raw_worker import FINGERPRINT, SPEC, Folder, RawWorker, Reader, make_segment, wait_until
 
 MEGABYTE = 2**20
 
@@ -35,8 +35,8 @@ class Site:
     @contextmanager
     def relay(self, **kwargs: Any) -> Iterator[Relay]:
         server = load_server(self.folder.path / "relay")
-        listener = FarListener(self.address, server.channel, server.tokens, **{"max_workers": 8, **kwargs})
-        with Relay(listener, self.queue_bytes) as relay:
+        port = RemotePort(self.address, server.channel, server.tokens, **{"max_workers": 8, **kwargs})
+        with Relay(port, self.queue_bytes) as relay:
             self.address = relay.address
             yield relay
 

@@ -21,8 +21,8 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import Place, WorkerFailed, WorkerRefused
 from tasks.remote.launch.ray_launch import RayLauncher
 from tasks.remote.learner.vecenv import RemoteVecEnv
-from tests.tasks.remote.far import wait_until
 from tests.tasks.remote.learner.test_vecenv import assert_whole_and_in_order, make, num_of, receive
+from tests.tasks.remote.raw_worker import wait_until
 from tests.tasks.remote.ray_nodes import (
     RayCluster,
     descendants,

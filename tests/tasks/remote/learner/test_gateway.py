@@ -22,7 +22,7 @@ from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
 from tasks.remote.wire.methods import path_of
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
-from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.raw_worker import wait_until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -14,7 +14,7 @@ from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.learner.link_group import LinkGroup
-from tests.tasks.remote.far import make_segment
+from tests.tasks.remote.raw_worker import make_segment
 
 pytestmark = pytest.mark.timeout(30)
 

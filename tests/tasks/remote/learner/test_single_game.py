@@ -16,8 +16,8 @@ import pytest
 from tasks.acting.env_source import EnvSource
 from tasks.remote.launch.launch import Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
-from tests.tasks.remote.far import wait_until
 from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive
+from tests.tasks.remote.raw_worker import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -19,7 +19,7 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.station import child_process
-from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.raw_worker import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -22,7 +22,7 @@ from tasks.remote.learner import relay_link
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay import relay_learner
 from tasks.remote.wire import link
-from tests.tasks.remote.far import (
+from tests.tasks.remote.raw_worker import (
     FINGERPRINT,
     SPEC,
     Folder,

@@ -12,7 +12,7 @@ from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.remote.access.credentials import ClientCredentials
 from tasks.remote.relay.relay_hub import RelayHub
 from tasks.remote.wire import link, parts
-from tests.tasks.remote.far import (
+from tests.tasks.remote.raw_worker import (
     Folder,
     Reader,
     wait_until,

@@ -30,9 +30,9 @@ def test_a_request_goes_to_one_worker_once(queue: EvaluationQueue) -> None:
 
 
 def test_a_worker_of_this_machine_goes_before_one_from_elsewhere_that_was_there_first(queue: EvaluationQueue) -> None:
-    with queue.candidate("far.1", True) as far, queue.candidate("worker-0.x.1", False) as near:
+    with queue.candidate("remote.1", True) as remote, queue.candidate("worker-0.x.1", False) as local:
         queue.put(b"first")
-        assert [take(far), take(near)] == [None, b"first"]
+        assert [take(remote), take(local)] == [None, b"first"]
 
 
 def test_who_comes_later_takes_what_nobody_had(queue: EvaluationQueue) -> None:
@@ -43,15 +43,15 @@ def test_who_comes_later_takes_what_nobody_had(queue: EvaluationQueue) -> None:
 
 
 def test_the_next_request_is_given_anew_but_not_before_the_last_was_answered(queue: EvaluationQueue) -> None:
-    with queue.candidate("far.1", True) as far:
+    with queue.candidate("remote.1", True) as remote:
         queue.put(b"first")
-        assert take(far) == b"first"
-        with queue.candidate("worker-0.x.1", False) as near:
-            queue.put(b"second")  # far may still be driving the first
-            assert [take(near), take(far)] == [None, b"second"]
+        assert take(remote) == b"first"
+        with queue.candidate("worker-0.x.1", False) as local:
+            queue.put(b"second")  # remote may still be driving the first
+            assert [take(local), take(remote)] == [None, b"second"]
             queue.clear()
             queue.put(b"third")
-            assert [take(far), take(near)] == [None, b"third"]
+            assert [take(remote), take(local)] == [None, b"third"]
 
 
 def test_an_answered_request_is_not_given_again(queue: EvaluationQueue) -> None:
@@ -63,7 +63,7 @@ def test_an_answered_request_is_not_given_again(queue: EvaluationQueue) -> None:
         assert take(a) is None
 
 
-def test_a_far_worker_that_comes_back_soon_keeps_its_request(queue: EvaluationQueue) -> None:
+def test_a_remote_worker_that_comes_back_soon_keeps_its_request(queue: EvaluationQueue) -> None:
     with queue.candidate("a.1", True) as a, queue.candidate("b.1", True) as b:
         queue.put(b"first")
         assert take(a) == b"first"
@@ -75,7 +75,7 @@ def test_a_far_worker_that_comes_back_soon_keeps_its_request(queue: EvaluationQu
             assert [take(b), take(a)] == [None, b"first"]
 
 
-def test_a_request_passes_on_when_a_far_worker_stays_away() -> None:
+def test_a_request_passes_on_when_a_remote_worker_stays_away() -> None:
     queue = EvaluationQueue(patience_s=0.3)
     queue.put(b"first")
     with queue.candidate("a.1", True) as a:

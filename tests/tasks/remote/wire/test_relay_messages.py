@@ -15,7 +15,7 @@ from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.wire import link, relay_messages
 from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest, RelayStatus
-from tests.tasks.remote.far import SPEC
+from tests.tasks.remote.raw_worker import SPEC
 from tests.tasks.remote.wire.test_link import _damage
 
 pytestmark = pytest.mark.timeout(120)

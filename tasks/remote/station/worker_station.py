@@ -1,7 +1,7 @@
 """The station of a remote worker: takes its segments in, keeps them on the disk until the learner has stored them.
 
 A process of its own, so that driving never waits for a disk or a network. ``station_process`` starts it as ``python -m
-tasks.remote.station.far_station`` with its configuration as one line on standard input, and reads how it is from
+tasks.remote.station.worker_station`` with its configuration as one line on standard input, and reads how it is from
 standard output. The worker dials it as it would dial a learner beside it. When standard input closes, the worker is
 gone and so is its station; what was not delivered waits in the outbox for the next start.
 """
@@ -68,7 +68,7 @@ def run(config: StationConfig, lines: Iterable[str], output: TextIO) -> int:
         policy = OutboxPolicy[config.outbox_policy]
         folder = Path(config.outbox)
         with open_outbox(folder, config.outbox_bytes, policy, config.fingerprint, config.session) as outbox:
-            station = FarStation(config, outbox, output)
+            station = WorkerStation(config, outbox, output)
             station.run(lines)
         status = station.status()
     except Exception as error:
@@ -79,7 +79,7 @@ def run(config: StationConfig, lines: Iterable[str], output: TextIO) -> int:
     return 1 if status.refusal or status.failure else 0
 
 
-class FarStation:
+class WorkerStation:
     """Everything that goes on in the process while its outbox is open; stands behind the service for the worker.
 
     Args:
@@ -112,7 +112,7 @@ class FarStation:
             hangs_for_s=self._hangs_for_s,
         )
         self._service = WorkerService(self)
-        self._listen = self._service.listen_near(config.listen, config.token, 1)
+        self._listen = self._service.listen_local(config.listen, config.token, 1)
 
     def run(self, lines: Iterable[str]) -> None:
         """Works until worker or learner ends it."""

@@ -39,6 +39,7 @@ from tasks.remote.access.listener import RemotePort
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.outbox import DiskOutbox, open_outbox
+from tasks.remote.station.outbox_uplink import OutboxUplink
 from tasks.remote.station.station_config import StationConfig
 from tasks.remote.station.station_process import StationProcess
 from tasks.remote.station.uplink import Uplink
@@ -316,7 +317,7 @@ def link_inside(folder: Path, address: str) -> Iterator[Worker]:
     with opened(folder / "outbox", "now") as outbox:
         name = f"worker.{outbox.identity}"
         hello = link.Hello(name, 0, "worker", FINGERPRINT)
-        uplink = Uplink(address, credentials.token, hello, stop, credentials=credentials, outbox=outbox)
+        uplink = OutboxUplink(address, credentials.token, hello, stop, credentials=credentials, outbox=outbox)
         uplink.connect()
         uplink.start(push=True)
         numbers = iter(range(1, 10**9))

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.remote.access import listener
 from tasks.remote.config import RemoteConfig, RemoteWorkerConfig
-from tasks.remote.station import calls, uplink
+from tasks.remote.station import calls, outbox_uplink
 from tests.test_docs import ROOT, said_by_the_program, text_of
 
 PAGE = ROOT / "docs" / "remote.md"
@@ -70,4 +70,4 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert "end within five seconds" in text
     assert calls.CHECK_S + calls.GRACE_S < 5.0
     assert "Workers redial after 0.1 s and double the pause up to 5 s" in text_of(ROOT / "docs" / "scale.md")
-    assert (uplink._FIRST_PAUSE_S, uplink._LONGEST_PAUSE_S) == (0.1, 5.0)
+    assert (outbox_uplink._FIRST_PAUSE_S, outbox_uplink._LONGEST_PAUSE_S) == (0.1, 5.0)

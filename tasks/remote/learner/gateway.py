@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -168,29 +168,29 @@ class Gateway(Receiver):
     def greeted(self, peer: Peer) -> None:
         """What is stored of a worker was known from the start."""
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Queues a segment once; waits while the queue is full. False: the call has ended."""
-        segment, dropped = link.decode_segment(message, self._spec)
-        if segment.worker != peer.hello.worker:
-            raise link.LinkError(f"{peer.hello.worker} sent a segment of {segment.worker!r}")
-        with self._lock:
-            if not self._queue.wait_for_room(segment.worker, self._service.num_senders, lambda: call.is_open):
-                return False
-            self._bytes += len(message)
-            peer.bytes += len(message)
-            peer.dropped = max(peer.dropped, dropped)
-            if segment.seq <= peer.received:
-                peer.duplicates += 1
-                self._duplicates += 1
-                return True
-            if peer.is_remote:
-                self._remote_streams.check(segment.worker, segment.stream)
-            peer.received = segment.seq
-            peer.weights_version = self._put(segment)
-            peer.segments += 1
-            peer.samples.add(segment.num_env_steps, time.monotonic())
-            peer.changed.notify_all()
-        return True
+    def take_segments(self, peer: Peer, call: Call, messages: Iterable[bytes | bytearray]) -> None:
+        """Checks each segment and queues it once; waits while the queue is full."""
+        for message in messages:
+            segment, dropped = link.decode_segment(message, self._spec)
+            if segment.worker != peer.hello.worker:
+                raise link.LinkError(f"{peer.hello.worker} sent a segment of {segment.worker!r}")
+            with self._lock:
+                if not self._queue.wait_for_room(segment.worker, self._service.num_senders, lambda: call.is_open):
+                    return
+                self._bytes += len(message)
+                peer.bytes += len(message)
+                peer.dropped = max(peer.dropped, dropped)
+                if segment.seq <= peer.received:
+                    peer.duplicates += 1
+                    self._duplicates += 1
+                    continue
+                if peer.is_remote:
+                    self._remote_streams.check(segment.worker, segment.stream)
+                peer.received = segment.seq
+                peer.weights_version = self._put(segment)
+                peer.segments += 1
+                peer.samples.add(segment.num_env_steps, time.monotonic())
+                peer.changed.notify_all()
 
     def take_report(self, message: bytes) -> None:
         """Takes the report of an evaluation, unless the request was answered before."""

@@ -11,7 +11,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -41,8 +41,8 @@ class Hub(Protocol):
     def greeted(self, peer: Peer) -> None:
         """A worker has greeted; may set how far its segments have come. The service's ``lock`` is held."""
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Takes a segment, waiting while there is no room. False: the call has ended. Raises ``LinkError``."""
+    def take_segments(self, peer: Peer, call: Call, messages: Iterable[bytes | bytearray]) -> None:
+        """Takes segments until they or the call end, waiting while there is no room. Raises ``LinkError``."""
 
     def take_report(self, message: bytes) -> None:
         """Takes the report of an evaluation. Raises ``LinkError``."""
@@ -215,10 +215,9 @@ class WorkerService:
 
     def _push(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
         """Acknowledgements to one worker, while a thread of its own takes what it sends."""
-        segments = parts.joined(requests, call.admission.max_message_bytes)
         with self.stream("push", call) as peer:
             reader = threading.Thread(
-                target=self._take_segments, args=(peer, call, segments), name="take-segments", daemon=True
+                target=self._take_segments, args=(peer, call, requests), name="take-segments", daemon=True
             )
             reader.start()
             sent = None
@@ -233,11 +232,9 @@ class WorkerService:
                     sent = acknowledgement
                     yield link.encode_acknowledgement(acknowledgement)
 
-    def _take_segments(self, peer: Peer, call: Call, segments: Iterator[bytes | bytearray]) -> None:
+    def _take_segments(self, peer: Peer, call: Call, requests: Iterator[bytes]) -> None:
         try:
-            for message in segments:
-                if not call.is_open or not self._hub.take_segment(peer, call, message):
-                    return
+            self._hub.take_segments(peer, call, parts.joined(requests, call.admission.max_message_bytes))
         except link.LinkError as error:
             call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"segment refused: {error}"))
         except grpc.RpcError:

@@ -29,9 +29,9 @@ from tasks.remote.config import OutboxPolicy
 from tasks.remote.station.calls import Call
 from tasks.remote.station.child_process import take_standard_output
 from tasks.remote.station.outbox import DiskOutbox, OutboxFullError, open_outbox
+from tasks.remote.station.outbox_uplink import OutboxUplink
 from tasks.remote.station.peers import Peer
 from tasks.remote.station.station_config import LEAVE, StationConfig, StationStatus
-from tasks.remote.station.uplink import Uplink
 from tasks.remote.station.weights_history import WeightsHistory
 from tasks.remote.station.worker_service import WorkerService
 from tasks.remote.wire import link
@@ -102,7 +102,7 @@ class WorkerStation:
         self._identity = f"{config.name}.{outbox.identity}"
         self._history = WeightsHistory(outbox.folder / "weights", config.weights_history)
         credentials = load_client(config.credentials)
-        self._uplink = Uplink(
+        self._uplink = OutboxUplink(
             config.address,
             credentials.token,
             link.Hello(self._identity, 0, "worker", config.fingerprint, config.software),
@@ -162,25 +162,30 @@ class WorkerStation:
         # The outbox forgets in order, so that what it still holds are the last ones.
         peer.durable = max(peer.durable, state.taken - held_back)
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Stores a segment, waiting for room if nothing may be dropped. False: the call has ended."""
-        number, encode = self._encoder(message)
+    def take_segments(self, peer: Peer, call: Call, messages: Iterable[bytes | bytearray]) -> None:
+        """Stores segments, waiting for room if nothing may be dropped."""
+        for message in messages:
+            number, encode = self._encoder(message)
+            while not self._is_stored(number, encode):
+                self._stop.wait(_POLL_S)
+                if not call.is_open or self._stop.is_set():
+                    return
+
+    def _is_stored(self, number: int, encode: Callable[[int, int], bytes]) -> bool:
+        """Puts a segment into the outbox if there is room; the worker shall hear of either at once."""
         try:
-            while call.is_open and not self._stop.is_set():
-                try:
-                    self._outbox.append(number, encode)
-                except OutboxFullError as error:
-                    self._full = str(error)
-                    self._uplink.wake()  # the worker shall hear of it at once
-                    self._stop.wait(_POLL_S)
-                else:
-                    self._full = ""
-                    self._tell_worker()
-                    self._uplink.wake()
-                    return True
+            self._outbox.append(number, encode)
+        except OutboxFullError as error:
+            self._full = str(error)
+            self._uplink.wake()
+            return False
         except (OSError, ValueError) as error:  # The worker hears of it from ``status``.
             self.fail(error)
-        return False
+            return False
+        self._full = ""
+        self._tell_worker()
+        self._uplink.wake()
+        return True
 
     def take_report(self, message: bytes) -> None:
         """Has the learner get the report of an evaluation."""

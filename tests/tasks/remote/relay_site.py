@@ -17,7 +17,7 @@ from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay.relay import Relay
 from tasks.remote.station.outbox import open_outbox
-from tasks.remote.station.uplink import Uplink
+from tasks.remote.station.outbox_uplink import OutboxUplink
 from tasks.remote.wire import link, relay_messages
 from tasks.remote.wire.relay_messages import Content, PullRequest
 from tests.tasks.remote.raw_worker import FINGERPRINT, SPEC, Folder, RawWorker, Reader, make_segment, wait_until
@@ -84,7 +84,7 @@ class DiskWorker:
         self.identity = f"{credentials.name}.{self.outbox.identity}"
         self._stop = threading.Event()
         hello = link.Hello(self.identity, 0, "worker", FINGERPRINT)
-        self.uplink = Uplink(
+        self.uplink = OutboxUplink(
             site.address, credentials.token, hello, self._stop, credentials=credentials, outbox=self.outbox
         )
         self._number = 0

@@ -132,8 +132,5 @@ def pull_request(session: str, received: dict[str, int] | None = None) -> bytes:
     return relay_messages.encode_pull_request(request)
 
 
-@contextmanager
-def raw_learner(site: Site, learner: ClientCredentials, session: str = "") -> Iterator[RawWorker]:
-    with RawWorker(None, learner, learner.name, address=site.address) as relay_link:  # type: ignore[arg-type]
-        relay_link.metadata = (*relay_link.metadata, ("session", session))  # type: ignore[assignment]
-        yield relay_link
+def raw_learner(site: Site, learner: ClientCredentials) -> RawWorker:
+    return RawWorker(None, learner, learner.name, address=site.address)  # type: ignore[arg-type]

@@ -75,8 +75,6 @@ class FolderLearnerLink:
         received: What the stored replay has of each worker (``ReplayStorage.received``), after a restart.
     """
 
-    is_evaluating = False
-
     def __init__(self, folder: Path, spec: ObservationSpec, received: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._spec = spec

@@ -80,12 +80,6 @@ class Receiver:
             self._raise_failure()
             return self._reports.popleft() if self._reports else None
 
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether the newest request has not been answered yet."""
-        with self._lock:
-            return self._answered < self._requested
-
     # --- inside ---
 
     def _request(

@@ -167,20 +167,10 @@ class RemoteVecEnv(IVecEnv):
     def link(self) -> LearnerLink:
         """The way to all workers, which must be started: segments come from it, weights go to it.
 
-        Its ``receive`` raises ``WorkerFailed`` if an environment or a policy raised, or a worker keeps dying.
+        Its ``receive`` raises ``WorkerFailed`` if an environment or a policy raised, or a worker keeps dying. In lock
+        step the environments of a single game that were evaluated on are reset by the next ``step``, or ``reset``.
         """
         return self._started().link
-
-    def request_evaluation(
-        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
-    ) -> None:
-        """Has one deterministic episode driven per seed; ``link.poll_evaluation`` gives the report.
-
-        In lock step the environments of a single game are reset by the next ``step``, or ``reset``.
-        """
-        if not self._has_evaluator:
-            raise ValueError("request_evaluation needs env_config.evaluator to be true, got false")
-        self._started().link.request_evaluation(weights, version, seeds, clip)
 
     def statistics(self) -> dict[str, float]:
         """Metrics under ``gateway/``."""

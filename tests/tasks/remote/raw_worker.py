@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 
 from tasks.acting.rollout import Rollout
+from tasks.experience.evaluation_report import EvaluationReport
+from tasks.experience.networking import LearnerLink
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import ClientCredentials, load_client, load_server, make_credentials
 from tasks.remote.access.listener import RemotePort
@@ -174,6 +176,15 @@ class Reader:
         except grpc.RpcError as error:
             self.error = error
         self.ended_s = time.monotonic()
+
+
+def wait_report(link: LearnerLink, timeout_s: float = 60.0) -> EvaluationReport:
+    """The next report of an evaluation."""
+    deadline_s = time.monotonic() + timeout_s
+    while (report := link.poll_evaluation()) is None:
+        assert time.monotonic() < deadline_s, "waited for a report in vain"
+        time.sleep(0.02)
+    return report
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:

@@ -62,10 +62,6 @@ class FakeLink:
     def poll_evaluation(self) -> EvaluationReport | None:
         return self.reports.pop(0) if self.reports else None
 
-    @property
-    def is_evaluating(self) -> bool:
-        return not self.reports
-
     def statistics(self) -> dict[str, float]:
         return dict(self.metrics)
 
@@ -127,9 +123,8 @@ def test_one_link_is_asked_to_evaluate(has_evaluator: bool, here: Any, there: An
     group.request_evaluation({}, 3, [1, 2], clip=True)
     assert links[asked].calls == [("request", 3, (1, 2), True)]
     assert links[1 - asked].calls == []
-    assert group.is_evaluating
+    assert group.poll_evaluation() is None
     links[asked].reports.append(report(3))
-    assert not group.is_evaluating
     got = group.poll_evaluation()
     assert got is not None
     assert got.weights_version == 3

@@ -23,7 +23,7 @@ from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.relay import relay
 from tasks.remote.worker import remote_worker
 from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive
-from tests.tasks.remote.raw_worker import wait_until
+from tests.tasks.remote.raw_worker import wait_report, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -140,10 +140,8 @@ def test_workers_here_and_elsewhere_learn_together_and_are_shown(credentials: Pa
         assert set(each) == {"gateway_samples_per_s/worker-0", "gateway_samples_per_s/alice"}
         assert min(each.values()) > 0.0
         # The evaluator of this machine drives, not the remote worker.
-        vecenv.request_evaluation(WEIGHTS, 5, seeds=[1, 2])
-        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
-        report = vecenv.link.poll_evaluation()
-        assert report is not None
+        vecenv.link.request_evaluation(WEIGHTS, 5, seeds=[1, 2])
+        report = wait_report(vecenv.link)
         assert len(report.episodes) == 2
     assert_whole_and_in_order(segments)
 
@@ -195,13 +193,11 @@ def test_one_remote_worker_at_a_time_evaluates_where_only_they_have_the_game(cre
         vecenv.link.publish(WEIGHTS, 1)
 
         def evaluate() -> int:
-            vecenv.request_evaluation(WEIGHTS, 5, seeds=[901, 902])
+            vecenv.link.request_evaluation(WEIGHTS, 5, seeds=[901, 902])
             deadline = time.monotonic() + 60
-            while vecenv.link.is_evaluating:
+            while (report := vecenv.link.poll_evaluation()) is None:
                 assert time.monotonic() < deadline, "waited in vain"
                 receive_and_store(vecenv)
-            report = vecenv.link.poll_evaluation()
-            assert report is not None
             assert [episode.seed for episode in report.episodes] == [901, 902]
             assert vecenv.link.poll_evaluation() is None
             return report.weights_version
@@ -260,9 +256,8 @@ def test_workers_behind_a_relay_and_at_the_learner_are_one_source(
         wait_until(lambda: {row.name.split(".")[0] for row in vecenv.workers()} >= {"alice", "bob"})
         wait_until(lambda: vecenv.statistics()["gateway/remote_workers"] == 2)
         assert vecenv.statistics()["gateway/relay_connected"] == 1
-        vecenv.request_evaluation(WEIGHTS, 5, seeds=[1])
-        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
-        assert vecenv.link.poll_evaluation() is not None
+        vecenv.link.request_evaluation(WEIGHTS, 5, seeds=[1])
+        wait_report(vecenv.link)
     assert_whole_and_in_order(segments)
     assert f"python train.py {' '.join(words)} --worker remote.address={relay_address} " in caplog.text
 

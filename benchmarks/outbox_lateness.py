@@ -35,7 +35,7 @@ from tasks.acting.punctuality import punctual
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.outbox import DiskOutbox, open_outbox
@@ -166,7 +166,7 @@ def learn(folder: Path, rate: float) -> None:
     is_over = threading.Event()
     threading.Thread(target=_wait_for_end, args=(is_over,), daemon=True).start()
     weights = {"w": np.random.default_rng(0).standard_normal(WEIGHTS_BYTES // 4, np.float32)}
-    port = RemotePort("127.0.0.1:0", server.channel, server.tokens)
+    port = Port("127.0.0.1:0", server.channel, server.tokens)
     with Gateway(SPEC, FINGERPRINT, remote=port, queue_segments=2) as gateway:
         print(str(gateway.remote_address).replace("127.0.0.1", "localhost"), flush=True)
         version, published_s, free_s = 0, 0.0, time.monotonic()

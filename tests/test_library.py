@@ -20,7 +20,7 @@ from tasks.acting.rollout import Rollout
 from tasks.experience.networking import LearnerLink, WorkerLink
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.learner.link_group import LinkGroup
 from tasks.remote.station.uplink import Uplink
@@ -209,7 +209,7 @@ def test_a_damaged_file_of_the_folder_is_refused(folder_link: Any, tmp_path: Pat
 def test_the_link_of_the_page_reaches_other_machines(tmp_path: Path) -> None:
     make_credentials(tmp_path, [], ["alice"])
     server, own, stop = load_server(tmp_path / "learner"), load_client(tmp_path / "workers/alice"), threading.Event()
-    port = RemotePort("127.0.0.1:0", server.channel, server.tokens)
+    port = Port("127.0.0.1:0", server.channel, server.tokens)
     with Gateway(SPEC, "task", remote=port) as gateway:
         hello = link.Hello("alice.1", 0, "worker", "task")
         with closing(Uplink(str(gateway.remote_address), own.token, hello, stop, credentials=own)) as uplink:

@@ -24,7 +24,7 @@ from benchmarks.link_parts.traffic import FINGERPRINT, SPEC, bytes_per_row, segm
 from tasks.experience.samples import Segment
 from tasks.remote.access.certificates import make_authority, make_server_certificate
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
@@ -155,7 +155,7 @@ def open_gateway(setting: Setting, max_workers: int) -> Iterator[Gateway]:
     port = None
     if setting.is_tls:
         server = load_server(setting.folder / "learner")
-        port = RemotePort(f"{_LOOPBACK}:0", server.channel, server.tokens, max_workers)
+        port = Port(f"{_LOOPBACK}:0", server.channel, server.tokens, max_workers)
     with Gateway(SPEC, FINGERPRINT, max_workers=max_workers, remote=port) as gateway:
         yield gateway
 

@@ -31,7 +31,7 @@ def _learn(connection: Connection, setting: Setting, num_workers: int, num_bytes
     published = {}
     with open_gateway(setting, num_workers) as gateway:
         connection.send(gateway.remote_address or f"{gateway.address} {gateway.token}")
-        while gateway.num_connected() < num_workers:
+        while gateway.statistics()["gateway/workers"] < num_workers:
             time.sleep(0.05)
         time.sleep(1.0)
         for version in range(1, WARM_UP + rounds + 1):

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 
 from tasks.remote.access.credentials import LOCAL_HOSTS, ClientCredentials, load_client, load_server
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.config import RemoteConfig
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _MEGABYTE = 1024 * 1024
 
 
-def read_remote_port(remote: RemoteConfig) -> RemotePort:
+def read_remote_port(remote: RemoteConfig) -> Port:
     """Reads the credentials of a process that listens at ``remote.listen``.
 
     Raises:
@@ -34,7 +34,7 @@ def read_remote_port(remote: RemoteConfig) -> RemotePort:
             "that 'python train.py --make-credentials DIR --workers NAME,...' makes. Nobody joins without a token"
         )
     server = load_server(remote.credentials)
-    return RemotePort(
+    return Port(
         remote.listen,
         None if remote.insecure else server.channel,
         server.tokens,
@@ -71,7 +71,7 @@ def load_relay_client(remote: RemoteConfig) -> ClientCredentials:
     return load_client(remote.credentials)
 
 
-def announce(opened: RemotePort, address: str, words: Sequence[str]) -> None:
+def announce(opened: Port, address: str, words: Sequence[str]) -> None:
     """Says where workers join and what they have to type; warns of what an attacker could do.
 
     Args:

@@ -55,8 +55,8 @@ class ListenError(OSError):
 
 
 @dataclass(frozen=True)
-class RemotePort:
-    """A port for remote workers: where it is, and how they are let in."""
+class Port:
+    """A port for workers: where it is, and how they are let in."""
 
     address: str
     """host:port to listen on; port 0: any that is free."""
@@ -72,6 +72,8 @@ class RemotePort:
     """Of the same credentials; None: connections that come to nothing are not noticed."""
     hosts: tuple[str, ...] = ()
     """Names and addresses that the certificate is good for; empty: plaintext."""
+    is_remote: bool = True
+    """Whether it is for remote workers; else for those that the learner starts, elsewhere only where there is TLS."""
 
 
 class Listener:
@@ -109,7 +111,12 @@ class Listener:
         self._server = grpc.server(
             _DaemonThreads(), interceptors=(check,), options=options, maximum_concurrent_rpcs=max_calls
         )
-        served = {name: _rpc_handler(name, handler) for name, handler in handlers.items()}
+        served = {
+            name: grpc.stream_stream_rpc_method_handler(handler)
+            if METHODS[name].is_stream
+            else grpc.stream_unary_rpc_method_handler(handler)
+            for name, handler in handlers.items()
+        }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, served),))
         try:
             if credentials is None:
@@ -126,12 +133,6 @@ class Listener:
     def close(self, grace_s: float = 0.2) -> None:
         """Ends all calls and frees the port. Calling it twice is fine."""
         self._server.stop(grace=grace_s).wait(grace_s + 1.0)
-
-
-def _rpc_handler(name: str, handler: Handler) -> grpc.RpcMethodHandler:
-    if METHODS[name].is_stream:
-        return grpc.stream_stream_rpc_method_handler(handler)
-    return grpc.stream_unary_rpc_method_handler(handler)
 
 
 class _DaemonThreads(Executor):

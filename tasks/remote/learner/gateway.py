@@ -1,7 +1,7 @@
 """The learner's end of the link: takes segments from workers and hands out weights, evaluations and commands.
 
 It owns what was received of whom, the queue and the newest weights, and serves them on a port of this machine for the
-workers that the learner starts and, with a ``RemotePort``, on one for remote workers. It knows neither
+workers that the learner starts and, where one is given, on another for remote workers. It knows neither
 processes (``launch``) nor rl_games (``vecenv``). All public methods may be called from any thread.
 """
 
@@ -18,8 +18,9 @@ import numpy as np
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.access.admission import Refusal, mismatch
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.access.stream_limit import StreamLimit
+from tasks.remote.access.tokens import RunToken
 from tasks.remote.learner.lock_step_channel import LockStepChannels
 from tasks.remote.learner.receiver import Receiver
 from tasks.remote.station.calls import Call
@@ -59,7 +60,7 @@ class Gateway(Receiver):
         max_workers: int = 8,
         queue_segments: int = 256,
         token: str | None = None,
-        remote: RemotePort | None = None,
+        remote: Port | None = None,
         received: Mapping[str, int] | None = None,
     ) -> None:
         self._spec = spec
@@ -72,10 +73,10 @@ class Gateway(Receiver):
         self.lock_step = LockStepChannels(self._service, self.fail)
         """To the workers that step with the learner's actions."""
         try:
-            self.address = self._service.listen_local(
-                f"{host}:0", self.token, max_workers, credentials, {"LockStep": self.lock_step.serve}
-            )
-            self.remote_address = None if remote is None else self._service.listen_remote(remote)
+            tokens = RunToken(self.token)
+            local = Port(f"{host}:0", credentials, tokens, max_workers, link.MAX_MESSAGE_BYTES, is_remote=False)
+            self.address = self._service.listen(local, {"LockStep": self.lock_step.serve})
+            self.remote_address = None if remote is None else self._service.listen(remote)
             """host:port for remote workers, or None."""
         except BaseException:
             self.close()
@@ -115,16 +116,6 @@ class Gateway(Receiver):
         self._service.evaluation_queue.put(link.encode_evaluation_request(request))
 
     # --- state ---
-
-    def received(self) -> dict[str, int]:
-        """Sequence number up to which segments of each worker have come in."""
-        with self._lock:
-            return {peer.hello.worker: peer.received for peer in self._peers if peer.hello.role == "worker"}
-
-    def num_connected(self, role: str = "worker") -> int:
-        """Workers of this role that are connected now."""
-        with self._lock:
-            return sum(peer.is_connected for peer in self._peers if peer.hello.role == role)
 
     def workers(self) -> list[WorkerStatus]:
         """A row for each worker that is connected, and for remote ones that have not been gone for long."""

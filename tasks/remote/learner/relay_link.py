@@ -123,11 +123,6 @@ class RelayLink(Receiver):
         if news:
             self._announcements.mark(news)
 
-    def received(self) -> dict[str, int]:
-        """Sequence number up to which segments of each worker have come in."""
-        with self._lock:
-            return dict(self._received)
-
     # --- weights and evaluation ---
 
     def publish(self, weights: Mapping[str, np.ndarray], version: int) -> None:
@@ -291,16 +286,13 @@ class RelayLink(Receiver):
                 return
             if item.seq <= self._received.get(item.worker, 0):
                 self._duplicates += 1
-                self._repeat_mark(item.worker)
+                # The relay may have forgotten that it is stored.
+                if item.worker in self._durable:
+                    self._announcements.mark({item.worker: self._durable[item.worker]})
                 return
             self._received[item.worker] = item.seq
             self._bytes += len(message)
             self._put(received.segment)
-
-    def _repeat_mark(self, worker: str) -> None:
-        """A segment that comes again may be one of which the relay has forgotten that it is stored."""
-        if self._durable.get(worker, 0):
-            self._announcements.mark({worker: self._durable[worker]})
 
     def _refuse(self, item: Item, reason: str) -> None:
         """Tells the relay to turn the worker away; what follows of it until then is ignored."""

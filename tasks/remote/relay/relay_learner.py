@@ -18,7 +18,7 @@ from tasks.remote.access.listener import Handler
 from tasks.remote.relay.relay_hub import RelayHub
 from tasks.remote.station.calls import Call
 from tasks.remote.wire import link, parts, relay_messages
-from tasks.remote.wire.relay_messages import Content, Item, Marks
+from tasks.remote.wire.relay_messages import Content, Item
 
 _log = logging.getLogger(__name__)
 
@@ -112,10 +112,13 @@ class RelayLearner:
                 with self._lock:
                     if self._connection is not connection:
                         return
-                if link.kind_of(message) == "marks":
-                    self._take_marks(relay_messages.decode_marks(message))
-                else:
+                if link.kind_of(message) != "marks":
                     self._hub.publish(bytes(message))
+                    continue
+                marks = relay_messages.decode_marks(message)
+                self._hub.store(marks.durable)
+                for worker, (epoch, reason) in marks.refused.items():
+                    self._hub.refuse(worker, epoch, reason)
         except link.LinkError as error:
             connection.call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         except Exception:  # gRPC ends the iterator of a dead stream with a bare Exception.
@@ -123,11 +126,6 @@ class RelayLearner:
                 _log.exception("what the learner says cannot be handled")
         finally:
             connection.call.end()
-
-    def _take_marks(self, marks: Marks) -> None:
-        self._hub.store(marks.durable)
-        for worker, (epoch, reason) in marks.refused.items():
-            self._hub.refuse(worker, epoch, reason)
 
     def _leave(self, connection: _Connection) -> None:
         with self._lock:

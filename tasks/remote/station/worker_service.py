@@ -18,8 +18,7 @@ from typing import Protocol
 import grpc
 
 from tasks.remote.access.admission import Admission, Refusal, Refusals
-from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, Handler, Listener, RemotePort
-from tasks.remote.access.tokens import RunToken
+from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, Handler, Listener, Port
 from tasks.remote.station.calls import Call, OpenCalls
 from tasks.remote.station.evaluation_queue import EvaluationQueue
 from tasks.remote.station.mailbox import Mailbox
@@ -75,38 +74,38 @@ class WorkerService:
 
     # --- ports ---
 
-    def listen_local(
-        self,
-        address: str,
-        token: str,
-        max_workers: int,
-        credentials: grpc.ServerCredentials | None = None,
-        more: Mapping[str, Handler] | None = None,
-    ) -> str:
-        """Opens a port for workers that were given the token of the run; returns host:port.
+    def listen(self, port: Port, more: Mapping[str, Handler] | None = None) -> str:
+        """Opens a port; returns host:port.
 
         Args:
-            address: host:port to listen on.
-            token: The secret of the run.
-            max_workers: Connections for which there is room at a time.
-            credentials: TLS, where these workers may be on other machines; None: plaintext.
+            port: Where, and who is let in.
             more: Further methods to serve there.
         """
-        unknown = "the token is not the one of this run"
-        admission = Admission(RunToken(token), self.refusals, unknown=unknown, is_remote=False)
-        return self._listen(address, admission, more or {}, max_workers, credentials, credentials is not None)
-
-    def listen_remote(self, port: RemotePort, more: Mapping[str, Handler] | None = None) -> str:
-        """Opens a port for remote workers; returns host:port.
-
-        Args:
-            port: Who is let in, and how.
-            more: Further methods to serve there.
-        """
+        handlers: dict[str, Handler] = {
+            "Hello": self._hello,
+            "Ping": self._ping,
+            "Push": self._push,
+            "Weights": self._newest,
+            "Report": self._report,
+        }
         admission = Admission(
-            port.tokens, self.refusals, handshakes=port.handshakes, max_message_bytes=port.max_message_bytes
+            port.tokens,
+            self.refusals,
+            is_remote=port.is_remote,
+            handshakes=port.handshakes,
+            max_message_bytes=port.max_message_bytes,
         )
-        return self._listen(port.address, admission, more or {}, port.max_workers, port.credentials, True)
+        listener = Listener(
+            port.address,
+            handlers | dict(more or {}),
+            self.calls.check_at(admission),
+            CALLS_PER_WORKER * port.max_workers + SPARE_CALLS,
+            credentials=port.credentials,
+            max_message_bytes=port.max_message_bytes,
+            is_remote=port.is_remote or port.credentials is not None,
+        )
+        self._listeners.append(listener)
+        return listener.address
 
     def close(self) -> None:
         """Ends all calls and frees the ports. Calling it twice is fine."""
@@ -117,34 +116,6 @@ class WorkerService:
     def num_senders(self) -> int:
         """Workers that have a stream of segments open; expects ``lock`` to be held."""
         return sum("push" in peer.calls for peer in self.peers)
-
-    def _listen(
-        self,
-        address: str,
-        admission: Admission,
-        more: Mapping[str, Handler],
-        max_workers: int,
-        credentials: grpc.ServerCredentials | None,
-        is_remote: bool,
-    ) -> str:
-        handlers: dict[str, Handler] = {
-            "Hello": self._hello,
-            "Ping": self._ping,
-            "Push": self._push,
-            "Weights": self._newest,
-            "Report": self._report,
-        }
-        listener = Listener(
-            address,
-            {**handlers, **more},
-            self.calls.check_at(admission),
-            CALLS_PER_WORKER * max_workers + SPARE_CALLS,
-            credentials=credentials,
-            max_message_bytes=admission.max_message_bytes,
-            is_remote=is_remote,
-        )
-        self._listeners.append(listener)
-        return listener.address
 
     @contextmanager
     def stream(self, kind: str, call: Call) -> Iterator[Peer]:
@@ -271,7 +242,7 @@ class WorkerService:
             call.wakes(self.evaluation_queue.wake)
             with self.evaluation_queue.candidate(peer.hello.worker, peer.is_remote) as candidate:
                 while call.is_open:
-                    message = candidate.take(lambda: not call.is_open, HEARTBEAT_S)
+                    message = self.evaluation_queue.take(candidate, lambda: not call.is_open, HEARTBEAT_S)
                     if message is not None and call.is_open:
                         yield from parts.split(message)
 

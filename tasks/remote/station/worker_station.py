@@ -25,6 +25,8 @@ from typing import TextIO
 from tasks.process.stop_signals import ignore_terminal
 from tasks.remote.access.admission import Refusal
 from tasks.remote.access.credentials import load_client
+from tasks.remote.access.listener import Port
+from tasks.remote.access.tokens import RunToken
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.station.calls import Call
 from tasks.remote.station.child_process import take_standard_output
@@ -112,7 +114,8 @@ class WorkerStation:
             hangs_for_s=self._hangs_for_s,
         )
         self._service = WorkerService(self)
-        self._listen = self._service.listen_local(config.listen, config.token, 1)
+        port = Port(config.listen, None, RunToken(config.token), 1, link.MAX_MESSAGE_BYTES, is_remote=False)
+        self._listen = self._service.listen(port)
 
     def run(self, lines: Iterable[str]) -> None:
         """Works until worker or learner ends it."""

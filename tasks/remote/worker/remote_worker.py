@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -29,8 +28,8 @@ from tasks.acting.punctuality import punctual
 from tasks.acting.rollout import Rollout
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
+from tasks.process import stop_signals
 from tasks.process.step_watch import HangReporter, StepWatch
-from tasks.process.stop_signals import stop_signals
 from tasks.remote.access.credentials import load_client
 from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.fingerprint import agreed_fingerprint
@@ -365,28 +364,20 @@ def _say_what_is_left(status: StationStatus) -> None:
 @contextlib.contextmanager
 def _stopping_by_signal(stop: threading.Event, wake: Callable[[], None]) -> Iterator[None]:
     """Has the stop signals end the loop in good order, or the process when that takes too long."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     timer = threading.Timer(_GIVE_UP_S, _give_up)
     timer.daemon = True
 
-    def end(number: int, frame: object) -> None:
-        del number, frame
-        if stop.is_set():
-            raise KeyboardInterrupt  # a second one does not wait
+    def end() -> None:
         stop.set()
         timer.start()
         # Not here: the interrupted code may hold the lock.
         threading.Thread(target=wake, name="wake", daemon=True).start()
 
-    former = {number: signal.signal(number, end) for number in stop_signals()}
-    try:
-        yield
-    finally:
-        timer.cancel()
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    with stop_signals.answered_by(end):
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _give_up() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import load_server, make_credentials
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.config import RemoteConfig
 from tasks.remote.learner.gateway import Gateway
 from tests.tasks.remote.fakes import CountingEnv, SingleGameEnv
@@ -41,7 +41,7 @@ class FakeLearner:
         fingerprint: What workers must agree on.
         is_plaintext: No TLS.
         host: Address of this machine to listen on.
-        **port: Further arguments of ``RemotePort``.
+        **port: Further arguments of ``Port``.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class FakeLearner:
     def start(self) -> None:
         """Begins, or comes back with what was stored."""
         server = load_server(self.credentials / "learner")
-        port = RemotePort(self._address, None if self.is_plaintext else server.channel, server.tokens, **self._port)
+        port = Port(self._address, None if self.is_plaintext else server.channel, server.tokens, **self._port)
         received: dict[str, int] = {}
         for segment in self.stored:
             received[segment.worker] = max(received.get(segment.worker, 0), segment.seq)

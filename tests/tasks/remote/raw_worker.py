@@ -19,7 +19,7 @@ from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.networking import LearnerLink
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import ClientCredentials, load_client, load_server, make_credentials
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.access.tokens import TokenEntry, Tokens, Verdict, read_tokens, write_tokens
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.wire import link
@@ -67,7 +67,7 @@ class Folder:
     @contextmanager
     def gateway(self, max_workers: int = 8, max_message_bytes: int = 2**20, **kwargs: Any) -> Iterator[Gateway]:
         server = load_server(self.path / "learner")
-        port = RemotePort(
+        port = Port(
             "127.0.0.1:0", server.channel, server.tokens, max_workers, max_message_bytes, handshakes=server.handshakes
         )
         with Gateway(SPEC, FINGERPRINT, remote=port, **kwargs) as gateway:
@@ -176,6 +176,10 @@ class Reader:
         except grpc.RpcError as error:
             self.error = error
         self.ended_s = time.monotonic()
+
+
+def num_connected(gateway: Gateway, role: str = "worker") -> int:
+    return sum(worker.connected for worker in gateway.workers() if worker.role == role)
 
 
 def wait_report(link: LearnerLink, timeout_s: float = 60.0) -> EvaluationReport:

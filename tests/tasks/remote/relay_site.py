@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from tasks.remote.access.credentials import ClientCredentials, load_server
-from tasks.remote.access.listener import RemotePort
+from tasks.remote.access.listener import Port
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay.relay import Relay
@@ -35,7 +35,7 @@ class Site:
     @contextmanager
     def relay(self, **kwargs: Any) -> Iterator[Relay]:
         server = load_server(self.folder.path / "relay")
-        port = RemotePort(self.address, server.channel, server.tokens, **{"max_workers": 8, **kwargs})
+        port = Port(self.address, server.channel, server.tokens, **{"max_workers": 8, **kwargs})
         with Relay(port, self.queue_bytes) as relay:
             self.address = relay.address
             yield relay

@@ -19,7 +19,7 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.station import child_process
-from tests.tasks.remote.raw_worker import wait_report, wait_until
+from tests.tasks.remote.raw_worker import num_connected, wait_report, wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -299,7 +299,7 @@ def test_a_killed_evaluator_does_its_request_again() -> None:
     with started(evaluator=True, env={"length": 20, "step_s": 0.02}) as vecenv:
         wait_until(lambda: Place("evaluator", 0) in vecenv.process_ids())
         vecenv.link.request_evaluation({"value": np.array([0.5], np.float32)}, 3, seeds=[1, 2, 3, 4])
-        wait_until(lambda: vecenv._pool is not None and vecenv._pool.gateway.num_connected("evaluator") == 1)
+        wait_until(lambda: vecenv._pool is not None and num_connected(vecenv._pool.gateway, "evaluator") == 1)
         time.sleep(0.3)
         os.kill(vecenv.process_ids()[Place("evaluator", 0)], signal.SIGKILL)
         report = wait_report(vecenv.link)

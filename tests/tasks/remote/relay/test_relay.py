@@ -51,7 +51,6 @@ def test_segments_come_through_in_order_and_durable_comes_back(
         wait_until(lambda: last_acknowledgement(reader) == (20, 15))
         relay_link.acknowledge({alice.identity: 20})
         wait_until(lambda: last_acknowledgement(reader) == (20, 20))
-        assert relay_link.received() == {alice.identity: 20}
         assert relay_link.statistics()["gateway/duplicates"] == 0
 
 

@@ -25,7 +25,7 @@ from tasks.remote.station.segment_queue import size_of
 from tasks.remote.worker import remote_worker
 from tests.tasks.remote.fake_learner import FakeLearner
 from tests.tasks.remote.fakes import CountingEnv
-from tests.tasks.remote.raw_worker import wait_until
+from tests.tasks.remote.raw_worker import num_connected, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -401,7 +401,7 @@ def test_kill_9_of_a_worker_loses_nothing_that_was_handed_over(learner: FakeLear
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_environment_that_hangs_does_not_hold_up_the_end(learner: FakeLearner, start_process: Any) -> None:
     process = start_process("hanging")
-    wait_until(lambda: learner.gateway.num_connected() == 1)
+    wait_until(lambda: num_connected(learner.gateway) == 1)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

@@ -213,19 +213,19 @@ def _without_runner(config: Any, role: Role) -> int:
         benchmark.run(config.task, config.benchmark, policy, new_dated_folder(RUNS, "benchmark", datetime.now()))
         return 0
     if role is Role.worker:
-        from algos.faces.configured_policy import expert_weights, far_policy
+        from algos.faces.configured_policy import expert_weights, remote_policy
         from tasks.acting.env_source import EnvSource
         from tasks.config import config_to_dict
-        from tasks.remote.worker import far_worker
+        from tasks.remote.worker import remote_worker
 
         _check_machine(config.task)
         spec = registry.observation_spec(config.task.name, config.task)
-        policy = far_policy(config, spec)
+        policy = remote_policy(config, spec)
         rows = config.worker.samples_per_packet
         worker = replace(config.worker, samples_per_packet=config.link.segment_rows if rows == "auto" else rows)
         weights, headless = expert_weights(config, spec), config.headless
         source = EnvSource(config_to_dict(config.task))
-        return far_worker.drive(source, config.remote, worker, policy, expert_weights=weights, headless=headless)
+        return remote_worker.drive(source, config.remote, worker, policy, expert_weights=weights, headless=headless)
     from tasks.roles import dispatch
 
     return dispatch.run(role, config, RUNS)

@@ -35,10 +35,11 @@ from tasks.acting.punctuality import punctual
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.outbox import DiskOutbox, open_outbox
+from tasks.remote.station.outbox_uplink import OutboxUplink
 from tasks.remote.station.station_config import StationConfig
 from tasks.remote.station.station_process import StationProcess
 from tasks.remote.station.uplink import Uplink
@@ -165,9 +166,9 @@ def learn(folder: Path, rate: float) -> None:
     is_over = threading.Event()
     threading.Thread(target=_wait_for_end, args=(is_over,), daemon=True).start()
     weights = {"w": np.random.default_rng(0).standard_normal(WEIGHTS_BYTES // 4, np.float32)}
-    far = FarListener("127.0.0.1:0", server.channel, server.tokens)
-    with Gateway(SPEC, FINGERPRINT, far=far, queue_segments=2) as gateway:
-        print(str(gateway.far_address).replace("127.0.0.1", "localhost"), flush=True)
+    port = Port("127.0.0.1:0", server.channel, server.tokens)
+    with Gateway(SPEC, FINGERPRINT, remote=port, queue_segments=2) as gateway:
+        print(str(gateway.remote_address).replace("127.0.0.1", "localhost"), flush=True)
         version, published_s, free_s = 0, 0.0, time.monotonic()
         while not is_over.is_set():
             for segment in gateway.receive(0.05, max_segments=1):
@@ -282,7 +283,7 @@ def station_beside(folder: Path, address: str) -> Iterator[Worker]:
     station.start()
     station.wait(lambda status: status.has_joined, threading.Event())
     stop = threading.Event()
-    hello = link.Hello("far", 0, "worker", FINGERPRINT)
+    hello = link.Hello("worker", 0, "worker", FINGERPRINT)
     uplink = Uplink(station.status.listen, config.token, hello, stop, window=sys.maxsize)
     uplink.connect()
     uplink.start(push=True)
@@ -316,7 +317,7 @@ def link_inside(folder: Path, address: str) -> Iterator[Worker]:
     with opened(folder / "outbox", "now") as outbox:
         name = f"worker.{outbox.identity}"
         hello = link.Hello(name, 0, "worker", FINGERPRINT)
-        uplink = Uplink(address, credentials.token, hello, stop, credentials=credentials, outbox=outbox)
+        uplink = OutboxUplink(address, credentials.token, hello, stop, credentials=credentials, outbox=outbox)
         uplink.connect()
         uplink.start(push=True)
         numbers = iter(range(1, 10**9))

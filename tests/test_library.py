@@ -20,7 +20,7 @@ from tasks.acting.rollout import Rollout
 from tasks.experience.networking import LearnerLink, WorkerLink
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.learner.link_group import LinkGroup
 from tasks.remote.station.uplink import Uplink
@@ -209,10 +209,10 @@ def test_a_damaged_file_of_the_folder_is_refused(folder_link: Any, tmp_path: Pat
 def test_the_link_of_the_page_reaches_other_machines(tmp_path: Path) -> None:
     make_credentials(tmp_path, [], ["alice"])
     server, own, stop = load_server(tmp_path / "learner"), load_client(tmp_path / "workers/alice"), threading.Event()
-    far = FarListener("127.0.0.1:0", server.channel, server.tokens)
-    with Gateway(SPEC, "task", far=far) as gateway:
+    port = Port("127.0.0.1:0", server.channel, server.tokens)
+    with Gateway(SPEC, "task", remote=port) as gateway:
         hello = link.Hello("alice.1", 0, "worker", "task")
-        with closing(Uplink(str(gateway.far_address), own.token, hello, stop, credentials=own)) as uplink:
+        with closing(Uplink(str(gateway.remote_address), own.token, hello, stop, credentials=own)) as uplink:
             uplink.connect()
             uplink.start(push=True)
             uplink.send(Rollout(CountingEnv(), RandomPolicy(seed=5), "alice.1", 0, seed=7).run(ROWS))

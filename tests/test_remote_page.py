@@ -10,8 +10,8 @@ from enum import Enum
 import pytest
 
 from tasks.remote.access import listener
-from tasks.remote.config import FarWorkerConfig, RemoteConfig
-from tasks.remote.station import calls, uplink
+from tasks.remote.config import RemoteConfig, RemoteWorkerConfig
+from tasks.remote.station import calls, outbox_uplink
 from tests.test_docs import ROOT, said_by_the_program, text_of
 
 PAGE = ROOT / "docs" / "remote.md"
@@ -41,7 +41,7 @@ def described() -> Iterator[tuple[str, str]]:
         yield from zip(keys, defaults, strict=True)
 
 
-@pytest.mark.parametrize(("group", "schema"), [("remote", RemoteConfig), ("worker", FarWorkerConfig)])
+@pytest.mark.parametrize(("group", "schema"), [("remote", RemoteConfig), ("worker", RemoteWorkerConfig)])
 def test_every_key_is_described_with_its_default(group: str, schema: type) -> None:
     default = schema()
     told = {key.partition(".")[2]: text for key, text in described() if key.startswith(f"{group}.")}
@@ -59,7 +59,7 @@ def test_the_messages_of_the_table_exist() -> None:
 
 
 def test_the_limits_of_the_page_are_those_of_the_code() -> None:
-    options = dict(listener._FAR_OPTIONS)
+    options = dict(listener._REMOTE_OPTIONS)
     text = " ".join(text_of(PAGE).split())
     assert "closed after ten seconds without a handshake" in text
     assert options["grpc.server_handshake_timeout_ms"] == 10_000
@@ -70,4 +70,4 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert "end within five seconds" in text
     assert calls.CHECK_S + calls.GRACE_S < 5.0
     assert "Workers redial after 0.1 s and double the pause up to 5 s" in text_of(ROOT / "docs" / "scale.md")
-    assert (uplink._FIRST_PAUSE_S, uplink._LONGEST_PAUSE_S) == (0.1, 5.0)
+    assert (outbox_uplink._FIRST_PAUSE_S, outbox_uplink._LONGEST_PAUSE_S) == (0.1, 5.0)

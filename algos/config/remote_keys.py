@@ -40,10 +40,10 @@ def check_remote(config: RunConfig, role: str) -> None:
 
 def _check_training(config: RunConfig) -> None:
     remote = config.remote
-    is_far = remote.listen is not None or remote.relay is not None
+    is_remote = remote.listen is not None or remote.relay is not None
     for key, value in _changed_keys(config):
         group, _, name = key.partition(".")
-        if group == "remote" and not is_far:
+        if group == "remote" and not is_remote:
             raise ValueError(
                 f"{key}={value} does nothing without remote.listen or remote.relay; give one or leave it out"
             )
@@ -51,8 +51,8 @@ def _check_training(config: RunConfig) -> None:
             raise ValueError(f"{key}={value} does nothing without remote.listen; give it or leave {name} out")
         if group == "ray" and config.launcher is not Launcher.ray:
             raise ValueError(f"{key}={value} does nothing without launcher=ray; give it or leave it out")
-    if is_far:
-        _check_far(config)
+    if is_remote:
+        _check_remote(config)
     elif not config.num_workers:
         raise ValueError(
             "num_workers must be >= 1 without remote.listen and remote.relay, from which others join, got 0"
@@ -62,7 +62,7 @@ def _check_training(config: RunConfig) -> None:
         _check_ray(config)
 
 
-def _check_far(config: RunConfig) -> None:
+def _check_remote(config: RunConfig) -> None:
     """What remote workers need of the learner."""
     key = "remote.listen" if config.remote.listen is not None else "remote.relay"
     if config.synchronous:

@@ -18,7 +18,7 @@ from algos.config import DebugConfig
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.train_schema import REQUIRED, section_types
 from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
-from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
+from tasks.remote.config import Launcher, RayConfig, RemoteConfig, RemoteWorkerConfig
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
 from tasks.words.command_line import Role
 from tasks.words.key_marks import Belongs, Workers, belongs_to, marked, workers_have
@@ -198,8 +198,8 @@ class RunConfig:
         metadata=acts_in(Role.train, Role.worker, Role.server) | belongs_to(Belongs.command),
     )
     """The link beyond this machine."""
-    worker: FarWorkerConfig = field(
-        default_factory=FarWorkerConfig, metadata=acts_in(Role.worker) | belongs_to(Belongs.command)
+    worker: RemoteWorkerConfig = field(
+        default_factory=RemoteWorkerConfig, metadata=acts_in(Role.worker) | belongs_to(Belongs.command)
     )
     """Settings of --worker and of every worker process."""
     ray: RayConfig = field(default_factory=RayConfig, metadata=acts_in(Role.train) | belongs_to(Belongs.command))

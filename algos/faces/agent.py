@@ -308,7 +308,12 @@ class OffPolicyAgent(BaseAlgorithm):
         """The REMOTE vecenv of an asynchronous run, None of a synchronous one; and what rl_games wants to know."""
         env_config = dict(self.config["env_config"])
         if not self.is_synchronous:
-            env_config.setdefault("evaluator", self.sac_config.evaluation_interval > 0)
+            evaluates = self.sac_config.evaluation_interval > 0
+            if evaluates and not env_config.setdefault("evaluator", True):
+                raise ValueError(
+                    "train.params.config.env_config.evaluator must be true with evaluation_interval > 0, got false; "
+                    "train.params.config.evaluation_interval=0 trains without evaluations"
+                )
             num_envs = max(self.num_actors, int(env_config.get("num_workers") or 0))
             vec_env = vecenv.create_vec_env(self.env_name, num_envs, **env_config)
             return vec_env, vec_env.get_env_info()

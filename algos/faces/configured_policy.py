@@ -46,7 +46,7 @@ def acting_policy(config: RunConfig, spec: observation.ObservationSpec) -> Any:
     return policy
 
 
-def far_policy(config: RunConfig, spec: observation.ObservationSpec) -> dict[str, Any]:
+def remote_policy(config: RunConfig, spec: observation.ObservationSpec) -> dict[str, Any]:
     """What makes the policy of a remote worker: {function, kwargs}, the same as the learner's own workers have.
 
     Raises:
@@ -73,7 +73,7 @@ def expert_weights(config: RunConfig, spec: observation.ObservationSpec) -> Mapp
     path = str(config.checkpoint)
     weights = finite_weights(load_checkpoint(path), path)
     with fits(path, "the policy of this worker", ADVICE):
-        build_policy(far_policy(config, spec), config.seed).load_weights(weights, 1)
+        build_policy(remote_policy(config, spec), config.seed).load_weights(weights, 1)
     return weights
 
 

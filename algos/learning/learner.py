@@ -242,7 +242,7 @@ class Learner:
         may_update = self.pace.may_update() and self._memory.num_transitions > 0
         wants_samples = not may_update or not self._acts_on_demand
         if wants_samples and self.pace.env_steps < self._schedule.max_env_steps and self.pace.may_receive():
-            self._receive(0.0 if may_update else IDLE_TIMEOUT_S)
+            self._take_samples(0.0 if may_update else IDLE_TIMEOUT_S)
         # Also when nothing arrived: workers at the end of their window wait for these acknowledgements.
         if self._now() - self._committed_s >= COMMIT_PERIOD_S:
             self.commit()
@@ -300,30 +300,33 @@ class Learner:
         if self.publishes_first:
             self.publish()
 
-    def _receive(self, timeout_s: float) -> None:
+    def _take_samples(self, timeout_s: float) -> None:
+        """Takes what has come in into the memory and the stored replay."""
         with self._timed("receive"):
             # One at a time: the ratio of updates to steps then moves in the smallest steps.
             segments = self.link.receive(timeout_s, max_segments=1)
         if not segments:
             return
-        with self._timed("append"):
-            new_segments = [segment for segment in segments if self._append(segment)]
         self._has_uncommitted = True
+        with self._timed("append"):
+            new_segments = []
+            for segment in segments:
+                if not self._memory.append(segment):
+                    self._num_duplicates += 1
+                    continue
+                if self.storage is not None:
+                    self.storage.append(segment)
+                self._count(segment)
+                new_segments.append(segment)
         self._listener.on_segments(new_segments)
 
-    def _append(self, segment: Segment) -> bool:
-        if not self._memory.append(segment):
-            self._num_duplicates += 1
-            return False
-        if self.storage is not None:
-            self.storage.append(segment)
+    def _count(self, segment: Segment) -> None:
         self.pace.add_env_steps(segment.num_env_steps)
         self._num_episodes += len(segment.episodes)
         self._episodes.extend(segment.episodes)
         published_at = self._updates_at_version.get(segment.weights_version)
         if segment.weights_version > 0 and published_at is not None:
             self._weights_ages.append(self.pace.updates - published_at)
-        return True
 
     def _update(self) -> None:
         with self._timed("sample"):

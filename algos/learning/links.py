@@ -110,11 +110,6 @@ class InlineLink:
         report, self._report = self._report, None
         return report
 
-    @property
-    def is_evaluating(self) -> bool:
-        """Never: an evaluation is over when it has been asked for."""
-        return False
-
     def statistics(self) -> dict[str, float]:
         """None: nothing is on the way."""
         return {}

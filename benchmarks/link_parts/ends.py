@@ -24,7 +24,7 @@ from benchmarks.link_parts.traffic import FINGERPRINT, SPEC, bytes_per_row, segm
 from tasks.experience.samples import Segment
 from tasks.remote.access.certificates import make_authority, make_server_certificate
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
@@ -146,17 +146,17 @@ class _UplinkEnd:
 def gateway_end(setting: Setting, max_workers: int = 4) -> Iterator[_GatewayEnd]:
     """A gateway; with TLS on its port for workers from elsewhere."""
     with open_gateway(setting, max_workers) as gateway:
-        yield _GatewayEnd(gateway, gateway.far_address or f"{gateway.address} {gateway.token}")
+        yield _GatewayEnd(gateway, gateway.remote_address or f"{gateway.address} {gateway.token}")
 
 
 @contextmanager
 def open_gateway(setting: Setting, max_workers: int) -> Iterator[Gateway]:
     """The product's gateway as a training opens it."""
-    far = None
+    port = None
     if setting.is_tls:
         server = load_server(setting.folder / "learner")
-        far = FarListener(f"{_LOOPBACK}:0", server.channel, server.tokens, max_workers)
-    with Gateway(SPEC, FINGERPRINT, max_workers=max_workers, far=far) as gateway:
+        port = Port(f"{_LOOPBACK}:0", server.channel, server.tokens, max_workers)
+    with Gateway(SPEC, FINGERPRINT, max_workers=max_workers, remote=port) as gateway:
         yield gateway
 
 

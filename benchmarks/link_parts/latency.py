@@ -30,8 +30,8 @@ def _learn(connection: Connection, setting: Setting, num_workers: int, num_bytes
     weights = weights_of(num_bytes)
     published = {}
     with open_gateway(setting, num_workers) as gateway:
-        connection.send(gateway.far_address or f"{gateway.address} {gateway.token}")
-        while gateway.num_connected() < num_workers:
+        connection.send(gateway.remote_address or f"{gateway.address} {gateway.token}")
+        while gateway.statistics()["gateway/workers"] < num_workers:
             time.sleep(0.05)
         time.sleep(1.0)
         for version in range(1, WARM_UP + rounds + 1):

@@ -94,8 +94,8 @@ def _learn(connection: Connection, setting: Setting, num_workers: int, seconds: 
         if folder is not None:
             stack.callback(shutil.rmtree, folder)
         gateway = stack.enter_context(open_gateway(setting, max(num_workers, 1)))
-        connection.send(gateway.far_address)
-        while gateway.num_connected() < num_workers:
+        connection.send(gateway.remote_address)
+        while gateway.statistics()["gateway/workers"] < num_workers:
             time.sleep(0.05)
         began_s = time.monotonic()
         cpu_s, published_s, version, samples = 0.0, 0.0, 0, 0

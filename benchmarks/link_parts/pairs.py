@@ -46,12 +46,12 @@ def wait_done(connection: Connection) -> None:
 
 
 def _start(end: Callable[..., None], processes: list[Any], *arguments: Any) -> Connection:
-    near, far = _spawn.Pipe()
-    process = _spawn.Process(target=_run, args=(end, far, *arguments))
+    ours, theirs = _spawn.Pipe()
+    process = _spawn.Process(target=_run, args=(end, theirs, *arguments))
     process.start()
-    far.close()
+    theirs.close()
     processes.append(process)
-    return near
+    return ours
 
 
 def _run(end: Callable[..., None], connection: Connection, *arguments: Any) -> None:

@@ -75,8 +75,6 @@ class FolderLearnerLink:
         received: After a restart, the newest stored number of each worker (``ReplayStorage.received``).
     """
 
-    is_evaluating = False
-
     def __init__(self, folder: Path, spec: ObservationSpec, received: Mapping[str, int] | None = None) -> None:
         self._folder = folder
         self._spec = spec

@@ -68,11 +68,6 @@ class LearnerLink(Protocol):
         """The next report that has come in, or None."""
         ...
 
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether the newest request has not been answered yet."""
-        ...
-
     def statistics(self) -> dict[str, float]:
         """Metrics under ``gateway/``."""
         ...

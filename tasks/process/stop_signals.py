@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
@@ -28,6 +28,31 @@ def ignore_terminal() -> None:
         if name in signal.Signals.__members__:
             with contextlib.suppress(ValueError):  # not the main thread
                 signal.signal(signal.Signals[name], signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def answered_by(stop: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile the first stop signal calls ``stop``, which must wait for nothing; Ctrl-C after it interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    is_asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal is_asked
+        if is_asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not is_asked:
+            is_asked = True
+            stop()
+
+    former = {number: signal.signal(number, handle) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class RemoteConfig:
 
 
 @dataclass
-class FarWorkerConfig:
+class RemoteWorkerConfig:
     """A remote worker, and what every worker process holds (``worker``)."""
 
     name: str | None = None

@@ -243,10 +243,6 @@ class FakeSource:
         self._polls_left -= 1
         return make_report(True, 3.0) if self._polls_left < 0 else None
 
-    @property
-    def is_evaluating(self) -> bool:
-        return self._polls_left >= 0
-
     def workers(self) -> list[Any]:
         return []
 

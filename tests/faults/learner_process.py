@@ -29,7 +29,7 @@ from algos.replay.lenient_storage import LenientStorage
 from algos.replay.memory import ReplayMemory
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.samples import Segment
-from tasks.remote.access.invitation import read_far_port
+from tasks.remote.access.invitation import read_remote_port
 from tasks.remote.config import RemoteConfig
 from tasks.remote.learner.gateway import Gateway
 from tests.faults.numbered_env import fingerprint, make_spec
@@ -146,7 +146,7 @@ def _open_link(config: LearnerConfig, received: Mapping[str, int]) -> Any:
     )
     spec, agreed = make_spec(config.picture_bytes), fingerprint(config.picture_bytes)
     if config.relay is None:
-        return Gateway(spec, agreed, far=read_far_port(remote).listener, received=received)
+        return Gateway(spec, agreed, remote=read_remote_port(remote), received=received)
     from tasks.remote.learner.relay_link import open_relay_link
 
     return open_relay_link(remote, spec, agreed, received)
@@ -172,7 +172,7 @@ def _report(config: LearnerConfig, link: Any, storage: LenientStorage, loaded: i
         write_status(
             Path(config.status),
             pid=os.getpid(),
-            address=getattr(link, "far_address", None),
+            address=getattr(link, "remote_address", None),
             loaded=loaded,
             rows=storage.total_rows,
             left_out=storage.left_out,

@@ -350,11 +350,11 @@ class Rig:
         self._stack = contextlib.ExitStack()
         self.proxy = self._stack.enter_context(TcpProxy())
 
-    def learner(self, *, found_by: TcpProxy | None = None, is_near: bool = True, **config: Any) -> LearnerProcess:
+    def learner(self, *, found_by: TcpProxy | None = None, is_local: bool = True, **config: Any) -> LearnerProcess:
         """A learner behind ``proxy``, or at another address; not started."""
         kwargs = {key: config.pop(key) for key in ("replay", "name", "prefix", "environment") if key in config}
         base = {"credentials": str(self.credentials / "learner"), "picture_bytes": self.picture_bytes}
-        proxy = found_by or (self.proxy if is_near else None)
+        proxy = found_by or (self.proxy if is_local else None)
         return self._owned(LearnerProcess(self.folder, {**base, **config}, proxy, **kwargs))
 
     def worker(self, name: str = "w0", *, address: str | None = None, **config: Any) -> WorkerProcess:

@@ -148,12 +148,12 @@ def test_ten_thousand_fuzzed_messages_leave_no_trace(rig: Rig, add_row: AddRow) 
 def test_a_relay_survives_two_thousand_fuzzed_messages(rig: Rig, add_row: AddRow) -> None:
     to_learner = rig.another_proxy()
     relay = rig.relay([rig.proxy, to_learner])
-    learner, worker = rig.learner(is_near=False, relay=to_learner.address), rig.worker(episodes=120, step_s=0.002)
+    learner, worker = rig.learner(is_local=False, relay=to_learner.address), rig.worker(episodes=120, step_s=0.002)
     relay.start()
     learner.start()
     worker.start()
     learner.await_rows(400, worker, relay)
-    outcomes = fuzz(rig, 2_000, seed=4, methods={"Push": 60, "Hello": 15, "Ping": 10, "Pull": 10, "Publish": 5})
+    outcomes = fuzz(rig, 2_000, seed=4, methods={"Push": 60, "Hello": 15, "Ping": 10, "Pull": 15})
     assert outcomes["INVALID_ARGUMENT"] > 500
     # A worker may not call the learner's methods.
     assert outcomes["PERMISSION_DENIED"] > 200

@@ -47,7 +47,7 @@ def test_a_silent_network_loses_nothing(rig: Rig, add_row: AddRow) -> None:
 @pytest.mark.fault("packets dropped for 35 s")
 def test_both_sides_close_a_dead_connection_and_reconnect(rig: Rig, add_row: AddRow) -> None:
     with namespaces.Network() as network:
-        learner = rig.learner(listen=f"{namespaces.LEARNER}:0", is_near=False, prefix=network.at_learner)
+        learner = rig.learner(listen=f"{namespaces.LEARNER}:0", is_local=False, prefix=network.at_learner)
         learner.start()
         address = learner.status["address"]
         worker = rig.worker(address=address, prefix=network.at_worker, episodes=150, step_s=0.004)

@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 
 from tasks.acting.env_source import EnvSource
-from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
-from tasks.remote.worker import far_worker
+from tasks.remote.config import OutboxPolicy, RemoteConfig, RemoteWorkerConfig
+from tasks.remote.worker import remote_worker
 from tests.faults.numbered_env import FUNCTION, POLICY
 
 
@@ -59,10 +59,10 @@ def main() -> int:
         "first": config.first,
         "ledger": config.ledger,
     }
-    return far_worker.drive(
+    return remote_worker.drive(
         EnvSource({}, FUNCTION, env),
         RemoteConfig(address=config.address, credentials=config.credentials, max_message_mb=4),
-        FarWorkerConfig(
+        RemoteWorkerConfig(
             samples_per_packet=config.rows,
             episodes=config.episodes,
             outbox=config.outbox,

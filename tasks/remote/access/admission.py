@@ -25,6 +25,8 @@ MAX_REFUSAL_LINES = 20
 """Lines about refusals in a row; afterwards one for each ``LINE_EVERY_S``."""
 LINE_EVERY_S = 5.0
 
+_UNKNOWN = "the token is not known here: it is wrong, another learner's, or was revoked"
+_NOT_OF_THIS_RUN = "the token is not the one of this run"
 _IDENTITY = re.compile(rf"{NAME_PATTERN}(\.[A-Za-z0-9_-]{{1,64}}){{0,2}}")
 
 
@@ -106,8 +108,7 @@ class Admission:
     Args:
         tokens: Who may join.
         refusals: Where refusals are counted.
-        unknown: The refusal of an unknown token.
-        is_far: Whether this is the port for other machines.
+        is_remote: Whether this is the port for other machines.
         handshakes: Told who calls; ``note_lost`` says which connections came to nothing.
         max_message_bytes: Of one who came in: larger messages are refused.
     """
@@ -117,16 +118,14 @@ class Admission:
         tokens: Tokens,
         refusals: Refusals,
         *,
-        unknown: str = "the token is not known here: it is wrong, another learner's, or was revoked",
-        is_far: bool = True,
+        is_remote: bool = True,
         handshakes: HandshakeWatch | None = None,
         max_message_bytes: int = link.MAX_MESSAGE_BYTES,
     ) -> None:
         self._tokens = tokens
-        self._unknown = unknown
         self._handshakes = handshakes
         self.refusals = refusals
-        self.is_far = is_far
+        self.is_remote = is_remote
         self.max_message_bytes = max_message_bytes
 
     def admit(self, context: grpc.ServicerContext, role: str) -> Caller:
@@ -160,7 +159,7 @@ class Admission:
         if verdict is Verdict.unreadable:
             message = "the list of tokens cannot be read at the moment, so nobody new is let in"
             return Refusal(grpc.StatusCode.UNAVAILABLE, message)
-        return Refusal(grpc.StatusCode.UNAUTHENTICATED, self._unknown)
+        return Refusal(grpc.StatusCode.UNAUTHENTICATED, _UNKNOWN if self.is_remote else _NOT_OF_THIS_RUN)
 
     def note_lost(self) -> None:
         """Notes the connections that have come to nothing since the last time; to be called every few seconds."""

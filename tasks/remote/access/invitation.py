@@ -10,10 +10,9 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from tasks.remote.access.credentials import LOCAL_HOSTS, ClientCredentials, load_client, load_server
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.config import RemoteConfig
 
 _log = logging.getLogger(__name__)
@@ -21,15 +20,7 @@ _log = logging.getLogger(__name__)
 _MEGABYTE = 1024 * 1024
 
 
-class FarPort(NamedTuple):
-    """What is opened, and under which names it is reached."""
-
-    listener: FarListener
-    hosts: tuple[str, ...]
-    """Names and addresses that the certificate is good for; empty: plaintext."""
-
-
-def read_far_port(remote: RemoteConfig) -> FarPort:
+def read_remote_port(remote: RemoteConfig) -> Port:
     """Reads the credentials of a process that listens at ``remote.listen``.
 
     Raises:
@@ -43,15 +34,15 @@ def read_far_port(remote: RemoteConfig) -> FarPort:
             "that 'python train.py --make-credentials DIR --workers NAME,...' makes. Nobody joins without a token"
         )
     server = load_server(remote.credentials)
-    listener = FarListener(
+    return Port(
         remote.listen,
         None if remote.insecure else server.channel,
         server.tokens,
         remote.max_workers,
         remote.max_message_mb * _MEGABYTE,
         handshakes=None if remote.insecure else server.handshakes,
+        hosts=() if remote.insecure else server.hosts,
     )
-    return FarPort(listener, () if remote.insecure else server.hosts)
 
 
 def check_credentials(remote: RemoteConfig) -> None:
@@ -61,7 +52,7 @@ def check_credentials(remote: RemoteConfig) -> None:
         ValueError: It is missing or cannot be read; names the key or the file.
     """
     if remote.listen is not None:
-        read_far_port(remote)
+        read_remote_port(remote)
     if remote.relay is not None:
         load_relay_client(remote)
 
@@ -80,28 +71,28 @@ def load_relay_client(remote: RemoteConfig) -> ClientCredentials:
     return load_client(remote.credentials)
 
 
-def announce(far_port: FarPort, address: str, words: Sequence[str]) -> None:
+def announce(opened: Port, address: str, words: Sequence[str]) -> None:
     """Says where workers join and what they have to type; warns of what an attacker could do.
 
     Args:
-        far_port: What was opened.
+        opened: The port.
         address: host:port that it listens at, with the port that was chosen.
         words: Words of the configuration that a worker must have, such as task=TM20Lidar; empty: not known here.
     """
     host, _, port = address.rpartition(":")
-    is_plaintext = far_port.listener.credentials is None
+    is_plaintext = opened.credentials is None
     if is_plaintext and not is_loopback(host):
         _log.warning(
             "remote.insecure=true: %s is NOT encrypted. Anybody who sees this network can read samples, weights and "
             "the tokens of workers, and join with them. Leave remote.insecure out to encrypt",
             address,
         )
-    names = [name for name in far_port.hosts if name not in LOCAL_HOSTS]
+    names = [name for name in opened.hosts if name not in LOCAL_HOSTS]
     if not is_plaintext and not names and not is_loopback(host):
         _log.warning(
             "the certificate is good for %s only, so no other machine will trust it: run --make-credentials again "
             "with --hosts and the name or address of this machine",
-            ", ".join(far_port.hosts),
+            ", ".join(opened.hosts),
         )
     reached = _reached_at(host, names)
     command = worker_command(words, f"{reached}:{port}", "FOLDER", is_insecure=is_plaintext)

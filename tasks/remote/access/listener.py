@@ -29,8 +29,8 @@ SPARE_CALLS = 16
 # Two servers on one port would share the workers at random.
 _OPTIONS = [("grpc.so_reuseport", 0)]
 # On a busy machine the keepalives of a worker arrive late and then at once; those of this machine are all welcome.
-_NEAR_OPTIONS = [*_OPTIONS, ("grpc.http2.max_ping_strikes", 0)]
-_FAR_OPTIONS = [
+_LOCAL_OPTIONS = [*_OPTIONS, ("grpc.http2.max_ping_strikes", 0)]
+_REMOTE_OPTIONS = [
     *_OPTIONS,
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     # A peer that is gone without a word (its network was cut) is noticed within half a minute.
@@ -55,8 +55,8 @@ class ListenError(OSError):
 
 
 @dataclass(frozen=True)
-class FarListener:
-    """How remote workers are let in."""
+class Port:
+    """A port for workers: where it is, and how they are let in."""
 
     address: str
     """host:port to listen on; port 0: any that is free."""
@@ -70,6 +70,10 @@ class FarListener:
     """Larger messages are refused."""
     handshakes: HandshakeWatch | None = None
     """Of the same credentials; None: connections that come to nothing are not noticed."""
+    hosts: tuple[str, ...] = ()
+    """Names and addresses that the certificate is good for; empty: plaintext."""
+    is_remote: bool = True
+    """Whether it is for remote workers; else for those that the learner starts, elsewhere only where there is TLS."""
 
 
 class Listener:
@@ -82,7 +86,7 @@ class Listener:
         max_calls: Calls that are served at a time; further ones are refused.
         credentials: TLS; None: plaintext.
         max_message_bytes: Larger messages are refused.
-        is_far: Whether callers may be on other machines, whose connections can die silently.
+        is_remote: Whether callers may be on other machines, whose connections can die silently.
 
     Raises:
         ListenError: The address is taken or is not this machine's.
@@ -97,17 +101,22 @@ class Listener:
         *,
         credentials: grpc.ServerCredentials | None = None,
         max_message_bytes: int = link.MAX_MESSAGE_BYTES,
-        is_far: bool = False,
+        is_remote: bool = False,
     ) -> None:
         options = [
-            *(_FAR_OPTIONS if is_far else _NEAR_OPTIONS),
+            *(_REMOTE_OPTIONS if is_remote else _LOCAL_OPTIONS),
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.max_send_message_length", link.MAX_MESSAGE_BYTES),
         ]
         self._server = grpc.server(
             _DaemonThreads(), interceptors=(check,), options=options, maximum_concurrent_rpcs=max_calls
         )
-        served = {name: _rpc_handler(name, handler) for name, handler in handlers.items()}
+        served = {
+            name: grpc.stream_stream_rpc_method_handler(handler)
+            if METHODS[name].is_stream
+            else grpc.stream_unary_rpc_method_handler(handler)
+            for name, handler in handlers.items()
+        }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, served),))
         try:
             if credentials is None:
@@ -124,12 +133,6 @@ class Listener:
     def close(self, grace_s: float = 0.2) -> None:
         """Ends all calls and frees the port. Calling it twice is fine."""
         self._server.stop(grace=grace_s).wait(grace_s + 1.0)
-
-
-def _rpc_handler(name: str, handler: Handler) -> grpc.RpcMethodHandler:
-    if METHODS[name].is_stream:
-        return grpc.stream_stream_rpc_method_handler(handler)
-    return grpc.stream_unary_rpc_method_handler(handler)
 
 
 class _DaemonThreads(Executor):

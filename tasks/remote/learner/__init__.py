@@ -1,1 +1,1 @@
-"""The learner's end: workers near and far behind one vectorised environment."""
+"""The learner's end: local and remote workers behind one vectorised environment."""

@@ -1,7 +1,7 @@
 """The learner's end of the link: takes segments from workers and hands out weights, evaluations and commands.
 
 It owns what was received of whom, the queue and the newest weights, and serves them on a port of this machine for the
-workers that the learner starts and, with a ``FarListener``, on one for remote workers. It knows neither
+workers that the learner starts and, where one is given, on another for remote workers. It knows neither
 processes (``launch``) nor rl_games (``vecenv``). All public methods may be called from any thread.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -18,8 +18,9 @@ import numpy as np
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.access.admission import Refusal, mismatch
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.access.stream_limit import StreamLimit
+from tasks.remote.access.tokens import RunToken
 from tasks.remote.learner.lock_step_channel import LockStepChannels
 from tasks.remote.learner.receiver import Receiver
 from tasks.remote.station.calls import Call
@@ -42,7 +43,7 @@ class Gateway(Receiver):
         max_workers: Connections of these for which there is room at a time.
         queue_segments: Segments that wait for ``receive`` at most; beyond them workers wait.
         token: The secret that these workers must know; None: a random one.
-        far: How remote workers are let in; None: not at all.
+        remote: How remote workers are let in; None: not at all.
         received: Sequence numbers up to which the stored replay has the segments of earlier workers.
 
     Raises:
@@ -59,23 +60,23 @@ class Gateway(Receiver):
         max_workers: int = 8,
         queue_segments: int = 256,
         token: str | None = None,
-        far: FarListener | None = None,
+        remote: Port | None = None,
         received: Mapping[str, int] | None = None,
     ) -> None:
         self._spec = spec
         self._fingerprint = fingerprint
         self.token = token if token is not None else secrets.token_urlsafe(32)
-        self._service = WorkerService(self, 0 if far is None else far.max_workers, received)
+        self._service = WorkerService(self, 0 if remote is None else remote.max_workers, received)
         super().__init__(self._service.lock, queue_segments, MAX_QUEUE_BYTES)
         self._peers = self._service.peers
-        self._far_streams = StreamLimit()
+        self._remote_streams = StreamLimit()
         self.lock_step = LockStepChannels(self._service, self.fail)
         """To the workers that step with the learner's actions."""
         try:
-            self.address = self._service.listen_near(
-                f"{host}:0", self.token, max_workers, credentials, {"LockStep": self.lock_step.serve}
-            )
-            self.far_address = None if far is None else self._service.listen_far(far)
+            tokens = RunToken(self.token)
+            local = Port(f"{host}:0", credentials, tokens, max_workers, link.MAX_MESSAGE_BYTES, is_remote=False)
+            self.address = self._service.listen(local, {"LockStep": self.lock_step.serve})
+            self.remote_address = None if remote is None else self._service.listen(remote)
             """host:port for remote workers, or None."""
         except BaseException:
             self.close()
@@ -116,18 +117,8 @@ class Gateway(Receiver):
 
     # --- state ---
 
-    def received(self) -> dict[str, int]:
-        """Sequence number up to which segments of each worker have come in."""
-        with self._lock:
-            return {peer.hello.worker: peer.received for peer in self._peers if peer.hello.role == "worker"}
-
-    def num_connected(self, role: str = "worker") -> int:
-        """Workers of this role that are connected now."""
-        with self._lock:
-            return sum(peer.is_connected for peer in self._peers if peer.hello.role == role)
-
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker that is connected, and for far ones that have not been gone for long."""
+        """A row for each worker that is connected, and for remote ones that have not been gone for long."""
         now = time.monotonic()
         with self._lock:
             return [peer.status(now, self._age_s(peer.weights_version, now)) for peer in self._peers.shown(now)]
@@ -168,29 +159,29 @@ class Gateway(Receiver):
     def greeted(self, peer: Peer) -> None:
         """What is stored of a worker was known from the start."""
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Queues a segment once; waits while the queue is full. False: the call has ended."""
-        segment, dropped = link.decode_segment(message, self._spec)
-        if segment.worker != peer.hello.worker:
-            raise link.LinkError(f"{peer.hello.worker} sent a segment of {segment.worker!r}")
-        with self._lock:
-            if not self._queue.wait_for_room(segment.worker, self._service.num_senders, lambda: call.is_open):
-                return False
-            self._bytes += len(message)
-            peer.bytes += len(message)
-            peer.dropped = max(peer.dropped, dropped)
-            if segment.seq <= peer.received:
-                peer.duplicates += 1
-                self._duplicates += 1
-                return True
-            if peer.is_far:
-                self._far_streams.check(segment.worker, segment.stream)
-            peer.received = segment.seq
-            peer.weights_version = self._put(segment)
-            peer.segments += 1
-            peer.samples.add(segment.num_env_steps, time.monotonic())
-            peer.changed.notify_all()
-        return True
+    def take_segments(self, peer: Peer, call: Call, messages: Iterable[bytes | bytearray]) -> None:
+        """Checks each segment and queues it once; waits while the queue is full."""
+        for message in messages:
+            segment, dropped = link.decode_segment(message, self._spec)
+            if segment.worker != peer.hello.worker:
+                raise link.LinkError(f"{peer.hello.worker} sent a segment of {segment.worker!r}")
+            with self._lock:
+                if not self._queue.wait_for_room(segment.worker, self._service.num_senders, lambda: call.is_open):
+                    return
+                self._bytes += len(message)
+                peer.bytes += len(message)
+                peer.dropped = max(peer.dropped, dropped)
+                if segment.seq <= peer.received:
+                    peer.duplicates += 1
+                    self._duplicates += 1
+                    continue
+                if peer.is_remote:
+                    self._remote_streams.check(segment.worker, segment.stream)
+                peer.received = segment.seq
+                peer.weights_version = self._put(segment)
+                peer.segments += 1
+                peer.samples.add(segment.num_env_steps, time.monotonic())
+                peer.changed.notify_all()
 
     def take_report(self, message: bytes) -> None:
         """Takes the report of an evaluation, unless the request was answered before."""

@@ -88,11 +88,6 @@ class LinkGroup:
             self._pass_on_if_lost()
         return report
 
-    @property
-    def is_evaluating(self) -> bool:
-        """As ``LearnerLink.is_evaluating``."""
-        return self._asked is not None and self._asked.is_evaluating
-
     def statistics(self) -> dict[str, float]:
         """Sums over the links; of ages and delays the largest."""
         merged: dict[str, float] = {}

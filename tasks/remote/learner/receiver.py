@@ -80,12 +80,6 @@ class Receiver:
             self._raise_failure()
             return self._reports.popleft() if self._reports else None
 
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether the newest request has not been answered yet."""
-        with self._lock:
-            return self._answered < self._requested
-
     # --- inside ---
 
     def _request(
@@ -139,7 +133,7 @@ class Receiver:
         age_s = self._age_s(self._seen_version, now)
         return {
             "gateway/workers": float(len(connected)),
-            "gateway/far_workers": float(sum(bool(worker.address) for worker in connected)),
+            "gateway/remote_workers": float(sum(bool(worker.address) for worker in connected)),
             "gateway/samples_per_s": self._samples.per_second(now),
             "gateway/segments": float(self._segments),
             "gateway/megabytes": self._bytes / 1e6,

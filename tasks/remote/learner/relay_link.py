@@ -7,6 +7,7 @@ methods may be called from any thread.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 import threading
@@ -24,16 +25,13 @@ from tasks.remote.access.dialing import Dialled, RefusedError, describe
 from tasks.remote.access.invitation import load_relay_client
 from tasks.remote.access.stream_limit import StreamLimit
 from tasks.remote.config import RemoteConfig
+from tasks.remote.learner.announcements import Announcements, Kind
 from tasks.remote.learner.receiver import Receiver
-from tasks.remote.learner.relay_publisher import Kind, RelayPublisher
 from tasks.remote.wire import link, parts, relay_messages
 from tasks.remote.wire.methods import path_of
-from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest, RelayStatus
+from tasks.remote.wire.relay_messages import Content, Item, PullRequest, RelayStatus
 
 _log = logging.getLogger(__name__)
-
-SIGN_OF_LIFE_S = 2.0
-"""How often the relay hears of the learner at least [s]; silence makes room for another one."""
 
 _QUEUE_SEGMENTS = 256
 _MAX_QUEUE_BYTES = 512 * 1024 * 1024
@@ -100,14 +98,10 @@ class RelayLink(Receiver):
         self._metadata = (
             ("authorization", f"Bearer {credentials.token}"),
             ("worker", credentials.name),
-            ("session", self._session),
         )
         super().__init__(threading.Lock(), queue_segments, _MAX_QUEUE_BYTES)
-        self._changed = threading.Condition(self._lock)
         self._received = dict(received or {})
         self._durable = dict(received or {})
-        self._unsent_marks: dict[str, int] = {}
-        self._refused: dict[str, tuple[int, str]] = {}
         self._barred: dict[str, int] = {}
         self._streams = StreamLimit()
         self._status = RelayStatus((), 0, 0, 0)
@@ -115,7 +109,7 @@ class RelayLink(Receiver):
         self._is_connected = False
         self._call: grpc.Call = None
         self._relay = Dialled("the relay", address, None if is_plaintext else credentials, "learner")
-        self._publisher = RelayPublisher(self._relay, self._metadata, self.fail)
+        self._announcements = Announcements()
         self._thread = threading.Thread(target=self._keep_pulling, name="relay-pull", daemon=True)
         self._thread.start()
 
@@ -124,16 +118,10 @@ class RelayLink(Receiver):
     def acknowledge(self, durable: Mapping[str, int]) -> None:
         """Says up to which number the segments of each worker are stored; only this lets workers forget them."""
         with self._lock:
-            for worker, seq in durable.items():
-                if worker in self._received and seq > self._durable.get(worker, 0):
-                    self._durable[worker] = self._unsent_marks[worker] = seq
-            if self._unsent_marks:
-                self._changed.notify_all()
-
-    def received(self) -> dict[str, int]:
-        """Sequence number up to which segments of each worker have come in."""
-        with self._lock:
-            return dict(self._received)
+            news = {w: seq for w, seq in durable.items() if w in self._received and seq > self._durable.get(w, 0)}
+            self._durable.update(news)
+        if news:
+            self._announcements.mark(news)
 
     # --- weights and evaluation ---
 
@@ -142,7 +130,7 @@ class RelayLink(Receiver):
         message = link.encode_weights(weights, version)
         with self._lock:
             self._note_published(version)
-        self._publisher.put(Kind.weights, message)
+        self._announcements.put(Kind.weights, message)
 
     def request_evaluation(
         self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
@@ -150,7 +138,7 @@ class RelayLink(Receiver):
         """Asks a worker behind the relay for one episode per seed; replaces a request that was not begun."""
         with self._lock:
             request = self._request(weights, version, seeds, clip)
-        self._publisher.put(Kind.request, link.encode_evaluation_request(request))
+        self._announcements.put(Kind.request, link.encode_evaluation_request(request))
 
     # --- state ---
 
@@ -183,7 +171,7 @@ class RelayLink(Receiver):
         self._is_closed.set()
         with self._lock:
             self._queue.wake()
-            self._changed.notify_all()
+        self._announcements.close()
         # The relay hangs up when it has heard everything.
         self._thread.join(_CLOSE_GRACE_S)
         with self._lock:
@@ -191,7 +179,6 @@ class RelayLink(Receiver):
         if call is not None:
             call.cancel()
         self._relay.channel.close()
-        self._publisher.close(_CLOSE_GRACE_S)
         self._thread.join(_CLOSE_GRACE_S)
 
     def __enter__(self) -> RelayLink:
@@ -241,23 +228,23 @@ class RelayLink(Receiver):
 
     def _pull(self) -> None:
         """One connection, until it breaks."""
+        self._announcements.begin()
         with self._lock:
             request = PullRequest(self._session, self._fingerprint, self._spec, self._received, self._durable)
             first = relay_messages.encode_pull_request(request)
-            # All of it is in the request.
-            self._unsent_marks = {}
-            self._refused = {}
             self._barred = {}
         is_over = threading.Event()
-        call = self._relay.channel.stream_stream(path_of("Pull"))(self._marks(first, is_over), metadata=self._metadata)
+        outgoing = itertools.chain([first], self._announcements.stream(is_over))
+        call = self._relay.channel.stream_stream(path_of("Pull"))(outgoing, metadata=self._metadata)
         with self._lock:
             self._call = call
         try:
             incoming = parts.joined(call)
             for message in incoming:
+                item = relay_messages.decode_item(message)
                 if not self._is_connected:
                     self._set_connected(True)
-                self._take_item(relay_messages.decode_item(message), incoming)
+                self._take_item(item, incoming)
         except link.LinkError as error:
             # Between learner and relay; they are not of the same version.
             raise RefusedError(f"the relay at {self._address} cannot be understood: {error}") from error
@@ -266,24 +253,7 @@ class RelayLink(Receiver):
             call.cancel()
             with self._lock:
                 self._call = None
-                self._changed.notify_all()
-
-    def _marks(self, first: bytes, is_over: threading.Event) -> Iterator[bytes]:
-        """What the relay is told: what the learner has, then what it has stored, as it comes."""
-        yield first
-        is_last = False
-        while not is_over.is_set() and not is_last:
-            with self._lock:
-                self._changed.wait_for(
-                    lambda: self._unsent_marks or self._refused or is_over.is_set() or self._is_closed.is_set(),
-                    SIGN_OF_LIFE_S,
-                )
-                durable = dict(list(self._unsent_marks.items())[: relay_messages.MAX_MARKS])
-                for worker in durable:
-                    del self._unsent_marks[worker]
-                refused, self._refused = self._refused, {}
-                is_last = self._is_closed.is_set() and not self._unsent_marks
-            yield relay_messages.encode_marks(Marks(durable, refused))
+            self._announcements.wake()
 
     def _take_item(self, item: Item, incoming: Iterator[bytes | bytearray]) -> None:
         if item.status is not None:
@@ -316,17 +286,13 @@ class RelayLink(Receiver):
                 return
             if item.seq <= self._received.get(item.worker, 0):
                 self._duplicates += 1
-                self._repeat_mark(item.worker)
+                # The relay may have forgotten that it is stored.
+                if item.worker in self._durable:
+                    self._announcements.mark({item.worker: self._durable[item.worker]})
                 return
             self._received[item.worker] = item.seq
             self._bytes += len(message)
             self._put(received.segment)
-
-    def _repeat_mark(self, worker: str) -> None:
-        """A segment that comes again may be one of which the relay has forgotten that it is stored."""
-        if self._durable.get(worker, 0):
-            self._unsent_marks[worker] = self._durable[worker]
-            self._changed.notify_all()
 
     def _refuse(self, item: Item, reason: str) -> None:
         """Tells the relay to turn the worker away; what follows of it until then is ignored."""
@@ -334,8 +300,7 @@ class RelayLink(Receiver):
         with self._lock:
             self._refused_segments += 1
             self._barred[item.worker] = item.epoch
-            self._refused[item.worker] = (item.epoch, reason)
-            self._changed.notify_all()
+        self._announcements.refuse(item.worker, item.epoch, reason)
 
     def _take_report(self, message: bytes | bytearray) -> None:
         try:
@@ -346,16 +311,15 @@ class RelayLink(Receiver):
         with self._lock:
             is_newest = self._take(report, number)
         if is_newest:
-            self._publisher.withdraw(Kind.request)
+            self._announcements.withdraw(Kind.request)
 
     # --- inside ---
 
     def _set_connected(self, is_connected: bool) -> None:
         with self._lock:
             was_connected, self._is_connected = self._is_connected, is_connected
-            self._changed.notify_all()
-        self._publisher.set_connected(is_connected)
         if is_connected and not was_connected:
+            self._announcements.answered()
             if not self._relay.trouble:
                 _log.info("connected to the relay at %s", self._address)
             self._relay.note_answer()

@@ -1,7 +1,7 @@
 """``RemoteVecEnv``: rl_games' vectorised environment over worker processes, in two modes.
 
 With a policy it is asynchronous: workers act by themselves and stream segments (``start`` gives the link to
-them), its own and far ones that join (``remote``). Without one it is in lock
+them), its own and remote ones that join (``remote``). Without one it is in lock
 step: ``reset`` and ``step(actions)`` as stock rl_games algorithms call them. Nothing starts before the first use.
 """
 
@@ -25,7 +25,7 @@ from tasks.experience.networking import LearnerLink
 from tasks.experience.worker_status import WorkerStatus, samples_by_name
 from tasks.plugins import load_plugins, plugin_paths
 from tasks.remote.access.fingerprint import agreed_fingerprint
-from tasks.remote.access.invitation import read_far_port
+from tasks.remote.access.invitation import read_remote_port
 from tasks.remote.config import Launcher, RayConfig, RemoteConfig
 from tasks.remote.launch.launch import Place
 from tasks.remote.launch.ray_launch import check_ray
@@ -94,7 +94,7 @@ class RemoteVecEnv(IVecEnv):
         _check(num_actors, num_workers, segment_rows, window, buffer_segments, observation)
         self._remote = config_from_dict(RemoteConfig, remote or {}, "remote")
         _check_remote(self._remote, num_workers, policy)
-        self._far_port = None if self._remote.listen is None else read_far_port(self._remote)
+        self._remote_port = None if self._remote.listen is None else read_remote_port(self._remote)
         self._worker_words = tuple(worker_words)
         self._ray = config_from_dict(RayConfig, ray or {}, "ray") if Launcher[launcher] is Launcher.ray else None
         if self._ray is not None:
@@ -167,20 +167,10 @@ class RemoteVecEnv(IVecEnv):
     def link(self) -> LearnerLink:
         """The way to all workers, which must be started: segments come from it, weights go to it.
 
-        Its ``receive`` raises ``WorkerFailed`` if an environment or a policy raised, or a worker keeps dying.
+        Its ``receive`` raises ``WorkerFailed`` if an environment or a policy raised, or a worker keeps dying. In lock
+        step the environments of a single game that were evaluated on are reset by the next ``step``, or ``reset``.
         """
         return self._started().link
-
-    def request_evaluation(
-        self, weights: Mapping[str, np.ndarray], version: int, seeds: Sequence[int], clip: bool = False
-    ) -> None:
-        """Has one deterministic episode driven per seed; ``link.poll_evaluation`` gives the report.
-
-        In lock step the environments of a single game are reset by the next ``step``, or ``reset``.
-        """
-        if not self._has_evaluator:
-            raise ValueError("request_evaluation needs env_config.evaluator to be true, got false")
-        self._started().link.request_evaluation(weights, version, seeds, clip)
 
     def statistics(self) -> dict[str, float]:
         """Metrics under ``gateway/``."""
@@ -190,13 +180,13 @@ class RemoteVecEnv(IVecEnv):
         return self._pool.link.statistics() | samples_by_name(self._pool.link.workers()) | restarts
 
     def workers(self) -> list[WorkerStatus]:
-        """A row for each worker that is there, and for far ones that were there not long ago."""
+        """A row for each worker that is there, and for remote ones that were there not long ago."""
         return [] if self._pool is None else self._pool.link.workers()
 
     @property
-    def far_address(self) -> str | None:
+    def remote_address(self) -> str | None:
         """host:port at which remote workers join, with the port that was chosen; None: nowhere, or not yet."""
-        return None if self._pool is None else self._pool.gateway.far_address
+        return None if self._pool is None else self._pool.gateway.remote_address
 
     def process_ids(self) -> dict[Place, int]:
         """Worker processes that run now."""
@@ -304,7 +294,7 @@ class RemoteVecEnv(IVecEnv):
             queue_segments=max(256, 2 * len(places) * self._settings["window"]),
             ray=self._ray,
             remote=self._remote,
-            far_port=self._far_port,
+            remote_port=self._remote_port,
             worker_words=self._worker_words,
             received=self._received,
             evaluates_here=bool(places),
@@ -379,13 +369,13 @@ def _check_single_game(num_actors: int, num_workers: int) -> None:
 
 
 def _check_remote(remote: RemoteConfig, num_workers: int, policy: Mapping[str, Any] | None) -> None:
-    is_far = remote.listen is not None or remote.relay is not None
-    if is_far and policy is None:
+    is_remote = remote.listen is not None or remote.relay is not None
+    if is_remote and policy is None:
         raise ValueError(
             "remote.listen and remote.relay need workers that act by themselves (SAC and its kin); in lock step every "
             "step would wait for the network"
         )
-    if not is_far and not num_workers:
+    if not is_remote and not num_workers:
         raise ValueError("num_workers must be >= 1 without remote.listen and remote.relay, got 0")
 
 

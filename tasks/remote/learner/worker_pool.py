@@ -13,7 +13,8 @@ from typing import NamedTuple
 from tasks.experience.networking import LearnerLink
 from tasks.experience.observation import ObservationSpec
 from tasks.process.step_watch import HangReporter
-from tasks.remote.access.invitation import FarPort, announce, announce_relay
+from tasks.remote.access.invitation import announce, announce_relay
+from tasks.remote.access.listener import Port
 from tasks.remote.access.run_credentials import make_run_credentials
 from tasks.remote.config import RayConfig, RemoteConfig
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed, WorkerLauncher
@@ -51,7 +52,7 @@ class PoolConfig:
     """Cluster on which the processes run; None: they run on this machine."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """The link beyond this machine."""
-    far_port: FarPort | None = None
+    remote_port: Port | None = None
     """What is opened at ``remote.listen``."""
     worker_words: Sequence[str] = ()
     """Words of the configuration that a remote worker must have."""
@@ -80,7 +81,10 @@ class WorkerPool:
         self._reporter = HangReporter(
             lambda: {worker.name: worker.hangs_for_s for worker in self.link.workers() if worker.connected}
         )
-        self.launcher = self._make_launcher(config)
+        places = (config.places, self._worker_config, self._fail)
+        self.launcher: WorkerLauncher = (
+            LocalLauncher(*places) if config.ray is None else RayLauncher(*places, config.ray)
+        )
         """Keeps the processes."""
         opened: list[LearnerLink] = []
         try:
@@ -90,8 +94,8 @@ class WorkerPool:
             self.link = self._with_relay(config)
             """All workers, also those behind a relay."""
             opened.append(self.link)
-            if config.far_port is not None and self.gateway.far_address is not None:
-                announce(config.far_port, self.gateway.far_address, config.worker_words)
+            if config.remote_port is not None and self.gateway.remote_address is not None:
+                announce(config.remote_port, self.gateway.remote_address, config.worker_words)
             self.launcher.start()
             self._reporter.start()
         except BaseException:
@@ -106,11 +110,6 @@ class WorkerPool:
         self.launcher.close()
         self.link.close()
 
-    def _make_launcher(self, config: PoolConfig) -> WorkerLauncher:
-        if config.ray is None:
-            return LocalLauncher(config.places, self._worker_config, self._fail)
-        return RayLauncher(config.places, self._worker_config, self._fail, config.ray)
-
     def _open_gateway(self, config: PoolConfig) -> Gateway:
         host = self.launcher.prepare()
         encryption = make_run_credentials(host)
@@ -122,7 +121,7 @@ class WorkerPool:
             credentials=encryption.server,
             max_workers=len(config.places),
             queue_segments=config.queue_segments,
-            far=None if config.far_port is None else config.far_port.listener,
+            remote=config.remote_port,
             received=config.received,
         )
 

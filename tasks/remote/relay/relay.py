@@ -7,16 +7,12 @@ learner, and keep it until then, so a relay can be killed and started again at a
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tasks.process.stop_signals import stop_signals
-from tasks.remote.access.invitation import announce, read_far_port
-from tasks.remote.access.listener import FarListener
+from tasks.process import stop_signals
+from tasks.remote.access.invitation import announce, read_remote_port
+from tasks.remote.access.listener import Port
 from tasks.remote.config import RemoteConfig
 from tasks.remote.relay.relay_hub import MAX_QUEUE_BYTES, RelayHub
 from tasks.remote.relay.relay_learner import RelayLearner
@@ -41,10 +37,10 @@ def run(config: RemoteConfig, *, headless: bool = False, stop: threading.Event |
         ValueError: The configuration or a file of the credentials is not right.
         OSError: The address is taken.
     """
-    far_port = read_far_port(config)
+    port = read_remote_port(config)
     stop = threading.Event() if stop is None else stop
-    with _stopped_by_signals(stop), Relay(far_port.listener) as relay:
-        announce(far_port, relay.address, [])
+    with stop_signals.answered_by(stop.set), Relay(port) as relay:
+        announce(port, relay.address, [])
         show(relay.look, stop, LINE_EVERY_S, is_plain=headless)
         stop.wait()  # A terminal that is gone ends no relay.
     return 0
@@ -78,17 +74,17 @@ class Relay:
     """A relay that serves from the moment it is made.
 
     Args:
-        listener: Where it listens, and who may join.
+        port: Where it listens, and who may join.
         queue_bytes: What waits for the learner at most; beyond it workers wait.
 
     Raises:
         OSError: The address cannot be used.
     """
 
-    def __init__(self, listener: FarListener, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
-        self._hub = RelayHub(listener.max_workers, queue_bytes)
+    def __init__(self, port: Port, queue_bytes: int = MAX_QUEUE_BYTES) -> None:
+        self._hub = RelayHub(port.max_workers, queue_bytes)
         self._learner = RelayLearner(self._hub)
-        self.address = self._hub.service.listen_far(listener, self._learner.handlers())
+        self.address = self._hub.service.listen(port, self._learner.handlers())
         """host:port, with the port that was chosen."""
 
     def state(self) -> RelayState:
@@ -119,22 +115,3 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """The stop signals set ``stop`` meanwhile; a second Ctrl-C interrupts."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before: dict[signal.Signals, Callable[..., Any] | int | None] = {s: signal.signal(s, end) for s in stop_signals()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

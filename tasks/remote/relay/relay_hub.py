@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import grpc
@@ -80,39 +80,40 @@ class RelayHub:
         worker = peer.hello.worker
         peer.received, peer.durable = self._received.get(worker, 0), self._durable.get(worker, 0)
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Takes a segment, waiting while there is no room or no learner. False: the call has ended.
+    def take_segments(self, peer: Peer, call: Call, messages: Iterable[bytes | bytearray]) -> None:
+        """Checks each segment and queues it once, waiting while there is no room or no learner.
 
         Raises:
             LinkError: It is not a segment of this worker and of its task.
         """
-        worker, task = peer.hello.worker, self._task
-        if task is None or mismatch(peer.hello, task[0]) is not None:
-            return False
-        segment, dropped = link.decode_segment(message, task[1])
-        if segment.worker != worker:
-            raise link.LinkError(f"{worker} sent a segment of {segment.worker!r}")
+        worker = peer.hello.worker
 
         def may_go_on() -> bool:
             # A stream that began before the learner came back goes on where that learner does not.
             return call.is_open and peer.calls.get("push") is call
 
-        with self._lock:
-            if not self._queue.wait_for_room(worker, self.service.num_senders, may_go_on):
-                return False
-            peer.bytes += len(message)
-            peer.dropped = dropped
-            if segment.seq <= self._received.get(worker, 0):
-                peer.duplicates += 1
-                return True
-            self._received[worker] = segment.seq
-            waiting = WaitingSegment(worker, segment.seq, self._epochs.get(worker, 0), message)
-            self._queue.put(waiting, worker, len(message))
-            peer.segments += 1
-            peer.samples.add(segment.num_env_steps, time.monotonic())
-            peer.weights_version = segment.weights_version
-            self._tell(worker)
-        return True
+        for message in messages:
+            task = self._task
+            if task is None or mismatch(peer.hello, task[0]) is not None:
+                return
+            segment, dropped = link.decode_segment(message, task[1])
+            if segment.worker != worker:
+                raise link.LinkError(f"{worker} sent a segment of {segment.worker!r}")
+            with self._lock:
+                if not self._queue.wait_for_room(worker, self.service.num_senders, may_go_on):
+                    return
+                peer.bytes += len(message)
+                peer.dropped = dropped
+                if segment.seq <= self._received.get(worker, 0):
+                    peer.duplicates += 1
+                    continue
+                self._received[worker] = segment.seq
+                waiting = WaitingSegment(worker, segment.seq, self._epochs.get(worker, 0), message)
+                self._queue.put(waiting, worker, len(message))
+                peer.segments += 1
+                peer.samples.add(segment.num_env_steps, time.monotonic())
+                peer.weights_version = segment.weights_version
+                self._tell(worker)
 
     def take_report(self, message: bytes) -> None:
         """Keeps the report of an evaluation for the learner.

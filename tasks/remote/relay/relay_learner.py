@@ -1,4 +1,4 @@
-"""The learner's side of a relay: the methods ``Pull`` and ``Publish``, for one learner at a time.
+"""The learner's side of a relay: the method ``Pull``, for one learner at a time.
 
 The learner dials in with a token of its role. It gets the segments that workers send, and says what is stored; what it
 publishes goes to the workers. Its silence, or its coming back, makes room for its successor.
@@ -49,9 +49,7 @@ class RelayLearner:
 
     def handlers(self) -> dict[str, Handler]:
         """What answers each method."""
-        return {"Pull": self._pull, "Publish": self._publish}
-
-    # --- pull ---
+        return {"Pull": self._pull}
 
     def _pull(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
         try:
@@ -67,7 +65,7 @@ class RelayLearner:
             self._last_session = request.session
             _log.info("the learner is here, from %s", call.peer)
             threading.Thread(
-                target=self._take_marks, args=(connection, requests), name="take-marks", daemon=True
+                target=self._listen, args=(connection, requests), name="listen-to-learner", daemon=True
             ).start()
             yield from self._items(call)
         finally:
@@ -107,15 +105,17 @@ class RelayLearner:
             else:
                 self._hub.wait_arrival(status_due_s - now, lambda: not call.is_open)
 
-    def _take_marks(self, connection: _Connection, requests: Iterator[bytes]) -> None:
+    def _listen(self, connection: _Connection, requests: Iterator[bytes]) -> None:
         """What the learner says meanwhile; it ends when the learner hangs up."""
         try:
-            for message in requests:
-                marks = relay_messages.decode_marks(message)
-                connection.heard_s = time.monotonic()
+            for message in parts.joined(connection.heard(requests), connection.call.admission.max_message_bytes):
                 with self._lock:
                     if self._connection is not connection:
                         return
+                if link.kind_of(message) != "marks":
+                    self._hub.publish(bytes(message))
+                    continue
+                marks = relay_messages.decode_marks(message)
                 self._hub.store(marks.durable)
                 for worker, (epoch, reason) in marks.refused.items():
                     self._hub.refuse(worker, epoch, reason)
@@ -123,7 +123,7 @@ class RelayLearner:
             connection.call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
         except Exception:  # gRPC ends the iterator of a dead stream with a bare Exception.
             if connection.call.is_open:
-                _log.exception("the marks of the learner cannot be handled")
+                _log.exception("what the learner says cannot be handled")
         finally:
             connection.call.end()
 
@@ -135,21 +135,6 @@ class RelayLearner:
             self._hub.leave()
         _log.info("the learner from %s is gone; workers keep their segments for it", connection.call.peer)
 
-    # --- publish ---
-
-    def _publish(self, requests: Iterator[bytes], call: Call) -> bytes:
-        session = call.metadata("session")
-        with self._lock:
-            connection = self._connection
-        if connection is None or connection.session != session:
-            # Not a refusal: the relay was restarted, and the learner pulls again.
-            call.abort(grpc.StatusCode.ABORTED, "pull first")
-        try:
-            self._hub.publish(call.read_one(requests))
-        except link.LinkError as error:
-            call.refuse(Refusal(grpc.StatusCode.INVALID_ARGUMENT, str(error)))
-        return b""
-
 
 class _Connection:
     """One connection of a learner."""
@@ -158,6 +143,12 @@ class _Connection:
         self.session = session
         self.call = call
         self.heard_s = time.monotonic()
+
+    def heard(self, requests: Iterator[bytes]) -> Iterator[bytes]:
+        """What comes from the learner; each message, or part of one, is a sign of life."""
+        for message in requests:
+            self.heard_s = time.monotonic()
+            yield message
 
     @property
     def is_alive(self) -> bool:

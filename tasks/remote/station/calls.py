@@ -60,10 +60,6 @@ class Call:
         """It is a stream that lasts from now on."""
         self._deadline_s = math.inf
 
-    def metadata(self, key: str) -> str:
-        """What the caller says beside its messages; empty: nothing."""
-        return str(dict(self._context.invocation_metadata()).get(key, ""))
-
     def read_one(self, requests: Iterator[bytes]) -> bytes:
         """The only message of a call; empty when none was sent.
 

@@ -1,7 +1,7 @@
 """Which worker drives an evaluation, where several could: one at a time.
 
 A gateway or a relay puts the newest request here; the streams of the workers that evaluate wait here for it. A worker
-of the learner's own machine goes before far ones, and of these the one that has been there for longest.
+of the learner's own machine goes before remote ones, and of these the one that has been there for longest.
 The chosen one keeps the request. Another one gets it only when that one is gone: at once where it was a process
 of this machine, and after some patience where the network may bring it back.
 """
@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 PATIENCE_S = 30.0
 """For how long a remote worker that has a request may be gone before another one gets it [s]."""
@@ -61,17 +62,17 @@ class EvaluationQueue:
             self._changed.notify_all()
 
     @contextmanager
-    def candidate(self, worker: str, is_far: bool) -> Iterator[Candidate]:
+    def candidate(self, worker: str, is_remote: bool) -> Iterator[Candidate]:
         """The place of a worker while its stream is open.
 
         Args:
             worker: Its name; no two workers have the same, but a worker may come back while its old stream lingers.
-            is_far: Whether it is far.
+            is_remote: Whether it is on another machine.
         """
         with self._changed:
-            candidate = Candidate(self, worker, is_far, next(self._orders))
+            candidate = Candidate(worker, is_remote, next(self._orders))
             self._candidates.append(candidate)
-            self._candidates.sort(key=lambda other: (other.is_far, other.number))
+            self._candidates.sort(key=lambda other: (other.is_remote, other.number))
             self._changed.notify_all()
         try:
             yield candidate
@@ -79,11 +80,20 @@ class EvaluationQueue:
             with self._changed:
                 self._candidates.remove(candidate)
                 if worker == self._assigned and self._newest_of(worker) is None:
-                    self._assigned_lost_s = time.monotonic() + (self._patience_s if is_far else 0.0)
+                    self._assigned_lost_s = time.monotonic() + (self._patience_s if is_remote else 0.0)
                 self._changed.notify_all()
 
-    def _take(self, candidate: Candidate, is_over: Callable[[], bool], timeout_s: float) -> bytes | None:
-        """What ``Candidate.take`` returns."""
+    def take(self, candidate: Candidate, is_over: Callable[[], bool], timeout_s: float) -> bytes | None:
+        """The request, once for each stream, when this worker is to drive it.
+
+        Args:
+            candidate: Of the stream.
+            is_over: True ends the wait; ``wake`` makes it look.
+            timeout_s: How long to wait.
+
+        Returns:
+            None when there was none within ``timeout_s``, or it is another worker's.
+        """
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while not is_over():
@@ -111,26 +121,13 @@ class EvaluationQueue:
         return own[-1] if own else None
 
 
+@dataclass(eq=False)
 class Candidate:
     """One open stream of a worker that evaluates; made by ``EvaluationQueue.candidate``."""
 
-    def __init__(self, queue: EvaluationQueue, worker: str, is_far: bool, number: int) -> None:
-        self._queue = queue
-        self.worker = worker
-        self.is_far = is_far
-        self.number = number
-        """The first to come has the smallest."""
-        self.seen = 0
-        """Serial number of the request that went through this stream last."""
-
-    def take(self, is_over: Callable[[], bool], timeout_s: float) -> bytes | None:
-        """The request, once for each stream, when this worker is to drive it.
-
-        Args:
-            is_over: True ends the wait; ``EvaluationQueue.wake`` makes it look.
-            timeout_s: How long to wait.
-
-        Returns:
-            None when there was none within ``timeout_s``, or it is another worker's.
-        """
-        return self._queue._take(self, is_over, timeout_s)
+    worker: str
+    is_remote: bool
+    number: int
+    """The first to come has the smallest."""
+    seen: int = 0
+    """Serial number of the request that went through this stream last."""

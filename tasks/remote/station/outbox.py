@@ -290,15 +290,15 @@ class DiskOutbox:
         with self._lock:
             return OutboxState(len(self), self._bytes, self._last_seq, self.dropped, self._taken)
 
-    def after(self, seq: int) -> tuple[int, Callable[[], bytes]] | None:
-        """Number of the first segment behind ``seq`` and what returns its message, if there is one."""
+    def after(self, seq: int) -> tuple[int, bytes] | None:
+        """Number and message of the first segment behind ``seq``, if there is one."""
         with self._lock:
             # What is durable may still lie in the file when the disk was too full to delete it.
             rows = self._file.query(
                 "SELECT seq, message FROM segments WHERE seq > ? AND message IS NOT NULL ORDER BY seq LIMIT 1",
                 (max(seq, self._durable),),
             )
-        return (rows[0][0], lambda: rows[0][1]) if rows else None
+        return rows[0] if rows else None
 
     def resume(self, received: int) -> None:
         """Notes what the learner has at the beginning of a stream; it may be less than before, after a crash.

@@ -30,9 +30,9 @@ MAX_PEERS = 16_384
 class Peer:
     """What is known of one worker; guarded by the lock of the ``Peers`` that it belongs to."""
 
-    def __init__(self, hello: link.Hello, is_far: bool, changed: threading.Condition, received: int) -> None:
+    def __init__(self, hello: link.Hello, is_remote: bool, changed: threading.Condition, received: int) -> None:
         self.hello = hello
-        self.is_far = is_far
+        self.is_remote = is_remote
         self.changed = changed
         """Notified when what this worker should be told has changed."""
         self.received = received
@@ -89,7 +89,7 @@ class Peer:
         return WorkerStatus(
             name=self.hello.worker,
             role=self.hello.role,
-            address=self.address if self.is_far else "",
+            address=self.address if self.is_remote else "",
             samples_per_s=self.samples.per_second(now),
             segments=self.segments,
             dropped=self.dropped,
@@ -109,13 +109,13 @@ class Peers:
 
     Args:
         lock: Guards all of it.
-        max_far: Remote workers for which there is room at a time.
+        max_remote: Remote workers for which there is room at a time.
         received: Sequence numbers up to which the stored replay has segments of earlier workers.
     """
 
-    def __init__(self, lock: threading.Lock, max_far: int, received: Mapping[str, int]) -> None:
+    def __init__(self, lock: threading.Lock, max_remote: int, received: Mapping[str, int]) -> None:
         self._lock = lock
-        self._max_far = max_far
+        self._max_remote = max_remote
         self._stored = dict(received)
         self._peers: dict[str, Peer] = {}
 
@@ -126,39 +126,39 @@ class Peers:
         """The worker of this name, if it has greeted."""
         return self._peers.get(identity)
 
-    def greet(self, hello: link.Hello, is_far: bool, address: str) -> Peer | Refusal:
+    def greet(self, hello: link.Hello, is_remote: bool, address: str) -> Peer | Refusal:
         """Takes note of a worker that may come in, and keeps a place for it."""
         now = time.monotonic()
         peer = self._peers.get(hello.worker)
-        if peer is not None and peer.is_far != is_far:
+        if peer is not None and peer.is_remote != is_remote:
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the name {hello.worker} is taken by another worker")
-        refusal = self.room(peer, is_far, now)
+        refusal = self.room(peer, is_remote, now)
         if refusal is not None:
             return refusal
         if peer is None:
             changed = threading.Condition(self._lock)
-            peer = Peer(hello, is_far, changed, self._stored.get(hello.worker, 0))
+            peer = Peer(hello, is_remote, changed, self._stored.get(hello.worker, 0))
             self._peers[hello.worker] = peer
         peer.hello, peer.address = hello, address
         peer.greeted_s = peer.seen_s = now
         peer.forget_pings()
         return peer
 
-    def room(self, peer: Peer | None, is_far: bool, now: float) -> Refusal | None:
+    def room(self, peer: Peer | None, is_remote: bool, now: float) -> Refusal | None:
         """Why there is no room for a worker, which has greeted before or not; None: there is."""
-        if not is_far or (peer is not None and peer.has_place(now)):
+        if not is_remote or (peer is not None and peer.has_place(now)):
             return None
-        taken = sum(other.is_far and other.has_place(now) for other in self._peers.values())
-        if taken >= self._max_far:
-            message = f"there is room for {self._max_far} workers (remote.max_workers), and all places are taken"
+        taken = sum(other.is_remote and other.has_place(now) for other in self._peers.values())
+        if taken >= self._max_remote:
+            message = f"there is room for {self._max_remote} workers (remote.max_workers), and all places are taken"
             return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
         if peer is None and len(self._peers) >= MAX_PEERS and not self._forget_one(now):
             return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_PEERS} workers are known; no more are remembered")
         return None
 
     def shown(self, now: float) -> list[Peer]:
-        """Those for the table: connected, or far and gone not long ago; by name."""
-        shown = [p for p in self._peers.values() if p.is_connected or (p.is_far and now - p.seen_s < SHOWN_S)]
+        """Those for the table: connected, or remote and gone not long ago; by name."""
+        shown = [p for p in self._peers.values() if p.is_connected or (p.is_remote and now - p.seen_s < SHOWN_S)]
         return sorted(shown, key=lambda peer: peer.hello.worker)
 
     def _forget_one(self, now: float) -> bool:

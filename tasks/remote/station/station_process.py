@@ -21,7 +21,7 @@ from tasks.remote.station.station_config import LEAVE, StationConfig, StationSta
 
 _log = logging.getLogger(__name__)
 
-MODULE = "tasks.remote.station.far_station"
+MODULE = "tasks.remote.station.worker_station"
 _POLL_S = 0.5
 
 

@@ -1,64 +1,30 @@
-"""The way out of a worker or a station: dials the next one, passes segments on, holds the newest weights.
+"""The link of a worker: numbers segments, keeps their bytes in memory, and sends them over an ``OutboxUplink``.
 
-It only dials out. A connection that breaks is dialled again with growing pauses and goes on where the learner says; a
-refusal (token, version, task) is final. What is sent comes from an outbox: of this process (``MemoryOutbox``), or on
-the disk (``outbox.DiskOutbox``) for a worker that is far away. Knows neither environments nor policies.
+What is not stored when the process ends is lost: a worker beside its learner may, and a remote one hands its segments
+to its station. Also takes the commands of a learner that steps the environments itself (``serve_lock_step``).
 """
 
 from __future__ import annotations
 
-import math
+import queue
 import threading
-import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import grpc
 
 from tasks.experience.samples import Segment
-from tasks.remote.access import dialing
-from tasks.remote.station.memory_outbox import MemoryOutbox
-from tasks.remote.wire import link, parts
-from tasks.remote.wire.call_queues import IncomingMessages, OutgoingMessages
-from tasks.remote.wire.methods import path_of
+from tasks.remote.station.outbox_uplink import OutboxUplink
+from tasks.remote.wire import link
 
 if TYPE_CHECKING:
     from tasks.remote.access.credentials import ClientCredentials
 
-_CALL_TIMEOUT_S = 10.0
-_REPORT_TIMEOUT_S = 25.0
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
-_CROWDED_PAUSE_S = 15.0
-_FIRST_PING_S = 1.0
-_PING_S = 5.0
 
-
-class Outbox(Protocol):
-    """What an uplink sends from: segments that the learner has not stored yet, in the order of their numbers."""
-
-    dropped: int
-    """Segments lost so far because there was no room."""
-
-    def __len__(self) -> int:
-        """Segments that are kept."""
-        ...
-
-    def after(self, seq: int) -> tuple[int, Callable[[], bytes]] | None:
-        """Number of the first segment behind ``seq`` and what makes its message, if there is one."""
-        ...
-
-    def resume(self, received: int) -> None:
-        """Notes what the learner has at the beginning of a stream; less than before after a crash of the learner."""
-        ...
-
-    def acknowledge(self, received: int, durable: int) -> bool:
-        """Notes what the learner has received and forgets what it has stored; whether that was anything."""
-        ...
-
-
-class Uplink:
-    """The connection of one worker, or of its station.
+class Uplink(OutboxUplink):
+    """A ``WorkerLink`` to a learner, a relay or a station; it is its own outbox.
 
     Args:
         address: host:port of the learner.
@@ -66,10 +32,9 @@ class Uplink:
         hello: Who this worker is.
         stop: Ends every wait once it is set; ``wake`` makes the waits notice at once.
         window: Segments that are not stored, at which ``wait_for_room`` waits.
-        buffer_segments: Unacknowledged segments kept at most; beyond them the oldest are dropped.
+        buffer_segments: Segments that are not stored kept at most; beyond them the oldest are dropped.
         compress: Whether images are compressed.
         credentials: For TLS; None: plaintext.
-        outbox: What is sent, instead of what is given to ``send``; its owner calls ``wake`` when it has added to it.
         hangs_for_s: How long the environment has not come back; 0: it does not hang.
         peer: What it is called that is dialled.
     """
@@ -85,139 +50,25 @@ class Uplink:
         buffer_segments: int = 512,
         compress: bool = False,
         credentials: ClientCredentials | None = None,
-        outbox: Outbox | None = None,
         hangs_for_s: Callable[[], float] = lambda: 0.0,
         peer: str = "the learner",
     ) -> None:
-        self._dialled = dialing.Dialled(peer, address, credentials)
-        self._channel = self._dialled.channel
-        self._hello_message = link.encode_hello(hello)
-        self._metadata = (("authorization", f"Bearer {token}"), ("worker", hello.worker))
-        self._stop = stop
+        super().__init__(
+            address, token, hello, stop, outbox=self, credentials=credentials, hangs_for_s=hangs_for_s, peer=peer
+        )
         self._window = window
-        self._memory = MemoryOutbox(buffer_segments, compress)
-        self._outbox: Outbox = self._memory if outbox is None else outbox
-        self._changed = threading.Condition()
-        self._newest: bytes | bytearray | None = None
-        self._request: bytes | bytearray | None = None
-        self._last_request: bytes | bytearray = b""
-        self._failure: BaseException | None = None
-        self._is_connected = False
-        self._round_trip_ms = math.nan
-        self._hangs_for_s = hangs_for_s
-        self._calls: list[grpc.Call] = []
+        self._buffer_segments = buffer_segments
+        self._compress = compress
+        self._kept: deque[tuple[int, bytes]] = deque()
+        self._received = 0
+        self.last_seq = 0
+        """Number of the last segment given to ``send``."""
+        self.dropped = 0
+        """Segments dropped because there was no room, before the other side had them."""
         self._commands: grpc.Call | None = None
-        self._replies = OutgoingMessages()
-        self._threads: list[threading.Thread] = []
-
-    # --- connection ---
-
-    def connect(self) -> None:
-        """Greets the learner; tries until it answers or ``stop`` is set.
-
-        Raises:
-            RefusedError: If the learner does not want this worker.
-        """
-        pause = _FIRST_PAUSE_S
-        while not self._stop.is_set() and self._failure is None:
-            try:
-                link.decode_hello_reply(self._method("Hello")(self._hello_message, **self._call_arguments()))
-            except grpc.RpcError as error:
-                self._dialled.raise_final(error)
-                if dialing.is_crowded(error):
-                    pause = max(pause, _CROWDED_PAUSE_S)
-                self._dialled.note_trouble(f"cannot be reached ({dialing.describe(error)})", pause)
-                self.wake()
-                self._stop.wait(pause)
-                pause = max(pause, min(2 * pause, _LONGEST_PAUSE_S))
-            else:
-                self._dialled.note_answer()
-                self.wake()
-                return
-
-    def start(self, push: bool, requests: bool = False, weights: bool = True, lock_step: bool = False) -> None:
-        """Opens the streams that belong to the worker's role.
-
-        Args:
-            push: Whether segments are sent.
-            requests: Whether evaluation requests are received, for ``take_request``.
-            weights: Whether the Weights stream is wanted: for an evaluator it brings requests.
-            lock_step: Whether commands are received, for ``serve_lock_step``.
-        """
-        if lock_step:
-            self._commands = self._open("LockStep", iter(self._replies.take, None))
-        streams: list[Callable[[], None]] = [self._receive_weights] if weights else []
-        if push:
-            streams.append(self._push)
-        if requests:
-            streams.append(self._receive_requests)
-        for stream in streams:
-            thread = threading.Thread(target=self._keep_up, args=(stream,), name=stream.__name__, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def start_pings(self) -> None:
-        """Begins to say now and then how things are; after the greeting."""
-        threading.Thread(target=self._ping, name="_ping", daemon=True).start()
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether segments can be sent now."""
-        return self._is_connected
-
-    @property
-    def round_trip_ms(self) -> float:
-        """What the last ping took; NaN: not known."""
-        return self._round_trip_ms
-
-    @property
-    def trouble(self) -> str:
-        """What keeps the learner from being reached; empty when nothing does."""
-        return self._dialled.trouble
-
-    def wake(self) -> None:
-        """Makes all waits look again: at ``stop``, and at the outbox."""
-        with self._changed:
-            self._changed.notify_all()
-            calls = list(self._calls)
-        if self._stop.is_set():
-            for call in calls:
-                call.cancel()
-
-    def wait_change(self, timeout_s: float) -> None:
-        """Waits until something has happened on the link."""
-        with self._changed:
-            self._changed.wait(timeout_s)
-        self.raise_failure()
-
-    def close(self) -> None:
-        """Hangs up; ``stop`` must be set."""
-        self.wake()
-        self._channel.close()
-        for thread in list(self._threads):
-            thread.join(0.5)
+        self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     # --- segments ---
-
-    @property
-    def has_room(self) -> bool:
-        """Whether ``wait_for_room`` would not wait."""
-        return len(self._outbox) < self._window
-
-    @property
-    def unreceived(self) -> int:
-        """Segments given to ``send`` that the other side has not got."""
-        return self._memory.unreceived
-
-    @property
-    def last_seq(self) -> int:
-        """Number of the last segment given to ``send``."""
-        return self._memory.last_seq
-
-    def bytes_after(self, seq: int) -> int:
-        """What the segments given to ``send`` hold behind this number."""
-        with self._changed:
-            return self._memory.bytes_after(seq)
 
     def wait_for_room(self, poll_s: float = 1.0, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Waits while ``window`` segments are not stored.
@@ -235,68 +86,64 @@ class Uplink:
         self.raise_failure()
         return not self._stop.is_set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether ``wait_for_room`` would not wait."""
+        return len(self._kept) < self._window
+
     def send(self, segment: Segment) -> None:
-        """Numbers a segment and sends it when it can; never waits."""
+        """Numbers a segment, makes bytes of it and keeps them until they are stored; never waits.
+
+        Where the oldest is dropped to make room, a number is missing: that is how the learner knows that its rows are.
+        """
         with self._changed:
-            self._memory.append(segment)
+            self.last_seq += 1
+            numbered = replace(segment, seq=self.last_seq)
+            self._kept.append((self.last_seq, link.encode_segment(numbered, self.dropped, self._compress)))
+            if len(self._kept) > self._buffer_segments:
+                oldest, _ = self._kept.popleft()
+                self.dropped += oldest > self._received
             self._changed.notify_all()
         self.raise_failure()
 
-    def raise_failure(self) -> None:
-        """Raises what ended the streams, if anything did."""
-        if self._failure is not None:
-            raise self._failure
-
     @property
-    def dropped(self) -> int:
-        """Segments dropped because there was no room."""
-        return self._outbox.dropped
+    def unreceived(self) -> int:
+        """Segments given to ``send`` that the other side has not got."""
+        return max(self.last_seq - self._received, 0)
 
-    # --- what the learner says ---
-
-    def take_newest(self) -> bytes | bytearray | None:
-        """The newest message of the Weights stream, once."""
+    def bytes_after(self, seq: int) -> int:
+        """What the segments given to ``send`` behind this number hold."""
         with self._changed:
-            newest, self._newest = self._newest, None
-        return newest
+            return sum(len(message) for number, message in self._kept if number > seq)
 
-    def wait_newest(self, poll_s: float = 1.0) -> bytes | bytearray | None:
-        """Waits for a message of the Weights stream; None when ``stop`` was set instead."""
-        with self._changed:
-            while self._newest is None and not self._stop.is_set() and self._failure is None:
-                self._changed.wait(poll_s)
-        self.raise_failure()
-        return self.take_newest()
+    # --- its own outbox ---
 
-    @property
-    def has_request(self) -> bool:
-        """Whether an evaluation request waits."""
-        return self._request is not None
+    def after(self, seq: int) -> tuple[int, bytes] | None:
+        """As ``Outbox.after``."""
+        return next((entry for entry in self._kept if entry[0] > seq), None)
 
-    def take_request(self) -> bytes | bytearray | None:
-        """The newest evaluation request, once."""
-        with self._changed:
-            request, self._request = self._request, None
-        return request
+    def resume(self, received: int) -> None:
+        """As ``Outbox.resume``."""
+        self._received = received
 
-    def report(self, message: bytes) -> None:
-        """Sends the report of an evaluation; tries until the learner has it or ``stop`` is set."""
-        while not self._stop.is_set():
-            try:
-                self._method("Report")(message, **self._call_arguments(_REPORT_TIMEOUT_S))
-            except grpc.RpcError as error:
-                self._dialled.raise_final(error)
-                self._stop.wait(_FIRST_PAUSE_S)
-                self.connect()
-            else:
-                # Should it come again, the report was lost behind the other side.
-                self._last_request = b""
-                return
+    def acknowledge(self, received: int, durable: int) -> bool:
+        """As ``Outbox.acknowledge``."""
+        self._received = received
+        before = len(self._kept)
+        while self._kept and self._kept[0][0] <= durable:
+            self._kept.popleft()
+        return len(self._kept) < before
+
+    # --- lock step ---
+
+    def start_lock_step(self) -> None:
+        """Says that this worker takes commands, which wait for ``serve_lock_step``."""
+        self._commands = self._open("LockStep", iter(self._replies.get, None))
 
     def serve_lock_step(
         self, answer: Callable[[bytes], bytes], evaluate: Callable[[bytes | bytearray], None] | None = None
     ) -> None:
-        """Answers commands until ``stop`` is set or the learner hangs up; after ``start``.
+        """Answers commands until ``stop`` is set or the learner hangs up; after ``start_lock_step``.
 
         Args:
             answer: Makes the reply to a command.
@@ -322,150 +169,47 @@ class Uplink:
         self, call: grpc.Call, answer: Callable[[bytes], None], evaluate: Callable[[bytes | bytearray], None]
     ) -> None:
         """Takes commands and evaluation requests as they come."""
-        incoming = IncomingMessages(call, self._changed)
+        commands = _Commands(call, self._changed)
         while not self._stop.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: incoming.is_ready or self.has_request or self._stop.is_set(), 1.0)
-                command = incoming.messages.popleft() if incoming.messages else None
+                self._changed.wait_for(lambda: commands.is_ready or self.has_request or self._stop.is_set(), 1.0)
+                command = commands.messages.popleft() if commands.messages else None
             if command is not None:
                 answer(command)
             elif (request := self.take_request()) is not None:
                 evaluate(request)
-            elif incoming.is_over:
-                if incoming.error is not None:
-                    raise incoming.error
+            elif commands.is_over:
+                if commands.error is not None:
+                    raise commands.error
                 return
 
-    # --- streams ---
 
-    def _keep_up(self, stream: Callable[[], None]) -> None:
-        """Runs a stream again and again until the worker stops."""
-        pause = _FIRST_PAUSE_S
+class _Commands:
+    """What a stream of commands brings, read by a thread of its own; ``changed`` guards it and is notified."""
+
+    def __init__(self, call: grpc.Call, changed: threading.Condition) -> None:
+        self.messages: deque[bytes] = deque()
+        self.is_over = False
+        self.error: BaseException | None = None
+        """What ended the stream."""
+        self._call = call
+        self._changed = changed
+        threading.Thread(target=self._read, name="lock-step-commands", daemon=True).start()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a command, or none will come any more."""
+        return bool(self.messages) or self.is_over
+
+    def _read(self) -> None:
         try:
-            while not self._stop.is_set() and self._failure is None:
-                began = time.monotonic()
-                try:
-                    stream()
-                except grpc.RpcError as error:
-                    if self._stop.is_set():
-                        return
-                    self._dialled.raise_final(error)
-                    self._dialled.note_trouble(f"hung up ({dialing.describe(error)})", pause)
-                    self.wake()
-                if time.monotonic() - began > _LONGEST_PAUSE_S:
-                    pause = _FIRST_PAUSE_S
-                self._stop.wait(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
-                self.connect()
-        except ValueError as error:
-            # gRPC's answer to calls on a closed channel; anything else is a message that cannot be read.
-            if not self._stop.is_set():
-                self.fail(error)
-        except Exception as error:
-            self.fail(error)
-
-    def _receive_weights(self) -> None:
-        for message in self._newest_messages(b""):
-            with self._changed:
-                self._newest = message
-                self._changed.notify_all()
-
-    def _receive_requests(self) -> None:
-        for message in self._newest_messages(link.REQUESTS):
-            with self._changed:
-                if message == self._last_request:
-                    continue  # It comes again with every new connection until it is answered.
-                self._request = self._last_request = message
-                self._changed.notify_all()
-
-    def _newest_messages(self, which: bytes) -> Iterator[bytes | bytearray]:
-        call = self._method("Weights")(which, metadata=self._metadata)
-        with self._changed:
-            self._calls.append(call)
-        try:
-            yield from parts.joined(call)
-        finally:
-            self._forget(call)
-
-    def _push(self) -> None:
-        stream = _PushStream()
-        call = self._open("Push", self._outgoing(stream))
-        try:
-            for message in call:
-                acknowledgement = link.decode_acknowledgement(message)
+            for message in self._call:
                 with self._changed:
-                    if stream.resumed_at is None:
-                        # What the learner says in this stream, not what it said before: it may be another process.
-                        self._outbox.resume(acknowledgement.received)
-                        stream.resumed_at = acknowledgement.received
-                        self._is_connected = True
-                        self._changed.notify_all()
-                    if self._outbox.acknowledge(*acknowledgement):
-                        self._changed.notify_all()
+                    self.messages.append(message)
+                    self._changed.notify_all()
+        except Exception as error:
+            self.error = error
         finally:
-            stream.is_over = True
             with self._changed:
-                self._is_connected = False
+                self.is_over = True
                 self._changed.notify_all()
-            self._forget(call)
-
-    def _outgoing(self, stream: _PushStream) -> Iterator[bytes]:
-        """Everything that the learner has not got, oldest first, as it comes."""
-        sent = None
-        while not stream.is_over and not self._stop.is_set():
-            with self._changed:
-                if sent is None:
-                    sent = stream.resumed_at
-                found = None if sent is None else self._outbox.after(sent)
-                if found is None:
-                    self._changed.wait(1.0)
-                    continue
-            sent, encode = found
-            yield from parts.split(encode())
-
-    def _ping(self) -> None:
-        """Says now and then how long the saying takes, what was lost, and whether the environment hangs."""
-        pause = _FIRST_PING_S
-        while not self._stop.wait(pause):
-            began = time.monotonic()
-            try:
-                ping = link.Ping(self._round_trip_ms, self.dropped, round(1e3 * self._hangs_for_s()))
-                message = link.encode_ping(ping)
-                self._method("Ping")(message, **self._call_arguments())
-                self._round_trip_ms = 1e3 * (time.monotonic() - began)
-            except (grpc.RpcError, ValueError):  # The streams notice what matters; a closed channel is a ValueError.
-                self._round_trip_ms = math.nan
-            pause = _PING_S
-
-    def _open(self, method: str, requests: Iterator[bytes]) -> grpc.Call:
-        stub = self._channel.stream_stream(path_of(method))
-        call = stub(requests, metadata=self._metadata)
-        with self._changed:
-            self._calls.append(call)
-        return call
-
-    def _forget(self, call: grpc.Call) -> None:
-        call.cancel()
-        with self._changed:
-            self._calls.remove(call)
-
-    def _method(self, name: str) -> Callable[..., grpc.Call]:
-        path = path_of(name)
-        return self._channel.unary_stream(path) if name == "Weights" else self._channel.unary_unary(path)
-
-    def _call_arguments(self, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, object]:
-        return {"metadata": self._metadata, "timeout": timeout_s}
-
-    def fail(self, error: BaseException) -> None:
-        """Has every wait and later call raise ``error``."""
-        with self._changed:
-            self._failure = self._failure or error
-            self._changed.notify_all()
-
-
-class _PushStream:
-    """What one Push stream knows of itself; guarded by the uplink's lock."""
-
-    resumed_at: int | None = None
-    """Behind this number it begins to send."""
-    is_over = False

@@ -2,7 +2,7 @@
 
 It keeps the streams of workers, says how far their segments have come, and hands out the newest weights and the newest
 request for an evaluation. What happens to the segments is decided by what stands behind it: ``gateway`` at the learner,
-``relay_hub`` between the two, ``far_station`` beside a remote worker.
+``relay_hub`` between the two, ``worker_station`` beside a remote worker.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
 import grpc
 
 from tasks.remote.access.admission import Admission, Refusal, Refusals
-from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, FarListener, Handler, Listener
-from tasks.remote.access.tokens import RunToken
+from tasks.remote.access.listener import CALLS_PER_WORKER, SPARE_CALLS, Handler, Listener, Port
 from tasks.remote.station.calls import Call, OpenCalls
 from tasks.remote.station.evaluation_queue import EvaluationQueue
 from tasks.remote.station.mailbox import Mailbox
@@ -41,8 +40,8 @@ class Hub(Protocol):
     def greeted(self, peer: Peer) -> None:
         """A worker has greeted; may set how far its segments have come. The service's ``lock`` is held."""
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Takes a segment, waiting while there is no room. False: the call has ended. Raises ``LinkError``."""
+    def take_segments(self, peer: Peer, call: Call, messages: Iterable[bytes | bytearray]) -> None:
+        """Takes segments until they or the call end, waiting while there is no room. Raises ``LinkError``."""
 
     def take_report(self, message: bytes) -> None:
         """Takes the report of an evaluation. Raises ``LinkError``."""
@@ -56,15 +55,15 @@ class WorkerService:
 
     Args:
         hub: What stands behind it.
-        max_far: Remote workers for which there is room at a time.
+        max_remote: Remote workers for which there is room at a time.
         received: Sequence numbers up to which segments of earlier workers are stored.
     """
 
-    def __init__(self, hub: Hub, max_far: int = 0, received: Mapping[str, int] | None = None) -> None:
+    def __init__(self, hub: Hub, max_remote: int = 0, received: Mapping[str, int] | None = None) -> None:
         self._hub = hub
         self.lock = threading.Lock()
         """Guards ``peers`` and what they hold."""
-        self.peers = Peers(self.lock, max_far, received or {})
+        self.peers = Peers(self.lock, max_remote, received or {})
         self.refusals = Refusals()
         self.weights = Mailbox()
         """The newest weights."""
@@ -75,38 +74,38 @@ class WorkerService:
 
     # --- ports ---
 
-    def listen_near(
-        self,
-        address: str,
-        token: str,
-        max_workers: int,
-        credentials: grpc.ServerCredentials | None = None,
-        more: Mapping[str, Handler] | None = None,
-    ) -> str:
-        """Opens a port for workers that were given the token of the run; returns host:port.
+    def listen(self, port: Port, more: Mapping[str, Handler] | None = None) -> str:
+        """Opens a port; returns host:port.
 
         Args:
-            address: host:port to listen on.
-            token: The secret of the run.
-            max_workers: Connections for which there is room at a time.
-            credentials: TLS, where these workers may be on other machines; None: plaintext.
+            port: Where, and who is let in.
             more: Further methods to serve there.
         """
-        unknown = "the token is not the one of this run"
-        admission = Admission(RunToken(token), self.refusals, unknown=unknown, is_far=False)
-        return self._listen(address, admission, more or {}, max_workers, credentials, credentials is not None)
-
-    def listen_far(self, far: FarListener, more: Mapping[str, Handler] | None = None) -> str:
-        """Opens a port for remote workers; returns host:port.
-
-        Args:
-            far: Who is let in, and how.
-            more: Further methods to serve there.
-        """
+        handlers: dict[str, Handler] = {
+            "Hello": self._hello,
+            "Ping": self._ping,
+            "Push": self._push,
+            "Weights": self._newest,
+            "Report": self._report,
+        }
         admission = Admission(
-            far.tokens, self.refusals, handshakes=far.handshakes, max_message_bytes=far.max_message_bytes
+            port.tokens,
+            self.refusals,
+            is_remote=port.is_remote,
+            handshakes=port.handshakes,
+            max_message_bytes=port.max_message_bytes,
         )
-        return self._listen(far.address, admission, more or {}, far.max_workers, far.credentials, True)
+        listener = Listener(
+            port.address,
+            handlers | dict(more or {}),
+            self.calls.check_at(admission),
+            CALLS_PER_WORKER * port.max_workers + SPARE_CALLS,
+            credentials=port.credentials,
+            max_message_bytes=port.max_message_bytes,
+            is_remote=port.is_remote or port.credentials is not None,
+        )
+        self._listeners.append(listener)
+        return listener.address
 
     def close(self) -> None:
         """Ends all calls and frees the ports. Calling it twice is fine."""
@@ -118,34 +117,6 @@ class WorkerService:
         """Workers that have a stream of segments open; expects ``lock`` to be held."""
         return sum("push" in peer.calls for peer in self.peers)
 
-    def _listen(
-        self,
-        address: str,
-        admission: Admission,
-        more: Mapping[str, Handler],
-        max_workers: int,
-        credentials: grpc.ServerCredentials | None,
-        is_far: bool,
-    ) -> str:
-        handlers: dict[str, Handler] = {
-            "Hello": self._hello,
-            "Ping": self._ping,
-            "Push": self._push,
-            "Weights": self._newest,
-            "Report": self._report,
-        }
-        listener = Listener(
-            address,
-            {**handlers, **more},
-            self.calls.check_at(admission),
-            CALLS_PER_WORKER * max_workers + SPARE_CALLS,
-            credentials=credentials,
-            max_message_bytes=admission.max_message_bytes,
-            is_far=is_far,
-        )
-        self._listeners.append(listener)
-        return listener.address
-
     @contextmanager
     def stream(self, kind: str, call: Call) -> Iterator[Peer]:
         """A stream of a worker that has greeted; takes over from the one of this kind that it had before.
@@ -154,7 +125,7 @@ class WorkerService:
         """
         peer = self._peer(call)
         with self.lock:
-            refusal = self.peers.room(peer, call.admission.is_far, time.monotonic())
+            refusal = self.peers.room(peer, call.admission.is_remote, time.monotonic())
             former = peer.calls.get(kind)
             if refusal is None:
                 peer.calls[kind] = call
@@ -183,7 +154,7 @@ class WorkerService:
         if refusal := self._objection(hello, call):
             call.refuse(refusal)
         with self.lock:
-            peer = self.peers.greet(hello, call.admission.is_far, call.peer)
+            peer = self.peers.greet(hello, call.admission.is_remote, call.peer)
             if isinstance(peer, Peer):
                 self._hub.greeted(peer)
         if isinstance(peer, Refusal):
@@ -196,7 +167,7 @@ class WorkerService:
         if hello.worker != identity:
             message = f"{identity} greets under the name of another worker: {hello.worker!r}"
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
-        if call.admission.is_far and hello.role != "worker":
+        if call.admission.is_remote and hello.role != "worker":
             message = f"{identity} wants to be {hello.role}, which is only for the learner's own processes"
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, message)
         return self._hub.objection(hello)
@@ -215,10 +186,9 @@ class WorkerService:
 
     def _push(self, requests: Iterator[bytes], call: Call) -> Iterator[bytes]:
         """Acknowledgements to one worker, while a thread of its own takes what it sends."""
-        segments = parts.joined(requests, call.admission.max_message_bytes)
         with self.stream("push", call) as peer:
             reader = threading.Thread(
-                target=self._take_segments, args=(peer, call, segments), name="take-segments", daemon=True
+                target=self._take_segments, args=(peer, call, requests), name="take-segments", daemon=True
             )
             reader.start()
             sent = None
@@ -233,11 +203,9 @@ class WorkerService:
                     sent = acknowledgement
                     yield link.encode_acknowledgement(acknowledgement)
 
-    def _take_segments(self, peer: Peer, call: Call, segments: Iterator[bytes | bytearray]) -> None:
+    def _take_segments(self, peer: Peer, call: Call, requests: Iterator[bytes]) -> None:
         try:
-            for message in segments:
-                if not call.is_open or not self._hub.take_segment(peer, call, message):
-                    return
+            self._hub.take_segments(peer, call, parts.joined(requests, call.admission.max_message_bytes))
         except link.LinkError as error:
             call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, f"segment refused: {error}"))
         except grpc.RpcError:
@@ -247,7 +215,7 @@ class WorkerService:
                 _log.exception("the stream of %s broke", peer.hello.worker)
                 call.end(Refusal(grpc.StatusCode.INVALID_ARGUMENT, "segment refused: it could not be handled"))
                 # No remote worker can bring the learner down.
-                if not peer.is_far:
+                if not peer.is_remote:
                     self._hub.fail(error)
 
     # --- weights and evaluation ---
@@ -272,16 +240,16 @@ class WorkerService:
     def _evaluation_requests(self, call: Call) -> Iterator[bytes]:
         with self.stream("requests", call) as peer:
             call.wakes(self.evaluation_queue.wake)
-            with self.evaluation_queue.candidate(peer.hello.worker, peer.is_far) as candidate:
+            with self.evaluation_queue.candidate(peer.hello.worker, peer.is_remote) as candidate:
                 while call.is_open:
-                    message = candidate.take(lambda: not call.is_open, HEARTBEAT_S)
+                    message = self.evaluation_queue.take(candidate, lambda: not call.is_open, HEARTBEAT_S)
                     if message is not None and call.is_open:
                         yield from parts.split(message)
 
     def _report(self, requests: Iterator[bytes], call: Call) -> bytes:
         peer = self._peer(call)
         message = call.read_one(requests)
-        if peer.is_far and self.evaluation_queue.assigned != call.caller.identity:
+        if peer.is_remote and self.evaluation_queue.assigned != call.caller.identity:
             # The request was given to another worker while this one was away.
             return b""
         try:

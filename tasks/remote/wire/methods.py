@@ -36,7 +36,6 @@ METHODS = {
     "Report": Method(),
     "LockStep": Method(is_stream=True),
     "Pull": Method(LEARNER, is_stream=True),
-    "Publish": Method(LEARNER, limit_s=300.0),
 }
 
 

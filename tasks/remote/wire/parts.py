@@ -7,12 +7,16 @@ whole; a smaller one goes as it is. It is put together in memory that is taken o
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
 
 from tasks.remote.wire import link
 
 PART_BYTES = 1 << 20
 """Measured (``benchmarks.link``): less costs time for each part, more leaves less to be done at the same time."""
+
+BETWEEN = b""
+"""Between two parts of a message: the next is not a part, but a whole message."""
 
 _MAGIC = b"TMLP"
 """No message of ``link`` begins so."""
@@ -50,7 +54,7 @@ def joined(stream: Iterable[bytes], max_bytes: int = link.MAX_MESSAGE_BYTES) -> 
         message = bytearray(_claimed_size(first, max_bytes))
         with memoryview(first) as content:
             message[:PART_BYTES] = content[_HEAD.size :]
-        if _fill(message, incoming):
+        if (yield from _fill(message, incoming)):
             yield message
 
 
@@ -63,10 +67,14 @@ def _claimed_size(first: bytes, max_bytes: int) -> int:
     return size
 
 
-def _fill(message: bytearray, parts: Iterator[bytes]) -> bool:
-    """Copies the parts behind the first into their places; False: the stream has ended before the last."""
+def _fill(message: bytearray, parts: Iterator[bytes]) -> Generator[bytes, None, bool]:
+    """Copies the parts behind the first into their places; False: the stream has ended before the last.
+
+    Gives the whole messages that come between them.
+    """
     for start in range(PART_BYTES, len(message), PART_BYTES):
-        part = next(parts, None)
+        while (part := next(parts, None)) == BETWEEN:
+            yield from islice(parts, 1)
         if part is None:
             return False
         expected = min(PART_BYTES, len(message) - start)

@@ -1,8 +1,8 @@
-"""What learner and relay say to each other, to bytes and back: the messages of ``Pull`` and ``Publish``.
+"""What learner and relay say to each other over ``Pull``, to bytes and back.
 
-``Pull`` is one stream each way. The learner begins with a ``PullRequest`` and goes on with ``Marks``; the relay answers
-with ``Item``, each followed by one message with its content: a segment as the worker sent it, or the report of an
-evaluation; a status has its content inside. ``Publish`` takes weights and evaluation requests in the form of ``link``.
+It is one stream each way. The learner begins with a ``PullRequest`` and goes on with ``Marks``, and with weights and
+evaluation requests in the form of ``link``; the relay answers with ``Item``, each followed by one message with its
+content: a segment as the worker sent it, or the report of an evaluation; a status has its content inside.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.wire import link
 from tasks.remote.wire.link import MAX_COUNT, count_of, is_count, require, text_of
 
+VERSION = 2
+"""Of what they say; 1 published by a method of its own. Both sides say theirs in their first message."""
 MAX_MARKS = 8_000
 """Workers about which a message speaks at most, so that it stays below the cap of a header."""
 MAX_ROWS = 1_000
@@ -88,6 +90,7 @@ class RelayStatus(NamedTuple):
 def encode_pull_request(request: PullRequest) -> bytes:
     """To bytes; of many workers, those that were seen last."""
     data = {
+        "version": VERSION,
         "session": request.session,
         "fingerprint": request.fingerprint,
         "spec": encode_spec(request.spec),
@@ -101,6 +104,7 @@ def decode_pull_request(message: bytes) -> PullRequest:
     """From bytes."""
     data, arrays = link.unpack(message, "pull_request")
     require(not arrays, "a pull request has no arrays")
+    _require_version(data, "the learner", "this relay")
     return PullRequest(
         text_of(data, "session", _MAX_NAME),
         text_of(data, "fingerprint", 4 * _MAX_NAME),
@@ -116,7 +120,7 @@ def encode_marks(marks: Marks) -> bytes:
     return link.pack("marks", {"durable": dict(marks.durable), "refused": refused})
 
 
-def decode_marks(message: bytes) -> Marks:
+def decode_marks(message: bytes | bytearray) -> Marks:
     """From bytes."""
     data, arrays = link.unpack(message, "marks")
     require(not arrays, "marks have no arrays")
@@ -137,7 +141,7 @@ def encode_item(item: Item) -> bytes:
         data |= {"worker": item.worker, "seq": item.seq, "epoch": item.epoch}
     if item.status is not None:
         rows = [_status_row(worker) for worker in item.status.workers[:MAX_ROWS]]
-        data |= item.status._asdict() | {"workers": rows}
+        data |= item.status._asdict() | {"workers": rows, "version": VERSION}
     return link.pack("relay_item", data)
 
 
@@ -153,11 +157,22 @@ def decode_item(message: bytes | bytearray) -> Item:
         return Item(content, text_of(data, "worker", _MAX_NAME), count_of(data, "seq"), count_of(data, "epoch"))
     if content is Content.report:
         return Item(content)
+    _require_version(data, "the relay", "this learner")
     rows = data.get("workers")
     if not isinstance(rows, list) or len(rows) > MAX_ROWS:
         raise link.LinkError(f"a status speaks of at most {MAX_ROWS} workers")
     counts = [count_of(data, name) for name in ("waiting_segments", "waiting_bytes", "refused")]
     return Item(content, status=RelayStatus(tuple(_worker_status(row) for row in rows), *counts))
+
+
+def _require_version(data: Mapping[str, object], whose: str, ours: str) -> None:
+    """Refuses the other side when it is of another version; the first did not say its own."""
+    version = count_of({"version": 1} | dict(data), "version")
+    require(
+        version == VERSION,
+        f"{whose} speaks version {version} of the protocol between learner and relay, {ours} version {VERSION}; "
+        "install the same version of this program on both",
+    )
 
 
 def encode_spec(spec: ObservationSpec) -> str:

@@ -1,1 +1,1 @@
-"""The worker's end: acting and delivering, beside the learner or far from it."""
+"""The worker's end: acting and delivering, on the learner's machine or on another one."""

@@ -1,6 +1,6 @@
 """The loop of a worker that acts by itself: environments in turn, their segments to the link, new weights in between.
 
-The worker beside a learner and the one far from it run the same; the far one's link leads to its station.
+Local and remote workers run the same; a remote one's link leads to its station.
 """
 
 from __future__ import annotations

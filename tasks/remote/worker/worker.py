@@ -169,11 +169,12 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
         uplink.connect()
         uplink.start_pings()
         # Before the environments, so that the learner shows a worker that hangs while it makes them.
+        if is_lock_step:
+            uplink.start_lock_step()
         uplink.start(
             push=config.role == "worker",
             weights=not is_lock_step,
             requests=config.evaluates,
-            lock_step=is_lock_step,
         )
         try:
             envs = make_envs(stack, source, config.num_envs, step_watch, stop)

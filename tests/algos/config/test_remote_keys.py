@@ -11,7 +11,7 @@ from algos.config.remote_keys import check_remote
 from algos.config.schema import ChoicesConfig, RunConfig
 from algos.config.train_schema import PPOTrainConfig
 from tasks.config import ClockKind, GameKind, TaskConfig
-from tasks.remote.config import FarWorkerConfig, Launcher, RayConfig, RemoteConfig
+from tasks.remote.config import Launcher, RayConfig, RemoteConfig, RemoteWorkerConfig
 
 LISTEN = {"listen": "0.0.0.0:55555", "credentials": "credentials/learner"}
 
@@ -32,7 +32,7 @@ def config(
         **(values | run),
         task=TaskConfig(name="TM20Lidar", game=game, clock=ClockKind.auto),
         remote=RemoteConfig(**(remote or {})),
-        worker=FarWorkerConfig(**(worker or {})),
+        worker=RemoteWorkerConfig(**(worker or {})),
         ray=RayConfig(**(ray or {})),
     )
 

@@ -407,6 +407,13 @@ def test_asynchronous_run_learns_from_worker_processes(tmp_path):
     assert agent.vec_env.process_ids() == {}
 
 
+def test_evaluations_that_nobody_would_drive_are_refused(tmp_path):
+    params = make_params(tmp_path, synchronous=False, evaluation_interval=150)
+    params["config"]["env_config"]["evaluator"] = False
+    with pytest.raises(ValueError, match="evaluator must be true with evaluation_interval > 0, got false"):
+        make_agent(params)
+
+
 def test_an_older_copy_resumes_with_its_own_steps_and_the_whole_replay(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     params = make_params(tmp_path, synchronous=False, max_env_steps=300, checkpoint_interval=100)

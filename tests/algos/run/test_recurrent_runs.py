@@ -16,7 +16,7 @@ from algos.run.checkpoint import load_checkpoint
 from tasks.config import config_to_dict
 from tasks.remote.access.credentials import make_credentials
 from tests.algos.fakes import SPEC
-from tests.algos.run.test_far_training import joined, stored, with_listener
+from tests.algos.run.test_remote_training import joined, stored, with_listener
 from tests.algos.runs import make_agent, make_params, make_runner, record_losses
 
 pytestmark = pytest.mark.timeout(180)

@@ -14,7 +14,7 @@ from algos.run.worker_table import MAX_ROWS, host_of, lines, table
 from tasks.experience.worker_status import WorkerStatus
 from tests.algos.run.test_console import SteppedClock, Terminal, stats
 
-FAR = WorkerStatus(
+REMOTE = WorkerStatus(
     name="gaming-pc.3fa2",
     role="worker",
     address="ipv4:203.0.113.5:51000",
@@ -29,8 +29,8 @@ FAR = WorkerStatus(
     weights_age_s=3.14,
     connected=True,
 )
-NEAR = replace(FAR, name="worker-0.a1b2c3.1", address="", round_trip_ms=math.nan, weights_age_s=math.nan)
-EVALUATOR = replace(NEAR, name="evaluator-0.a1b2c3.1", role="evaluator")
+LOCAL = replace(REMOTE, name="worker-0.a1b2c3.1", address="", round_trip_ms=math.nan, weights_age_s=math.nan)
+EVALUATOR = replace(LOCAL, name="evaluator-0.a1b2c3.1", role="evaluator")
 
 
 def drawn(workers: list[WorkerStatus], width: int = 120) -> list[str]:
@@ -42,33 +42,33 @@ def drawn(workers: list[WorkerStatus], width: int = 120) -> list[str]:
 
 
 def test_a_row_shows_all_that_is_known_of_a_worker() -> None:
-    heading, far, near = drawn([NEAR, FAR, EVALUATOR])
+    heading, remote, local = drawn([LOCAL, REMOTE, EVALUATOR])
     assert heading.split() == (
         ["worker", "from", "samples/s", "weights", "age", "not", "stored", "dropped", "twice", "round", "trip", "MB"]
     )
-    assert far.split() == (
+    assert remote.split() == (
         ["gaming-pc.3fa2", "203.0.113.5", "19.8", "412", "3.1", "s", "2", "3", "1", "31", "ms", "12.3"]
     )
-    assert near.split() == ["worker-0.a1b2c3.1", "here", "19.8", "412", "?", "2", "3", "1", "?", "12.3"]
+    assert local.split() == ["worker-0.a1b2c3.1", "here", "19.8", "412", "?", "2", "3", "1", "?", "12.3"]
 
 
 def test_a_disconnected_worker_is_marked() -> None:
-    assert drawn([replace(FAR, connected=False)])[1].split()[1] == "gone"
-    assert "gaming-pc.3fa2 gone" in lines([replace(FAR, connected=False)])[0]
+    assert drawn([replace(REMOTE, connected=False)])[1].split()[1] == "gone"
+    assert "gaming-pc.3fa2 gone" in lines([replace(REMOTE, connected=False)])[0]
 
 
 def test_a_hanging_worker_shows_for_how_long_also_the_evaluator_and_a_local_one() -> None:
-    hanging = [replace(worker, hangs_for_s=34.2) for worker in (FAR, NEAR, EVALUATOR)]
+    hanging = [replace(worker, hangs_for_s=34.2) for worker in (REMOTE, LOCAL, EVALUATOR)]
     assert all("has not stepped for 34 s" in row for row in drawn(hanging, width=140)[1:])
     assert len(drawn(hanging)) == 4
-    evaluator, far, near = lines(hanging)
+    evaluator, remote, local = lines(hanging)
     assert evaluator == "  evaluator-0.a1b2c3.1 has not stepped for 34 s"
-    assert far.startswith("  gaming-pc.3fa2 from 203.0.113.5 | has not stepped for 34 s | ")
-    assert near == "  worker-0.a1b2c3.1 has not stepped for 34 s"
+    assert remote.startswith("  gaming-pc.3fa2 from 203.0.113.5 | has not stepped for 34 s | ")
+    assert local == "  worker-0.a1b2c3.1 has not stepped for 34 s"
 
 
 def test_a_hanging_worker_is_shown_among_many() -> None:
-    many = [replace(FAR, name=f"pc-{index:03d}") for index in range(3 * MAX_ROWS)]
+    many = [replace(REMOTE, name=f"pc-{index:03d}") for index in range(3 * MAX_ROWS)]
     many[-1] = replace(many[-1], hangs_for_s=50.0)
     assert any("has not stepped for 50 s" in line for line in lines(many))
 
@@ -76,11 +76,11 @@ def test_a_hanging_worker_is_shown_among_many() -> None:
 def test_without_workers_there_is_no_table() -> None:
     assert table([]) is None
     assert table([EVALUATOR]) is None
-    assert lines([NEAR, EVALUATOR]) == []
+    assert lines([LOCAL, EVALUATOR]) == []
 
 
 def test_plain_lines_show_remote_workers() -> None:
-    (line,) = lines([NEAR, FAR])
+    (line,) = lines([LOCAL, REMOTE])
     assert line == (
         "  gaming-pc.3fa2 from 203.0.113.5 | 19.8 samples/s | weights 412 (3.1 s old) | not stored 2 | dropped 3 | "
         "round trip 31 ms"
@@ -89,7 +89,8 @@ def test_plain_lines_show_remote_workers() -> None:
 
 def test_of_many_workers_the_sending_ones_are_shown_and_the_others_counted() -> None:
     many = [
-        replace(FAR, name=f"pc-{i:02d}", samples_per_s=float(i), connected=i % 2 == 0) for i in range(2 * MAX_ROWS + 4)
+        replace(REMOTE, name=f"pc-{i:02d}", samples_per_s=float(i), connected=i % 2 == 0)
+        for i in range(2 * MAX_ROWS + 4)
     ]
     text = lines(many)
     assert text[-1] == f"  and {len(many) - MAX_ROWS} workers more"
@@ -115,7 +116,7 @@ def test_the_host_is_read_from_the_peer_of_grpc(address: str, host: str) -> None
 def test_the_console_shows_them_with_its_next_line() -> None:
     clock, stream = SteppedClock(), io.StringIO()
     console = Console(10_000, "run", interval_s=10.0, stream=stream, clock=clock)
-    console.workers([NEAR, FAR])
+    console.workers([LOCAL, REMOTE])
     console.update(stats())
     console.update(stats())
     shown = stream.getvalue().splitlines()
@@ -134,7 +135,7 @@ def test_the_panel_has_a_table_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     stream = Terminal()
     with Console(10_000, "TM20Full", stream=stream, clock=SteppedClock()) as console:
-        console.workers([FAR])
+        console.workers([REMOTE])
         console.update(stats())
     for expected in ("gaming-pc.3fa2", "203.0.113.5", "samples/s", "round trip", "31 ms"):
         assert expected in stream.getvalue()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import train
-from tasks.process.stop_signals import as_interrupt, ignore_terminal, stop_signals
+from tasks.process.stop_signals import answered_by, as_interrupt, ignore_terminal, stop_signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
@@ -92,3 +92,14 @@ def test_a_command_with_a_closed_terminal_still_has_its_exit_code(monkeypatch: p
     monkeypatch.setattr(train, "_command", command)
     monkeypatch.setattr("sys.stderr", Gone())
     assert train.main([]) == 130
+
+
+def test_the_first_signal_is_answered_and_ctrl_c_after_it_interrupts() -> None:
+    answers: list[str] = []
+    with answered_by(lambda: answers.append("stop")):
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        assert answers == ["stop"]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

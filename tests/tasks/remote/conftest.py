@@ -6,7 +6,7 @@ import pytest
 
 from tasks.remote.access.credentials import ClientCredentials, load_client
 from tasks.remote.relay import relay_learner
-from tests.tasks.remote.far import Folder
+from tests.tasks.remote.raw_worker import Folder
 from tests.tasks.remote.relay_site import Site
 
 

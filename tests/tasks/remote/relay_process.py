@@ -20,9 +20,9 @@ from tasks.remote.config import OutboxPolicy, RemoteConfig
 from tasks.remote.learner.relay_link import open_relay_link
 from tasks.remote.relay import relay
 from tasks.remote.station.outbox import open_outbox
-from tasks.remote.station.uplink import Uplink
+from tasks.remote.station.outbox_uplink import OutboxUplink
 from tasks.remote.wire import link
-from tests.tasks.remote.far import FINGERPRINT, SPEC, make_segment
+from tests.tasks.remote.raw_worker import FINGERPRINT, SPEC, make_segment
 
 
 def read_ledger(path: Path) -> list[tuple[str, int]]:
@@ -60,7 +60,7 @@ def run_worker(config: dict[str, Any], stop: threading.Event) -> int:
     outbox = open_outbox(Path(config["outbox"]), 2**30, OutboxPolicy.pause, FINGERPRINT, "session")
     identity = f"{credentials.name}.{outbox.identity}"
     hello = link.Hello(identity, 0, "worker", FINGERPRINT)
-    uplink = Uplink(config["address"], credentials.token, hello, stop, credentials=credentials, outbox=outbox)
+    uplink = OutboxUplink(config["address"], credentials.token, hello, stop, credentials=credentials, outbox=outbox)
     uplink.connect()
     uplink.start(push=True)
     for number in range(1, config["count"] + 1):

@@ -12,15 +12,15 @@ from typing import Any
 import grpc
 
 from tasks.remote.access.credentials import ClientCredentials, load_server
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay.relay import Relay
 from tasks.remote.station.outbox import open_outbox
-from tasks.remote.station.uplink import Uplink
+from tasks.remote.station.outbox_uplink import OutboxUplink
 from tasks.remote.wire import link, relay_messages
 from tasks.remote.wire.relay_messages import Content, PullRequest
-from tests.tasks.remote.far import FINGERPRINT, SPEC, Folder, RawWorker, Reader, make_segment, wait_until
+from tests.tasks.remote.raw_worker import FINGERPRINT, SPEC, Folder, RawWorker, Reader, make_segment, wait_until
 
 MEGABYTE = 2**20
 
@@ -35,8 +35,8 @@ class Site:
     @contextmanager
     def relay(self, **kwargs: Any) -> Iterator[Relay]:
         server = load_server(self.folder.path / "relay")
-        listener = FarListener(self.address, server.channel, server.tokens, **{"max_workers": 8, **kwargs})
-        with Relay(listener, self.queue_bytes) as relay:
+        port = Port(self.address, server.channel, server.tokens, **{"max_workers": 8, **kwargs})
+        with Relay(port, self.queue_bytes) as relay:
             self.address = relay.address
             yield relay
 
@@ -84,7 +84,7 @@ class DiskWorker:
         self.identity = f"{credentials.name}.{self.outbox.identity}"
         self._stop = threading.Event()
         hello = link.Hello(self.identity, 0, "worker", FINGERPRINT)
-        self.uplink = Uplink(
+        self.uplink = OutboxUplink(
             site.address, credentials.token, hello, self._stop, credentials=credentials, outbox=self.outbox
         )
         self._number = 0
@@ -132,8 +132,5 @@ def pull_request(session: str, received: dict[str, int] | None = None) -> bytes:
     return relay_messages.encode_pull_request(request)
 
 
-@contextmanager
-def raw_learner(site: Site, learner: ClientCredentials, session: str = "") -> Iterator[RawWorker]:
-    with RawWorker(None, learner, learner.name, address=site.address) as relay_link:  # type: ignore[arg-type]
-        relay_link.metadata = (*relay_link.metadata, ("session", session))  # type: ignore[assignment]
-        yield relay_link
+def raw_learner(site: Site, learner: ClientCredentials) -> RawWorker:
+    return RawWorker(None, learner, learner.name, address=site.address)  # type: ignore[arg-type]

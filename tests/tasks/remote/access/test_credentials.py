@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tasks.remote.access import certificates
 from tasks.remote.access.credentials import load_client, load_server, make_credentials
 from tasks.remote.access.tokens import LEARNER, WORKER, TokenBook, read_tokens, write_tokens
-from tests.tasks.remote.far import accepts
+from tests.tasks.remote.raw_worker import accepts
 
 HOSTS = ["learner.example.org", "10.0.0.1", "[fd00::1]"]
 

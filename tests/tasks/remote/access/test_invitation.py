@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.remote.access.credentials import make_credentials
-from tasks.remote.access.invitation import announce, announce_relay, check_credentials, is_loopback, read_far_port
+from tasks.remote.access.invitation import announce, announce_relay, check_credentials, is_loopback, read_remote_port
 from tasks.remote.access.tokens import WORKER, Verdict
 from tasks.remote.config import RemoteConfig
 
@@ -29,7 +29,7 @@ def said(caplog: pytest.LogCaptureFixture, remote: RemoteConfig, address: str) -
     """The text, and the warnings in it."""
     caplog.clear()
     caplog.set_level(logging.INFO)
-    announce(read_far_port(remote), address, ["task=TM20Lidar"])
+    announce(read_remote_port(remote), address, ["task=TM20Lidar"])
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     return caplog.text, warnings
 
@@ -39,19 +39,19 @@ def remote(credentials: str, **kwargs: Any) -> RemoteConfig:
 
 
 def test_a_listener_is_encrypted_and_keeps_its_limits(folders: dict[str, str]) -> None:
-    far_port = read_far_port(remote(folders["named"], max_workers=3, max_message_mb=2))
-    assert far_port.listener.credentials is not None
-    assert far_port.listener.address == "0.0.0.0:55555"
-    assert (far_port.listener.max_workers, far_port.listener.max_message_bytes) == (3, 2 * 1024 * 1024)
-    assert far_port.hosts == ("localhost", "127.0.0.1", "::1", "learner.example.org", "10.0.0.1")
+    port = read_remote_port(remote(folders["named"], max_workers=3, max_message_mb=2))
+    assert port.credentials is not None
+    assert port.address == "0.0.0.0:55555"
+    assert (port.max_workers, port.max_message_bytes) == (3, 2 * 1024 * 1024)
+    assert port.hosts == ("localhost", "127.0.0.1", "::1", "learner.example.org", "10.0.0.1")
 
 
 def test_plaintext_is_only_what_was_asked_for_and_still_wants_tokens(folders: dict[str, str]) -> None:
-    far_port = read_far_port(remote(folders["named"], insecure=True))
-    assert far_port.listener.credentials is None
-    assert far_port.listener.tokens.judge("pc", "a guess", WORKER) is Verdict.unknown
+    port = read_remote_port(remote(folders["named"], insecure=True))
+    assert port.credentials is None
+    assert port.tokens.judge("pc", "a guess", WORKER) is Verdict.unknown
     with pytest.raises(ValueError, match=r"needs remote\.credentials.*Nobody joins without a token"):
-        read_far_port(RemoteConfig(listen="127.0.0.1:0", insecure=True))
+        read_remote_port(RemoteConfig(listen="127.0.0.1:0", insecure=True))
 
 
 def test_credentials_are_checked_before_anything_starts(folders: dict[str, str], tmp_path: Path) -> None:

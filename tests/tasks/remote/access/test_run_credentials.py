@@ -14,7 +14,7 @@ from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
 from tasks.remote.worker.worker import WorkerConfig
-from tests.tasks.remote.far import FINGERPRINT, SPEC, make_segment
+from tests.tasks.remote.raw_worker import FINGERPRINT, SPEC, make_segment
 from tests.tasks.remote.ray_nodes import own_address
 
 pytestmark = [

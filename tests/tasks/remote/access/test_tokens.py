@@ -24,7 +24,7 @@ from tasks.remote.access.tokens import (
     read_tokens,
     write_tokens,
 )
-from tests.tasks.remote.far import accepts
+from tests.tasks.remote.raw_worker import accepts
 
 
 def entry(name: str, token: str, role: str = WORKER) -> TokenEntry:

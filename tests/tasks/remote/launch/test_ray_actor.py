@@ -15,8 +15,8 @@ import pytest
 from tasks.remote.launch import ray_actor
 from tasks.remote.launch.ray_actor import WorkerActor, code_digest
 from tasks.remote.worker.worker import WorkerConfig
-from tests.tasks.remote.far import wait_until
 from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY
+from tests.tasks.remote.raw_worker import wait_until
 from tests.tasks.remote.ray_nodes import environment_of
 
 pytestmark = pytest.mark.timeout(60)

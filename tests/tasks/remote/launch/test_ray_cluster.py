@@ -21,8 +21,8 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import Place, WorkerFailed, WorkerRefused
 from tasks.remote.launch.ray_launch import RayLauncher
 from tasks.remote.learner.vecenv import RemoteVecEnv
-from tests.tasks.remote.far import wait_until
 from tests.tasks.remote.learner.test_vecenv import assert_whole_and_in_order, make, num_of, receive
+from tests.tasks.remote.raw_worker import wait_report, wait_until
 from tests.tasks.remote.ray_nodes import (
     RayCluster,
     descendants,
@@ -87,10 +87,8 @@ def test_workers_on_this_machine_need_no_other_setting() -> None:
     with started(2, evaluator=True) as vecenv:
         segments = receive_until_both(vecenv, "worker-0", "worker-1", 20)
         assert_whole_and_in_order(segments)
-        vecenv.request_evaluation({"value": np.array([0.5], np.float32)}, 3, [7, 8])
-        wait_until(lambda: not vecenv.link.is_evaluating, 60.0)
-        report = vecenv.link.poll_evaluation()
-        assert report is not None
+        vecenv.link.request_evaluation({"value": np.array([0.5], np.float32)}, 3, [7, 8])
+        report = wait_report(vecenv.link)
         assert (report.weights_version, len(report.episodes)) == (3, 2)
         assert len(vecenv.process_ids()) == 3
         everything = [ray_process_of(vecenv), *descendants(ray_process_of(vecenv))]

@@ -19,7 +19,7 @@ from tasks.remote.launch.launch import Place, WorkerFailed, WorkerRefused
 from tasks.remote.launch.ray_launch import RayLauncher
 from tasks.remote.station import child_process
 from tasks.remote.worker.worker import WorkerConfig
-from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.raw_worker import wait_until
 from tests.test_config_files import run_config
 
 pytestmark = pytest.mark.timeout(60)

@@ -14,7 +14,7 @@ from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.samples import Segment
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.learner.link_group import LinkGroup
-from tests.tasks.remote.far import make_segment
+from tests.tasks.remote.raw_worker import make_segment
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -61,10 +61,6 @@ class FakeLink:
 
     def poll_evaluation(self) -> EvaluationReport | None:
         return self.reports.pop(0) if self.reports else None
-
-    @property
-    def is_evaluating(self) -> bool:
-        return not self.reports
 
     def statistics(self) -> dict[str, float]:
         return dict(self.metrics)
@@ -127,9 +123,8 @@ def test_one_link_is_asked_to_evaluate(has_evaluator: bool, here: Any, there: An
     group.request_evaluation({}, 3, [1, 2], clip=True)
     assert links[asked].calls == [("request", 3, (1, 2), True)]
     assert links[1 - asked].calls == []
-    assert group.is_evaluating
+    assert group.poll_evaluation() is None
     links[asked].reports.append(report(3))
-    assert not group.is_evaluating
     got = group.poll_evaluation()
     assert got is not None
     assert got.weights_version == 3

@@ -16,8 +16,8 @@ import pytest
 from tasks.acting.env_source import EnvSource
 from tasks.remote.launch.launch import Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
-from tests.tasks.remote.far import wait_until
 from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive
+from tests.tasks.remote.raw_worker import wait_report, wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -54,8 +54,7 @@ def episodes(folder: Path) -> list[str]:
 
 
 def is_evaluated(vecenv: RemoteVecEnv) -> Any:
-    wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
-    return vecenv.link.poll_evaluation()
+    return wait_report(vecenv.link)
 
 
 # --- what is refused ---
@@ -96,7 +95,7 @@ def test_the_worker_evaluates_between_two_episodes_and_goes_on(tmp_path: Path) -
         segments = receive(vecenv, 3)
         assert list(vecenv.process_ids()) == [Place("worker", 0)]
         vecenv.link.publish({"value": np.array([0.5], np.float32)}, 6)
-        vecenv.request_evaluation(WEIGHTS, 7, seeds=[4, 5, 6])
+        vecenv.link.request_evaluation(WEIGHTS, 7, seeds=[4, 5, 6])
         report = is_evaluated(vecenv)
         segments += receive(vecenv, 6)
     assert report.weights_version == 7
@@ -123,13 +122,13 @@ def test_an_evaluation_does_not_wait_for_the_learner_to_take_samples(tmp_path: P
     with started(tmp_path, window=1, buffer_segments=2) as vecenv:
         receive(vecenv, 2, acknowledge=False)
         time.sleep(0.3)
-        vecenv.request_evaluation(WEIGHTS, 3, seeds=[8])
+        vecenv.link.request_evaluation(WEIGHTS, 3, seeds=[8])
         assert is_evaluated(vecenv).weights_version == 3
 
 
 def test_a_request_before_the_first_episode_is_answered(tmp_path: Path) -> None:
     with started(tmp_path) as vecenv:
-        vecenv.request_evaluation(WEIGHTS, 1, seeds=[2])
+        vecenv.link.request_evaluation(WEIGHTS, 1, seeds=[2])
         assert is_evaluated(vecenv).episodes[0].seed == 2
         assert_whole_and_in_order(receive(vecenv, 4))
 
@@ -138,7 +137,7 @@ def test_the_newest_of_several_requests_is_answered(tmp_path: Path) -> None:
     with started(tmp_path, env={"length": 40, "step_s": 0.01}) as vecenv:
         receive(vecenv, 1)
         for version in (1, 2, 3):
-            vecenv.request_evaluation(WEIGHTS, version, seeds=[9])
+            vecenv.link.request_evaluation(WEIGHTS, version, seeds=[9])
         assert is_evaluated(vecenv).weights_version == 3
         assert vecenv.link.poll_evaluation() is None
 
@@ -146,7 +145,7 @@ def test_the_newest_of_several_requests_is_answered(tmp_path: Path) -> None:
 def test_a_worker_killed_while_it_evaluates_does_it_again_after_its_restart(tmp_path: Path) -> None:
     with started(tmp_path, env={"length": 20, "step_s": 0.02}) as vecenv:
         receive(vecenv, 1)
-        vecenv.request_evaluation(WEIGHTS, 3, seeds=[1, 2, 3])
+        vecenv.link.request_evaluation(WEIGHTS, 3, seeds=[1, 2, 3])
         wait_until(lambda: any(event == "reset 2" for _, event in diary(tmp_path)))
         os.kill(vecenv.process_ids()[Place("worker", 0)], signal.SIGKILL)
         report = is_evaluated(vecenv)
@@ -157,16 +156,11 @@ def test_a_worker_killed_while_it_evaluates_does_it_again_after_its_restart(tmp_
 
 def test_close_abandons_an_evaluation_at_once(tmp_path: Path) -> None:
     with started(tmp_path, env={"length": 40, "step_s": 0.02}) as vecenv:
-        vecenv.request_evaluation(WEIGHTS, 1, seeds=range(7, 107))  # more than a minute
+        vecenv.link.request_evaluation(WEIGHTS, 1, seeds=range(7, 107))  # more than a minute
         wait_until(lambda: any(event == "reset 7" for _, event in diary(tmp_path)))
         start = time.monotonic()
         vecenv.close()
         assert time.monotonic() - start < 20.0
-
-
-def test_without_an_evaluator_requests_are_refused(tmp_path: Path) -> None:
-    with started(tmp_path, evaluator=False) as vecenv, pytest.raises(ValueError, match="evaluator"):
-        vecenv.request_evaluation(WEIGHTS, 1, [0])
 
 
 # --- lock step ---
@@ -179,7 +173,7 @@ def test_in_lock_step_the_worker_evaluates_between_two_commands(tmp_path: Path) 
         actions = np.zeros((1, 3), np.float32)
         for _ in range(3):
             vecenv.step(actions)
-        vecenv.request_evaluation(WEIGHTS, 5, seeds=[4, 6])
+        vecenv.link.request_evaluation(WEIGHTS, 5, seeds=[4, 6])
         report = is_evaluated(vecenv)
         assert report.weights_version == 5
         assert [episode.steps for episode in report.episodes] == [10, 10]
@@ -190,7 +184,7 @@ def test_in_lock_step_the_worker_evaluates_between_two_commands(tmp_path: Path) 
         assert (rewards[0], dones[0], infos["time_outs"][0]) == (0, True, True)
         observation, rewards, dones, _ = vecenv.step(actions)
         assert (rewards[0], dones[0]) == (1, False)
-        vecenv.request_evaluation(WEIGHTS, 6, seeds=[8])
+        vecenv.link.request_evaluation(WEIGHTS, 6, seeds=[8])
         assert is_evaluated(vecenv).weights_version == 6
         assert isinstance(vecenv.reset(), dict)
         _, rewards, dones, _ = vecenv.step(actions)

@@ -19,7 +19,7 @@ from tasks.experience.samples import Segment
 from tasks.remote.launch.launch import LocalLauncher, Place, WorkerFailed
 from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.station import child_process
-from tests.tasks.remote.far import wait_until
+from tests.tasks.remote.raw_worker import num_connected, wait_report, wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -285,11 +285,8 @@ def test_the_evaluator_reports_without_holding_anyone_up() -> None:
     with started(evaluator=True) as vecenv:
         receive(vecenv, 2)
         assert vecenv.link.poll_evaluation() is None
-        vecenv.request_evaluation({"value": np.array([0.25], np.float32)}, 7, seeds=[4, 5, 6])
-        assert vecenv.link.is_evaluating
-        wait_until(lambda: not vecenv.link.is_evaluating)
-        report = vecenv.link.poll_evaluation()
-        assert report is not None
+        vecenv.link.request_evaluation({"value": np.array([0.25], np.float32)}, 7, seeds=[4, 5, 6])
+        report = wait_report(vecenv.link)
         assert report.weights_version == 7
         assert [episode.seed for episode in report.episodes] == [4, 5, 6]
         # Ten steps with rewards 1 to 10, of which the fake's own statistics say the count.
@@ -301,13 +298,11 @@ def test_the_evaluator_reports_without_holding_anyone_up() -> None:
 def test_a_killed_evaluator_does_its_request_again() -> None:
     with started(evaluator=True, env={"length": 20, "step_s": 0.02}) as vecenv:
         wait_until(lambda: Place("evaluator", 0) in vecenv.process_ids())
-        vecenv.request_evaluation({"value": np.array([0.5], np.float32)}, 3, seeds=[1, 2, 3, 4])
-        wait_until(lambda: vecenv._pool is not None and vecenv._pool.gateway.num_connected("evaluator") == 1)
+        vecenv.link.request_evaluation({"value": np.array([0.5], np.float32)}, 3, seeds=[1, 2, 3, 4])
+        wait_until(lambda: vecenv._pool is not None and num_connected(vecenv._pool.gateway, "evaluator") == 1)
         time.sleep(0.3)
         os.kill(vecenv.process_ids()[Place("evaluator", 0)], signal.SIGKILL)
-        wait_until(lambda: not vecenv.link.is_evaluating)
-        report = vecenv.link.poll_evaluation()
-        assert report is not None
+        report = wait_report(vecenv.link)
         assert len(report.episodes) == 4
         assert vecenv.statistics()["gateway/restarts"] == 1
 
@@ -338,13 +333,11 @@ def test_a_task_is_driven_by_workers_and_evaluated() -> None:
     with RemoteVecEnv("TM20Lidar", 1, task=task, policy=POLICY, evaluator=True) as vecenv:
         assert vecenv.get_env_info()["observation_space"]["lidar"].shape == (4, 19)
         vecenv.start()
-        vecenv.request_evaluation({"value": np.array([0.0], np.float32)}, 1, seeds=[0, 1], clip=True)
+        vecenv.link.request_evaluation({"value": np.array([0.0], np.float32)}, 1, seeds=[0, 1], clip=True)
         segments = receive(vecenv, 6)
-        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
-        report = vecenv.link.poll_evaluation()
+        report = wait_report(vecenv.link)
     assert all(segment.frames["lidar"].shape == (32, 19) for segment in segments)
     assert sum(len(segment.episodes) for segment in segments) >= 2
-    assert report is not None
     assert [episode.seed for episode in report.episodes] == [0, 1]
     assert report.clip is not None
     assert 1 <= len(report.clip) <= report.episodes[0].steps
@@ -445,8 +438,6 @@ def test_wrong_uses_are_explained() -> None:
             vecenv.link.receive(0.1)
         with pytest.raises(RuntimeError, match="asynchronous"):
             vecenv.reset()
-        with pytest.raises(ValueError, match="evaluator"):
-            vecenv.request_evaluation({}, 1, [0])
     with pytest.raises(ValueError, match="num_workers must be from 0 to num_actors"):
         make(num_actors=1, num_workers=2)
     with pytest.raises(ValueError, match="observation must be"):

@@ -22,7 +22,8 @@ from tasks.remote.learner import relay_link
 from tasks.remote.learner.relay_link import RelayLink
 from tasks.remote.relay import relay_learner
 from tasks.remote.wire import link
-from tests.tasks.remote.far import (
+from tasks.remote.wire.relay_messages import Item, encode_spec
+from tests.tasks.remote.raw_worker import (
     FINGERPRINT,
     SPEC,
     Folder,
@@ -88,10 +89,9 @@ def test_a_learner_that_has_gone_silent_makes_room(
             second.receive(0.0)
 
 
-@pytest.mark.parametrize("method", ["Pull", "Publish"])
-def test_only_the_learner_pulls_and_publishes(site: Site, folder: Folder, method: str) -> None:
+def test_only_the_learner_pulls(site: Site, folder: Folder) -> None:
     with site.relay(), site.worker(folder.alice) as alice:
-        error = read_all(alice.stream(method, [pull_request("alice")])[0])
+        error = read_all(alice.stream("Pull", [pull_request("alice")])[0])
         assert error is not None
         assert error.code() is grpc.StatusCode.PERMISSION_DENIED
         assert "not made for the role 'trainer'" in error.details()
@@ -104,7 +104,7 @@ def test_the_learners_token_is_no_workers(site: Site, learner: ClientCredentials
         assert "not made for the role 'worker'" in error.details()
 
 
-@pytest.mark.parametrize("method", ["Hello", "Push", "Weights", "Report", "Ping", "Pull", "Publish"])
+@pytest.mark.parametrize("method", ["Hello", "Push", "Weights", "Report", "Ping", "Pull"])
 def test_every_method_asks_for_the_token(site: Site, folder: Folder, method: str) -> None:
     with site.relay(), RawWorker(None, folder.alice, token="guess" * 9, address=site.address) as stranger:  # type: ignore[arg-type]
         error = read_all(stranger.stream(method, [b""])[0])
@@ -186,7 +186,7 @@ def test_the_learner_of_another_task_gets_none_of_the_old_segments(
         with site.link(learner) as relay_link, DiskWorker(site, folder.alice, tmp_path / "outbox") as alice:
             wait_until(lambda: relay_link.is_connected)
             alice.send(5)
-            wait_until(lambda: relay_link.received() == {alice.identity: 5})
+            wait_until(lambda: relay_link.statistics()["gateway/segments"] == 5)
             relay_link.close()
             with site.link(learner, fingerprint=other) as second:
                 with pytest.raises(RefusedError, match="another task than the learner"):
@@ -279,22 +279,31 @@ def test_nonsense_from_the_learner_does_not_end_the_relay(
         error = read_all(relay_link.stream("Pull", [pull_request("s"), first])[0])
         assert error is not None
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        error = refused(lambda: relay_link.unary("Publish", first))
-        assert error.code() is grpc.StatusCode.ABORTED
         with site.link(learner) as real:
             wait_until(lambda: real.is_connected)
 
 
-def test_only_who_pulls_publishes_and_only_what_can_be_published(site: Site, learner: ClientCredentials) -> None:
-    with site.relay() as relay, raw_learner(site, learner, session="mine") as relay_link:
-        Reader(relay_link.stream("Pull", [pull_request("mine")])[0])
-        wait_until(lambda: relay.state().learner)
-        error = refused(lambda: relay_link.unary("Publish", link.encode_hello(link.Hello("w", 0, "worker", "f"))))
-        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert relay_link.unary("Publish", link.encode_weights({"w": np.ones(3, np.float32)}, 1)) == b""
-        with raw_learner(site, learner, session="another") as other:
-            error = refused(lambda: other.unary("Publish", link.encode_weights({"w": np.ones(3, np.float32)}, 2)))
-            assert error.code() is grpc.StatusCode.ABORTED
+def test_a_learner_of_another_version_is_told_both(site: Site, learner: ClientCredentials) -> None:
+    data = {"session": "old", "fingerprint": FINGERPRINT, "spec": encode_spec(SPEC), "received": {}, "durable": {}}
+    with site.relay(), raw_learner(site, learner) as old:
+        error = read_all(old.stream("Pull", [link.pack("pull_request", data)])[0])
+        assert error is not None
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "the learner speaks version 1" in error.details()
+        assert "this relay version 2; install the same version" in error.details()
+
+
+def test_a_relay_of_another_version_is_refused_by_the_learner(
+    site: Site, learner: ClientCredentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def old_item(item: Item) -> bytes:
+        assert item.status is not None
+        return link.pack("relay_item", {"content": "status"} | item.status._asdict() | {"workers": []})
+
+    monkeypatch.setattr(relay_learner.relay_messages, "encode_item", old_item)
+    message = "the relay speaks version 1 of the protocol between learner and relay, this learner version 2; install"
+    with site.relay(), site.link(learner) as relay_link, pytest.raises(RefusedError, match=message):
+        relay_link.receive(30.0)
 
 
 def test_rows_of_the_table_tell_of_the_workers(site: Site, folder: Folder, learner: ClientCredentials) -> None:

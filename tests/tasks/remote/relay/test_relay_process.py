@@ -20,7 +20,7 @@ import pytest
 
 from tasks.remote.config import RemoteConfig
 from tasks.remote.relay import relay
-from tests.tasks.remote.far import Folder
+from tests.tasks.remote.raw_worker import Folder
 from tests.tasks.remote.relay_process import read_ledger
 
 pytestmark = pytest.mark.timeout(120)

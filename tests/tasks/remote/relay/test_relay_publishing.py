@@ -12,9 +12,10 @@ from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.remote.access.credentials import ClientCredentials
 from tasks.remote.relay.relay_hub import RelayHub
 from tasks.remote.wire import link, parts
-from tests.tasks.remote.far import (
+from tests.tasks.remote.raw_worker import (
     Folder,
     Reader,
+    wait_report,
     wait_until,
 )
 from tests.tasks.remote.relay_site import Site, refuses
@@ -85,17 +86,13 @@ def test_evaluations_are_driven_behind_the_relay(site: Site, folder: Folder, lea
         wait_until(lambda: relay_link.is_connected)
         alice.hello()
         relay_link.request_evaluation({"w": np.ones(3, np.float32)}, 9, [4], clip=False)
-        assert relay_link.is_evaluating
         requests = alice.weights(link.REQUESTS)
         request = link.decode_evaluation_request(next(requests))
         assert (request.weights.version, request.seeds) == (9, (4,))
         # An answer to a learner that was here before is none.
         alice.unary("Report", link.encode_evaluation_report(report, 3))
         alice.unary("Report", link.encode_evaluation_report(report, request.id))
-        wait_until(lambda: not relay_link.is_evaluating)
-        got = relay_link.poll_evaluation()
-        assert got is not None
-        assert got.to_json() == report.to_json()
+        assert wait_report(relay_link).to_json() == report.to_json()
         assert relay_link.poll_evaluation() is None
         requests.cancel()
 

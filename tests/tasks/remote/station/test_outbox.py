@@ -60,7 +60,7 @@ class Learner:
             found = outbox.after(self.received)
             if found is None:
                 break
-            seq, self.dropped, number = HEADER.unpack_from(found[1]())
+            seq, self.dropped, number = HEADER.unpack_from(found[1])
             assert seq == found[0] > self.received
             self.received = seq
             self._pending.append(number)

@@ -22,8 +22,8 @@ from tasks.remote.station.station_config import StationConfig
 from tasks.remote.station.station_process import StationFailedError, StationProcess
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tests.tasks.remote.far import wait_until
-from tests.tasks.remote.far_fakes import SPEC, FakeLearner
+from tests.tasks.remote.fake_learner import SPEC, FakeLearner
+from tests.tasks.remote.raw_worker import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -41,7 +41,7 @@ def segment(number: int, rows: int = 2, stream: int = 0) -> Segment:
     }
     nothing = np.zeros(rows, np.bool_)
     return Segment(
-        worker="far",
+        worker="worker",
         stream=stream,
         seq=0,
         frames=frames,
@@ -82,7 +82,7 @@ class Station(StationProcess):
             self._uplink = Uplink(
                 self.status.listen,
                 config.token,
-                link.Hello("far", 0, "worker", config.fingerprint),
+                link.Hello("worker", 0, "worker", config.fingerprint),
                 self._over,
                 window=10**9,
                 buffer_segments=self._buffer_segments,

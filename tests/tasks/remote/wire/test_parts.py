@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.remote.wire.link import LinkError
-from tasks.remote.wire.parts import PART_BYTES, joined, split
+from tasks.remote.wire.parts import BETWEEN, PART_BYTES, joined, split
 
 SIZES = (0, 1, PART_BYTES, 2 * PART_BYTES, 2 * PART_BYTES + 1, 3 * PART_BYTES, 3 * PART_BYTES - 1, 7 * PART_BYTES + 11)
 
@@ -51,6 +51,14 @@ def test_each_message_comes_out_as_soon_as_its_last_part_is_there() -> None:
     assert taken == 6
 
 
+def test_whole_messages_between_the_parts_of_another_come_out_first() -> None:
+    large = os.urandom(3 * PART_BYTES)
+    one, two, three = split(large)
+    assert list(joined([one, BETWEEN, b"a", BETWEEN, b"b", two, BETWEEN, b"c", three])) == [b"a", b"b", b"c", large]
+    assert list(joined([one, BETWEEN, b"a", two])) == [b"a"]
+    assert list(joined([BETWEEN, b"a"])) == [BETWEEN, b"a"]
+
+
 def test_a_message_whose_stream_ends_is_left_out() -> None:
     message = os.urandom(3 * PART_BYTES)
     for count in range(3):
@@ -73,7 +81,6 @@ def test_a_message_whose_stream_ends_is_left_out() -> None:
             f"at {2 * PART_BYTES}, expected {PART_BYTES}",
         ),
         ([first(3 * PART_BYTES - 1), *[bytes(PART_BYTES)] * 2], f"expected {PART_BYTES - 1}"),
-        ([first(3 * PART_BYTES), b""], "part of 0 bytes"),
         ([first(3 * PART_BYTES), first(3 * PART_BYTES)], f"part of {PART_BYTES + 12} bytes"),
     ],
 )

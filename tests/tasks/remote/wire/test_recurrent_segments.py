@@ -11,7 +11,6 @@ import pytest
 
 from tasks.acting.rollout import Rollout
 from tasks.experience.samples import Segment
-from tasks.remote.station.memory_outbox import MemoryOutbox
 from tasks.remote.wire import link
 from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 
@@ -87,16 +86,3 @@ def test_states_that_no_policy_has_are_refused(kind: str) -> None:
     message = link.encode_segment(replace(make_segment(), states=wrong_states(kind)))
     with pytest.raises(link.LinkError, match="states"):
         link.decode_segment(message, SPEC)
-
-
-def test_what_is_left_of_a_cut_stream_keeps_its_states() -> None:
-    rollout = Rollout(CountingEnv(length=9), SummingPolicy(), "w", 0, 0)
-    outbox = MemoryOutbox(capacity=3)
-    for _ in range(5):
-        outbox.append(rollout.run(4))
-    found = outbox.after(0)
-    assert found is not None
-    segment = link.decode_segment(found[1](), SPEC).segment
-    assert segment.states is not None
-    np.testing.assert_array_equal(segment.frames["count"][:, 0], [0, 1])
-    np.testing.assert_array_equal(segment.states[:, 0], [0, 0])

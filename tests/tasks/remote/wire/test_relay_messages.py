@@ -15,7 +15,7 @@ from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.worker_status import WorkerStatus
 from tasks.remote.wire import link, relay_messages
 from tasks.remote.wire.relay_messages import Content, Item, Marks, PullRequest, RelayStatus
-from tests.tasks.remote.far import SPEC
+from tests.tasks.remote.raw_worker import SPEC
 from tests.tasks.remote.wire.test_link import _damage
 
 pytestmark = pytest.mark.timeout(120)
@@ -113,7 +113,11 @@ def test_a_text_that_is_no_spec_is_refused(text: str) -> None:
         (relay_messages.decode_marks, {"durable": {str(n): 1 for n in range(9000)}, "refused": {}}, "at most 8000"),
         (relay_messages.decode_item, {"content": "code"}, "unknown content"),
         (relay_messages.decode_item, {"content": "segment", "worker": "a", "seq": -1, "epoch": 0}, "seq must be"),
-        (relay_messages.decode_item, {"content": "status", "workers": [[1]]}, "malformed row|must be an integer"),
+        (
+            relay_messages.decode_item,
+            {"content": "status", "version": 2, "workers": [[1]]},
+            "malformed row|must be an integer",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(decode: Callable[[bytes], Any], data: dict[str, Any], match: str) -> None:

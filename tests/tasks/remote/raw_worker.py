@@ -15,9 +15,11 @@ from typing import Any
 import grpc
 
 from tasks.acting.rollout import Rollout
+from tasks.experience.evaluation_report import EvaluationReport
+from tasks.experience.networking import LearnerLink
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import ClientCredentials, load_client, load_server, make_credentials
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.access.tokens import TokenEntry, Tokens, Verdict, read_tokens, write_tokens
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.wire import link
@@ -65,10 +67,10 @@ class Folder:
     @contextmanager
     def gateway(self, max_workers: int = 8, max_message_bytes: int = 2**20, **kwargs: Any) -> Iterator[Gateway]:
         server = load_server(self.path / "learner")
-        far = FarListener(
+        port = Port(
             "127.0.0.1:0", server.channel, server.tokens, max_workers, max_message_bytes, handshakes=server.handshakes
         )
-        with Gateway(SPEC, FINGERPRINT, far=far, **kwargs) as gateway:
+        with Gateway(SPEC, FINGERPRINT, remote=port, **kwargs) as gateway:
             yield gateway
 
 
@@ -83,7 +85,7 @@ class RawWorker:
         token: str | None = None,
         address: str | None = None,
     ) -> None:
-        address = address or gateway.far_address or ""
+        address = address or gateway.remote_address or ""
         self.identity = identity or f"{credentials.name if credentials else 'nobody'}.00000001"
         # Each has a connection of its own, as workers on several machines do.
         options = [
@@ -174,6 +176,19 @@ class Reader:
         except grpc.RpcError as error:
             self.error = error
         self.ended_s = time.monotonic()
+
+
+def num_connected(gateway: Gateway, role: str = "worker") -> int:
+    return sum(worker.connected for worker in gateway.workers() if worker.role == role)
+
+
+def wait_report(link: LearnerLink, timeout_s: float = 60.0) -> EvaluationReport:
+    """The next report of an evaluation."""
+    deadline_s = time.monotonic() + timeout_s
+    while (report := link.poll_evaluation()) is None:
+        assert time.monotonic() < deadline_s, "waited for a report in vain"
+        time.sleep(0.02)
+    return report
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 60.0) -> None:

@@ -18,12 +18,12 @@ from tasks.acting.env_source import EnvSource
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import make_credentials
 from tasks.remote.access.listener import ListenError
-from tasks.remote.config import FarWorkerConfig, RemoteConfig
+from tasks.remote.config import RemoteConfig, RemoteWorkerConfig
 from tasks.remote.learner.vecenv import RemoteVecEnv
 from tasks.remote.relay import relay
-from tasks.remote.worker import far_worker
-from tests.tasks.remote.far import wait_until
+from tasks.remote.worker import remote_worker
 from tests.tasks.remote.learner.test_vecenv import FAKES, POLICY, assert_whole_and_in_order, receive
+from tests.tasks.remote.raw_worker import wait_report, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -54,7 +54,7 @@ def started(*args: Any, **kwargs: Any) -> Iterator[RemoteVecEnv]:
         yield vecenv
 
 
-class FarWorker:
+class RemoteWorker:
     """A remote worker in a thread of this process, with a station and an outbox of its own.
 
     Its address may be what says it, and says None until there is one.
@@ -71,13 +71,13 @@ class FarWorker:
     ) -> None:
         self._address = address
         self._remote = RemoteConfig(credentials=str(credentials / "workers" / name))
-        self._worker = FarWorkerConfig(samples_per_packet=8, outbox=str(folder / f"outbox-{name}"))
+        self._worker = RemoteWorkerConfig(samples_per_packet=8, outbox=str(folder / f"outbox-{name}"))
         self._stop = threading.Event()
         self.code: int | None = None
         self._source, self._policy = EnvSource(**({"task": {}} | (env or source()))), policy
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> FarWorker:
+    def __enter__(self) -> RemoteWorker:
         self._thread.start()
         return self
 
@@ -95,7 +95,7 @@ class FarWorker:
             address = address() or address
         if not callable(address):
             remote = replace(self._remote, address=address)
-            self.code = far_worker.drive(
+            self.code = remote_worker.drive(
                 self._source, remote, self._worker, self._policy, headless=True, stop=self._stop
             )
 
@@ -108,7 +108,7 @@ def names(segments: list[Segment]) -> set[str]:
 
 
 def test_without_workers_of_its_own_all_samples_come_from_elsewhere(credentials: Path, tmp_path: Path) -> None:
-    with started(credentials) as vecenv, FarWorker(vecenv.far_address, tmp_path, credentials):
+    with started(credentials) as vecenv, RemoteWorker(vecenv.remote_address, tmp_path, credentials):
         vecenv.link.publish(WEIGHTS, 3)
         segments = receive(vecenv, 20)
         while segments[-1].weights_version != 3:
@@ -123,7 +123,7 @@ def test_without_workers_of_its_own_all_samples_come_from_elsewhere(credentials:
 def test_workers_here_and_elsewhere_learn_together_and_are_shown(credentials: Path, tmp_path: Path) -> None:
     with (
         started(credentials, num_workers=1, evaluator=True) as vecenv,
-        FarWorker(vecenv.far_address, tmp_path, credentials),
+        RemoteWorker(vecenv.remote_address, tmp_path, credentials),
     ):
         segments = receive(vecenv, 1)
         while names(segments) != {"worker-0", "alice"}:
@@ -134,22 +134,20 @@ def test_workers_here_and_elsewhere_learn_together_and_are_shown(credentials: Pa
         assert rows["alice"].address.startswith("ipv4:127.0.0.1:")
         assert rows["worker-0"].address == ""
         assert rows["alice"].connected
-        assert vecenv.statistics()["gateway/far_workers"] == 1
+        assert vecenv.statistics()["gateway/remote_workers"] == 1
         assert vecenv.statistics()["gateway/workers"] == 2
         each = {tag: rate for tag, rate in vecenv.statistics().items() if tag.startswith("gateway_samples_per_s/")}
         assert set(each) == {"gateway_samples_per_s/worker-0", "gateway_samples_per_s/alice"}
         assert min(each.values()) > 0.0
         # The evaluator of this machine drives, not the remote worker.
-        vecenv.request_evaluation(WEIGHTS, 5, seeds=[1, 2])
-        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
-        report = vecenv.link.poll_evaluation()
-        assert report is not None
+        vecenv.link.request_evaluation(WEIGHTS, 5, seeds=[1, 2])
+        report = wait_report(vecenv.link)
         assert len(report.episodes) == 2
     assert_whole_and_in_order(segments)
 
 
-def test_a_far_worker_goes_on_behind_what_is_stored_of_it(credentials: Path, tmp_path: Path) -> None:
-    with started(credentials) as vecenv, FarWorker(vecenv.far_address, tmp_path, credentials):
+def test_a_remote_worker_goes_on_behind_what_is_stored_of_it(credentials: Path, tmp_path: Path) -> None:
+    with started(credentials) as vecenv, RemoteWorker(vecenv.remote_address, tmp_path, credentials):
         first = receive(vecenv, 4, acknowledge=False)  # all that it may send without an acknowledgement
     assert [segment.seq for segment in first] == [1, 2, 3, 4]
     with make(credentials) as vecenv:
@@ -157,7 +155,7 @@ def test_a_far_worker_goes_on_behind_what_is_stored_of_it(credentials: Path, tmp
         vecenv.start()
         with pytest.raises(RuntimeError, match="before the workers are started"):
             vecenv.go_on_from({})
-        with FarWorker(vecenv.far_address, tmp_path, credentials):
+        with RemoteWorker(vecenv.remote_address, tmp_path, credentials):
             again = receive(vecenv, 6)
     assert_whole_and_in_order(first[:2] + again)
 
@@ -170,9 +168,9 @@ def test_a_worker_with_another_network_or_task_is_told_so(
     with started(credentials) as vecenv:
         for kwargs, what in (({"policy": other_network}, "network"), ({"env": other_task}, "task")):
             caplog.clear()
-            with FarWorker(vecenv.far_address, tmp_path, credentials, **kwargs) as worker:
+            with RemoteWorker(vecenv.remote_address, tmp_path, credentials, **kwargs) as worker:
                 worker.join()
-            assert worker.code == far_worker.REFUSED
+            assert worker.code == remote_worker.REFUSED
             assert f"has another {what} than the learner" in caplog.text
         assert vecenv.statistics()["gateway/refused"] == 2
 
@@ -185,7 +183,7 @@ def seeds_driven(folder: Path) -> list[str]:
     return [event for _, event in (line.split(" ", 1) for line in lines) if event in ("reset 901", "reset 902")]
 
 
-def test_one_far_worker_at_a_time_evaluates_where_only_they_have_the_game(credentials: Path, tmp_path: Path) -> None:
+def test_one_remote_worker_at_a_time_evaluates_where_only_they_have_the_game(credentials: Path, tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("learner", "alice", "bob")}
     for folder in folders.values():
         folder.mkdir()
@@ -195,20 +193,18 @@ def test_one_far_worker_at_a_time_evaluates_where_only_they_have_the_game(creden
         vecenv.link.publish(WEIGHTS, 1)
 
         def evaluate() -> int:
-            vecenv.request_evaluation(WEIGHTS, 5, seeds=[901, 902])
+            vecenv.link.request_evaluation(WEIGHTS, 5, seeds=[901, 902])
             deadline = time.monotonic() + 60
-            while vecenv.link.is_evaluating:
+            while (report := vecenv.link.poll_evaluation()) is None:
                 assert time.monotonic() < deadline, "waited in vain"
                 receive_and_store(vecenv)
-            report = vecenv.link.poll_evaluation()
-            assert report is not None
             assert [episode.seed for episode in report.episodes] == [901, 902]
             assert vecenv.link.poll_evaluation() is None
             return report.weights_version
 
-        with FarWorker(vecenv.far_address, tmp_path, credentials, envs["bob"], name="bob"):
+        with RemoteWorker(vecenv.remote_address, tmp_path, credentials, envs["bob"], name="bob"):
             receive(vecenv, 2)
-            with FarWorker(vecenv.far_address, tmp_path, credentials, envs["alice"]):
+            with RemoteWorker(vecenv.remote_address, tmp_path, credentials, envs["alice"]):
                 while not any(row.name.startswith("alice") and row.segments for row in vecenv.workers()):
                     receive_and_store(vecenv)
                 assert evaluate() == 5
@@ -217,7 +213,7 @@ def test_one_far_worker_at_a_time_evaluates_where_only_they_have_the_game(creden
                 assert seeds_driven(folders["alice"]) == []
                 assert evaluate() == 5
                 assert len(seeds_driven(folders["bob"])) == 4
-        with FarWorker(vecenv.far_address, tmp_path, credentials, envs["alice"]):
+        with RemoteWorker(vecenv.remote_address, tmp_path, credentials, envs["alice"]):
             assert evaluate() == 5
             assert seeds_driven(folders["alice"]) == ["reset 901", "reset 902"]
 
@@ -250,19 +246,18 @@ def test_workers_behind_a_relay_and_at_the_learner_are_one_source(
     words = ["task=TM20Lidar", "train=TM20LidarSAC"]
     with (
         started(credentials, remote={"relay": relay_address}, evaluator=True, worker_words=words) as vecenv,
-        FarWorker(relay_address, tmp_path, credentials, name="alice"),
-        FarWorker(vecenv.far_address, tmp_path, credentials, name="bob"),
+        RemoteWorker(relay_address, tmp_path, credentials, name="alice"),
+        RemoteWorker(vecenv.remote_address, tmp_path, credentials, name="bob"),
     ):
         vecenv.link.publish(WEIGHTS, 1)
         segments = receive(vecenv, 1)
         while names(segments) != {"alice", "bob"} or {segment.weights_version for segment in segments[-4:]} != {1}:
             segments += receive(vecenv, 1)
         wait_until(lambda: {row.name.split(".")[0] for row in vecenv.workers()} >= {"alice", "bob"})
-        wait_until(lambda: vecenv.statistics()["gateway/far_workers"] == 2)
+        wait_until(lambda: vecenv.statistics()["gateway/remote_workers"] == 2)
         assert vecenv.statistics()["gateway/relay_connected"] == 1
-        vecenv.request_evaluation(WEIGHTS, 5, seeds=[1])
-        wait_until(lambda: not vecenv.link.is_evaluating, timeout_s=40)
-        assert vecenv.link.poll_evaluation() is not None
+        vecenv.link.request_evaluation(WEIGHTS, 5, seeds=[1])
+        wait_report(vecenv.link)
     assert_whole_and_in_order(segments)
     assert f"python train.py {' '.join(words)} --worker remote.address={relay_address} " in caplog.text
 
@@ -276,7 +271,7 @@ def test_the_command_of_a_worker_is_shown_with_the_port_that_was_chosen(
     caplog.set_level(logging.INFO)
     words = ["task=TM20Lidar", "train=TM20LidarSAC", "task.track=short"]
     with started(credentials, worker_words=words) as vecenv:
-        address = vecenv.far_address
+        address = vecenv.remote_address
     assert address is not None
     assert not address.endswith(":0")
     command = f"python train.py {' '.join(words)} --worker remote.address={address} remote.credentials=FOLDER"
@@ -303,6 +298,6 @@ def test_what_cannot_work_is_refused_before_anything_starts(
 
 def test_a_port_that_is_taken_is_said(credentials: Path) -> None:
     with started(credentials) as vecenv:
-        second = make(credentials, remote={"listen": vecenv.far_address})
-        with second, pytest.raises(ListenError, match=f"cannot listen on {vecenv.far_address}: is the port taken"):
+        second = make(credentials, remote={"listen": vecenv.remote_address})
+        with second, pytest.raises(ListenError, match=f"cannot listen on {vecenv.remote_address}: is the port taken"):
             second.start()

@@ -19,18 +19,18 @@ import pytest
 from tasks.acting.env_source import EnvSource
 from tasks.experience.samples import Segment
 from tasks.remote.access.fingerprint import agreed_fingerprint
-from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
+from tasks.remote.config import OutboxPolicy, RemoteConfig, RemoteWorkerConfig
 from tasks.remote.station.outbox import open_outbox
 from tasks.remote.station.segment_queue import size_of
-from tasks.remote.worker import far_worker
+from tasks.remote.worker import remote_worker
+from tests.tasks.remote.fake_learner import FakeLearner
 from tests.tasks.remote.fakes import CountingEnv
-from tests.tasks.remote.far import wait_until
-from tests.tasks.remote.far_fakes import FakeLearner
+from tests.tasks.remote.raw_worker import num_connected, wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
 FAKES = "tests.tasks.remote.fakes"
-GAME = "tests.tasks.remote.far_fakes:make_resting_game"
+GAME = "tests.tasks.remote.fake_learner:make_resting_game"
 POLICY: dict[str, Any] = {"function": f"{FAKES}:make_policy", "kwargs": {}}
 
 
@@ -41,7 +41,7 @@ def source(function: str = "make_env", **kwargs: Any) -> EnvSource:
 @pytest.fixture(autouse=True)
 def _no_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop without pauses in real-time priority leaves nothing of the machine to anybody else."""
-    monkeypatch.setattr(far_worker, "punctual", contextlib.nullcontext)
+    monkeypatch.setattr(remote_worker, "punctual", contextlib.nullcontext)
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def learner(tmp_path: Path) -> Iterator[FakeLearner]:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Callable[..., FarWorkerConfig]:
-    def make(**kwargs: Any) -> FarWorkerConfig:
-        return FarWorkerConfig(**({"outbox": str(tmp_path / "outbox")} | kwargs))
+def config(tmp_path: Path) -> Callable[..., RemoteWorkerConfig]:
+    def make(**kwargs: Any) -> RemoteWorkerConfig:
+        return RemoteWorkerConfig(**({"outbox": str(tmp_path / "outbox")} | kwargs))
 
     return make
 
@@ -70,7 +70,7 @@ class Running:
 
     def _run(self, args: Any, kwargs: Any) -> None:
         try:
-            self.code = far_worker.drive(*args, stop=self.stop, headless=True, **kwargs)
+            self.code = remote_worker.drive(*args, stop=self.stop, headless=True, **kwargs)
         except BaseException as error:
             self.error = error
 
@@ -91,7 +91,9 @@ def rows(segments: list[Segment], name: str) -> list[float]:
 
 
 def test_so_many_episodes_are_driven_and_delivered(learner: FakeLearner, config: Any) -> None:
-    code = far_worker.drive(source(), learner.remote(), config(episodes=7, samples_per_packet=4), POLICY, headless=True)
+    code = remote_worker.drive(
+        source(), learner.remote(), config(episodes=7, samples_per_packet=4), POLICY, headless=True
+    )
     assert code == 0
     # Ten steps and one reset each; the seventh is the last row.
     assert rows(learner.stored, "count") == [*range(11)] * 7
@@ -115,7 +117,8 @@ def test_an_expert_ignores_the_learner(learner: FakeLearner, config: Any) -> Non
     weights = {"value": np.array([0.75], np.float32)}
     configuration = config(expert=True, episodes=6)
     assert (
-        far_worker.drive(source(), learner.remote(), configuration, POLICY, expert_weights=weights, headless=True) == 0
+        remote_worker.drive(source(), learner.remote(), configuration, POLICY, expert_weights=weights, headless=True)
+        == 0
     )
     assert {segment.weights_version for segment in learner.stored} == {1}
     steps_only = [~segment.is_first for segment in learner.stored]
@@ -127,7 +130,8 @@ def test_a_deterministic_worker_takes_the_mean_action(learner: FakeLearner, conf
     weights = {"value": np.array([-0.5], np.float32)}  # the fake policy explores below zero
     configuration = config(expert=True, deterministic=True, episodes=1)
     assert (
-        far_worker.drive(source(), learner.remote(), configuration, POLICY, expert_weights=weights, headless=True) == 0
+        remote_worker.drive(source(), learner.remote(), configuration, POLICY, expert_weights=weights, headless=True)
+        == 0
     )
     assert (learner.stored[0].action[1:] == np.float32(-0.5)).all()
 
@@ -148,7 +152,7 @@ def test_every_kth_version_of_the_weights_is_kept(learner: FakeLearner, config: 
 
 def test_several_environments_are_streams_of_one_worker(learner: FakeLearner, config: Any) -> None:
     configuration = config(envs_per_worker=3, episodes=9)
-    assert far_worker.drive(source(), learner.remote(), configuration, POLICY, headless=True) == 0
+    assert remote_worker.drive(source(), learner.remote(), configuration, POLICY, headless=True) == 0
     streams = {segment.stream for segment in learner.stored}
     assert streams == {1000, 1001, 1002}
     for stream in streams:
@@ -248,7 +252,7 @@ def test_a_worker_that_pauses_is_no_further_ahead_than_its_outbox_and_one_segmen
 def station_pid() -> int:
     """Of the station that this process has started."""
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    (line,) = [line for line in listed.stdout.splitlines() if "far_station" in line]
+    (line,) = [line for line in listed.stdout.splitlines() if "worker_station" in line]
     return int(line.split()[0])
 
 
@@ -283,7 +287,7 @@ def test_an_environment_that_hangs_is_told_to_the_learner_and_said_here(
 def test_a_refusal_is_final_and_said_once(learner: FakeLearner, config: Any, caplog: pytest.LogCaptureFixture) -> None:
     other: dict[str, Any] = {"function": f"{FAKES}:make_policy", "kwargs": {"fail_at_version": 3}}
     began = time.monotonic()
-    assert far_worker.drive(source(), learner.remote(), config(), other, headless=True) == 2
+    assert remote_worker.drive(source(), learner.remote(), config(), other, headless=True) == 2
     assert time.monotonic() - began < 30.0
     assert [record.message.count("has another network than the learner") for record in caplog.records].count(1) >= 1
     assert learner.gateway.statistics()["gateway/refused"] == 1
@@ -295,21 +299,21 @@ def test_what_breaks_in_the_environment_comes_out_and_what_was_driven_is_kept(
     broken = source(fail_at=100)
     learner.stores = False
     with pytest.raises(RuntimeError, match="the wheel fell off"):
-        far_worker.drive(broken, learner.remote(), config(samples_per_packet=8), POLICY, headless=True, window=100)
+        remote_worker.drive(broken, learner.remote(), config(samples_per_packet=8), POLICY, headless=True, window=100)
     with open_outbox(tmp_path / "outbox", 10**9, OutboxPolicy.drop_oldest, learner.fingerprint, "next") as outbox:
         assert outbox.state().segments == 100 * 11 // 10 // 8
 
 
 SCRIPT = """
 import logging, sys
-from tasks.remote.worker import far_worker
-from tasks.remote.config import FarWorkerConfig, RemoteConfig
-from tests.tasks.remote.worker.test_far_worker import POLICY, source
+from tasks.remote.worker import remote_worker
+from tasks.remote.config import RemoteWorkerConfig, RemoteConfig
+from tests.tasks.remote.worker.test_remote_worker import POLICY, source
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 address, credentials, outbox, kind = sys.argv[1:]
 kwargs = {"step_s": 0.002} if kind == "good" else {"step_s": 1000.0}
-code = far_worker.drive(
-    source(**kwargs), RemoteConfig(address=address, credentials=credentials), FarWorkerConfig(outbox=outbox), POLICY
+code = remote_worker.drive(
+    source(**kwargs), RemoteConfig(address=address, credentials=credentials), RemoteWorkerConfig(outbox=outbox), POLICY
 )
 heavy = {"ray", "rl_games", "torch", "tensorboard"} & set(sys.modules)
 print("code", code, "heavy", sorted(heavy))
@@ -397,7 +401,7 @@ def test_kill_9_of_a_worker_loses_nothing_that_was_handed_over(learner: FakeLear
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_an_environment_that_hangs_does_not_hold_up_the_end(learner: FakeLearner, start_process: Any) -> None:
     process = start_process("hanging")
-    wait_until(lambda: learner.gateway.num_connected() == 1)
+    wait_until(lambda: num_connected(learner.gateway) == 1)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
@@ -421,16 +425,16 @@ def test_what_does_not_fit_is_said_before_anything_starts(
 ) -> None:
     values = {"address": learner.address, "credentials": str(learner.credentials / "workers" / "pc")} | remote
     with pytest.raises(ValueError, match=message):
-        far_worker.drive(source(), RemoteConfig(**values), config(**worker), POLICY, headless=True)
+        remote_worker.drive(source(), RemoteConfig(**values), config(**worker), POLICY, headless=True)
 
 
 def test_pausing_in_real_time_needs_episodes_that_begin_anew(tmp_path: Path, learner: FakeLearner, config: Any) -> None:
     game = source("make_single_game", folder=str(tmp_path), reset_act_buf=False)
     with pytest.raises(ValueError, match=r"task\.rtgym\.reset_act_buf must be true"):
-        far_worker.drive(game, learner.remote(), config(outbox_policy=OutboxPolicy.pause), POLICY, headless=True)
+        remote_worker.drive(game, learner.remote(), config(outbox_policy=OutboxPolicy.pause), POLICY, headless=True)
 
 
 def test_one_game_has_one_environment(tmp_path: Path, learner: FakeLearner, config: Any) -> None:
     game = source("make_single_game", folder=str(tmp_path))
     with pytest.raises(ValueError, match=r"worker\.envs_per_worker must be 1 with a single game"):
-        far_worker.drive(game, learner.remote(), config(envs_per_worker=2), POLICY, headless=True)
+        remote_worker.drive(game, learner.remote(), config(envs_per_worker=2), POLICY, headless=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import load_server, make_credentials
-from tasks.remote.access.listener import FarListener
+from tasks.remote.access.listener import Port
 from tasks.remote.config import RemoteConfig
 from tasks.remote.learner.gateway import Gateway
 from tests.tasks.remote.fakes import CountingEnv, SingleGameEnv
@@ -41,11 +41,11 @@ class FakeLearner:
         fingerprint: What workers must agree on.
         is_plaintext: No TLS.
         host: Address of this machine to listen on.
-        **far: Further arguments of ``FarListener``.
+        **port: Further arguments of ``Port``.
     """
 
     def __init__(
-        self, folder: Path, fingerprint: str, is_plaintext: bool = False, host: str = "127.0.0.1", **far: Any
+        self, folder: Path, fingerprint: str, is_plaintext: bool = False, host: str = "127.0.0.1", **port: Any
     ) -> None:
         self.credentials = folder / "credentials"
         make_credentials(self.credentials, ["localhost"], ["pc", "laptop"])
@@ -56,7 +56,7 @@ class FakeLearner:
         self.stores = True
         """Whether what arrives is stored; else it is only received."""
         self.weights_version = 0
-        self._far = far
+        self._port = port
         self._pending: list[Segment] = []
         self._address = f"{host}:0"
         self._gateway: Gateway | None = None
@@ -67,13 +67,13 @@ class FakeLearner:
     def start(self) -> None:
         """Begins, or comes back with what was stored."""
         server = load_server(self.credentials / "learner")
-        far = FarListener(self._address, None if self.is_plaintext else server.channel, server.tokens, **self._far)
+        port = Port(self._address, None if self.is_plaintext else server.channel, server.tokens, **self._port)
         received: dict[str, int] = {}
         for segment in self.stored:
             received[segment.worker] = max(received.get(segment.worker, 0), segment.seq)
-        self._gateway = Gateway(SPEC, self.fingerprint, far=far, received=received)
-        assert self._gateway.far_address is not None
-        self._address = self._gateway.far_address
+        self._gateway = Gateway(SPEC, self.fingerprint, remote=port, received=received)
+        assert self._gateway.remote_address is not None
+        self._address = self._gateway.remote_address
         self._stop.clear()
         self._thread = threading.Thread(target=self._learn, daemon=True)
         self._thread.start()

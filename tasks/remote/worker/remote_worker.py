@@ -1,7 +1,7 @@
 """A remote worker (``train.py --worker``): drives here, delivers through its station.
 
 ``train.py`` calls ``drive``, and so do programs with an environment of their own. Driving and delivering are two
-processes: the loop here is the one of any worker, over a link to the station (``far_station``) on this machine, and
+processes: the loop here is the one of any worker, over a link to the station (``worker_station``) on this machine, and
 never waits for a disk or a network.
 """
 
@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -29,12 +28,12 @@ from tasks.acting.punctuality import punctual
 from tasks.acting.rollout import Rollout
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
+from tasks.process import stop_signals
 from tasks.process.step_watch import HangReporter, StepWatch
-from tasks.process.stop_signals import stop_signals
 from tasks.remote.access.credentials import load_client
 from tasks.remote.access.dialing import RefusedError
 from tasks.remote.access.fingerprint import agreed_fingerprint
-from tasks.remote.config import FarWorkerConfig, OutboxPolicy, RemoteConfig
+from tasks.remote.config import OutboxPolicy, RemoteConfig, RemoteWorkerConfig
 from tasks.remote.station.outbox import STREAMS_PER_START
 from tasks.remote.station.station_config import StationConfig, StationStatus
 from tasks.remote.station.station_process import StationProcess
@@ -57,7 +56,7 @@ MAX_BUFFER_SEGMENTS = 512
 BUFFER_BYTES = 128 << 20
 """In real time: what may wait here for the station; beyond it the oldest segments go."""
 
-_NAME = "far"
+_NAME = "worker"
 _SMALL_CLIP = partial(ClipRecorder, max_frames=75, max_width=160)
 """Pictures that the connection of a home carries in a quarter of a minute: at most 3 MB."""
 _LISTEN = "127.0.0.1:0"
@@ -71,7 +70,7 @@ _EXPERT_VERSION = 1
 def drive(
     source: EnvSource,
     remote: RemoteConfig,
-    worker: FarWorkerConfig,
+    worker: RemoteWorkerConfig,
     policy: Mapping[str, Any],
     *,
     expert_weights: Mapping[str, np.ndarray] | None = None,
@@ -112,8 +111,8 @@ def drive(
             station.start()
             station.wait(lambda status: status.has_joined, stop)
             if not stop.is_set():
-                far_worker = FarWorker(station, config, worker, description, window, stop, progress, step_watch)
-                far_worker.drive(source, policy, expert_weights)
+                remote_worker = RemoteWorker(station, config, worker, description, window, stop, progress, step_watch)
+                remote_worker.drive(source, policy, expert_weights)
         except (RefusedError, GameError) as error:
             _log.error("%s", error)
             return REFUSED
@@ -123,7 +122,7 @@ def drive(
     return DONE
 
 
-class FarWorker:
+class RemoteWorker:
     """Drives, and hands what happened to the station.
 
     Args:
@@ -141,7 +140,7 @@ class FarWorker:
         self,
         station: StationProcess,
         config: StationConfig,
-        worker: FarWorkerConfig,
+        worker: RemoteWorkerConfig,
         description: EnvDescription,
         window: int,
         stop: threading.Event,
@@ -280,13 +279,13 @@ class FarWorker:
         self._uplink.close()
 
 
-def evaluates(worker: FarWorkerConfig, description: EnvDescription) -> bool:
+def evaluates(worker: RemoteWorkerConfig, description: EnvDescription) -> bool:
     """Whether a worker drives evaluations between two episodes: where the learner cannot have a game for itself."""
     return description.is_single_game and not worker.expert
 
 
 def _station_config(
-    remote: RemoteConfig, worker: FarWorkerConfig, fingerprint: str, description: EnvDescription
+    remote: RemoteConfig, worker: RemoteWorkerConfig, fingerprint: str, description: EnvDescription
 ) -> StationConfig:
     if remote.address is None:
         raise ValueError("remote.address must be host:port of the learner or relay to join, got null")
@@ -324,7 +323,7 @@ def _station_config(
 
 def _check(
     remote: RemoteConfig,
-    worker: FarWorkerConfig,
+    worker: RemoteWorkerConfig,
     description: EnvDescription,
     expert_weights: Mapping[str, np.ndarray] | None,
 ) -> None:
@@ -365,28 +364,20 @@ def _say_what_is_left(status: StationStatus) -> None:
 @contextlib.contextmanager
 def _stopping_by_signal(stop: threading.Event, wake: Callable[[], None]) -> Iterator[None]:
     """Has the stop signals end the loop in good order, or the process when that takes too long."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     timer = threading.Timer(_GIVE_UP_S, _give_up)
     timer.daemon = True
 
-    def end(number: int, frame: object) -> None:
-        del number, frame
-        if stop.is_set():
-            raise KeyboardInterrupt  # a second one does not wait
+    def end() -> None:
         stop.set()
         timer.start()
         # Not here: the interrupted code may hold the lock.
         threading.Thread(target=wake, name="wake", daemon=True).start()
 
-    former = {number: signal.signal(number, end) for number in stop_signals()}
-    try:
-        yield
-    finally:
-        timer.cancel()
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    with stop_signals.answered_by(end):
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _give_up() -> None:

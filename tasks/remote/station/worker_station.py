@@ -1,7 +1,7 @@
 """The station of a remote worker: takes its segments in, keeps them on the disk until the learner has stored them.
 
 A process of its own, so that driving never waits for a disk or a network. ``station_process`` starts it as ``python -m
-tasks.remote.station.far_station`` with its configuration as one line on standard input, and reads how it is from
+tasks.remote.station.worker_station`` with its configuration as one line on standard input, and reads how it is from
 standard output. The worker dials it as it would dial a learner beside it. When standard input closes, the worker is
 gone and so is its station; what was not delivered waits in the outbox for the next start.
 """
@@ -25,13 +25,15 @@ from typing import TextIO
 from tasks.process.stop_signals import ignore_terminal
 from tasks.remote.access.admission import Refusal
 from tasks.remote.access.credentials import load_client
+from tasks.remote.access.listener import Port
+from tasks.remote.access.tokens import RunToken
 from tasks.remote.config import OutboxPolicy
 from tasks.remote.station.calls import Call
 from tasks.remote.station.child_process import take_standard_output
 from tasks.remote.station.outbox import DiskOutbox, OutboxFullError, open_outbox
+from tasks.remote.station.outbox_uplink import OutboxUplink
 from tasks.remote.station.peers import Peer
 from tasks.remote.station.station_config import LEAVE, StationConfig, StationStatus
-from tasks.remote.station.uplink import Uplink
 from tasks.remote.station.weights_history import WeightsHistory
 from tasks.remote.station.worker_service import WorkerService
 from tasks.remote.wire import link
@@ -68,7 +70,7 @@ def run(config: StationConfig, lines: Iterable[str], output: TextIO) -> int:
         policy = OutboxPolicy[config.outbox_policy]
         folder = Path(config.outbox)
         with open_outbox(folder, config.outbox_bytes, policy, config.fingerprint, config.session) as outbox:
-            station = FarStation(config, outbox, output)
+            station = WorkerStation(config, outbox, output)
             station.run(lines)
         status = station.status()
     except Exception as error:
@@ -79,7 +81,7 @@ def run(config: StationConfig, lines: Iterable[str], output: TextIO) -> int:
     return 1 if status.refusal or status.failure else 0
 
 
-class FarStation:
+class WorkerStation:
     """Everything that goes on in the process while its outbox is open; stands behind the service for the worker.
 
     Args:
@@ -102,7 +104,7 @@ class FarStation:
         self._identity = f"{config.name}.{outbox.identity}"
         self._history = WeightsHistory(outbox.folder / "weights", config.weights_history)
         credentials = load_client(config.credentials)
-        self._uplink = Uplink(
+        self._uplink = OutboxUplink(
             config.address,
             credentials.token,
             link.Hello(self._identity, 0, "worker", config.fingerprint, config.software),
@@ -112,7 +114,8 @@ class FarStation:
             hangs_for_s=self._hangs_for_s,
         )
         self._service = WorkerService(self)
-        self._listen = self._service.listen_near(config.listen, config.token, 1)
+        port = Port(config.listen, None, RunToken(config.token), 1, link.MAX_MESSAGE_BYTES, is_remote=False)
+        self._listen = self._service.listen(port)
 
     def run(self, lines: Iterable[str]) -> None:
         """Works until worker or learner ends it."""
@@ -162,25 +165,30 @@ class FarStation:
         # The outbox forgets in order, so that what it still holds are the last ones.
         peer.durable = max(peer.durable, state.taken - held_back)
 
-    def take_segment(self, peer: Peer, call: Call, message: bytes | bytearray) -> bool:
-        """Stores a segment, waiting for room if nothing may be dropped. False: the call has ended."""
-        number, encode = self._encoder(message)
+    def take_segments(self, peer: Peer, call: Call, messages: Iterable[bytes | bytearray]) -> None:
+        """Stores segments, waiting for room if nothing may be dropped."""
+        for message in messages:
+            number, encode = self._encoder(message)
+            while not self._is_stored(number, encode):
+                self._stop.wait(_POLL_S)
+                if not call.is_open or self._stop.is_set():
+                    return
+
+    def _is_stored(self, number: int, encode: Callable[[int, int], bytes]) -> bool:
+        """Puts a segment into the outbox if there is room; the worker shall hear of either at once."""
         try:
-            while call.is_open and not self._stop.is_set():
-                try:
-                    self._outbox.append(number, encode)
-                except OutboxFullError as error:
-                    self._full = str(error)
-                    self._uplink.wake()  # the worker shall hear of it at once
-                    self._stop.wait(_POLL_S)
-                else:
-                    self._full = ""
-                    self._tell_worker()
-                    self._uplink.wake()
-                    return True
+            self._outbox.append(number, encode)
+        except OutboxFullError as error:
+            self._full = str(error)
+            self._uplink.wake()
+            return False
         except (OSError, ValueError) as error:  # The worker hears of it from ``status``.
             self.fail(error)
-        return False
+            return False
+        self._full = ""
+        self._tell_worker()
+        self._uplink.wake()
+        return True
 
     def take_report(self, message: bytes) -> None:
         """Has the learner get the report of an evaluation."""

@@ -28,7 +28,7 @@ from tasks.remote.access.credentials import make_credentials
 from tests.algos.faces.test_agent import read_scalars
 from tests.algos.fakes import SPEC
 from tests.algos.runs import make_agent, make_params
-from tests.tasks.remote.learner.test_far_vecenv import FarWorker
+from tests.tasks.remote.learner.test_vecenv_remote import RemoteWorker
 
 ROOT = Path(__file__).parents[3]
 TOY = {"function": "tests.algos.fakes:make_toy_env", "kwargs": {}}
@@ -80,10 +80,10 @@ def with_listener(params: dict[str, Any], credentials: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def joined(agent: Any, folder: Path, credentials: Path) -> Iterator[FarWorker]:
+def joined(agent: Any, folder: Path, credentials: Path) -> Iterator[RemoteWorker]:
     """A remote worker of this agent."""
     policy = agent.config["env_config"]["policy"]
-    with FarWorker(lambda: agent.vec_env.far_address, folder, credentials, TOY, policy) as worker:
+    with RemoteWorker(lambda: agent.vec_env.remote_address, folder, credentials, TOY, policy) as worker:
         yield worker
 
 
@@ -98,7 +98,7 @@ def test_training_resumes_with_a_worker_elsewhere_and_has_each_segment_once(tmp_
     received = load_checkpoint(last).replay["position"]["received"]
     (identity,) = received
     assert identity.startswith("alice.")
-    assert read_scalars(tmp_path / "run")["gateway/far_workers"][-1][1] == 1
+    assert read_scalars(tmp_path / "run")["gateway/remote_workers"][-1][1] == 1
     assert (tmp_path / "run" / "nn" / "best.pth").is_file()
 
     params = with_listener(make_params(tmp_path, max_env_steps=800, **changes), credentials)
@@ -150,7 +150,7 @@ def line_with(learner: subprocess.Popen[str], text: str) -> str:
 def test_the_command_that_is_shown_starts_a_worker(tmp_path: Path, credentials: Path) -> None:
     words = ["max_env_steps=1500", "num_workers=0", "link.segment_rows=16", "train.params.network.hidden=[64,64]"]
     remote = [f"remote.credentials={credentials / 'learner'}", "remote.listen=127.0.0.1:0"]
-    with learner_process(tmp_path, *LIDAR, *words, *remote, "experiment=far") as learner:
+    with learner_process(tmp_path, *LIDAR, *words, *remote, "experiment=remote") as learner:
         command = line_with(learner, "--worker")
         assert "link.segment_rows=16" in command
         typed = command.replace("FOLDER", str(credentials / "workers" / "alice"))
@@ -162,7 +162,7 @@ def test_the_command_that_is_shown_starts_a_worker(tmp_path: Path, credentials: 
             worker.send_signal(signal.SIGINT)
             told = worker.communicate(timeout=20)[1]
             assert worker.returncode == 0, told
-    (run,) = (tmp_path / "runs").glob("far_*")
+    (run,) = (tmp_path / "runs").glob("remote_*")
     (identity,) = load_checkpoint(run / "nn" / "last.pth").replay["position"]["received"]
     assert identity.startswith("alice.")
 
@@ -180,13 +180,13 @@ def test_a_learner_that_is_killed_goes_on_from_its_checkpoint_and_misses_nothing
     tmp_path: Path, credentials: Path
 ) -> None:
     remote = [f"remote.credentials={credentials / 'learner'}", "num_workers=0"]
-    more = ["max_env_steps=2500", "train.params.config.checkpoint_interval=300", "device=cpu", "experiment=far"]
+    more = ["max_env_steps=2500", "train.params.config.checkpoint_interval=300", "device=cpu", "experiment=remote"]
     env = {"task": {"name": "TM20Lidar", "track": "short", "game": "sim", "clock": "virtual"}}
     with learner_process(tmp_path, *LIDAR, *remote, *more, "remote.listen=127.0.0.1:0") as learner:
         address = line_with(learner, "--worker").partition("remote.address=")[2].split()[0]
-        with FarWorker(address, tmp_path, credentials, env, lidar_policy()) as worker:
+        with RemoteWorker(address, tmp_path, credentials, env, lidar_policy()) as worker:
             deadline = time.monotonic() + 90
-            while not (checkpoints := list(tmp_path.glob("runs/far_*/nn/step_*.pth"))):
+            while not (checkpoints := list(tmp_path.glob("runs/remote_*/nn/step_*.pth"))):
                 assert time.monotonic() < deadline, "no checkpoint"
                 time.sleep(0.05)
             learner.send_signal(signal.SIGKILL)

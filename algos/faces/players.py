@@ -222,8 +222,8 @@ def _lines(rows: Sequence[tuple[str, str]]) -> str:
 
 def _place(task: Mapping[str, Any]) -> dict[str, str]:
     """What was driven, for results.json: the keys of the task that say so, where it has them."""
-    names = {"task": "name", "id": "id", "track": "track", "game": "game"}
-    return {key: str(task[name]) for key, name in names.items() if name in task}
+    names = {"task": "name", "id": "id", "track": "track", "game": "game", "vehicle": "vehicle"}
+    return {key: str(task[name]) for key, name in names.items() if task.get(name) is not None}
 
 
 def _what(task: Mapping[str, Any]) -> str:

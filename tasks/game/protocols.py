@@ -31,12 +31,16 @@ class Telemetry(NamedTuple):
     gear: float
     rpm: float
 
+    def mirrored(self) -> Telemetry:
+        """From the game's frame, whose x points to the left of z, to ours, or back."""
+        return self._replace(x=-self.x)
+
 
 class Game(Protocol):
     """A car on a track, at some moment of the clock it was built with. Reading is never blocking for long."""
 
     def telemetry(self) -> tuple[Telemetry, float]:
-        """Newest record and its age [s]."""
+        """Newest record, with x to the right of z, and its age [s]."""
         ...
 
     def frame(self) -> np.ndarray:
@@ -96,7 +100,7 @@ class TelemetrySource(Protocol):
     """Where records of the live game come from."""
 
     def newest(self) -> tuple[Telemetry, float]:
-        """Newest record and its age [s], at once.
+        """Newest record, as the game sends it, and its age [s], at once.
 
         Raises:
             TelemetryError: There is none, or the newest is too old or not plausible.

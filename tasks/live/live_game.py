@@ -62,7 +62,8 @@ class LiveGame:
             clock: Real time.
             config: The task: size of the pictures, and ``live``.
             open_parts: Opens the game; called at first use.
-            start: Where the reference path begins [m], shape (3,); one more sign that a car stands at the start.
+            start: Where the reference path begins [m], x to the right of z, shape (3,); one more sign that a car stands
+                at the start.
         """
         self.config = config
         self._clock = clock
@@ -88,8 +89,9 @@ class LiveGame:
             return self._parts
 
     def telemetry(self) -> tuple[Telemetry, float]:
-        """Newest record and its age [s]."""
-        return self.open().telemetry.newest()
+        """Newest record and its age [s], with x to the right of z as everywhere in this program."""
+        record, age_s = self.open().telemetry.newest()
+        return record.mirrored(), age_s
 
     def frame(self) -> np.ndarray:
         """The window now, uint8 BGRA, shape (window_height, window_width, 4)."""
@@ -191,7 +193,7 @@ class LiveGame:
             return False
         if 0.0 <= record.distance < AT_START_M:
             return True
-        return self._start is not None and math.dist(record[2:5], self._start) < NEAR_START_M
+        return self._start is not None and math.dist(record.mirrored()[2:5], self._start) < NEAR_START_M
 
     def _save_ghost(self) -> None:
         from tasks.live.telemetry.openplanet import save_ghost

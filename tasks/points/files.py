@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,11 +23,18 @@ from tasks.recordings.ghost import fastest, ghosts_in
 
 MAX_BYTES = 256 * 2**20
 """A larger file is refused; it would be a road of thousands of kilometres."""
-GAME_FRAME = "game"
-"""What the description of a path calls the frame whose x points to the left of z."""
 _MAX_DESCRIPTION_BYTES = 2**20
 MAX_COORDINATE_M = 1e7
 """Farther from the origin nothing is driven [m]."""
+
+
+class Frame(Enum):
+    """Where x points, seen from above; the names are those in the description of a recorded path."""
+
+    game = "game"
+    """To the left of z."""
+    simulator = "simulator"
+    """To the right of z, as everywhere in this program."""
 
 
 class PointFile(NamedTuple):
@@ -36,10 +44,18 @@ class PointFile(NamedTuple):
     """[m], finite, float64, shape (N >= 2, 2) x,z or (N >= 2, 3) x,y,z in driving order."""
     columns: str
     """How its columns were identified, for people."""
-    is_game_frame: bool = False
-    """Whether x points to the left of z, as in the game; else to the right, as in the simulator, or nobody knows."""
+    frame: Frame | None = None
+    """None: the file does not say."""
     human_lap_time_s: float | None = None
     """Lap of the person who drove the line [s]."""
+
+    def is_x_left(self, is_in_game: bool) -> bool:
+        """Whether x points to the left of z. A file that does not tell is in the frame of where it is driven.
+
+        Args:
+            is_in_game: Whether it is driven in the game.
+        """
+        return is_in_game if self.frame is None else self.frame is Frame.game
 
     @property
     def has_heights(self) -> bool:
@@ -91,12 +107,15 @@ def _table(data: bytes) -> PointFile:
     return PointFile(*read_table(data))
 
 
-def _array_reader(parse: Callable[[bytes], np.ndarray]) -> Callable[[bytes], PointFile]:
-    def read(data: bytes) -> PointFile:
-        points = parse(data)
-        return PointFile(points, f"an array of shape {points.shape}")
+def _array(data: bytes) -> PointFile:
+    points = npy_array(data)
+    return PointFile(points, f"an array of shape {points.shape}")
 
-    return read
+
+def _tmrl(data: bytes) -> PointFile:
+    """TMRL records in the game only."""
+    points = pickled_array(data)
+    return PointFile(points, f"an array of shape {points.shape}", Frame.game)
 
 
 def _driven(data: bytes) -> PointFile:
@@ -104,13 +123,13 @@ def _driven(data: bytes) -> PointFile:
     ghost = fastest(ghosts)
     which = f", the fastest of {len(ghosts)}" if len(ghosts) > 1 else ""
     lap = "that was not finished" if ghost.race_time_s is None else f"of {ghost.race_time_s:.3f} s"
-    return PointFile(driven_line(ghost).points, f"the line of a drive {lap}{which}", True, ghost.race_time_s)
+    return PointFile(driven_line(ghost).points, f"the line of a drive {lap}{which}", Frame.game, ghost.race_time_s)
 
 
 _READERS: dict[str, Callable[[bytes], PointFile]] = {
     **dict.fromkeys((".csv", ".tsv", ".txt"), _table),
-    ".npy": _array_reader(npy_array),
-    **dict.fromkeys((".pkl", ".pickle"), _array_reader(pickled_array)),
+    ".npy": _array,
+    **dict.fromkeys((".pkl", ".pickle"), _tmrl),
     ".gbx": _driven,
 }
 POINT_SPACING_M = 0.1
@@ -146,6 +165,5 @@ def _described(file: Path, found: PointFile) -> PointFile:
         return found
     lap = description.get("human_lap_time_s")
     is_time = isinstance(lap, float) and 0 < lap < math.inf
-    return found._replace(
-        is_game_frame=description.get("frame") == GAME_FRAME, human_lap_time_s=lap if is_time else None
-    )
+    frames = [frame for frame in Frame if frame.value == description.get("frame")]
+    return found._replace(frame=frames[0] if frames else None, human_lap_time_s=lap if is_time else None)

@@ -18,7 +18,7 @@ import numpy as np
 from tasks.config import GameKind, RandomizationConfig, TaskConfig
 from tasks.game.clock import Clock
 from tasks.pictures import plot_driven_line
-from tasks.points.files import GAME_FRAME, POINT_SPACING_M
+from tasks.points.files import POINT_SPACING_M, Frame
 from tasks.process.atomic_file import write_file
 from tasks.process.dated_folder import new_dated_folder
 from tasks.recordings.recording import Recording, save_npz
@@ -90,7 +90,7 @@ def write_recording(
     description: dict[str, Any] = {
         "name": config.name,
         "game": GameKind.live.name if is_in_game else task.game.name,
-        "frame": GAME_FRAME if is_in_game else "simulator",
+        "frame": (Frame.game if is_in_game else Frame.simulator).value,
         "track": None if is_in_game else task.track,
         "date": now.isoformat(timespec="seconds"),
         "length_m": round(recorded.length_m, 2),

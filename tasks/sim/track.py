@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.config import MIRRORED_SUFFIX, SHIPPED_TRACKS
-from tasks.points.files import POINT_SPACING_M, SUFFIXES, is_point_file, read_points
+from tasks.points.files import POINT_SPACING_M, SUFFIXES, Frame, is_point_file, read_points
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
 from tasks.sim.stretches import narrows, near_pairs, round_m
@@ -134,19 +134,20 @@ class Track:
 _GRIDS: WeakValueDictionary[str, TrackGrids] = WeakValueDictionary()
 
 
-def load_track(name_or_path: str, width_m: float = 25.75) -> Track:
+def load_track(name_or_path: str, width_m: float = 25.75, *, is_in_game: bool = False) -> Track:
     """Loads a shipped track by name, or a file of points.
 
     Args:
         name_or_path: short, medium, long, each also with ``_mirrored``; or a file of points x,z or x,y,z [m] in
             driving order (``tasks.points.files``), whose heights are ignored.
         width_m: Drivable width of a track given as a file [m].
+        is_in_game: Whether a file that does not tell its frame is in the game's; a turn to the right stays one.
 
     Raises:
         ValueError: Unknown name, or a line that cannot be driven; the message names the place.
     """
     if is_point_file(name_or_path):
-        return _load_file(name_or_path, width_m)
+        return _load_file(name_or_path, width_m, is_in_game)
     return _load_shipped(name_or_path)
 
 
@@ -242,21 +243,21 @@ def track_file(name: str) -> Path:
     return TRACKS_FOLDER / f"{name.removesuffix(MIRRORED_SUFFIX)}.json"
 
 
-def _load_file(path: str, width_m: float) -> Track:
+def _load_file(path: str, width_m: float, is_in_game: bool) -> Track:
     if not width_m > MIN_WIDTH_M:
         raise ValueError(f"task.track_width_m must be > {MIN_WIDTH_M:g} m (borders and car), got {width_m!r}")
     file = read_points(path)
     try:
         _refuse_too_large(file.ground, width_m, path)
-        if file.is_game_frame:
+        if file.frame is Frame.game:
             _refuse_slope(file.points, path)
         _refuse_jump(file.ground, path)
         line = _resample(file.ground)
         check_line(line, width_m, path)
     except ValueError as error:
         raise ValueError(f"{error}; --check draws the line") from error
-    if file.is_game_frame:
-        line = line * np.array([-1.0, 1.0])  # what turns right in the game turns right here
+    if file.is_x_left(is_in_game):
+        line = line * np.array([-1.0, 1.0])
     height = float(np.median(file.points[:, 1])) if file.has_heights else ROAD_HEIGHT_M
     return Track(Path(path).stem, _with_height(line, height), float(width_m))
 

@@ -52,7 +52,7 @@ class StandInGame:
         self._options = options
         self._console = console
         self._clock = clock or WallClock()
-        self._race = Race(load_track(options.track), self._clock, options.vehicle)
+        self._race = Race(load_track(options.track, is_in_game=True), self._clock, options.vehicle)
         self._telemetry = TelemetryServer(options.port)
         self._ghosts = GhostPort(options.ghost_port)
         self._pad = PadPort(options.pad_port) if options.pad_port is not None else None

@@ -79,12 +79,12 @@ class Race:
         return self._game.episode_facts().wall_contacts
 
     def telemetry(self) -> Telemetry:
-        """The record of this frame."""
+        """The record of this frame, in the game's frame: x to the left of z."""
         state, controls = self.state, self._controls
         return Telemetry(
             speed=math.hypot(state.forward_mps, state.sideways_mps),
             distance=state.distance_m,
-            x=state.x,
+            x=-state.x,
             y=self.track.height_m,
             z=state.z,
             steer=controls.steer,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.config import GameKind, TaskConfig, config_from_dict
-from tasks.points.files import PointFile, is_point_file, read_points
+from tasks.points.files import Frame, PointFile, is_point_file, read_points
 
 LEAST_HEIGHT_M = 1.0
 """A track whose heights span less is flat for people [m]."""
@@ -25,7 +25,7 @@ class Course(NamedTuple):
     name: str
     """As given in ``task.track``."""
     centre_line: np.ndarray
-    """x, y, z [m], shape (N, 3)."""
+    """x, y, z [m] with x to the right of z, in the live game too, shape (N, 3)."""
     width_m: float
     human_lap_time_s: float | None = None
     """Lap of the person who drove the line in the game [s]; None: unknown."""
@@ -69,7 +69,7 @@ def file_notes(task: TaskConfig) -> list[str]:
     if is_point_file(task.track) and not (is_live and task.reward.path):
         file = read_points(task.track)
         notes.append(_file_note("track", task.track, file))
-        if not is_live and not file.is_game_frame and file.height_range_m >= LEAST_HEIGHT_M:
+        if not is_live and file.frame is not Frame.game and file.height_range_m >= LEAST_HEIGHT_M:
             notes[-1] += (
                 f"; its heights span {file.height_range_m:.1f} m, and they are ignored: the simulator's road is "
                 "flat, without slopes and jumps"

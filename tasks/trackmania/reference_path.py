@@ -15,15 +15,18 @@ from tasks.points.files import POINT_SPACING_M, is_point_file, read_points
 _MAX_GAP_M = 50.0
 """A longer gap between neighbouring points of a file is a recording error, not a straight [m]."""
 
+_MIRROR_X = np.array([-1.0, 1.0, 1.0])
 
-def load_reference_path(path: str | Path) -> np.ndarray:
+
+def load_reference_path(path: str | Path, *, is_in_game: bool = False) -> np.ndarray:
     """Reads a reference path.
 
     Args:
         path: A file of points x,y,z [m] at any spacing (``tasks.points.files``), such as TMRL's reward.pkl.
+        is_in_game: Whether the game is driven, whose frame a file is in that does not tell it.
 
     Returns:
-        Points [m] every 0.1 m, float64, shape (N, 3).
+        Points [m] every 0.1 m with x to the right of z, float64, shape (N, 3).
     """
     file = read_points(path)
     if not file.has_heights:
@@ -31,7 +34,8 @@ def load_reference_path(path: str | Path) -> np.ndarray:
             f"reference path {path} must have rows of x,y,z, got no heights: add the column y, or record a path with "
             "train.py --record"
         )
-    return resample(_checked(file.points, str(path)))
+    points = _checked(file.points, str(path))
+    return resample(points * _MIRROR_X if file.is_x_left(is_in_game) else points)
 
 
 def path_of_task(config: TaskConfig) -> np.ndarray:
@@ -43,12 +47,12 @@ def path_of_task(config: TaskConfig) -> np.ndarray:
         config: The task; its track is a file or the name of a shipped track.
 
     Returns:
-        Points [m] every 0.1 m, float64, shape (N, 3).
+        Points [m] every 0.1 m with x to the right of z, float64, shape (N, 3).
     """
     if config.reward.path is not None:
-        return load_reference_path(config.reward.path)
+        return load_reference_path(config.reward.path, is_in_game=True)
     if is_point_file(config.track):
-        return load_reference_path(config.track)
+        return load_reference_path(config.track, is_in_game=True)
     from tasks.sim.track import load_track
 
     return resample(load_track(config.track).centre_line)

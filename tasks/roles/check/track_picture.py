@@ -39,12 +39,10 @@ def draw_own_line(task: TaskConfig, picture: Path) -> None:
     try:
         line = course(config_to_dict(task)).centre_line
     except ValueError as error:
-        title, is_left = _title(str(error)), points.is_game_frame
+        title, is_left = _title(str(error)), points.is_x_left(task.game is GameKind.live)
         plot_driven_line(points.ground, task.track_width_m, [], picture, title=title, is_x_left=is_left)
         raise ValueError(f"{error}: {picture}") from error
-    is_left = points.is_game_frame and task.game is GameKind.live
-    title = _title(*file_notes(task))
-    plot_driven_line(line, task.track_width_m, [], picture, title=title, is_x_left=is_left)
+    plot_driven_line(line, task.track_width_m, [], picture, title=_title(*file_notes(task)))
 
 
 def _title(*texts: str) -> str:

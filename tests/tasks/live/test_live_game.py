@@ -44,7 +44,12 @@ def test_a_restart_releases_the_controls_presses_once_and_waits_for_the_start(fa
     assert fake.deeds() == ["release", "restart"]
     pressed_at = fake.journal[-1][0]
     assert 0.7 <= fake.clock.now() - pressed_at < 0.7 + 2 * FRAME_S
-    assert game.telemetry()[0] == START
+    assert game.telemetry()[0] == START.mirrored()
+
+
+def test_telemetry_of_the_game_comes_with_x_to_the_right(fake: FakeLiveGame) -> None:
+    assert fake.record.x != 0.0
+    assert fake.game(CONFIG).telemetry()[0].x == -fake.record.x
 
 
 @pytest.mark.parametrize(
@@ -82,7 +87,7 @@ def test_a_button_without_effect_names_the_place_and_the_binding() -> None:
 
 def test_the_start_of_the_path_is_a_second_sign(fake: FakeLiveGame) -> None:
     fake.at_start = START._replace(distance=700.0)
-    fake.game(CONFIG, start=np.array([110.0, 10.0, 200.0])).restart()
+    fake.game(CONFIG, start=np.array([-110.0, 10.0, 200.0])).restart()
     assert fake.deeds() == ["release", "restart"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.points.files import read_points
+from tasks.points.files import Frame, read_points
 from tasks.sim.track import load_track
 from tests.tasks.recordings.ghost_files import drive_along, ghost_file, right_turn
 
@@ -30,7 +30,7 @@ def test_aright_turn_of_the_game_is_aright_turn_in_the_simulator(tmp_path: Path)
     line = load_track(str(path)).centre_line
     assert _turn(line[:, 0], line[:, 2]) == pytest.approx(np.pi / 2, abs=0.02)
     file = read_points(path)
-    assert file.is_game_frame
+    assert file.frame is Frame.game
     assert _turn(-file.ground[::40, 0], file.ground[::40, 1]) == pytest.approx(np.pi / 2, abs=0.1)
 
 
@@ -49,7 +49,7 @@ def test_a_path_with_a_strange_description_is_taken_as_it_is(tmp_path: Path, des
     np.save(path, right_turn())
     path.with_suffix(".json").write_text(description)
     file = read_points(path)
-    assert (file.is_game_frame, file.human_lap_time_s) == (False, None)
+    assert (file.frame, file.human_lap_time_s) == (None, None)
 
 
 @pytest.mark.parametrize(("climb", "side"), [(0.1, "above"), (-0.1, "below")])

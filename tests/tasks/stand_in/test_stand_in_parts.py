@@ -8,12 +8,18 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tasks.config import GameKind, TaskConfig
 from tasks.game.clock import VirtualClock
 from tasks.game.protocols import Telemetry
+from tasks.roles.config import RecordConfig
+from tasks.roles.recording import Sample, path_of
+from tasks.roles.recording_files import write_recording
 from tasks.sim.scripted_driver import ScriptedDriver
 from tasks.sim.track import load_track
 from tasks.stand_in.faults import Fault, FaultBoard, FaultRequest, request_from_dict
@@ -24,6 +30,7 @@ from tasks.stand_in.pad_port import BUTTON_A, BUTTON_B, PadPort
 from tasks.stand_in.ports import Listener
 from tasks.stand_in.race import Race
 from tasks.stand_in.telemetry_server import TelemetryServer
+from tasks.trackmania.reference_path import load_reference_path
 
 TIMEOUT_S = 10.0
 CAR = Telemetry(
@@ -332,6 +339,34 @@ def test_another_car_is_driven_and_an_impossible_one_is_refused() -> None:
     assert race.step(Controls(gas=1.0)).forward_mps == pytest.approx(0.05)
     with pytest.raises(ValueError, match="yaw_lag_s must be > 0"):
         Race(load_track("short"), clock, "{yaw_lag_s: 0.0}")
+
+
+def test_a_path_recorded_there_is_the_simulators_road_again(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    race = Race(load_track("short"), clock)
+    driver, samples = ScriptedDriver(race.track), list[Sample]()
+    while not race.shows_finish_screen:
+        samples.append(Sample.from_telemetry(clock.now(), race.telemetry()))
+        race.step(Controls(*(float(value) for value in driver.act(race.state))))
+        clock.sleep_until(clock.now() + 1 / 60)
+    samples.append(Sample.from_telemetry(clock.now(), race.telemetry()))
+    recorded = path_of(samples, RecordConfig())
+    live = TaskConfig(game=GameKind.live, track="short")
+    file = write_recording(recorded, live, RecordConfig(), tmp_path, lap_time_s=math.nan)
+    for line in (load_track(str(file)).centre_line, load_reference_path(file)):
+        offsets = [np.hypot(*(race.track.centre_line[:, [0, 2]] - point).T).min() for point in line[::50, [0, 2]]]
+        assert max(offsets) < race.track.width_m / 2
+
+
+def test_a_file_that_does_not_tell_its_frame_is_in_the_games(tmp_path: Path) -> None:
+    file = tmp_path / "bend.csv"
+    along = np.linspace(0.0, np.pi / 2, 200)
+    points = np.column_stack([100.0 - 100.0 * np.cos(along), 100.0 * np.sin(along)])
+    np.savetxt(file, points, delimiter=",", header="x,z")
+    race = Race(load_track(str(file), is_in_game=True), VirtualClock())
+    record = race.telemetry()
+    assert (record.x, record.z) == pytest.approx((-race.state.x, race.state.z))
+    assert np.hypot(*(points - (record.x, record.z)).T).min() < 1.0
 
 
 def test_each_restart_is_the_same() -> None:

@@ -28,7 +28,7 @@ def test_the_live_games_course_is_the_path_that_was_recorded_there(tmp_path: Pat
     task = config_to_dict(TaskConfig(track=str(tmp_path / "track.npy"))) | {"game": "live"}
     found = course(task)
     assert found.name == str(tmp_path / "track.npy")
-    np.testing.assert_allclose(found.centre_line[[0, -1]], [[0.0, 9.0, 0.0], [30.0, 9.0, 10.0]])
+    np.testing.assert_allclose(found.centre_line[[0, -1]], [[0.0, 9.0, 0.0], [-30.0, 9.0, 10.0]])
     task["reward"]["path"] = str(tmp_path / "reward.npy")
     np.testing.assert_allclose(course(task).centre_line[0], [0.0, 9.0, 100.0])
 

@@ -13,6 +13,7 @@ from tasks.points.files import read_points
 from tasks.recordings.recording import load_npz
 from tasks.roles.config import DriveConfig, RecordConfig
 from tasks.roles.record import record
+from tasks.sim.track import load_track
 from tasks.trackmania.course import course, file_notes, human_lap_time_s
 from tasks.trackmania.reference_path import load_reference_path, path_of_task
 from tests.tasks.recordings.ghost_files import NICKNAME, UID, drive_along, replay_file, right_turn
@@ -59,7 +60,10 @@ def test_the_path_is_driven_in_both_games_with_the_humans_lap(tmp_path: Path) ->
         task = {"track": str(file), "game": game}
         assert human_lap_time_s(task) == course(task).human_lap_time_s == lap
     live = TaskConfig(name="TM20Lidar", game=GameKind.live, track=str(file))
-    np.testing.assert_array_equal(path_of_task(live), np.load(file))
+    np.testing.assert_array_equal(path_of_task(live), np.load(file) * [-1.0, 1.0, 1.0])
+    simulated = load_track(str(file)).centre_line
+    offsets = [np.hypot(*(simulated[:, [0, 2]] - point).T).min() for point in path_of_task(live)[::50, [0, 2]]]
+    assert max(offsets) < 0.1  # the same line, so every corner turns to the same side
 
 
 def test_a_line_with_slopes_is_a_path_for_the_game_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

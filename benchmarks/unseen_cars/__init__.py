@@ -1,0 +1,1 @@
+"""How a policy drives cars that it never saw: ``python -m benchmarks.unseen_cars``."""

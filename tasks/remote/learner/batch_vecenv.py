@@ -28,7 +28,7 @@ class BatchVecEnv(IVecEnv):
     is_single_game = False
 
     def __init__(self, task: AnyTaskConfig, num_envs: int, seed: int, observation: str = "flat") -> None:
-        simulator_class = registry.batch_class(task.name)
+        simulator_class = registry.batch_class(task)
         if simulator_class is None:
             raise ValueError(f"task {task.name!r} is registered without a batch")
         self._simulator: BatchSimulator = simulator_class(task, num_envs, seed)

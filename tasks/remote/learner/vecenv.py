@@ -349,9 +349,10 @@ class RemoteVecEnv(IVecEnv):
 def make_vecenv(config_name: str, num_actors: int, **kwargs: Any) -> RemoteVecEnv | BatchVecEnv:
     """What rl_games' vecenv registry calls: in lock step the task's own batch of environments, where it has one."""
     is_lock_step = kwargs.get("policy") is None and not kwargs.get("env")
-    if is_lock_step and config_name in registry.names() and registry.batch_class(config_name) is not None:
+    if is_lock_step and config_name in registry.names():
         task = EnvSource({"name": config_name, **(kwargs.get("task") or {})}).resolved().config()
-        return BatchVecEnv(task, num_actors, int(kwargs.get("seed", 0)), str(kwargs.get("observation", "flat")))
+        if registry.batch_class(task) is not None:
+            return BatchVecEnv(task, num_actors, int(kwargs.get("seed", 0)), str(kwargs.get("observation", "flat")))
     return RemoteVecEnv(config_name, num_actors, **kwargs)
 
 

@@ -83,9 +83,9 @@ class Cars:
         constants[:] = self._car.scaled(draw.vehicle).vector()
         self._restarted_at[car] = now_s
         phase, delay = draw.frame_phase_s, draw.input_delay_ticks
-        vehicle.reset_memory(
-            self.memory[car], x, self.track.height_m, z, yaw + draw.yaw, phase, delay, constants
-        )  # fmt: skip
+        memory = self.memory[car]
+        vehicle.reset_memory(memory, x, self.track.height_m, z, yaw + draw.yaw, phase, delay, constants)
+        vehicle.advance(memory, 0.0, constants, *self._walls)
 
     def advance(self, now_s: FloatArray) -> None:
         """Lets each car reach its present, shape (N,)."""

@@ -87,7 +87,6 @@ class Fleet(EpisodeBatch):
         elif not rtgym.last_act_on_reset:
             # The last action of the previous episode was never applied: what will be applied takes its place.
             self._actions[indices, -1] = 0.0
-        self._cars.advance(clock.now)
         self._rewards.reset(indices)
         self._num_steps[indices] = 0
         self._finished[indices] = False

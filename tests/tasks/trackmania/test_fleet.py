@@ -123,11 +123,10 @@ def test_a_finished_lap_is_paid_and_told() -> None:
         _, reward, terminated, truncated, info = env.step(action)
         outcome = fleet.act(np.stack([action] * 3))
         assert (outcome.reward[1], outcome.terminated[1], outcome.truncated[1]) == (reward, terminated, truncated)
-        fleet.begin(np.flatnonzero(outcome.terminated | outcome.truncated)[:0].tolist(), [])
-        if terminated:
-            break
         others = [car for car in (0, 2) if outcome.terminated[car] or outcome.truncated[car]]
         fleet.begin(others, [3] * len(others))
+        if terminated:
+            break
     assert fleet.statistics(1) == info["episode_statistics"]
     assert info["episode_statistics"]["finished"] == 1.0
 

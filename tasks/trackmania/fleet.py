@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from tasks.game.arrow_keys import press_arrows
 from tasks.game.protocols import Telemetry
 from tasks.sim import vehicle
 from tasks.sim.cars import Cars
+from tasks.sim.threads import threads_for, use_threads
 from tasks.sim.track import load_track
 from tasks.trackmania.driving import DrivingInterface, default_episode_steps
 from tasks.trackmania.full import MAX_GEAR, FullInterface
@@ -43,7 +43,7 @@ class Fleet(EpisodeBatch):
         config: The task; it drives the simulator.
         num_envs: N.
         seed: What ``reset`` and ``step`` draw the seeds of the episodes from.
-        threads: Cores that the kernels use; None: numba's number, which is all of them or NUMBA_NUM_THREADS.
+        threads: Of the kernels; None: ``tasks.sim.threads`` knows.
     """
 
     interface: ClassVar[type[DrivingInterface]]
@@ -58,7 +58,7 @@ class Fleet(EpisodeBatch):
         path = resample(np.asarray(path_on_track(track.centre_line, config), np.float64))
         step_s, limit = config.rtgym.time_step_duration, config.rtgym.ep_max_length
         self._config = config
-        self._threads = min(threads or numba.config.NUMBA_NUM_THREADS, num_envs)
+        self._threads = threads or threads_for(num_envs)
         self._num_last_steps = default_episode_steps(path, step_s) if isinstance(limit, str) else limit
         self._cars = Cars(track, config, num_envs)
         self._rewards = ProgressRewards(path, config.reward, step_s, num_envs)
@@ -74,7 +74,7 @@ class Fleet(EpisodeBatch):
 
     def begin(self, chosen: Sequence[int], seeds: Sequence[int]) -> Observations:
         """Puts the chosen cars to their starts; as ``VirtualTimeEnv.reset`` with these seeds."""
-        numba.set_num_threads(self._threads)
+        use_threads(self._threads)
         indices = np.array(chosen, np.int64)
         clock, rtgym = self._clock, self._config.rtgym
         clock.leave(indices)
@@ -101,7 +101,7 @@ class Fleet(EpisodeBatch):
 
     def act(self, actions: np.ndarray) -> Outcome:
         """Ends the steps in flight and begins the next ones; as ``VirtualTimeEnv.step``."""
-        numba.set_num_threads(self._threads)
+        use_threads(self._threads)
         cars, clock = self._cars, self._clock
         actions = _checked(actions, len(self._num_steps))
         cars.advance(clock.to_capture())

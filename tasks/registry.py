@@ -28,6 +28,7 @@ from tasks.config import (
     config_to_dict,
 )
 from tasks.envs import rtgym_interface
+from tasks.envs.batch import BatchSimulator
 from tasks.envs.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.envs.views import OBSERVATIONS, TaskView, view
 from tasks.experience.observation import ObservationSpec
@@ -114,14 +115,14 @@ def register(
     _TASKS[name] = entry
 
 
-def batch_class(config: AnyTaskConfig) -> type[Any] | None:
+def batch_class(config: AnyTaskConfig) -> type[BatchSimulator] | None:
     """The class that steps many environments of a task at once; None: there is none, or they are driven in real time.
 
     Args:
         config: The task; its game is decided.
     """
     place = None if config.is_real_time else _entry(config.name).batch
-    return None if place is None else cast("type[Any]", resolve(place, f"the batch of task {config.name!r}"))
+    return None if place is None else cast("type[BatchSimulator]", resolve(place, f"the batch of task {config.name!r}"))
 
 
 def names() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from tasks import registry
 from tasks.config import AnyTaskConfig, config_from_dict, config_to_dict
-from tasks.envs.batch import EpisodeBatch
+from tasks.envs.batch import BatchSimulator
 from tasks.experience.observation import ObservationSpec
 from tasks.words.references import resolve
 
@@ -45,16 +45,13 @@ class EnvSource:
         config = self.config()
         return registry.make(config.name, observation="dict", config=config)
 
-    def make_batch(self, count: int) -> EpisodeBatch | None:
-        """So many environments that step together; None: the task has none that a worker can drive."""
+    def make_batch(self, count: int, seed: int = 0) -> BatchSimulator | None:
+        """So many environments that step together; None: the task has no batch, or is driven in real time."""
         if self.function is not None:
             return None
         config = self.config()
         batch = registry.batch_class(config)
-        if batch is None or not issubclass(batch, EpisodeBatch):
-            return None
-        made: EpisodeBatch = batch(config, count, 0)
-        return made
+        return None if batch is None else batch(config, count, seed)
 
     def resolved(self) -> EnvSource:
         """The same with a complete configuration in which the game is decided."""

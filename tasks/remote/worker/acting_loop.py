@@ -18,6 +18,7 @@ import gymnasium
 from tasks.acting.batch_rollout import BatchRollout, batch_policy
 from tasks.acting.env_source import EnvSource
 from tasks.acting.rollout import Policy, Rollout
+from tasks.envs.batch import EpisodeBatch
 from tasks.experience.networking import WorkerLink
 from tasks.experience.samples import Segment
 from tasks.process.step_watch import StepWatch
@@ -157,6 +158,7 @@ def make_rollouts(
         batch = source.make_batch(len(seeds)) if len(seeds) > 1 else None
     if batch is not None:
         stack.callback(batch.close)
+    if isinstance(batch, EpisodeBatch):
         policy = batch_policy(make, seeds)
         return [BatchRollout(batch, policy, acting.worker, acting.episode_seeds, step_watch, *options)]
     envs = make_envs(stack, source, len(seeds), step_watch, stop)

@@ -29,6 +29,8 @@ import numpy as np
 
 from tasks.acting.env_source import EnvDescription, EnvSource
 from tasks.acting.punctuality import punctual
+from tasks.envs.batch import BatchSimulator
+from tasks.envs.env_batch import EnvBatch
 from tasks.envs.foreign import WrongValueError
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
@@ -205,6 +207,16 @@ class _Environments(NamedTuple):
         """So many, each by itself."""
         return make_envs(self.stack, self.source, count, self.step_watch, self.stop)
 
+    def make_batch(self, count: int, seed: int) -> tuple[BatchSimulator, list[gymnasium.Env]]:
+        """So many that step together, and each by itself where the task has no batch of them."""
+        with self.step_watch.call():
+            batch = self.source.make_batch(count, seed)
+        if batch is not None:
+            self.stack.callback(batch.close)
+            return batch, []
+        envs = self.make(count)
+        return EnvBatch(envs, self.description.spec, seed), envs
+
     def make_rollouts(self, acting: Acting) -> Sequence[AnyRollout]:
         """With policies that drive them, all together where the task can do that."""
         return make_rollouts(self.stack, self.source, acting, self.step_watch, self.stop)
@@ -231,11 +243,14 @@ def _evaluate(config: WorkerConfig, uplink: Uplink, environments: _Environments,
 
 def _step_on_command(config: WorkerConfig, uplink: Uplink, environments: _Environments, stop: StopSignal) -> None:
     """Steps the environments with the learner's actions."""
-    envs = environments.make(config.num_envs)
-    group = EnvGroup(envs, environments.description, config.observation == "flat", _seeds(config))
+    batch, envs = environments.make_batch(config.num_envs, _seeds(config)[0])
+    group = EnvGroup(batch, config.num_envs, environments.description.spec, config.observation == "flat")
 
     def answer(message: bytes) -> bytes:
-        return link.encode_lock_step_reply(group.answer(link.decode_lock_step_command(message)))
+        command = link.decode_lock_step_command(message)
+        with environments.step_watch.call():
+            reply = group.answer(command)
+        return link.encode_lock_step_reply(reply)
 
     if not config.evaluates:
         uplink.serve_lock_step(answer)

@@ -11,7 +11,8 @@ import pytest
 from tasks.acting.batch_rollout import BatchRollout, PolicyCrew, batch_policy
 from tasks.acting.env_source import EnvSource
 from tasks.acting.rollout import Rollout
-from tasks.envs.batch import EpisodeBatch, Observations, Outcome
+from tasks.envs.batch import BatchSimulator
+from tasks.envs.env_batch import EnvBatch
 from tasks.experience.samples import Segment
 from tasks.process.step_watch import StepWatch
 from tasks.trackmania.fleet import LidarFleet
@@ -21,47 +22,20 @@ pytestmark = pytest.mark.timeout(60)
 NUM_ENVS = 3
 
 
-class CountingBatch(EpisodeBatch):
-    """Counting environments of different lengths, one after the other."""
-
-    def __init__(self, **changes: Any) -> None:
-        super().__init__(NUM_ENVS, 0)
-        self.envs = [CountingEnv(length=length_of(index), **changes) for index in range(NUM_ENVS)]
-        self.observation_spec = self.envs[0].observation_spec
-        self._rows: list[Mapping[str, np.ndarray]] = [{}] * NUM_ENVS
-        self._statistics: list[dict[str, float]] = [{}] * NUM_ENVS
-
-    def begin(self, chosen: Sequence[int], seeds: Sequence[int]) -> Observations:
-        for index, seed in zip(chosen, seeds, strict=True):
-            self._rows[index] = self.envs[index].reset(seed=seed)[0]
-        return self._observation()
-
-    def act(self, actions: np.ndarray) -> Outcome:
-        answers = [env.step(action) for env, action in zip(self.envs, actions, strict=True)]
-        self._rows = [answer[0] for answer in answers]
-        self._statistics = [answer[4].get("episode_statistics", {}) for answer in answers]
-        reward, terminated, truncated = (np.array([answer[k] for answer in answers]) for k in (1, 2, 3))
-        return Outcome(self._observation(), reward, terminated, truncated)
-
-    def statistics(self, index: int) -> dict[str, float]:
-        return self._statistics[index]
-
-    def close(self) -> None:
-        for env in self.envs:
-            env.close()
-
-    def _observation(self) -> Observations:
-        return {name: np.stack([row[name] for row in self._rows]) for name in self._rows[0]}
-
-
 def length_of(index: int) -> int:
     return 2 + 3 * index
+
+
+def counting_batch(**changes: Any) -> EnvBatch:
+    """Counting environments of different lengths."""
+    envs = [CountingEnv(length=length_of(index), **changes) for index in range(NUM_ENVS)]
+    return EnvBatch(envs, envs[0].observation_spec, 0)
 
 
 def make_rollout(check_samples: bool = False, **changes: Any) -> BatchRollout:
     crew = PolicyCrew([RandomPolicy(10 + index) for index in range(NUM_ENVS)])
     seeds = list(range(20, 20 + NUM_ENVS))
-    return BatchRollout(CountingBatch(**changes), crew, "w", seeds, StepWatch(), check_samples)
+    return BatchRollout(counting_batch(**changes), crew, "w", seeds, StepWatch(), check_samples)
 
 
 def never() -> bool:
@@ -124,7 +98,7 @@ class Remembering(RandomPolicy):
 
 def test_what_a_recurrent_policy_remembered_is_in_the_rows() -> None:
     crew = PolicyCrew([Remembering(index) for index in range(NUM_ENVS)])
-    rollout = BatchRollout(CountingBatch(), crew, "w", [0, 1, 2], StepWatch())
+    rollout = BatchRollout(counting_batch(), crew, "w", [0, 1, 2], StepWatch())
     for segment in rollout.run(30, never):
         assert segment.states is not None
         np.testing.assert_array_equal(segment.states[:, 0], segment.frames["count"][:, 0])
@@ -159,7 +133,7 @@ def test_one_policy_acts_for_all_where_its_class_can(make: Callable[[int], Rando
 
 
 def test_only_tasks_in_virtual_time_with_a_batch_are_driven_together() -> None:
-    def made(**task: Any) -> EpisodeBatch | None:
+    def made(**task: Any) -> BatchSimulator | None:
         return EnvSource(task).resolved().make_batch(2)
 
     assert isinstance(made(name="TM20Lidar", game="sim", track="short"), LidarFleet)

@@ -28,6 +28,7 @@ from tasks.config import (
     config_to_dict,
 )
 from tasks.envs import rtgym_interface
+from tasks.envs.batch import BatchSimulator
 from tasks.envs.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.envs.views import OBSERVATIONS, TaskView, view
 from tasks.experience.observation import ObservationSpec
@@ -57,7 +58,7 @@ class TaskEntry:
     defaults: Mapping[str, Any]
     """What differs from the defaults of ``config_type``."""
     batch: str | None = None
-    """``module:Class`` of a ``tasks.envs.batch.BatchSimulator`` of the same task."""
+    """``module:Class`` of a ``tasks.envs.batch.BatchSimulator`` of the same task; not used in real time."""
 
 
 def make(
@@ -114,10 +115,14 @@ def register(
     _TASKS[name] = entry
 
 
-def batch_class(name: str) -> type[Any] | None:
-    """The class that steps many environments of a task at once, or None."""
-    place = _entry(name).batch
-    return None if place is None else cast("type[Any]", resolve(place, f"the batch of task {name!r}"))
+def batch_class(config: AnyTaskConfig) -> type[BatchSimulator] | None:
+    """The class that steps many environments of a task at once; None: there is none, or they are driven in real time.
+
+    Args:
+        config: The task; its game is decided.
+    """
+    place = None if config.is_real_time else _entry(config.name).batch
+    return None if place is None else cast("type[BatchSimulator]", resolve(place, f"the batch of task {config.name!r}"))
 
 
 def names() -> tuple[str, ...]:
@@ -203,9 +208,18 @@ _GAME_NAMES = {GameKind.sim: "the embedded simulator", GameKind.live: "the live 
 
 _LIDAR_WINDOW = {"window_width": 958, "window_height": 488}
 _TASKS: dict[str, TaskEntry] = {
-    "TM20Full": TaskEntry("tasks.trackmania.full:FullInterface", TaskConfig, {}),
-    "TM20Lidar": TaskEntry("tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR_WINDOW),
-    "TM20LidarProgress": TaskEntry("tasks.trackmania.lidar_progress:LidarProgressInterface", TaskConfig, _LIDAR_WINDOW),
+    "TM20Full": TaskEntry(
+        "tasks.trackmania.full:FullInterface", TaskConfig, {}, batch="tasks.trackmania.fleet:FullFleet"
+    ),
+    "TM20Lidar": TaskEntry(
+        "tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR_WINDOW, batch="tasks.trackmania.fleet:LidarFleet"
+    ),
+    "TM20LidarProgress": TaskEntry(
+        "tasks.trackmania.lidar_progress:LidarProgressInterface",
+        TaskConfig,
+        _LIDAR_WINDOW,
+        batch="tasks.trackmania.fleet:LidarProgressFleet",
+    ),
     "RCDrone": TaskEntry("tasks.envs.rc_drone:RCDroneInterface", RCDroneConfig, {}),
     "Gym": TaskEntry("tasks.envs.gym_task:GymTaskEnv", GymConfig, {}),
 }

@@ -19,6 +19,34 @@ STEER_HOLD_STEPS = 6
 """A drawn steer is kept for this many steps on average: 0.3 s at 20 Hz."""
 
 
+class Explorer:
+    """What one environment draws by itself: the noise on its actions, and the warm-up policy before there are weights.
+
+    Args:
+        kind: Of the warm-up policy.
+        action_size: Number of actions.
+        seed: Seed of its generators.
+    """
+
+    def __init__(self, kind: WarmUp, action_size: int, seed: int) -> None:
+        self.warm_up = make_warm_up(kind, action_size, seed)
+        self._action_size = action_size
+        self._rng = np.random.default_rng(seed)
+
+    def noise(self) -> np.ndarray:
+        """The next normal noise, float32, shape (A,)."""
+        return self._rng.standard_normal(self._action_size, dtype=np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides what comes next, as plain data."""
+        return {"rng": self._rng.bit_generator.state, "warm_up": self.warm_up.state()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``state`` gave."""
+        self._rng.bit_generator.state = state["rng"]
+        self.warm_up.load_state(state["warm_up"])
+
+
 def make_warm_up(kind: WarmUp, action_size: int, seed: int) -> UniformWarmUp:
     """The warm-up policy that the configuration names.
 

@@ -6,14 +6,14 @@ Holds the actor and, where there is one, its encoder; never a critic, an optimis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from algos.acting.exploration import make_warm_up
+from algos.acting.exploration import Explorer
 from algos.config import NetworkConfig, WarmUp, network_from_plain
 from algos.networks import ActingNetwork, copy_weights
 from tasks.experience.observation import ObservationSpec
@@ -68,6 +68,8 @@ def warm_up_named(name: str) -> WarmUp:
 class ActingPolicy:
     """Acts with the warm-up policy until weights are loaded, then with the squashed Gaussian actor.
 
+    It acts in one environment, or in as many as ``explore_as`` names, all in one forward pass.
+
     Args:
         spec: Fields of the observation; privileged ones are left out.
         config: Shape of the networks; must be the learner's.
@@ -86,8 +88,8 @@ class ActingPolicy:
         self._device = device
         self._action_size = spec.action_size
         self._names = spec.visible.names
-        self._rng = np.random.default_rng(seed)
-        self._warm_up = make_warm_up(warm_up, spec.action_size, seed)
+        self._warm_up = warm_up
+        self.explore_as([seed])
         with torch.random.fork_rng(devices=[]):
             self._network = self.make_network(spec, config).to(device).eval().requires_grad_(False)
         self._has_weights = False
@@ -95,6 +97,10 @@ class ActingPolicy:
     def make_network(self, spec: ObservationSpec, config: NetworkConfig) -> nn.Module:
         """What acts: ``Networks.acting`` of the learner, from a batch of observations to mean and log-std."""
         return ActingNetwork(spec, config)
+
+    def explore_as(self, seeds: Sequence[int]) -> None:
+        """Acts in so many environments from now on; in each it explores by itself, from its seed."""
+        self._explorers = [Explorer(self._warm_up, self._action_size, seed) for seed in seeds]
 
     def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
         """Chooses an action for one observation.
@@ -106,11 +112,16 @@ class ActingPolicy:
         Returns:
             The action in [-1, 1], shape (A,), float32.
         """
+        action: np.ndarray = self.act_batch({name: obs[name][None] for name in self._names}, deterministic)[0]
+        return action
+
+    def act_batch(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
+        """``act`` in all environments: fields of shape (N, *field shape) to actions of shape (N, A)."""
         if not self._has_weights:
-            return self._warm_up.act()
+            return np.stack([explorer.warm_up.act() for explorer in self._explorers])
         mean, log_std = self._forward(obs)
         if not deterministic:
-            noise = self._rng.standard_normal(self._action_size, dtype=np.float32)
+            noise = np.stack([explorer.noise() for explorer in self._explorers])
             mean = mean + np.exp(log_std) * noise
         return np.tanh(mean)
 
@@ -133,25 +144,28 @@ class ActingPolicy:
 
     def begin_episode(self) -> None:
         """Called after every reset of the environment."""
-        self._warm_up.begin_episode()
+        self.begin_episodes([0])
+
+    def begin_episodes(self, chosen: Sequence[int]) -> None:
+        """``begin_episode`` of the chosen environments."""
+        for index in chosen:
+            self._explorers[index].warm_up.begin_episode()
 
     def state(self) -> dict[str, Any]:
-        """Everything but the weights that decides the next actions, as plain data."""
-        return {"rng": self._rng.bit_generator.state, "warm_up": self._warm_up.state()}
+        """Everything but the weights that decides the next actions in the first environment, as plain data."""
+        return self._explorers[0].state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what ``state`` gave."""
-        self._rng.bit_generator.state = state["rng"]
-        self._warm_up.load_state(state["warm_up"])
+        self._explorers[0].load_state(state)
 
     @torch.inference_mode()
     def _forward(self, obs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        batch = {name: _tensor(obs[name]).to(self._device).unsqueeze(0) for name in self._names}
-        mean, log_std = self._distribution(batch)
-        return mean[0].cpu().numpy(), log_std[0].cpu().numpy()
+        mean, log_std = self._distribution({name: _tensor(obs[name]).to(self._device) for name in self._names})
+        return mean.cpu().numpy(), log_std.cpu().numpy()
 
     def _distribution(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log-std of a batch of one observation, (1, A) each."""
+        """Mean and log-std of a batch of observations, (N, A) each."""
         return self._network(batch)
 
 

@@ -6,7 +6,7 @@ A worker gets ``make_recurrent_policy`` as a "module:function" with the keyword 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,20 +54,31 @@ class RecurrentPolicy(ActingPolicy):
     def __init__(
         self, spec: ObservationSpec, config: RecurrentNetworkConfig, seed: int, warm_up: WarmUp, device: torch.device
     ) -> None:
+        self._gru_size = config.gru_size
         super().__init__(spec, config, seed, warm_up, device)
         assert isinstance(self._network.encoder, RecurrentEncoder)
         self._encoder = self._network.encoder
-        self._memory = self._remembered(np.zeros(config.gru_size, np.float32))
+
+    def explore_as(self, seeds: Sequence[int]) -> None:
+        """Acts in so many environments from now on, and remembers nothing of any."""
+        super().explore_as(seeds)
+        self._memory = torch.zeros(len(seeds), self._gru_size, device=self._device)
 
     @property
     def recurrent_state(self) -> np.ndarray:
         """What is remembered now, before the next observation is seen: shape (S,), float32."""
-        return self._memory[0].cpu().numpy()
+        return self.recurrent_states[0]
 
-    def begin_episode(self) -> None:
-        """Called after every reset of the environment: forgets."""
-        super().begin_episode()
-        self._memory = torch.zeros_like(self._memory)
+    @property
+    def recurrent_states(self) -> np.ndarray:
+        """The same of all environments: shape (N, S), float32."""
+        return self._memory.cpu().numpy()
+
+    def begin_episodes(self, chosen: Sequence[int]) -> None:
+        """Called after every reset of these environments: forgets."""
+        super().begin_episodes(chosen)
+        self._memory = self._memory.clone()
+        self._memory[list(chosen)] = 0.0
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights that decides the next actions, as plain data."""
@@ -76,10 +87,8 @@ class RecurrentPolicy(ActingPolicy):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what ``state`` gave."""
         super().load_state(state)
-        self._memory = self._remembered(np.array(state["recurrent_state"], np.float32))
-
-    def _remembered(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values)[None].to(self._device)  # (S,) -> (1, S)
+        remembered = torch.from_numpy(np.array(state["recurrent_state"], np.float32))
+        self._memory = remembered[None].to(self._device)  # (S,) -> (1, S)
 
     def _distribution(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         features, self._memory = self._encoder.step(self._network.inputs(batch), self._memory)

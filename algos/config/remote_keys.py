@@ -95,6 +95,8 @@ def _check_envs(config: RunConfig) -> None:
         reason = "num_workers is 0, and --worker has a key of its own"
     elif config.task.is_live:
         reason = "there is one live game on this machine"
+    elif config.task.is_real_time:
+        reason = "environments in real time cannot wait for each other; num_workers gives each a process"
     if reason is not None:
         raise ValueError(f"worker.envs_per_worker must be 1 here, got {count}: {reason}")
 

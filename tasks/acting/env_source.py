@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from tasks import registry
 from tasks.config import AnyTaskConfig, config_from_dict, config_to_dict
+from tasks.envs.batch import BatchSimulator
 from tasks.experience.observation import ObservationSpec
 from tasks.words.references import resolve
 
@@ -43,6 +44,14 @@ class EnvSource:
             return resolve(self.function, "env.function")(**self.kwargs)
         config = self.config()
         return registry.make(config.name, observation="dict", config=config)
+
+    def make_batch(self, count: int, seed: int = 0) -> BatchSimulator | None:
+        """So many environments that step together; None: the task has no batch, or is driven in real time."""
+        if self.function is not None:
+            return None
+        config = self.config()
+        batch = registry.batch_class(config)
+        return None if batch is None else batch(config, count, seed)
 
     def resolved(self) -> EnvSource:
         """The same with a complete configuration in which the game is decided."""

@@ -17,7 +17,7 @@ from tasks.experience.observation import ACTION_PREFIX, ObservationSpec
 from tasks.experience.policy import Policy
 from tasks.experience.samples import Segment
 
-_MAX_EPISODE_SEED = 2**31 - 1
+MAX_EPISODE_SEED = 2**31 - 1
 
 
 class Rollout:
@@ -149,7 +149,7 @@ class Rollout:
             checksums=None if checksums is None else checksums[:row],
             states=np.stack(remembered) if remembered else None,
         )
-        _require_finite(segment)
+        require_finite(segment)
         return segment
 
     def rest(self) -> None:
@@ -213,7 +213,7 @@ class Rollout:
         if not self._spec.reset_act_buf and self._actions:
             # The next episode begins with the last actions of this one.
             self._previous = (self._episode_seed, self._actions)
-        self._episode_seed = int(self._rng.integers(_MAX_EPISODE_SEED))
+        self._episode_seed = int(self._rng.integers(MAX_EPISODE_SEED))
         self._actions = []
         observation, info = self._env.reset(seed=self._episode_seed)
         self._start = info.get("start")
@@ -233,7 +233,7 @@ def _statistics(info: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in info.get("episode_statistics", {}).items()}
 
 
-def _require_finite(segment: Segment) -> None:
+def require_finite(segment: Segment) -> None:
     """Raises here, where the cause can be found, what the learner would refuse later."""
     columns = [("action", segment.action, "policy"), ("reward", segment.reward, "reward of the environment")]
     columns += [(name, frame, "observation") for name, frame in segment.frames.items() if frame.dtype.kind == "f"]

@@ -23,6 +23,7 @@ from rtgym import RealTimeGymInterface
 from rtgym.envs.utils.benchmark import Benchmark
 
 from tasks.config import RtgymConfig
+from tasks.envs.batch_clock import JITTER_STREAM
 from tasks.envs.interface import TRUNCATED_KEY, Interrupted, TaskInterface, capture
 from tasks.envs.rtgym_clock import BoundedCall, GuardedInterface, make_rtgym_env
 from tasks.envs.rtgym_interface import as_task_interface
@@ -34,8 +35,6 @@ _POLL_S = 0.1
 """How often a wait for the game looks for a request to stop [s]."""
 _CLOSE_TIMEOUT_S = 1.0
 """How long close() waits for a call into the game before it takes it for hung [s]."""
-_JITTER_STREAM = 1
-"""Separates the draws of the environment from those of the game, which use the plain episode seed."""
 _SEED_LIMIT = 2**31
 
 _logger = logging.getLogger(__name__)
@@ -242,7 +241,7 @@ class VirtualTimeEnv(RealTimeEnv):
         episode_seed = self._episode_seed(seed)
         self._leave_time_step()
         start = self._start(options)
-        self._rng = np.random.default_rng([episode_seed, _JITTER_STREAM])
+        self._rng = np.random.default_rng([episode_seed, JITTER_STREAM])
         self._refill_action_buffer()
         self.current_step = 0
         fields, info = self.interface.reset(seed=episode_seed, options=options)

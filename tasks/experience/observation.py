@@ -136,6 +136,17 @@ class ObservationSpec:
             return self._scaled(observation)
         return self.to_flat(self.to_dict(observation))
 
+    def flatten_batch(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        """``to_flat`` for a batch: fields (N, *field shape) to (N, D), float32."""
+        slices, offset, scale = self._flat_layout
+        names = self.visible.names
+        flat = np.empty((len(observation[names[0]]), len(offset)), np.float32)
+        for part, name in zip(slices, names, strict=True):
+            flat[:, part] = observation[name].reshape(len(flat), -1)
+        flat -= offset
+        flat /= scale
+        return flat
+
     def newest(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The newest part of every field except the actions: what is sent and stored."""
         return {f.name: observation[f.name][-1] if f.history else observation[f.name] for f in self.fields}

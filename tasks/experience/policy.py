@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,4 +39,20 @@ class Policy(ActingPolicy, Protocol):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of ``state``."""
+        ...
+
+
+class BatchPolicy(Policy, Protocol):
+    """One that acts in many environments at once. A recurrent one also has ``recurrent_states``, shape (N, S)."""
+
+    def explore_as(self, seeds: Sequence[int]) -> None:
+        """Acts in so many environments from now on; in each it explores by itself, from its seed."""
+        ...
+
+    def begin_episodes(self, chosen: Sequence[int]) -> None:
+        """``begin_episode`` of the chosen environments."""
+        ...
+
+    def act_batch(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
+        """``act`` in all: fields of shape (N, *field shape) to actions of shape (N, A)."""
         ...

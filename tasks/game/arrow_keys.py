@@ -12,11 +12,11 @@ def press_arrows(action: np.ndarray) -> np.ndarray:
     """The binary control that TMRL's keyboard makes of an analog action.
 
     Args:
-        action: [gas, brake, steer] in [-1, 1].
+        action: [gas, brake, steer] in [-1, 1], or rows of them.
 
     Returns:
         Gas and brake 0 or 1, steer -1, 0 or 1.
     """
-    gas, brake, steer = action
-    right = float(steer > STEER_THRESHOLD) - float(steer < -STEER_THRESHOLD)
-    return np.array([gas > 0.0, brake > 0.0, right], np.float32)
+    pressed = np.greater(action, (0.0, 0.0, STEER_THRESHOLD)).astype(np.float32)
+    pressed[..., 2] -= action[..., 2] < -STEER_THRESHOLD
+    return pressed

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from tasks.game.lidar_sensor import FIRST_PIXEL, NUM_BEAMS
@@ -98,20 +98,61 @@ class FrontCamera:
 
     def image(self, pose: FloatArray, grids: TrackGrids) -> Uint8Array:
         """What is observed of ``frame``: shape (h, w), or (h, w, 3) RGB."""
+        out = np.empty(self._image_shape, np.uint8)
+        _render_image(pose, *self._view(grids), out.reshape(self._num_pixels, -1))
+        return out
+
+    def add_images(self, poses: FloatArray, grids: TrackGrids, before: Uint8Array) -> Uint8Array:
+        """``image`` of many cars, each behind the newer pictures of its history.
+
+        Args:
+            poses: Of the cars, shape (N, 3).
+            grids: The track of all.
+            before: Histories, newest last, shape (N, H, h, w) or (N, H, h, w, 3).
+
+        Returns:
+            The next histories, of the same shape.
+        """
+        after = np.empty_like(before)
+        shape = (*before.shape[:2], self._num_pixels, -1)
+        _render_images(poses, *self._view(grids), before.reshape(shape), after.reshape(shape))
+        return after
+
+    def lidar(self, pose: FloatArray, grids: TrackGrids) -> NDArray[np.float32]:
+        """TMRL's beams on ``frame``: index of the first black pixel of each beam, float32, shape (19,)."""
+        out = np.empty(NUM_BEAMS, np.float32)
+        _measure_beams(pose, *self._scanned(grids), out)
+        return out
+
+    def add_lidars(self, poses: FloatArray, grids: TrackGrids, before: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``lidar`` of many cars, each behind the newer scans of its history (N, H, 19); as ``add_images``."""
+        after = np.empty_like(before)
+        _measure_all(poses, *self._scanned(grids), before, after)
+        return after
+
+    @property
+    def _image_shape(self) -> tuple[int, ...]:
+        width, height = self._image
+        return (height, width) if self._grayscale else (height, width, 3)
+
+    @property
+    def _num_pixels(self) -> int:
+        return self._image[0] * self._image[1]
+
+    def _view(self, grids: TrackGrids) -> tuple[np.ndarray, ...]:
+        """What the kernels of the observed picture look up, in their order."""
         if self._taps is None:
             self._prepare_taps(grids)
-        width, height = self._image
-        out = np.empty((height, width) if self._grayscale else (height, width, 3), np.uint8)
-        pixels = out.reshape(height * width, -1)
-        self._render(pose, grids, pixels)
-        return out
+        assert self._taps is not None
+        (forward, right, fixed), weights = self._taps
+        look_up = grids.place, grids.index, grids.texture
+        return (*look_up, forward, right, fixed, weights, self._lanes, self._sky)
 
     def _prepare_taps(self, grids: TrackGrids) -> None:
         """Renders the sky at the top of the picture once, and keeps the taps of what lies below."""
-        taps = tap_table(self._window, self._image)
-        pixels = np.empty((self._image[0] * self._image[1], 1 if self._grayscale else 3), np.uint8)
-        self._taps = taps
-        self._render(np.zeros(3), grids, pixels)
+        taps = self._taps = tap_table(self._window, self._image)
+        pixels = np.empty((self._num_pixels, 1 if self._grayscale else 3), np.uint8)
+        _render_image(np.zeros(3), *self._view(grids), pixels)
         shows_ground = (taps.rays.fixed.reshape(-1, 4) == 0).any(axis=1)
         count = int(np.argmax(shows_ground)) if shows_ground.any() else 0
         self._sky = pixels[:count].copy()
@@ -119,30 +160,14 @@ class FrontCamera:
         below = Rays(forward[4 * count :], right[4 * count :], fixed[4 * count :])
         self._taps = TapTable(below, taps.weights[count:])
 
-    def _render(self, pose: FloatArray, grids: TrackGrids, pixels: Uint8Array) -> None:
-        assert self._taps is not None
-        (forward, right, fixed), weights = self._taps
-        look_up = grids.place, grids.index, grids.texture
-        _render_image(pose, *look_up, forward, right, fixed, weights, self._lanes, self._sky, pixels)
-
-    def lidar(self, pose: FloatArray, grids: TrackGrids) -> NDArray[np.float32]:
-        """TMRL's beams on ``frame``: index of the first black pixel of each beam, float32, shape (19,)."""
+    def _scanned(self, grids: TrackGrids) -> tuple[np.ndarray, ...]:
+        """What the kernels of the beams look up, in their order."""
         if self._beams is None:
             self._beams = beam_table(*self._window)
         beams = self._beams
-        out = np.empty(NUM_BEAMS, np.float32)
-        _measure_beams(
-            pose,
-            grids.place,
-            grids.index,
-            grids.texture,
-            grids.clearance,
-            beams.chain,
-            beams.first_at,
-            beams.spans,
-            out,
-        )
-        return out
+        return (
+            grids.place, grids.index, grids.texture, grids.clearance, beams.chain, beams.first_at, beams.spans
+        )  # fmt: skip
 
 
 class Rays(NamedTuple):
@@ -524,3 +549,46 @@ def _measure_beams(
                 break
             k += 1
         out[beam] = last - spans[beam, 0]
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _measure_all(
+    poses: np.ndarray,
+    place: np.ndarray,
+    index: np.ndarray,
+    texture: np.ndarray,
+    clearance: np.ndarray,
+    chain: np.ndarray,
+    first_at: np.ndarray,
+    spans: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+) -> None:
+    """Shifts the history of each car and adds its beams."""
+    last = before.shape[1] - 1
+    for car in prange(before.shape[0]):
+        after[car, :last] = before[car, 1:]
+        _measure_beams(poses[car], place, index, texture, clearance, chain, first_at, spans, after[car, last])
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _render_images(
+    poses: np.ndarray,
+    place: np.ndarray,
+    index: np.ndarray,
+    texture: np.ndarray,
+    forward: np.ndarray,
+    right: np.ndarray,
+    fixed: np.ndarray,
+    weights: np.ndarray,
+    lanes: np.ndarray,
+    sky: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+) -> None:
+    """Shifts the history of each car, pixels as rows, and adds its picture."""
+    last = before.shape[1] - 1
+    for car in prange(before.shape[0]):
+        after[car, :last] = before[car, 1:]
+        newest = after[car, last]
+        _render_image(poses[car], place, index, texture, forward, right, fixed, weights, lanes, sky, newest)

@@ -12,15 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.config import RandomizationConfig, TaskConfig
+from tasks.config import TaskConfig
 from tasks.game.clock import Clock
 from tasks.game.protocols import GameFacts, Telemetry
 from tasks.sim import vehicle
-from tasks.sim.camera import FrontCamera
+from tasks.sim.cars import NOTHING_DRAWN, Cars
 from tasks.sim.chase_view import ChaseCar, render_chase
 from tasks.sim.track import Track
-from tasks.sim.vehicle import VehicleConstants, VehicleFactors
-from tasks.sim.vehicle_files import load_vehicle
+from tasks.sim.vehicle import VehicleConstants
 
 
 class CarState(NamedTuple):
@@ -53,23 +52,6 @@ class CarState(NamedTuple):
     """How far the body stands over the border, 0 to 1."""
 
 
-class EpisodeDraw(NamedTuple):
-    """What an episode drew from its seed."""
-
-    frame_phase_s: float
-    """Time of the first frame boundary after the restart [s]."""
-    input_delay_ticks: int
-    """Delay of the controls [ticks]."""
-    along_m: float
-    """Start position along the road, relative to the start of the centre line [m]."""
-    across_m: float
-    """Start position to the right of the centre line [m]."""
-    yaw: float
-    """Start heading relative to the road [rad]."""
-    vehicle: VehicleFactors = VehicleFactors()
-    """How this episode's car differs from the task's."""
-
-
 class SimulatedGame:
     """One car on one track at the time of one clock; implements ``tasks.game.protocols.Game``.
 
@@ -90,19 +72,15 @@ class SimulatedGame:
             constants: Another car than that of ``config``.
         """
         self.track = track
+        self.draw = NOTHING_DRAWN
         self._clock = clock
-        self._randomization = config.randomization
-        self._car = constants or load_vehicle(config.vehicle)
         self._grids = track.grids
         self._walls = (self._grids.place, self._grids.index, self._grids.field)
-        self._camera = FrontCamera(
-            (config.window_width, config.window_height), (config.img_width, config.img_height), config.img_grayscale
-        )
         self._rng = np.random.default_rng()
-        self._memory = vehicle.new_memory()
-        self._record = self._memory[vehicle.RECORD : vehicle.RECORD + vehicle.RECORD_SIZE]
-        self._screen_pose = self._memory[vehicle.SCREEN_POSE : vehicle.SCREEN_POSE + 3]
-        self.draw = EpisodeDraw(0.0, 0, 0.0, 0.0, 0.0)
+        cars = self._cars = Cars(track, config, 1, constants)
+        self._camera = cars.camera
+        self._memory, self._constants, self._record = cars.memory[0], cars.constants[0], cars.records[0]
+        self._screen_pose = cars.screen_poses[0]
         self._start()
 
     def telemetry(self) -> tuple[Telemetry, float]:
@@ -142,7 +120,7 @@ class SimulatedGame:
             seed: Everything the episode draws follows from it; None continues an unseeded generator.
         """
         rng = self._rng if seed is None else np.random.default_rng(seed)
-        self.draw = _draw_episode(self._randomization, rng)
+        self.draw = self._cars.draw(rng)
         self._start()
 
     def rest(self, save_replay: bool) -> None:
@@ -200,44 +178,5 @@ class SimulatedGame:
         return vehicle.advance(self._memory, now, self._constants, *self._walls)
 
     def _start(self) -> None:
-        draw, track = self.draw, self.track
-        yaw = track.start_yaw
-        x, z = track.start_position
-        x += draw.along_m * math.sin(yaw) + draw.across_m * math.cos(yaw)
-        z += draw.along_m * math.cos(yaw) - draw.across_m * math.sin(yaw)
         self._restarted_at = self._clock.now()
-        self._constants = self._car.scaled(draw.vehicle).vector()
-        vehicle.reset_memory(
-            self._memory,
-            x,
-            track.height_m,
-            z,
-            yaw + draw.yaw,
-            draw.frame_phase_s,
-            draw.input_delay_ticks,
-            self._constants,
-        )
-
-
-def _draw_episode(config: RandomizationConfig, rng: np.random.Generator) -> EpisodeDraw:
-    """Draws in a fixed order, whatever the ranges, so that one range does not change another's draw."""
-    phase, along, across, yaw = rng.random(4)
-    low, high = config.input_delay_ticks
-    delay = int(rng.integers(low, high + 1))
-    offset, angle = config.start_offset_m, math.radians(config.start_yaw_deg)
-    percent = config.vehicle
-    ranges = (
-        percent.acceleration_percent,
-        percent.grip_percent,
-        percent.steering_gain_percent,
-        percent.steering_delay_percent,
-    )
-    factors = 1.0 + np.array(ranges) / 100.0 * (2.0 * rng.random(4) - 1.0)
-    return EpisodeDraw(
-        float(phase) * vehicle.FRAME_S if config.frame_phase else 0.0,
-        delay,
-        float(2 * along - 1) * offset,
-        float(2 * across - 1) * offset,
-        float(2 * yaw - 1) * angle,
-        VehicleFactors(*factors.tolist()),
-    )
+        self._cars.restart(0, self.draw, self._restarted_at)

@@ -2,7 +2,8 @@
 
 ``tasks.sim.game`` calls ``advance``; nothing here knows of clocks, pictures or files. All kernels of this file are
 compiled by numba without fastmath, so that equal inputs give bit-identical cars. numba's cache watches one file only:
-a kernel may therefore call kernels of its own file only.
+a kernel may therefore call kernels of its own file only. ``advance_all`` and ``send_all`` do the same for many cars on
+all cores.
 
 The car is TrackMania 2020's on flat asphalt, as recordings of it show; docs/simulator.md has the laws, where
 each number comes from, and what is still a guess.
@@ -20,7 +21,7 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from tasks.words.refusals import require
@@ -394,6 +395,38 @@ def send(
     memory[at + 2] = 1.0 if brake > 0.0 else 0.0
     memory[at + 3] = min(max(steer, -1.0), 1.0)
     memory[NUM_PENDING] = count + 1
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def advance_all(
+    memory: FloatArray,
+    now_s: FloatArray,
+    constants: FloatArray,
+    place: FloatArray,
+    index: np.ndarray,
+    field: np.ndarray,
+) -> None:
+    """``advance`` for each car, each to its own time: a row of ``memory``, ``now_s`` and ``constants``."""
+    for car in prange(memory.shape[0]):
+        advance(memory[car], now_s[car], constants[car], place, index, field)
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def send_all(
+    memory: FloatArray,
+    now_s: FloatArray,
+    controls: FloatArray,
+    is_sent: np.ndarray,
+    constants: FloatArray,
+    place: FloatArray,
+    index: np.ndarray,
+    field: np.ndarray,
+) -> None:
+    """``send`` to each car whose ``is_sent`` is true its row (gas, brake, steer) of ``controls``."""
+    for car in prange(memory.shape[0]):
+        if is_sent[car]:
+            gas, brake, steer = controls[car, 0], controls[car, 1], controls[car, 2]
+            send(memory[car], now_s[car], gas, brake, steer, constants[car], place, index, field)
 
 
 @njit(cache=True)

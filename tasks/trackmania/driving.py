@@ -22,7 +22,7 @@ from tasks.game.clock import Clock
 from tasks.game.errors import GameError, GameSetupError
 from tasks.game.protocols import Game, GameFacts, Telemetry
 from tasks.trackmania.lost_game import GameWait
-from tasks.trackmania.reference_path import load_reference_path, path_length_m, path_of_task, resample
+from tasks.trackmania.reference_path import path_length_m, path_of_task, path_on_track, resample
 from tasks.trackmania.reward import ProgressReward
 from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
 
@@ -103,8 +103,7 @@ class DrivingInterface(TaskInterface):
         from tasks.sim.track import load_track
 
         track = load_track(config.track, config.track_width_m)
-        path = track.centre_line if config.reward.path is None else load_reference_path(config.reward.path)
-        return cls(SimulatedGame(clock, track, config), path, config, clock)
+        return cls(SimulatedGame(clock, track, config), path_on_track(track.centre_line, config), config, clock)
 
     @classmethod
     @abstractmethod
@@ -242,8 +241,7 @@ class DrivingInterface(TaskInterface):
 
     def default_episode_steps(self, time_step_s: float) -> int:
         """max(1000, path length / (8 m/s x time step))."""
-        lap_steps = path_length_m(self._path) / (_SLOWEST_LAP_MPS * time_step_s)
-        return max(_MIN_EPISODE_STEPS, math.ceil(lap_steps - 1e-9))
+        return default_episode_steps(self._path, time_step_s)
 
     def close(self) -> None:
         """Releases the game; a reset() that waits for it ends."""
@@ -357,6 +355,12 @@ def _repeated(field: Field, value: np.ndarray) -> np.ndarray:
 def _place(position: np.ndarray) -> str:
     x, y, z = position.tolist()
     return f"({x:.1f}, {y:.1f}, {z:.1f}) m"
+
+
+def default_episode_steps(path: np.ndarray, time_step_s: float) -> int:
+    """Steps in which a slow lap of ``path`` is not truncated, at least 1000."""
+    lap_steps = path_length_m(path) / (_SLOWEST_LAP_MPS * time_step_s)
+    return max(_MIN_EPISODE_STEPS, math.ceil(lap_steps - 1e-9))
 
 
 def observed_speed(telemetry: Telemetry) -> np.ndarray:

@@ -11,7 +11,7 @@ from tasks.game.protocols import Game, Telemetry
 from tasks.trackmania.driving import SPEED, DrivingInterface, observed_speed
 from tasks.trackmania.frame_history import FrameHistory
 
-_MAX_GEAR = 6.0
+MAX_GEAR = 6.0
 
 
 class FullInterface(DrivingInterface):
@@ -41,7 +41,7 @@ class FullInterface(DrivingInterface):
         shape = (history, config.img_height, config.img_width, *channels)
         return (
             SPEED,
-            Field("gear", (1,), high=_MAX_GEAR, scale=5.0),
+            Field("gear", (1,), high=MAX_GEAR, scale=5.0),
             Field("rpm", (1,), scale=11000.0),
             Field("images", shape, "uint8", 0.0, 255.0, history, scale=255.0, offset=102.0),
         )
@@ -56,6 +56,6 @@ class FullInterface(DrivingInterface):
 
     @staticmethod
     def _dials(telemetry: Telemetry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        gear = min(max(telemetry.gear, 0.0), _MAX_GEAR)
+        gear = min(max(telemetry.gear, 0.0), MAX_GEAR)
         rpm = max(telemetry.rpm, 0.0)
         return observed_speed(telemetry), np.array([gear], np.float32), np.array([rpm], np.float32)

@@ -58,6 +58,11 @@ def path_of_task(config: TaskConfig) -> np.ndarray:
     return resample(load_track(config.track).centre_line)
 
 
+def path_on_track(centre_line: np.ndarray, config: TaskConfig) -> np.ndarray:
+    """The reference path of a simulated task [m], shape (N, 3): ``task.reward.path``, else the middle of the track."""
+    return centre_line if config.reward.path is None else load_reference_path(config.reward.path)
+
+
 def resample(points: np.ndarray) -> np.ndarray:
     """Points every 0.1 m along the polyline; the last one is its end. A path already spaced so is kept as it is.
 

@@ -1,12 +1,14 @@
 """Reward for progress along a reference path: ours and, for comparison, TMRL's.
 
-The interfaces in this package call it once per captured observation. Numba kernels, no game, no clock.
+The interfaces in this package call it once per captured observation; ``fleet`` does it for many cars at once, with the
+same kernels. No game, no clock.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
+from numpy.typing import NDArray
 
 from tasks.config import RewardCompat, RewardConfig
 from tasks.points.files import POINT_SPACING_M
@@ -23,6 +25,64 @@ _STEP = 2
 """Steps since the reset."""
 _FAILURES = 3
 """Consecutive steps without progress (TMRL)."""
+_FINISHED = 4
+"""Whether the finish has been paid."""
+_STATE_SIZE = 5
+
+# Entries of the rules, which describe a RewardConfig to the kernels.
+_FORWARD, _BACKWARD, _COUNTDOWN, _MIN_STEPS, _MAX_STRAY, _MIN_POINTS = range(6)
+_PENALTY, _WALL_PENALTY, _END, _IS_TMRL = range(6, 10)
+_NUM_RULES = 10
+
+
+class ProgressRewards:
+    """Rewards and ends of the episodes of many cars on one path; ``ProgressReward`` says what they are.
+
+    Args:
+        path: Reference points 0.1 m apart [m], shape (P, 3).
+        config: Names and numbers.
+        time_step_s: Duration of a step [s].
+        count: Number of cars, N.
+    """
+
+    def __init__(self, path: np.ndarray, config: RewardConfig, time_step_s: float, count: int) -> None:
+        self.path = np.ascontiguousarray(path, np.float64)
+        self.rules = _rules(config, time_step_s)
+        self.state = np.zeros((count, _STATE_SIZE), np.int64)
+        self.trail = np.zeros((count, config.FAILURE_COUNTDOWN + 1), np.int64)
+        self.impact = np.zeros((count, 1))
+
+    def reset(self, cars: np.ndarray | slice) -> None:
+        """Starts an episode of each of these at the first point."""
+        self.state[cars] = 0
+        self.trail[cars] = 0
+        self.impact[cars] = 0.0
+
+    def step(
+        self, places: np.ndarray, finished: NDArray[np.bool_], wall_impact_mps: np.ndarray
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """``ProgressReward.step`` of each car: (x, y, z), shape (N, 3), and what else it is given, shape (N,)."""
+        rewards, terminated = np.empty(len(self.state)), np.empty(len(self.state), np.bool_)
+        _step_all(
+            self.path, self.rules, self.state, self.trail, self.impact, places, finished, wall_impact_mps, rewards,
+            terminated,
+        )  # fmt: skip
+        return rewards, terminated
+
+    @property
+    def current_index(self) -> NDArray[np.int64]:
+        """Index of the path point at which each car is, shape (N,)."""
+        return self.state[:, _CURRENT]
+
+    @property
+    def progress(self) -> NDArray[np.float64]:
+        """Covered fraction of the path, 1 at the finish, shape (N,)."""
+        return self.state[:, _BEST] / (len(self.path) - 1)
+
+    @property
+    def observed_progress(self) -> NDArray[np.float64]:
+        """Where the cars are on the path, as observed by TM20LidarProgress, shape (N,)."""
+        return self.state[:, _CURRENT] / (len(self.path) - (0 if self.rules[_IS_TMRL] else 1))
 
 
 class ProgressReward:
@@ -50,20 +110,10 @@ class ProgressReward:
             config: Names and numbers.
             time_step_s: Duration of a step [s].
         """
-        self._path = np.ascontiguousarray(path, np.float64)
-        self._config = config
-        self._is_tmrl = config.compat is RewardCompat.tmrl
-        self._state = np.zeros(4, np.int64)
-        self._trail = np.zeros(config.FAILURE_COUNTDOWN + 1, np.int64)
-        window_s = time_step_s * len(self._trail)
-        self._min_points = max(1.0, config.min_speed * window_s / POINT_SPACING_M - 1e-9)
-        self._search = (config.CHECK_FORWARD, config.CHECK_BACKWARD)
-        self._failure = (config.FAILURE_COUNTDOWN, config.MIN_STEPS)
-        self._max_stray = float(config.MAX_STRAY)
-        self._wall_impact = 0.0
-        self._finished = False
+        self._cars = ProgressRewards(path, config, time_step_s, 1)
+        self._state, self._trail, self._impact = self._cars.state[0], self._cars.trail[0], self._cars.impact[0]
         # Loads the kernels now rather than within the first step, which may be one of real time.
-        x, y, z = self._path[0].tolist()
+        x, y, z = self._cars.path[0].tolist()
         self.step(x, y, z, False)
         self.reset()
 
@@ -75,19 +125,16 @@ class ProgressReward:
     @property
     def progress(self) -> float:
         """Covered fraction of the path, 1 at the finish."""
-        return int(self._state[_BEST]) / (len(self._path) - 1)
+        return float(self._cars.progress[0])
 
     @property
     def observed_progress(self) -> float:
         """Where the car is on the path, as observed by TM20LidarProgress."""
-        return int(self._state[_CURRENT]) / (len(self._path) - (0 if self._is_tmrl else 1))
+        return float(self._cars.observed_progress[0])
 
     def reset(self) -> None:
         """Starts an episode at the first point."""
-        self._state[:] = 0
-        self._trail[:] = 0
-        self._wall_impact = 0.0
-        self._finished = False
+        self._cars.reset(slice(None))
 
     def step(self, x: float, y: float, z: float, finished: bool, wall_impact_mps: float = 0.0) -> tuple[float, bool]:
         """Advances by one step.
@@ -102,38 +149,91 @@ class ProgressReward:
         Returns:
             Reward, and whether the episode terminates.
         """
-        if self._is_tmrl:
-            return self._tmrl_step(x, y, z, finished)
-        points, terminated = _advance_best(
-            self._path, self._state, self._trail, x, y, z, *self._search, *self._failure, self._max_stray,
-            self._min_points,
+        cars, place = self._cars, (float(x), float(y), float(z))
+        reward, terminated = _step(
+            cars.path, cars.rules, self._state, self._trail, self._impact, *place, bool(finished),
+            float(wall_impact_mps),
         )  # fmt: skip
-        reward = REWARD_PER_POINT * points + self._config.CONSTANT_PENALTY
-        if self._config.wall_penalty > 0.0:
-            reward -= self._config.wall_penalty * max(0.0, wall_impact_mps - self._wall_impact)
-            self._wall_impact = wall_impact_mps
-        if finished and not self._finished:
-            reward += self._finish()
-        return reward, terminated or finished
+        return reward, terminated
 
-    def _finish(self) -> float:
-        """Pays the rest of the path and the bonus."""
-        self._finished = True
-        last = len(self._path) - 1
-        rest = last - int(self._state[_BEST])
-        self._state[_BEST] = self._state[_CURRENT] = last
-        return REWARD_PER_POINT * rest + self._config.END_OF_TRACK
 
-    def _tmrl_step(self, x: float, y: float, z: float, finished: bool) -> tuple[float, bool]:
-        reward, terminated = _advance_tmrl(
-            self._path, self._state, x, y, z, *self._search, *self._failure, self._max_stray
+def _rules(config: RewardConfig, time_step_s: float) -> NDArray[np.float64]:
+    window_s = time_step_s * (config.FAILURE_COUNTDOWN + 1)
+    rules = np.zeros(_NUM_RULES)
+    rules[_FORWARD], rules[_BACKWARD] = config.CHECK_FORWARD, config.CHECK_BACKWARD
+    rules[_COUNTDOWN], rules[_MIN_STEPS] = config.FAILURE_COUNTDOWN, config.MIN_STEPS
+    rules[_MAX_STRAY] = config.MAX_STRAY
+    rules[_MIN_POINTS] = max(1.0, config.min_speed * window_s / POINT_SPACING_M - 1e-9)
+    rules[_PENALTY], rules[_WALL_PENALTY] = config.CONSTANT_PENALTY, config.wall_penalty
+    rules[_END], rules[_IS_TMRL] = config.END_OF_TRACK, config.compat is RewardCompat.tmrl
+    return rules
+
+
+@njit(cache=True, parallel=True, nogil=True)
+def _step_all(
+    path: np.ndarray,
+    rules: np.ndarray,
+    state: np.ndarray,
+    trail: np.ndarray,
+    impact: np.ndarray,
+    places: np.ndarray,
+    finished: np.ndarray,
+    wall_impact: np.ndarray,
+    rewards: np.ndarray,
+    terminated: np.ndarray,
+) -> None:
+    """``_step`` for each car."""
+    for car in prange(state.shape[0]):
+        x, y, z = places[car, 0], places[car, 1], places[car, 2]
+        rewards[car], terminated[car] = _step(
+            path, rules, state[car], trail[car], impact[car], x, y, z, finished[car], wall_impact[car]
         )
+
+
+@njit(cache=True)
+def _step(
+    path: np.ndarray,
+    rules: np.ndarray,
+    state: np.ndarray,
+    trail: np.ndarray,
+    impact: np.ndarray,
+    x: float,
+    y: float,
+    z: float,
+    finished: bool,
+    wall_impact: float,
+) -> tuple[float, bool]:
+    """Reward, and whether the episode terminates."""
+    forward, backward, max_stray = int(rules[_FORWARD]), int(rules[_BACKWARD]), rules[_MAX_STRAY]
+    countdown, min_steps = int(rules[_COUNTDOWN]), int(rules[_MIN_STEPS])
+    if rules[_IS_TMRL] > 0.0:
+        reward, terminated = _advance_tmrl(path, state, x, y, z, forward, backward, countdown, min_steps, max_stray)
         if finished:
-            reward += self._config.END_OF_TRACK
-            if not self._finished:
-                self._finished = True
-                self._state[_BEST] = len(self._path) - 1
-        return float(np.float32(reward + self._config.CONSTANT_PENALTY)), terminated or finished
+            reward += rules[_END]
+            if state[_FINISHED] == 0:
+                state[_FINISHED] = 1
+                state[_BEST] = len(path) - 1
+        return float(np.float32(reward + rules[_PENALTY])), terminated or finished
+    points, terminated = _advance_best(
+        path, state, trail, x, y, z, forward, backward, countdown, min_steps, max_stray, rules[_MIN_POINTS]
+    )
+    reward = REWARD_PER_POINT * points + rules[_PENALTY]
+    if rules[_WALL_PENALTY] > 0.0:
+        reward -= rules[_WALL_PENALTY] * max(0.0, wall_impact - impact[0])
+        impact[0] = wall_impact
+    if finished and state[_FINISHED] == 0:
+        reward += _finish(path, state) + rules[_END]
+    return reward, terminated or finished
+
+
+@njit(cache=True)
+def _finish(path: np.ndarray, state: np.ndarray) -> float:
+    """Pays the rest of the path."""
+    state[_FINISHED] = 1
+    last = len(path) - 1
+    rest = last - state[_BEST]
+    state[_BEST] = state[_CURRENT] = last
+    return REWARD_PER_POINT * rest
 
 
 @njit(cache=True)

@@ -12,7 +12,6 @@ from rl_games.common.ivecenv import IVecEnv
 from tasks import registry
 from tasks.config import AnyTaskConfig
 from tasks.envs.batch import BatchSimulator
-from tasks.experience.observation import ObservationSpec
 
 
 class BatchVecEnv(IVecEnv):
@@ -28,7 +27,7 @@ class BatchVecEnv(IVecEnv):
     is_single_game = False
 
     def __init__(self, task: AnyTaskConfig, num_envs: int, seed: int, observation: str = "flat") -> None:
-        simulator_class = registry.batch_class(task.name)
+        simulator_class = registry.batch_class(task)
         if simulator_class is None:
             raise ValueError(f"task {task.name!r} is registered without a batch")
         self._simulator: BatchSimulator = simulator_class(task, num_envs, seed)
@@ -97,14 +96,5 @@ class BatchVecEnv(IVecEnv):
 
     def _seen(self, observation: Mapping[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
         if self._is_flat:
-            return flatten(self._spec, observation)
+            return self._spec.flatten_batch(observation)
         return {name: np.asarray(observation[name]) for name in self._spec.names}
-
-
-def flatten(spec: ObservationSpec, observation: Mapping[str, np.ndarray]) -> np.ndarray:
-    """``ObservationSpec.to_flat`` for a batch: fields (N, *field shape) to (N, D), float32."""
-    parts = []
-    for field in spec.visible.all_fields():
-        values = np.asarray(observation[field.name], np.float32)
-        parts.append(((values - field.offset) / field.scale).reshape(len(values), -1))
-    return np.concatenate(parts, axis=1)

@@ -337,11 +337,16 @@ class RemoteVecEnv(IVecEnv):
 
 
 def make_vecenv(config_name: str, num_actors: int, **kwargs: Any) -> RemoteVecEnv | BatchVecEnv:
-    """What rl_games' vecenv registry calls: in lock step the task's own batch of environments, where it has one."""
+    """What rl_games' vecenv registry calls: in lock step the task's own batch of environments, where it has one.
+
+    The batch is stepped in this process; with two or more workers, or Ray, each of these steps its share.
+    """
     is_lock_step = kwargs.get("policy") is None and not kwargs.get("env")
-    if is_lock_step and config_name in registry.names() and registry.batch_class(config_name) is not None:
+    is_here = (kwargs.get("num_workers") or 1) == 1 and kwargs.get("launcher", "local") == Launcher.local.name
+    if is_lock_step and is_here and config_name in registry.names():
         task = EnvSource({"name": config_name, **(kwargs.get("task") or {})}).resolved().config()
-        return BatchVecEnv(task, num_actors, int(kwargs.get("seed", 0)), str(kwargs.get("observation", "flat")))
+        if registry.batch_class(task) is not None:
+            return BatchVecEnv(task, num_actors, int(kwargs.get("seed", 0)), str(kwargs.get("observation", "flat")))
     return RemoteVecEnv(config_name, num_actors, **kwargs)
 
 

@@ -15,13 +15,18 @@ from typing import Any
 
 import gymnasium
 
+from tasks.acting.batch_rollout import BatchRollout, batch_policy
 from tasks.acting.env_source import EnvSource
 from tasks.acting.rollout import Policy, Rollout
+from tasks.envs.batch import EpisodeBatch
 from tasks.experience.networking import WorkerLink
+from tasks.experience.samples import Segment
 from tasks.process.step_watch import StepWatch
 from tasks.remote.wire import link as messages
 from tasks.remote.worker.evaluator import Evaluator
 from tasks.words.references import resolve
+
+AnyRollout = Rollout | BatchRollout
 
 
 @dataclass
@@ -43,7 +48,7 @@ class ActingLoop:
 
     Args:
         link: Takes segments, brings weights.
-        rollouts: One for each environment.
+        rollouts: One for each environment, or one for all that step together.
         segment_rows: Rows of a segment.
         stop: Ends the loop.
         evaluator: Drives evaluations between two episodes of the first environment; None: nobody does here.
@@ -55,13 +60,13 @@ class ActingLoop:
     def __init__(
         self,
         link: WorkerLink,
-        rollouts: Sequence[Rollout],
+        rollouts: Sequence[AnyRollout],
         segment_rows: int,
         stop: threading.Event,
         *,
         evaluator: Evaluator | None = None,
         episodes: int = 0,
-        wait_for_room: Callable[[Rollout], bool] | None = None,
+        wait_for_room: Callable[[AnyRollout], bool] | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._link = link
@@ -84,10 +89,18 @@ class ActingLoop:
                 self._load_newest()
                 if self._is_done():
                     return
-                segment = rollout.run(self._segment_rows, partial(self._note_row, rollout))
-                self._link.send(segment)
-                if segment.episodes:
-                    self._progress.last_return = segment.episodes[-1].get("return", math.nan)
+                for segment in self._drive(rollout):
+                    self._link.send(segment)
+                    if segment.episodes:
+                        self._progress.last_return = segment.episodes[-1].get("return", math.nan)
+
+    def _drive(self, rollout: AnyRollout) -> list[Segment]:
+        if isinstance(rollout, Rollout):
+            return [rollout.run(self._segment_rows, partial(self._note_row, rollout))]
+        segments = rollout.run(self._segment_rows, self._stop.is_set)
+        self._progress.num_acts += sum(len(segment) for segment in segments)
+        self._progress.num_episodes += sum(len(segment.episodes) for segment in segments)
+        return segments
 
     def _note_row(self, rollout: Rollout) -> bool:
         """Called after every row; whether the segment ends here."""
@@ -107,6 +120,61 @@ class ActingLoop:
         weights = messages.decode_weights(message)
         for rollout in self._rollouts:
             rollout.policy.load_weights(weights.arrays, weights.version)
+
+
+@dataclass(frozen=True)
+class Acting:
+    """How the environments of a worker are driven; a seed for each of them."""
+
+    policy: Mapping[str, Any] | None
+    """{"function": "module:function", "kwargs": {...}}: makes the policy."""
+    worker: str
+    """Name in the segments."""
+    policy_seeds: Sequence[int]
+    """Of the exploration."""
+    episode_seeds: Sequence[int]
+    """From which the seeds of the episodes are drawn."""
+    check_samples: bool = False
+    """Whether segments carry checksums."""
+    deterministic: bool = False
+    """Whether the mean action is driven."""
+
+
+def make_rollouts(
+    stack: ExitStack, source: EnvSource, acting: Acting, step_watch: StepWatch, stop: threading.Event
+) -> Sequence[AnyRollout]:
+    """One rollout for all environments where the task has a batch of them, else one for each.
+
+    Args:
+        stack: Closes the environments.
+        source: Makes them.
+        acting: How they are driven.
+        step_watch: Knows how long each call takes.
+        stop: Ends the worker; an environment that waits for its game notices.
+    """
+    seeds, options = acting.policy_seeds, (acting.check_samples, acting.deterministic)
+    make = partial(make_policy, acting.policy)
+    with step_watch.call():
+        batch = source.make_batch(len(seeds)) if len(seeds) > 1 else None
+    if batch is not None:
+        stack.callback(batch.close)
+    if isinstance(batch, EpisodeBatch):
+        policy = batch_policy(make, seeds)
+        return [BatchRollout(batch, policy, acting.worker, acting.episode_seeds, step_watch, *options)]
+    envs = make_envs(stack, source, len(seeds), step_watch, stop)
+    each = zip(envs, seeds, acting.episode_seeds, strict=True)
+    return [
+        Rollout(env, make(seed), acting.worker, index, episode_seed, *options)
+        for index, (env, seed, episode_seed) in enumerate(each)
+    ]
+
+
+def only_env(rollouts: Sequence[AnyRollout]) -> gymnasium.Env:
+    """The environment of a single game, for what happens between two episodes."""
+    (rollout,) = rollouts
+    if not isinstance(rollout, Rollout):
+        raise TypeError("environments that step together are not evaluated in between")
+    return rollout.env
 
 
 def make_policy(policy: Mapping[str, Any] | None, seed: int) -> Policy:

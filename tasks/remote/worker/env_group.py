@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import gymnasium
 import numpy as np
 
-from tasks.acting.env_source import EnvDescription
+from tasks.envs.batch import BatchSimulator
+from tasks.experience.observation import ObservationSpec
 from tasks.remote.wire import link
 
 
 class EnvGroup:
-    """Environments stepped together; one that ends is reset at once.
+    """Answers the learner's commands with a batch of environments; one that ends begins its next episode at once.
 
     Args:
-        envs: Dict-observation environments.
-        description: Their spec; privileged fields stay here.
+        batch: The environments.
+        num_envs: How many they are.
+        spec: What they observe; privileged fields stay here.
         is_flat: Whether observations are flattened.
-        seeds: One for each environment, from which the seeds of its episodes are drawn.
     """
 
-    def __init__(
-        self, envs: Sequence[gymnasium.Env], description: EnvDescription, is_flat: bool, seeds: Sequence[int]
-    ) -> None:
-        self._envs = envs
-        self._spec = description.spec.visible
+    def __init__(self, batch: BatchSimulator, num_envs: int, spec: ObservationSpec, is_flat: bool) -> None:
+        self._batch = batch
+        self._num_envs = num_envs
+        self._spec = spec.visible
         self._is_flat = is_flat
-        self._rngs = [np.random.default_rng(seed) for seed in seeds[: len(envs)]]
         self._is_abandoned = False
-        count = len(envs)
-        if is_flat:
-            size = sum(f.size for f in self._spec.all_fields())
-            self._observation = {"obs": np.empty((count, size), np.float32)}
-        else:
-            self._observation = {
-                f.name: np.empty((count, *f.shape), np.dtype(f.dtype)) for f in self._spec.all_fields()
-            }
 
     def abandon_episodes(self) -> None:
         """Has the next answer reset all environments, whatever is commanded: they were used otherwise."""
@@ -46,45 +36,32 @@ class EnvGroup:
         """Does what is commanded."""
         if command.actions is None or self._is_abandoned:
             return self._reset(command.id)
-        expected = (len(self._envs), self._spec.action_size)
+        expected = (self._num_envs, self._spec.action_size)
         if command.actions.shape != expected:
             raise link.LinkError(f"actions must have shape {expected}, got {command.actions.shape}")
         return self._step(command.id, command.actions)
 
     def _reset(self, command_id: int) -> link.LockStepReply:
         self._is_abandoned = False
-        for i in range(len(self._envs)):
-            self._begin_episode(i)
-        nothing = np.zeros(len(self._envs), np.bool_)
-        rewards = np.zeros(len(self._envs), np.float32)
-        return link.LockStepReply(command_id, True, self._observation, rewards, nothing, nothing)
+        observation = self._seen(self._batch.reset())
+        nothing = np.zeros(self._num_envs, np.bool_)
+        return link.LockStepReply(
+            command_id, True, observation, np.zeros(self._num_envs, np.float32), nothing, nothing
+        )  # fmt: skip
 
     def _step(self, command_id: int, actions: np.ndarray) -> link.LockStepReply:
-        count = len(self._envs)
-        reward = np.empty(count, np.float32)
-        terminated, truncated = np.empty(count, np.bool_), np.empty(count, np.bool_)
-        episodes, indices = [], []
-        for i, env in enumerate(self._envs):
-            observation, reward[i], terminated[i], truncated[i], info = env.step(actions[i])
-            if terminated[i] or truncated[i]:
-                episodes.append({name: float(value) for name, value in info.get("episode_statistics", {}).items()})
-                indices.append(i)
-                self._begin_episode(i)
-            else:
-                self._store(i, observation)
+        step = self._batch.step(actions)
+        reward = np.asarray(step.reward, np.float32)
         if not np.isfinite(reward).all():
             raise ValueError(f"rewards must be finite, got {reward.tolist()}")
+        indices = tuple(int(index) for index, _ in step.episodes)
+        episodes = tuple({name: float(value) for name, value in entry.items()} for _, entry in step.episodes)
         return link.LockStepReply(
-            command_id, False, self._observation, reward, terminated, truncated, tuple(episodes), tuple(indices)
-        )
+            command_id, False, self._seen(step.observation), reward, np.asarray(step.terminated, np.bool_),
+            np.asarray(step.truncated, np.bool_), episodes, indices,
+        )  # fmt: skip
 
-    def _begin_episode(self, index: int) -> None:
-        observation, _ = self._envs[index].reset(seed=int(self._rngs[index].integers(2**31 - 1)))
-        self._store(index, observation)
-
-    def _store(self, index: int, observation: Mapping[str, np.ndarray]) -> None:
+    def _seen(self, observation: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._is_flat:
-            self._observation["obs"][index] = self._spec.to_flat(observation)
-            return
-        for name, array in self._observation.items():
-            array[index] = observation[name]
+            return {"obs": self._spec.flatten_batch(observation)}
+        return {name: np.ascontiguousarray(observation[name]) for name in self._spec.names}

@@ -15,7 +15,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ import numpy as np
 from tasks.acting.env_source import EnvDescription, EnvSource
 from tasks.acting.evaluation import ClipRecorder
 from tasks.acting.punctuality import punctual
-from tasks.acting.rollout import Rollout
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
 from tasks.process import stop_signals
@@ -39,7 +38,15 @@ from tasks.remote.station.station_config import StationConfig, StationStatus
 from tasks.remote.station.station_process import StationProcess
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.acting_loop import ActingLoop, Progress, make_envs, make_policy
+from tasks.remote.worker.acting_loop import (
+    Acting,
+    ActingLoop,
+    AnyRollout,
+    Progress,
+    make_policy,
+    make_rollouts,
+    only_env,
+)
 from tasks.remote.worker.evaluator import Evaluator
 from tasks.remote.worker.worker import software
 from tasks.remote.worker.worker_display import WorkerDisplay
@@ -209,7 +216,7 @@ class RemoteWorker:
             if self._evaluates:
                 # A policy of its own: what explores here is not disturbed.
                 own = make_policy(policy, 0)
-                evaluator = Evaluator(own, self._uplink, rollouts[0].env, self._stop, _SMALL_CLIP)
+                evaluator = Evaluator(own, self._uplink, only_env(rollouts), self._stop, _SMALL_CLIP)
             loop = ActingLoop(
                 self._uplink,
                 rollouts,
@@ -229,22 +236,17 @@ class RemoteWorker:
         source: EnvSource,
         policy: Mapping[str, Any],
         expert_weights: Mapping[str, np.ndarray] | None,
-    ) -> list[Rollout]:
+    ) -> Sequence[AnyRollout]:
         # Every start of every worker explores in its own way; there is no configured seed that could tell them apart.
-        sequence = np.random.SeedSequence()
-        seeds = sequence.generate_state(2 * self._worker.envs_per_worker).tolist()
-        rollouts = []
-        count = self._worker.envs_per_worker
-        for index, env in enumerate(make_envs(stack, source, count, self._step_watch, self._stop)):
-            made = make_policy(policy, seeds[2 * index])
-            if expert_weights is not None:
-                made.load_weights(expert_weights, _EXPERT_VERSION)
-            rollouts.append(
-                Rollout(env, made, _NAME, index, seeds[2 * index + 1], deterministic=self._worker.deterministic)
-            )
+        seeds = np.random.SeedSequence().generate_state(2 * self._worker.envs_per_worker).tolist()
+        acting = Acting(policy, _NAME, seeds[::2], seeds[1::2], deterministic=self._worker.deterministic)
+        rollouts = make_rollouts(stack, source, acting, self._step_watch, self._stop)
+        if expert_weights is not None:
+            for rollout in rollouts:
+                rollout.policy.load_weights(expert_weights, _EXPERT_VERSION)
         return rollouts
 
-    def _wait_for_room(self, rollout: Rollout) -> bool:
+    def _wait_for_room(self, rollout: AnyRollout) -> bool:
         if self._has_room():
             return True
         if self._is_wall_clock:

@@ -22,14 +22,15 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
 from tasks.acting.env_source import EnvDescription, EnvSource
 from tasks.acting.punctuality import punctual
-from tasks.acting.rollout import Rollout
+from tasks.envs.batch import BatchSimulator
+from tasks.envs.env_batch import EnvBatch
 from tasks.envs.foreign import WrongValueError
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
@@ -42,7 +43,15 @@ from tasks.remote.access.run_credentials import client_credentials
 from tasks.remote.station.child_process import Line, take_standard_output
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.acting_loop import ActingLoop, make_envs, make_policy
+from tasks.remote.worker.acting_loop import (
+    Acting,
+    ActingLoop,
+    AnyRollout,
+    make_envs,
+    make_policy,
+    make_rollouts,
+    only_env,
+)
 from tasks.remote.worker.env_group import EnvGroup
 from tasks.remote.worker.evaluator import Evaluator
 
@@ -177,8 +186,7 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
             requests=config.evaluates,
         )
         try:
-            envs = make_envs(stack, source, config.num_envs, step_watch, stop)
-            roles[config.role](config, uplink, envs, description, stop)
+            roles[config.role](config, uplink, _Environments(stack, source, description, step_watch, stop), stop)
         except Exception:
             if not stop.is_set():
                 raise
@@ -187,45 +195,63 @@ def run(config: WorkerConfig, stop: StopSignal) -> None:
             stop.set()
 
 
-def _roll_out(
-    config: WorkerConfig,
-    uplink: Uplink,
-    envs: Sequence[gymnasium.Env],
-    description: EnvDescription,
-    stop: StopSignal,
-) -> None:
+class _Environments(NamedTuple):
+    """What is driven: nothing yet, until a role makes it."""
+
+    stack: contextlib.ExitStack
+    source: EnvSource
+    description: EnvDescription
+    step_watch: StepWatch
+    stop: StopSignal
+
+    def make(self, count: int) -> list[gymnasium.Env]:
+        """So many, each by itself."""
+        return make_envs(self.stack, self.source, count, self.step_watch, self.stop)
+
+    def make_batch(self, count: int, seed: int) -> tuple[BatchSimulator, list[gymnasium.Env]]:
+        """So many that step together, and each by itself where the task has no batch of them."""
+        with self.step_watch.call():
+            batch = self.source.make_batch(count, seed)
+        if batch is not None:
+            self.stack.callback(batch.close)
+            return batch, []
+        envs = self.make(count)
+        return EnvBatch(envs, self.description.spec, seed), envs
+
+    def make_rollouts(self, acting: Acting) -> Sequence[AnyRollout]:
+        """With policies that drive them, all together where the task can do that."""
+        return make_rollouts(self.stack, self.source, acting, self.step_watch, self.stop)
+
+
+def _roll_out(config: WorkerConfig, uplink: Uplink, environments: _Environments, stop: StopSignal) -> None:
     """Acts and streams; new weights are taken between segments."""
-    seeds = _seeds(config)
-    rollouts = [
-        Rollout(env, make_policy(config.policy, seeds[i]), config.worker, i, seeds[-1 - i], config.check_samples)
-        for i, env in enumerate(envs)
-    ]
-    evaluator = _make_evaluator(config, uplink, envs[0], stop) if config.evaluates else None
-    with punctual() if description.is_wall_clock else contextlib.nullcontext():
+    seeds, count = _seeds(config), config.num_envs
+    acting = Acting(config.policy, config.worker, seeds[:count], seeds[: -1 - count : -1], config.check_samples)
+    rollouts = environments.make_rollouts(acting)
+    evaluator = None
+    if config.evaluates:
+        evaluator = _make_evaluator(config, uplink, only_env(rollouts), stop)
+    with punctual() if environments.description.is_wall_clock else contextlib.nullcontext():
         ActingLoop(uplink, rollouts, config.segment_rows, stop, evaluator=evaluator).run()
 
 
-def _evaluate(
-    config: WorkerConfig, uplink: Uplink, envs: Sequence[gymnasium.Env], _: EnvDescription, stop: StopSignal
-) -> None:
+def _evaluate(config: WorkerConfig, uplink: Uplink, environments: _Environments, stop: StopSignal) -> None:
     """Waits for requests and answers each with a report."""
-    evaluator = _make_evaluator(config, uplink, envs[0], stop)
+    evaluator = _make_evaluator(config, uplink, environments.make(1)[0], stop)
     while (message := uplink.wait_newest()) is not None:
         evaluator.answer(message)
 
 
-def _step_on_command(
-    config: WorkerConfig,
-    uplink: Uplink,
-    envs: Sequence[gymnasium.Env],
-    description: EnvDescription,
-    stop: StopSignal,
-) -> None:
+def _step_on_command(config: WorkerConfig, uplink: Uplink, environments: _Environments, stop: StopSignal) -> None:
     """Steps the environments with the learner's actions."""
-    group = EnvGroup(envs, description, config.observation == "flat", _seeds(config))
+    batch, envs = environments.make_batch(config.num_envs, _seeds(config)[0])
+    group = EnvGroup(batch, config.num_envs, environments.description.spec, config.observation == "flat")
 
     def answer(message: bytes) -> bytes:
-        return link.encode_lock_step_reply(group.answer(link.decode_lock_step_command(message)))
+        command = link.decode_lock_step_command(message)
+        with environments.step_watch.call():
+            reply = group.answer(command)
+        return link.encode_lock_step_reply(reply)
 
     if not config.evaluates:
         uplink.serve_lock_step(answer)

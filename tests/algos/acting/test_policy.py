@@ -173,3 +173,29 @@ def test_building_a_policy_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     make_policy(*SPECS["lidar"])
     assert torch.equal(torch.rand(1), first)
+
+
+@pytest.mark.parametrize("name", ["lidar", "compact"])
+def test_many_environments_are_acted_in_as_each_alone(name: str) -> None:
+    spec, network = SPECS[name]
+    agent = SAC(spec, SACConfig(), network, CPU, seed=0)
+    together = make_policy(spec, network, seed=5)
+    together.explore_as([5, 6, 7])
+    alone = [make_policy(spec, network, seed=seed) for seed in (5, 6, 7)]
+    observations = random_observation(spec, np.random.default_rng(1), 3)
+    batch = {key: tensor.numpy() for key, tensor in observations.items()}
+    rows = [{key: value[row] for key, value in batch.items()} for row in range(3)]
+
+    def assert_equal(deterministic: bool = False) -> None:
+        expected = [policy.act(obs, deterministic) for policy, obs in zip(alone, rows, strict=True)]
+        np.testing.assert_allclose(together.act_batch(batch, deterministic), expected, atol=2e-6)
+
+    for _ in range(10):
+        assert_equal()
+    together.begin_episodes([1])
+    alone[1].begin_episode()
+    assert_equal()
+    for policy in (together, *alone):
+        policy.load_weights(agent.acting_weights(), 1)
+    for deterministic in (False, True, False):
+        assert_equal(deterministic)

@@ -162,3 +162,22 @@ def test_the_state_depends_on_images_too() -> None:
 def test_an_unknown_warm_up_is_refused() -> None:
     with pytest.raises(ValueError, match="warm_up must be one of"):
         make_recurrent_policy(SPEC.to_json(), config_to_dict(NETWORK), seed=0, warm_up="parking")
+
+
+def test_each_of_many_environments_has_a_memory_of_its_own() -> None:
+    weights = make_rsac().acting_weights()
+    together, alone = make_policy(), [make_policy() for _ in range(3)]
+    together.explore_as([0, 1, 2])
+    for policy in (together, *alone):
+        policy.load_weights(weights, 1)
+    rows = observations(12)
+    for step in range(4):
+        seen = rows[3 * step : 3 * step + 3]
+        batch = {name: np.stack([row[name] for row in seen]) for name in seen[0]}
+        expected = [policy.act(row, deterministic=True) for policy, row in zip(alone, seen, strict=True)]
+        np.testing.assert_allclose(together.act_batch(batch, deterministic=True), expected, atol=1e-5)
+        if step == 1:
+            together.begin_episodes([2])
+            alone[2].begin_episode()
+        states = [policy.recurrent_state for policy in alone]
+        np.testing.assert_allclose(together.recurrent_states, states, atol=1e-5)

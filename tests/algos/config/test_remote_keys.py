@@ -21,6 +21,7 @@ def config(
     worker: dict[str, Any] | None = None,
     ray: dict[str, Any] | None = None,
     game: GameKind = GameKind.sim,
+    clock: ClockKind = ClockKind.auto,
     **run: Any,
 ) -> RunConfig:
     values: dict[str, Any] = {
@@ -30,7 +31,7 @@ def config(
     }
     return RunConfig(
         **(values | run),
-        task=TaskConfig(name="TM20Lidar", game=game, clock=ClockKind.auto),
+        task=TaskConfig(name="TM20Lidar", game=game, clock=clock),
         remote=RemoteConfig(**(remote or {})),
         worker=RemoteWorkerConfig(**(worker or {})),
         ray=RayConfig(**(ray or {})),
@@ -104,6 +105,11 @@ def test_keys_that_fit_are_accepted(role: str, groups: dict[str, Any], monkeypat
             r"must be 1 here, got 2: num_workers is 0",
         ),
         ("train", {"worker": {"envs_per_worker": 2}, "game": GameKind.live}, r"must be 1 here, got 2: .*one live game"),
+        (
+            "train",
+            {"worker": {"envs_per_worker": 2}, "clock": ClockKind.wall},
+            r"must be 1 here, got 2: .*in real time",
+        ),
     ],
 )
 def test_keys_without_effect_or_that_cannot_work_are_refused_by_name(

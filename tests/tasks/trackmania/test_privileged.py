@@ -12,6 +12,7 @@ import tasks
 from tasks import registry
 from tasks.acting.env_source import EnvSource
 from tasks.config import TaskConfig
+from tasks.envs.env_batch import EnvBatch
 from tasks.envs.realtime import VirtualTimeEnv
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.game.clock import VirtualClock
@@ -119,10 +120,10 @@ def test_the_flat_view_is_the_same_with_them(name: str) -> None:
 
 def test_lock_step_sends_only_what_a_policy_may_see() -> None:
     source = EnvSource({"name": "TM20LidarProgress", "game": "sim", "track": "short", "privileged": True}).resolved()
-    group = EnvGroup([source.make()], source.describe(), False, [3])
-    reply = group.answer(LockStepCommand(1, None))
+    batch, spec = EnvBatch([source.make()], source.describe().spec, 3), source.describe().spec
+    reply = EnvGroup(batch, 1, spec, is_flat=False).answer(LockStepCommand(1, None))
     assert list(reply.observation) == ["speed", "progress", "lidar", "action_0", "action_1"]
-    flat = EnvGroup([source.make()], source.describe(), True, [3]).answer(LockStepCommand(1, None))
+    flat = EnvGroup(batch, 1, spec, is_flat=True).answer(LockStepCommand(1, None))
     assert flat.observation["obs"].shape == (1, 84)
 
 

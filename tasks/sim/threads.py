@@ -1,0 +1,31 @@
+"""Threads of the kernels that step many cars: how many there are, and that they sleep while they wait."""
+
+from __future__ import annotations
+
+import os
+
+import numba
+
+_LEAST_CARS = 4
+"""Cars for which a thread pays."""
+
+
+def threads_for(num_cars: int) -> int:
+    """Threads for so many cars, at most numba's number: all cores, or NUMBA_NUM_THREADS."""
+    return max(1, min(int(numba.config.NUMBA_NUM_THREADS), num_cars // _LEAST_CARS))
+
+
+def use_threads(count: int) -> None:
+    """Has the kernels that this thread calls from now on run on ``count`` threads.
+
+    OpenMP's threads would otherwise spin while they wait for each other, which takes the core from whoever has work on
+    it: beside other programs a step then takes 20 times as long. They ask for it once, when numba starts them.
+    """
+    if "OMP_WAIT_POLICY" in os.environ:
+        numba.set_num_threads(count)
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        numba.set_num_threads(count)
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]

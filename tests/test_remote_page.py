@@ -69,5 +69,5 @@ def test_the_limits_of_the_page_are_those_of_the_code() -> None:
     assert options["grpc.keepalive_time_ms"] == 20_000
     assert "end within five seconds" in text
     assert calls.CHECK_S + calls.GRACE_S < 5.0
-    assert "Workers redial after 0.1 s and double the pause up to 5 s" in text_of(ROOT / "docs" / "scale.md")
+    assert "Workers reconnect after 0.1 s and double the pause up to 5 s" in text_of(ROOT / "docs" / "scale.md")
     assert (outbox_uplink._FIRST_PAUSE_S, outbox_uplink._LONGEST_PAUSE_S) == (0.1, 5.0)

@@ -1,7 +1,9 @@
-"""Configuration of networks and algorithms: what ``cfg/train/*.yaml`` may say. Standard library only.
+"""Configuration of a run, its networks and algorithms. Standard library only.
 
-Hydra reads these classes as schemas (enums by member name); the learner, the agent and the acting policy read the
-fields. Names follow TMRL's ``config.json`` where it has the entry, in lower case. Nobody writes to an instance.
+Keys with their meanings: ``off_policy`` and ``family`` have ``params.config`` of ``cfg/train/*.yaml``, ``network`` has
+``params.network``, ``ppo`` both of PPO, ``schema`` the keys of the run (those of tasks are in ``tasks.config``). Hydra
+reads these classes as schemas (enums by member name); the learner, the agent and the acting policy read the fields.
+Names follow TMRL's ``config.json`` where it has the entry, in lower case. No code writes to an instance.
 """
 
 from algos.config.combinations import check_combination

@@ -31,7 +31,7 @@ class Algorithm(NamedTuple):
     player: str
     """``module:Class`` of an rl_games player, built with (params)."""
     policy: str = ACTING_POLICY
-    """``module:function`` that builds what acts, in workers and in the player."""
+    """``module:function`` that builds the policy, in workers and in the player."""
 
 
 class OffPolicy(NamedTuple):
@@ -70,7 +70,7 @@ def add_off_policy(
             ``train=<Task><Class>`` is its entry for each task.
         config: Dataclass of ``train.params.config``: SACConfig, another of ``algos.config``, or derived from one.
         network: Dataclass of ``train.params.network``: NetworkConfig, or derived from it.
-        policy: ``module:function`` that builds what acts from (spec, network, seed, warm_up, device), plain data, as
+        policy: ``module:function`` that builds the policy from (spec, network, seed, warm_up, device), plain data, as
             ``algos.acting.policy.make_acting_policy`` does: for networks whose acting part is another.
         agent: ``module:Class`` of what trains it, where it needs one derived from ``algos.faces.agent.OffPolicyAgent``.
         player: ``module:Class`` of what plays it, where it needs one derived from ``algos.faces.players.RemotePlayer``.
@@ -109,7 +109,7 @@ def add_algorithm(
         name: A name that is not taken, by rl_games neither.
         agent: ``module:Class`` of an rl_games agent.
         player: ``module:Class`` of an rl_games player.
-        policy: ``module:function`` that builds what acts from plain data: in workers that act alone, and in players
+        policy: ``module:function`` that builds the policy from plain data: in workers that act alone, and in players
             derived from ``algos.faces.players.RemotePlayer``.
         schema: What a train YAML may say, registered as ``train.kind: <kind>``; None: a YAML with the kind of one of
             ours, or one without a kind, which is passed on as it is.
@@ -168,7 +168,7 @@ def networks() -> dict[str, str]:
 
 
 def policy_function(name: str) -> str:
-    """``module:function`` of what acts for an algorithm; code, so never taken from a checkpoint.
+    """``module:function`` of an algorithm's policy; it names code, so it is never taken from a checkpoint.
 
     Raises:
         ValueError: If no such algorithm is registered here.

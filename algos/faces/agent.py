@@ -207,7 +207,7 @@ class OffPolicyAgent(BaseAlgorithm):
             self.algo_observer.after_clear_stats()
 
     def make_checkpoint(self) -> Checkpoint:
-        """The present state; it shares memory with what goes on learning."""
+        """The current state; it shares memory with the networks in training."""
         policy = self.config["env_config"].get("policy") or {}
         # The rows that this state needs are kept from when it is written: see ``on_checkpoint``.
         position = {} if self.storage is None else self.storage.position(keep=False)

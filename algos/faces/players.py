@@ -251,7 +251,7 @@ def _league_line(report: EvaluationReport) -> str:
 
 
 def _say(line: str) -> None:
-    """Prints: this is the command's answer. What is written to files does not depend on somebody reading it."""
+    """Prints the command's answer; a closed output does not stop the writing of files."""
     with contextlib.suppress(OSError):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

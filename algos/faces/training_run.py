@@ -101,7 +101,7 @@ class TrainingRun:
         """Takes the best evaluation of a resumed run: its ``best.pth`` may be newer than the checkpoint.
 
         Args:
-            stored: ``Checkpoint.best`` of the one that it goes on from.
+            stored: ``Checkpoint.best`` of the checkpoint that is resumed.
         """
         candidates = [dict(stored)]
         if self.files.best.is_file():

@@ -14,7 +14,7 @@ RUNS = Path("runs")
 
 
 def run_folder(config: RunConfig, *, is_playing: bool, is_renamed: bool = False) -> Path:
-    """The folder of a command: the checkpoint's when its run goes on or is played, else a new one, created.
+    """The folder of a command: the checkpoint's when its run is resumed or played, else a new one, created here.
 
     Args:
         config: The configuration.

@@ -60,7 +60,7 @@ class StopOnInterrupt:
         if self._first_s is None:
             self._first_s = self._now()
             self._stop.set()
-            # While the interpreter shuts down Python's handlers are gone, and a second press would kill the process.
+            # While the interpreter shuts down it has no handlers any more, and a second press would kill the process.
             atexit.register(signal.signal, number, signal.SIG_IGN)
             logger.warning("%s: saving and stopping", signal.Signals(number).name)
         elif self._now() - self._first_s > REPEAT_WINDOW_S:

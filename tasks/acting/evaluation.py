@@ -175,11 +175,11 @@ def play_results(
     Where a person's lap is known, ``human_lap_ratio`` is the mean lap over that.
 
     Args:
-        report: What was driven. Of a task without a finish nothing is said of laps.
+        report: The evaluation. The summary of a task without a finish has no laps.
         place: What was driven on, by key: the task, its track and game.
         checkpoint: File of the policy.
         scripted_lap_time_s: Lap of the scripted driver there; None: it does not drive there.
-        human_lap_time_s: Lap of the person who drove the line of the track; None: nobody is known to have.
+        human_lap_time_s: Lap of the person who drove the line of the track; None: unknown.
     """
     keys = ("seed", *(("finished", "lap_time_s") if report.has_finish else ()), "return")
     keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")

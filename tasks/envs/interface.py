@@ -36,7 +36,7 @@ class TaskInterface(RealTimeGymInterface, ABC):
     observation_spec: ObservationSpec
     """Fields in the order of the lists that reset() and get_obs_rew_terminated_info() return, then the actions."""
     is_waiting: bool = False
-    """Whether a call waits for the game on purpose, and says so: nobody takes that for hanging."""
+    """Whether a call waits for the game on purpose and has logged it; this does not count as hanging."""
 
     @classmethod
     @abstractmethod

@@ -148,7 +148,7 @@ class RCDroneInterface(TaskInterface):
     target [m], in [-0.5, 0.5]; each of shape (1,), then the action buffer.
 
     Reward: minus the distance to the target [m]. An episode is terminated when a position nearer than 1 cm arrives, and
-    truncated after 100 steps. A reset draws another target and nothing else: the drone goes on as it was.
+    truncated after 100 steps. A reset only draws another target: the drone continues to fly.
 
     Args:
         config: The task.

@@ -231,7 +231,7 @@ class _TimedSteps:
 
     def _update_timestamps(self) -> None:
         due_s = vars(self)[self._END_OF_STEP]
-        # A waiting environment does not warn, and stops waiting when its clock starts anew.
+        # A waiting environment does not warn, and stops waiting when its clock restarts.
         self.is_waiting = True
         super()._update_timestamps()  # type: ignore[misc]
         is_paused, self._is_paused = self._is_paused, False

@@ -20,7 +20,7 @@ HANGING_S = 30.0
 LOOK_EVERY_S = 2.0
 """Between two looks of a ``HangReporter`` [s]."""
 
-_LONGEST_PATIENCE_S = 600.0
+_LONGEST_CALL_S = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +67,7 @@ class StepWatch:
         if began_s is None or any(waits() for waits in self._waits):
             return 0.0
         spent_s = self._now() - began_s
-        return spent_s if spent_s >= min(max(HANGING_S, 2 * self._longest_s), _LONGEST_PATIENCE_S) else 0.0
+        return spent_s if spent_s >= min(max(HANGING_S, 2 * self._longest_s), _LONGEST_CALL_S) else 0.0
 
 
 class HangReporter:

@@ -15,7 +15,7 @@ from tasks.recordings.vehicle_samples import CarStates
 JUMP_FACTOR = 1.5
 """A step that is longer than the speed explains by this factor is a jump: a respawn or a splice."""
 _SLACK_M = 0.3
-"""A car that lands or is nudged moves so far without a speed that tells of it [m]."""
+"""A car that lands or is nudged may move this far without a matching speed [m]."""
 _SAMPLE_MS, _TICK_MS = round(1000 * SAMPLE_S), round(1000 * TICK_S)
 _MIN_SAMPLES = 2
 

@@ -37,7 +37,7 @@ class RecordConfig:
     name: str = "path"
     """What the files are called: runs/recorded/<name>_<date>/path.npy and its pictures."""
     from_file: str | None = field(default=None, metadata=acts_in(Role.record))
-    """Typed as record.from=FILE: a .Ghost.Gbx, .Replay.Gbx or .Map.Gbx whose drive becomes the path; nobody drives."""
+    """Typed as record.from=FILE: a .Ghost.Gbx, .Replay.Gbx or .Map.Gbx whose drive becomes the path."""
     driver: Driver = field(default=Driver.human, metadata=acts_in(Role.record))
     """human or scripted (simulator only)."""
     start_speed_mps: float = 1.0

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Console:
-    """Reads lines in a thread of its own, so that no frame waits for them."""
+    """Reads lines in a separate thread, so that no frame waits for them."""
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()

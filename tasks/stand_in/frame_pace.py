@@ -17,7 +17,7 @@ class FramePace:
         """Starts the grid now.
 
         Args:
-            clock: What tells the time.
+            clock: Source of the time.
             fps: Frames per second.
         """
         self._clock = clock

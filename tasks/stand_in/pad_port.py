@@ -2,7 +2,7 @@
 
 Only the stand-in game has it; no code that drives the real game uses it. A client connects to the port and
 writes records of 16 bytes, little-endian: gas, brake, steer as float32, then the buttons as uint32, with the gamepad's
-bits (A 0x1000, B 0x2000). The newest record holds until the next, and everything is let go when the client leaves.
+bits (A 0x1000, B 0x2000). The newest record holds until the next; when the client disconnects, everything is released.
 """
 
 from __future__ import annotations

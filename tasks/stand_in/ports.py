@@ -46,7 +46,7 @@ class Listener:
         self._socket = listening
 
     def try_open(self) -> bool:
-        """Listens, if nobody else has taken the port meanwhile; returns whether it does."""
+        """Listens unless another program has taken the port; returns whether it does."""
         try:
             self.open()
         except OSError:

@@ -26,7 +26,7 @@ class Race:
 
         Args:
             track: The road.
-            clock: What tells the time.
+            clock: Source of the time.
             vehicle: Another car, as ``task.vehicle`` takes it; None: the game's.
 
         Raises:

@@ -29,7 +29,7 @@ class GameWait:
 
     def __init__(
         self,
-        patience_s: float,
+        wait_limit_s: float,
         stop: threading.Event,
         now: Callable[[], float] = time.monotonic,
         retry_s: float = RETRY_S,
@@ -37,12 +37,12 @@ class GameWait:
         """Starts with the game taken for well.
 
         Args:
-            patience_s: How long a lost game is waited for [s].
+            wait_limit_s: How long a lost game is waited for [s].
             stop: Ends the waiting.
             now: Monotonic clock [s].
             retry_s: Between two attempts [s].
         """
-        self._patience_s = patience_s
+        self._wait_limit_s = wait_limit_s
         self._stop = stop
         self._now = now
         self._retry_s = retry_s
@@ -64,12 +64,12 @@ class GameWait:
         if self._lost_at_s is None:
             self._lost_at_s = now
         waited_s = now - self._lost_at_s
-        if waited_s >= self._patience_s:
+        if waited_s >= self._wait_limit_s:
             raise GameError(
-                f"the game did not come back within {self._patience_s:.0f} s (task.live.wait_for_game_s): {error}"
+                f"the game did not come back within {self._wait_limit_s:.0f} s (task.live.wait_for_game_s): {error}"
             ) from error
         self._say(error, now, waited_s)
-        if self._stop.wait(min(self._retry_s, self._patience_s - waited_s)):
+        if self._stop.wait(min(self._retry_s, self._wait_limit_s - waited_s)):
             raise Interrupted(f"stopped while waiting for the game: {error}") from error
 
     def is_over(self) -> None:
@@ -84,5 +84,5 @@ class GameWait:
             return
         is_news = state != self._state
         self._state, self._said_at_s = state, now
-        left = self._patience_s - waited_s
+        left = self._wait_limit_s - waited_s
         _logger.warning("%s: %s (%.0f s left)", "waiting for the game" if is_news else "still waiting", error, left)

@@ -23,7 +23,7 @@ _METADATA = "roles"
 
 @dataclass(frozen=True)
 class KeyRoles:
-    """What is said of a key."""
+    """Roles of a key, and the keys to use in others."""
 
     roles: frozenset[Role] = frozenset()
     """Roles in which the key has an effect."""

@@ -200,13 +200,13 @@ class FakeAlgorithm:
 
 
 class FakeSource:
-    """Gives one segment per call; evaluations come back after ``patience`` polls."""
+    """Gives one segment per call; its evaluations are ready after ``polls`` polls."""
 
     acts_on_demand = False
 
-    def __init__(self, rows: int = 10, patience: int = 0) -> None:
+    def __init__(self, rows: int = 10, polls: int = 0) -> None:
         self.rows = rows
-        self.patience = patience
+        self.polls = polls
         self.seq = 0
         self.acknowledged: dict[str, int] = {}
         self.published: list[int] = []
@@ -235,7 +235,7 @@ class FakeSource:
     ) -> None:
         assert self._polls_left < 0, "one evaluation at a time"
         self.requests.append((int(weights["updates"][0]), tuple(seeds)))
-        self._polls_left = self.patience
+        self._polls_left = self.polls
 
     def poll_evaluation(self) -> EvaluationReport | None:
         if self._polls_left < 0:

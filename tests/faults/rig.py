@@ -26,7 +26,7 @@ from tests.faults.proxy import TcpProxy
 from tests.faults.status_file import read_status
 from tests.faults.worker_process import WorkerConfig
 
-PATIENCE_S = 90.0
+WAIT_LIMIT_S = 90.0
 """Limit of every wait [s]; long enough for a busy machine."""
 PICTURE_BYTES = 64
 
@@ -101,7 +101,7 @@ class Process:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(PATIENCE_S)
+        self._process.wait(WAIT_LIMIT_S)
 
     def stop(self) -> int:
         """Sends SIGTERM and waits for the end; returns the exit code."""
@@ -115,7 +115,7 @@ class Process:
         self._process.send_signal(signal.SIGINT)
         return self.wait()
 
-    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+    def wait(self, timeout_s: float = WAIT_LIMIT_S) -> int:
         """Waits for the end; returns the exit code."""
         assert self._process is not None
         try:
@@ -279,7 +279,7 @@ class WorkerProcess(Process):
             (segments,) = db.execute("SELECT value FROM facts WHERE name = 'last_seq'").fetchone() or (0,)
         return int(segments) * int(self._setting("rows"))
 
-    def finish(self, timeout_s: float = PATIENCE_S) -> None:
+    def finish(self, timeout_s: float = WAIT_LIMIT_S) -> None:
         """Waits until it has delivered everything and ended by itself."""
         code = self.wait(timeout_s)
         assert code == 0, f"{self.name} ended with {code}:\n{self.tail()}"
@@ -410,7 +410,7 @@ class Rig:
         return process
 
 
-def wait_until(condition: Callable[[], Any], *processes: Process, timeout_s: float = PATIENCE_S) -> None:
+def wait_until(condition: Callable[[], Any], *processes: Process, timeout_s: float = WAIT_LIMIT_S) -> None:
     """Polls until a condition holds.
 
     Raises:

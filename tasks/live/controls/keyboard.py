@@ -58,7 +58,7 @@ class KeyboardControls:
 
     Args:
         focus: Called before keys are sent; gives the game's window the focus where it has not got it and returns True
-            when it had to. The keys that are held are then pressed anew, because the game has not seen them. When it
+            when it had to. Held keys are then pressed again, because the game has not seen them. When it
             raises, everything is released first. None: whatever window has the focus gets the keys.
         display: X display of the game, such as ``:1``; None: $DISPLAY. Not used on Windows.
         sender: Who sends the keys; None: this operating system's.

@@ -45,7 +45,7 @@ class Geometry(NamedTuple):
 class GameWindow(Protocol):
     """A window that was found by its title. Any thread may call any method.
 
-    When the window is closed and the game opens another one with the same title, the object goes on with that one.
+    When the window is closed and the game opens another one with the same title, the object uses that one.
     ``WindowError`` means that the window is closed or minimised, or what the method adds; the object stays usable.
     """
 

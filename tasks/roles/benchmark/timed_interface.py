@@ -35,7 +35,7 @@ class Capture(NamedTuple):
 
 
 class TimedInterface(TaskInterface):
-    """Passes everything on and notes what is said above, for one episode after the other.
+    """Passes all calls on and records their times, for one episode after the other.
 
     Args:
         inner: The task.

@@ -258,7 +258,7 @@ def _is_restarted(before: Seen | None, now: Seen) -> bool:
 
 
 def _scripted_driver(task: TaskConfig, game: Game) -> Callable[[], np.ndarray]:
-    """Drives the simulator; elsewhere the answer is zero, which a live game without controls does not hear."""
+    """Drives the simulator; elsewhere it returns zero, which a live game without controls ignores."""
     if not isinstance(game, SimulatedGame):
         return lambda: np.zeros(3, np.float32)
     from tasks.sim.scripted_driver import ScriptedDriver

@@ -74,7 +74,7 @@ def run(task: TaskConfig, config: RecordConfig, window: DriveConfig, *, headless
 
 
 def recorded_live(
-    source: TelemetrySource, config: RecordConfig, clock: Clock, *, is_stopped: Callable[[], bool], patience_s: float
+    source: TelemetrySource, config: RecordConfig, clock: Clock, *, is_stopped: Callable[[], bool], wait_limit_s: float
 ) -> tuple[RecordedPath, GameDrive]:
     """Records what a person drives in the live game.
 
@@ -83,17 +83,17 @@ def recorded_live(
         config: When it starts and ends.
         clock: Real time.
         is_stopped: Whether the recording shall end; asked several times a second.
-        patience_s: How long telemetry may be missing [s].
+        wait_limit_s: How long telemetry may be missing [s].
 
     Returns:
         The path, and the telemetry and inputs of the drive.
 
     Raises:
         RecordingRefused: The drive makes no path.
-        ValueError: No telemetry arrived for ``patience_s``.
+        ValueError: No telemetry arrived for ``wait_limit_s``.
     """
     recorder = Recorder(config)
-    silence = _Silence(clock, patience_s)
+    silence = _Silence(clock, wait_limit_s)
     progress = RecordingProgress(recorder, clock, f"press {config.stop_key} and Enter to end it before the finish")
     log = TelemetryLog()
     with _kept_when_interrupted(recorder):
@@ -185,9 +185,9 @@ def recorded_by_script(task: TaskConfig, config: RecordConfig) -> tuple[Recorded
 class _Silence:
     """Waits for missing telemetry: logs each state once, and again every 30 s."""
 
-    def __init__(self, clock: Clock, patience_s: float) -> None:
+    def __init__(self, clock: Clock, wait_limit_s: float) -> None:
         self._clock = clock
-        self._patience_s = patience_s
+        self._wait_limit_s = wait_limit_s
         self._since_s: float | None = None
         self._state: TelemetryState | None = None
         self._told_at_s = -math.inf
@@ -201,8 +201,9 @@ class _Silence:
         now = self._clock.now()
         if self._since_s is None:
             self._since_s = now
-        if now - self._since_s > self._patience_s:
-            raise ValueError(f"no telemetry for {self._patience_s:g} s (task.live.wait_for_game_s): {error}") from error
+        if now - self._since_s > self._wait_limit_s:
+            limit = f"{self._wait_limit_s:g} s (task.live.wait_for_game_s)"
+            raise ValueError(f"no telemetry for {limit}: {error}") from error
         is_short_pause = error.state in (TelemetryState.receiving, TelemetryState.connecting)
         is_news = error.state is not self._state or now - self._told_at_s > _REPEAT_EVERY_S
         if is_news and not is_short_pause:
@@ -234,7 +235,7 @@ def _recorded_live(task: TaskConfig, config: RecordConfig) -> tuple[RecordedPath
             is_game_running=lambda: window_exists(live.window_title, live.display),
         ) as source:
             return recorded_live(
-                source, config, WallClock(), is_stopped=stop_key.is_pressed, patience_s=live.wait_for_game_s
+                source, config, WallClock(), is_stopped=stop_key.is_pressed, wait_limit_s=live.wait_for_game_s
             )
     except GameError as error:
         raise ValueError(str(error)) from error

@@ -193,7 +193,7 @@ def test_evaluations_follow_the_interval_and_the_end():
 
 
 def test_only_the_end_of_a_run_waits_for_a_slow_evaluation():
-    parts = Parts(FakeSource(patience=12), evaluation_interval=10)
+    parts = Parts(FakeSource(polls=12), evaluation_interval=10)
     parts.learner.run()
     assert parts.listener.requests == len(parts.listener.reports)
     assert len(parts.listener.reports) < 10

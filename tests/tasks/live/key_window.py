@@ -11,7 +11,7 @@ from Xlib import XK, X
 from Xlib.display import Display
 from Xlib.ext import xtest
 
-PATIENCE_S = 20.0
+WAIT_LIMIT_S = 20.0
 _NAMES = ("Up", "Down", "Left", "Right", "BackSpace", "Return", "a")
 
 
@@ -99,8 +99,8 @@ class KeyWindow:
 
 
 def _wait(is_done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + WAIT_LIMIT_S
     while not is_done():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {PATIENCE_S} s")
+            raise TimeoutError(f"waited {WAIT_LIMIT_S} s")
         time.sleep(0.005)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.tasks.live.key_window import KeyWindow
 
 ROOT = Path(__file__).resolve().parents[4]
-PATIENCE_S = 60.0
+WAIT_LIMIT_S = 60.0
 
 
 def control(gas: float, brake: float, steer: float) -> np.ndarray:
@@ -280,7 +280,7 @@ def test_two_threads_may_drive_and_release(display: str, window: KeyWindow) -> N
             controls.release()
         stop.set()
         for thread in threads:
-            thread.join(PATIENCE_S)
+            thread.join(WAIT_LIMIT_S)
     assert not failures
     assert window.down() == set()
 
@@ -328,10 +328,10 @@ class Program:
         if number is not None:
             self._process.send_signal(number)
         try:
-            _, said = self._process.communicate(None if number is not None else "go on\n", timeout=PATIENCE_S)
+            _, said = self._process.communicate(None if number is not None else "go on\n", timeout=WAIT_LIMIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.communicate(timeout=PATIENCE_S)
+            self._process.communicate(timeout=WAIT_LIMIT_S)
             raise
         return self._process.returncode, said
 

@@ -68,11 +68,11 @@ def lap() -> DriveMaker:
 def recorded_from(
     events: Sequence[Sample | TelemetryError],
     is_stopped: Callable[[], bool] = lambda: False,
-    patience_s: float = 60.0,
+    wait_limit_s: float = 60.0,
 ) -> RecordedPath:
     clock = VirtualClock()
     source = ScriptedTelemetry(clock, events)
-    path, _ = record.recorded_live(source, RecordConfig(), clock, is_stopped=is_stopped, patience_s=patience_s)
+    path, _ = record.recorded_live(source, RecordConfig(), clock, is_stopped=is_stopped, wait_limit_s=wait_limit_s)
     return path
 
 
@@ -152,13 +152,13 @@ def test_a_short_wait_without_a_record_is_not_reported(caplog: pytest.LogCapture
 
 def test_telemetry_that_never_comes_is_given_up_with_the_reason() -> None:
     with pytest.raises(ValueError, match=r"no telemetry for 5 s \(task.live.wait_for_game_s\): .*load a map"):
-        recorded_from([], patience_s=5.0)
+        recorded_from([], wait_limit_s=5.0)
 
 
 def test_the_waiting_time_starts_at_the_last_record() -> None:
     silence = [TelemetryError(TelemetryState.in_menu, "in a menu") for _ in range(12)]  # 3.6 s
     first, *rest = lap().samples
-    assert recorded_from([*silence, first, *silence, *rest], patience_s=5.0).has_finished
+    assert recorded_from([*silence, first, *silence, *rest], wait_limit_s=5.0).has_finished
 
 
 def test_the_stop_key_ends_the_recording_also_in_a_menu() -> None:
@@ -247,7 +247,7 @@ def test_the_map_shows_the_driven_line_in_the_colours_of_its_speed() -> None:
 def test_a_live_drive_keeps_its_telemetry_and_inputs_beside_the_path(tmp_path: Path) -> None:
     clock = VirtualClock()
     source = ScriptedTelemetry(clock, lap().samples)
-    path, drive = record.recorded_live(source, RecordConfig(), clock, is_stopped=lambda: False, patience_s=60.0)
+    path, drive = record.recorded_live(source, RecordConfig(), clock, is_stopped=lambda: False, wait_limit_s=60.0)
     file = record.write_recording(path, LIVE, RecordConfig(), tmp_path, lap_time_s=math.nan, drive=drive)
     kept = load_npz(file.parent / "drive.npz")
     assert kept.has_inputs

@@ -109,6 +109,8 @@ class Announcements:
         with self._changed:
             if waits:
                 self._changed.wait_for(lambda: self._has_news() or is_over.is_set(), SIGN_OF_LIFE_S)
+            if is_over.is_set():  # What is left belongs to the next connection.
+                return Marks({}, {}), True, None
             said = list(self._durable)[: relay_messages.MAX_MARKS]
             marks = Marks({worker: self._durable.pop(worker) for worker in said}, self._refused)
             self._refused = {}

@@ -75,6 +75,18 @@ def test_what_was_published_is_told_again_on_the_next_connection_and_what_was_wi
     assert messages(told, 1) == [b"weights"]
 
 
+def test_a_connection_that_is_over_takes_nothing_from_the_next_one(told: Announcements) -> None:
+    is_over = threading.Event()
+    stream = told.stream(is_over)
+    told.mark({"alice": 1})
+    next(stream)
+    is_over.set()
+    told.begin()
+    told.mark({"alice": 2})
+    assert list(stream) == []
+    assert decode_marks(next(told.stream(threading.Event()))).durable == {"alice": 2}
+
+
 def test_the_last_marks_are_told_before_the_end(told: Announcements) -> None:
     told.mark({"alice": 3})
     told.close()

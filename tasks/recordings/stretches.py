@@ -27,7 +27,13 @@ _SETTLED_AFTER_S = 0.1
 _MAX_SLOPE = 0.01
 _MAX_CLIMB_MPS = 0.5
 _MAX_LOSS_MPS2 = 6.0
-"""With gas alone a car only slows down that much when it hits something."""
+"""With gas alone a car only slows down that much when it hits something ..."""
+_MAX_COAST_PER_SPEED = 0.5
+"""... without gas and brake by so much per speed more [1/s] ..."""
+_LEAST_GAIN_MPS2 = 3.0
+"""... and with gas alone a slow car gains less only when it pushes against something."""
+_SLOW_MPS = (5.0, 25.0)
+"""So slow: below the first shift, whose pause has no gain."""
 _MAX_JUMP_M = 0.5
 _DRIFT_MPS = 3.0
 _STEERS_FROM = 0.1
@@ -103,8 +109,17 @@ def _hits(recording: Recording) -> NDArray[np.bool_]:
     u, w, yaw = recording.column("u"), recording.column("w"), recording.column("yaw")
     turned = np.diff(yaw) * (w[1:] + w[:-1]) / 2
     force = (np.diff(u) - turned) / SAMPLE_S
-    has_gas_alone = (recording.column("gas") > 0) & (recording.column("brake") == 0)
-    return (force < -_MAX_LOSS_MPS2) & has_gas_alone[:-1] & has_gas_alone[1:]
+    gas, brake = recording.column("gas") > 0, recording.column("brake") > 0
+    has_gas, has_none = _through(gas & ~brake), _through(~gas & ~brake)
+    is_slow = (u[:-1] > _SLOW_MPS[0]) & (u[:-1] < _SLOW_MPS[1])
+    is_pushing = has_gas & is_slow & (force < _LEAST_GAIN_MPS2)
+    loses = has_none & (force < -_MAX_LOSS_MPS2 - _MAX_COAST_PER_SPEED * np.abs(u[:-1]))
+    return (has_gas & (force < -_MAX_LOSS_MPS2)) | loses | is_pushing
+
+
+def _through(happens: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether something happens at both ends of a step."""
+    return happens[:-1] & happens[1:]
 
 
 def _recently(happens: NDArray[np.bool_], seconds: float) -> NDArray[np.bool_]:

@@ -78,7 +78,7 @@ class VehicleConstants:
     shift_pause_s: tuple[float, ...] = (0.30, 0.18, 0.23, 0.17)
     """Time without drive after the shift to gears 2, 3, 4, 5 [s; n 45, 11, 23, 281; +-0.02]."""
     steer_loss: float = 0.46
-    """Acceleration that full steer costs; grows with the square of the steer [m/s2; as acceleration]."""
+    """Acceleration that full steer costs, backwards too; grows with the square of the steer [m/s2; as acceleration]."""
     steer_loss_slow: float = 3.1
     """The same at standstill [m/s2; fit, also of maps held out elsewhere] ..."""
     steer_loss_fade: float = 0.1116
@@ -556,11 +556,19 @@ def _start_or_end_slide(memory: FloatArray, constants: FloatArray) -> None:
 
 
 @njit(cache=True)
+def _steer_loss(memory: FloatArray, constants: FloatArray) -> float:
+    """Acceleration that the steer costs, forwards and backwards [m/s2]."""
+    speed = abs(memory[SPEED_LONG])
+    loss = max(constants[_STEER_LOSS], constants[_STEER_LOSS_SLOW] - constants[_STEER_LOSS_FADE] * speed)
+    return loss * memory[STEER] * memory[STEER]
+
+
+@njit(cache=True)
 def _gas(memory: FloatArray, constants: FloatArray) -> float:
     """Acceleration of gas alone [m/s2]."""
     u = memory[SPEED_LONG]
     if u < -_ROLLS_BACK_SLOWLY_MPS:
-        return constants[_GAS_BACK]
+        return constants[_GAS_BACK] - _steer_loss(memory, constants)
     if u < -_STANDS_BELOW_MPS:
         return constants[_GAS_BACK_SLOW]
     step, kmh = 0, 3.6 * abs(u)
@@ -571,8 +579,7 @@ def _gas(memory: FloatArray, constants: FloatArray) -> float:
         return full + _table(_DRIVE_NODES, constants, _SLIDE_DRIVE, abs(memory[SPEED_LAT]))
     if memory[SHIFT_LEFT] > _TIME_TOLERANCE:
         return 0.0
-    loss = max(constants[_STEER_LOSS], constants[_STEER_LOSS_SLOW] - constants[_STEER_LOSS_FADE] * abs(u))
-    return full - loss * memory[STEER] * memory[STEER]
+    return full - _steer_loss(memory, constants)
 
 
 @njit(cache=True)
@@ -590,7 +597,8 @@ def _brake(memory: FloatArray, constants: FloatArray) -> float:
     """Acceleration of the brake alone, which drives backwards from standstill [m/s2]."""
     u = memory[SPEED_LONG]
     if u <= _STANDS_BELOW_MPS:
-        return -max(0.0, constants[_REVERSE] - constants[_REVERSE_PER_SPEED] * abs(u))
+        full = constants[_REVERSE] - constants[_REVERSE_PER_SPEED] * abs(u)
+        return -max(0.0, full - _steer_loss(memory, constants))
     if memory[SLIDING] > 0.0:
         return -constants[_BRAKE_SLIDING] * u
     return -max(constants[_BRAKE_SLOW], constants[_BRAKE] * u)
@@ -643,8 +651,8 @@ def _move_body(memory: FloatArray, constants: FloatArray) -> None:
     grip = 1.0 - (1.0 - constants[_OFF_ROAD_GRIP]) * memory[OFF_ROAD]
     change = _pedals(memory, constants)
     turn = grip * memory[STEER] * _table(_TURN_NODES, constants, _TURN_RATE, 3.6 * abs(u))
-    if u < 0.0:
-        turn = -turn
+    if u < 0.0 and memory[GAS_IN] <= 0.0:
+        turn = -turn  # with gas the car already turns as it will forwards
     memory[YAW_RATE] += (turn - memory[YAW_RATE]) * (1.0 - math.exp(-TICK_S / constants[_YAW_LAG]))
     yaw_rate = memory[YAW_RATE]
     memory[SPEED_LAT] = _sideways(memory, constants, grip)

@@ -40,6 +40,19 @@ def test_only_driving_on_flat_asphalt_is_used(name: str, value: float) -> None:
     assert not is_usable[30]
 
 
+def test_a_slow_car_with_gas_that_gains_no_speed_pushes_against_something() -> None:
+    is_usable = usable(changed("u", slice(22, 28), 16.0))
+    assert not is_usable[23:28].any()
+    assert is_usable[30:].all()
+
+
+def test_coasting_slows_down_only_so_much_without_a_contact() -> None:
+    recording = driven(CAR, held(GAS, (2.0, 0.0, 0.0, 0.0)))
+    assert usable(recording).all()
+    recording.states[80:, COLUMNS.index("u")] -= 2.0
+    assert np.flatnonzero(~usable(recording)).tolist() == [80]
+
+
 def test_a_stretch_with_one_wheel_in_the_air_is_used() -> None:
     assert usable(changed("mat2", slice(10, 30), 0.0)).all()
 

@@ -301,6 +301,24 @@ def test_steering_backwards_swings_the_nose_the_other_way() -> None:
     assert rig[vehicle.YAW] < -0.1
 
 
+def test_with_gas_a_car_that_rolls_back_already_turns_as_it_will_forwards() -> None:
+    rig = Rig()
+    rig.set(vehicle.SPEED_LONG, -6.0)
+    rig.drive(1.0, 0.0, 1.0, 20)
+    assert rig[vehicle.SPEED_LONG] < 0.0
+    assert rig[vehicle.YAW] > 0.05
+
+
+def test_steering_costs_acceleration_backwards_too() -> None:
+    rig = Rig()
+    rig.set(vehicle.SPEED_LONG, -3.0)
+    rig.drive(0.0, 1.0, -1.0, 10)
+    before = rig[vehicle.SPEED_LONG]
+    rig.drive(0.0, 1.0, -1.0)
+    # Recorded at 12 to 16 km/h with full steer: 8.8 m/s2; straight: 11.8.
+    assert (before - rig[vehicle.SPEED_LONG]) / TICK_S == pytest.approx(8.8, abs=0.9)
+
+
 @pytest.mark.parametrize("speed", [0.0, 5.0, -5.0])
 def test_gas_and_brake_together_stop_a_slow_car(speed: float) -> None:
     rig = Rig()

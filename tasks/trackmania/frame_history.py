@@ -47,7 +47,7 @@ class FrameHistory:
 class FrameHistories:
     """Sliding windows over the frames of many cars.
 
-    Each frame is written once, where ``next`` says. Stacks are views of the buffer that never change afterwards, because
+    Each frame is written once, where ``next`` says. Stacks are views of the buffer that never change, because
     another buffer takes its place before frames that they show are overwritten.
     """
 

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
-import numba
 import numpy as np
 
 import tasks
@@ -34,6 +33,7 @@ from tasks.game.clock import VirtualClock
 from tasks.sim.game import SimulatedGame
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.scripted_driver import ScriptedDriver
+from tasks.sim.threads import threads_for
 from tasks.sim.track import load_track, road_of
 
 TRACK = "long"
@@ -96,7 +96,7 @@ class Pace(NamedTuple):
 def fleet_line(name: str) -> str:
     """Says how many cars in one call compare with one car on one core."""
     config = task_config(name)
-    cores = numba.config.NUMBA_NUM_THREADS
+    cores = threads_for(CARS)
     fleet_turn, car_turn = fleet_of(config), car_of(config)
     turns = [(fleet_turn(), car_turn()) for _ in range(FLEET_TURNS + 1)][1:]
     by_clock = [fleet.wall / (cores * car.wall) for fleet, car in turns]
@@ -135,9 +135,13 @@ def car_of(config: TaskConfig) -> Callable[[], Pace]:
     observe = game.image if config.name == "TM20Full" else game.lidar
     actions = record_actions()
 
+    def drive() -> None:
+        for action in actions:
+            drive_step(game, clock, action, observe)
+
     def turn() -> Pace:
         game.restart(0)
-        return pace(lambda: [drive_step(game, clock, action, observe) for action in actions], len(actions))
+        return pace(drive, len(actions))
 
     return turn
 

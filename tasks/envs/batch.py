@@ -81,8 +81,8 @@ class EpisodeBatch(ABC):
     observation_spec: ObservationSpec
 
     def __init__(self, num_envs: int, seed: int) -> None:
-        seeds = np.random.SeedSequence(seed).generate_state(num_envs)
-        self._rngs = [np.random.default_rng(int(entry)) for entry in seeds]
+        sequence = np.random.SeedSequence(seed)
+        self._rngs = [np.random.default_rng(entry) for entry in sequence.spawn(num_envs)]
 
     @abstractmethod
     def begin(self, chosen: Sequence[int], seeds: Sequence[int]) -> Observations:

@@ -26,6 +26,9 @@ from tasks.sim.grids import TEXTURE_CELL_M, TrackGrids
 
 FloatArray = NDArray[np.float64]
 Uint8Array = NDArray[np.uint8]
+_Array = np.ndarray
+_BeamTables = tuple[_Array, _Array, _Array, _Array, _Array, _Array, _Array]
+_ViewTables = tuple[_Array, _Array, _Array, _Array, _Array, _Array, _Array, _Array, _Array]
 
 WALL_HEIGHT_M = 0.6
 """Height of the black border [m]."""
@@ -102,21 +105,16 @@ class FrontCamera:
         _render_image(pose, *self._view(grids), out.reshape(self._num_pixels, -1))
         return out
 
-    def add_images(self, poses: FloatArray, grids: TrackGrids, before: Uint8Array) -> Uint8Array:
-        """``image`` of many cars, each behind the newer pictures of its history.
+    def images(self, poses: FloatArray, grids: TrackGrids, out: Uint8Array, slot: int) -> None:
+        """``image`` of many cars.
 
         Args:
             poses: Of the cars, shape (N, 3).
             grids: The track of all.
-            before: Histories, newest last, shape (N, H, h, w) or (N, H, h, w, 3).
-
-        Returns:
-            The next histories, of the same shape.
+            out: Their frames, shape (N, any number, h, w) or (N, any number, h, w, 3).
+            slot: Which frame of each is written.
         """
-        after = np.empty_like(before)
-        shape = (*before.shape[:2], self._num_pixels, -1)
-        _render_images(poses, *self._view(grids), before.reshape(shape), after.reshape(shape))
-        return after
+        _render_images(poses, *self._view(grids), out.reshape(*out.shape[:2], self._num_pixels, -1), slot)
 
     def lidar(self, pose: FloatArray, grids: TrackGrids) -> NDArray[np.float32]:
         """TMRL's beams on ``frame``: index of the first black pixel of each beam, float32, shape (19,)."""
@@ -124,11 +122,9 @@ class FrontCamera:
         _measure_beams(pose, *self._scanned(grids), out)
         return out
 
-    def add_lidars(self, poses: FloatArray, grids: TrackGrids, before: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``lidar`` of many cars, each behind the newer scans of its history (N, H, 19); as ``add_images``."""
-        after = np.empty_like(before)
-        _measure_all(poses, *self._scanned(grids), before, after)
-        return after
+    def lidars(self, poses: FloatArray, grids: TrackGrids, out: NDArray[np.float32], slot: int) -> None:
+        """``lidar`` of many cars into ``out``, shape (N, any number, 19); as ``images``."""
+        _measure_all(poses, *self._scanned(grids), out, slot)
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -139,7 +135,7 @@ class FrontCamera:
     def _num_pixels(self) -> int:
         return self._image[0] * self._image[1]
 
-    def _view(self, grids: TrackGrids) -> tuple[np.ndarray, ...]:
+    def _view(self, grids: TrackGrids) -> _ViewTables:
         """What the kernels of the observed picture look up, in their order."""
         if self._taps is None:
             self._prepare_taps(grids)
@@ -160,7 +156,7 @@ class FrontCamera:
         below = Rays(forward[4 * count :], right[4 * count :], fixed[4 * count :])
         self._taps = TapTable(below, taps.weights[count:])
 
-    def _scanned(self, grids: TrackGrids) -> tuple[np.ndarray, ...]:
+    def _scanned(self, grids: TrackGrids) -> _BeamTables:
         """What the kernels of the beams look up, in their order."""
         if self._beams is None:
             self._beams = beam_table(*self._window)
@@ -561,14 +557,12 @@ def _measure_all(
     chain: np.ndarray,
     first_at: np.ndarray,
     spans: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
+    out: np.ndarray,
+    slot: int,
 ) -> None:
-    """Shifts the history of each car and adds its beams."""
-    last = before.shape[1] - 1
-    for car in prange(before.shape[0]):
-        after[car, :last] = before[car, 1:]
-        _measure_beams(poses[car], place, index, texture, clearance, chain, first_at, spans, after[car, last])
+    """``_measure_beams`` of each car, into one slot of its row."""
+    for car in prange(out.shape[0]):
+        _measure_beams(poses[car], place, index, texture, clearance, chain, first_at, spans, out[car, slot])
 
 
 @njit(cache=True, parallel=True, nogil=True)
@@ -583,12 +577,10 @@ def _render_images(
     weights: np.ndarray,
     lanes: np.ndarray,
     sky: np.ndarray,
-    before: np.ndarray,
-    after: np.ndarray,
+    out: np.ndarray,
+    slot: int,
 ) -> None:
-    """Shifts the history of each car, pixels as rows, and adds its picture."""
-    last = before.shape[1] - 1
-    for car in prange(before.shape[0]):
-        after[car, :last] = before[car, 1:]
-        newest = after[car, last]
-        _render_image(poses[car], place, index, texture, forward, right, fixed, weights, lanes, sky, newest)
+    """``_render_image`` of each car, into one slot of its row."""
+    for car in prange(out.shape[0]):
+        pixels = out[car, slot]
+        _render_image(poses[car], place, index, texture, forward, right, fixed, weights, lanes, sky, pixels)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import numba
+from numba.np.ufunc.parallel import get_thread_count
 
 _LEAST_CARS = 4
 """Cars for which a thread pays."""
@@ -12,7 +13,7 @@ _LEAST_CARS = 4
 
 def threads_for(num_cars: int) -> int:
     """Threads for so many cars, at most numba's number: all cores, or NUMBA_NUM_THREADS."""
-    return max(1, min(int(numba.config.NUMBA_NUM_THREADS), num_cars // _LEAST_CARS))
+    return max(1, min(int(get_thread_count()), num_cars // _LEAST_CARS))
 
 
 def use_threads(count: int) -> None:

@@ -23,6 +23,7 @@ from tasks.sim.cars import Cars
 from tasks.sim.threads import threads_for, use_threads
 from tasks.sim.track import load_track
 from tasks.trackmania.driving import DrivingInterface, default_episode_steps
+from tasks.trackmania.frame_history import FrameHistories
 from tasks.trackmania.full import MAX_GEAR, FullInterface
 from tasks.trackmania.lidar import LidarInterface
 from tasks.trackmania.lidar_progress import LidarProgressInterface
@@ -69,7 +70,7 @@ class Fleet(EpisodeBatch):
         self._totals = np.zeros((num_envs, _NUM_TOTALS))
         self._finished = np.zeros(num_envs, np.bool_)
         field = next(field for field in self.observation_spec.fields if field.name == self.history_field)
-        self._history = np.zeros((num_envs, *field.shape), field.dtype)
+        self._frames = FrameHistories(num_envs, field.history, field.frame_shape, field.dtype)
         self._privileged = {entry.name: np.zeros((num_envs, *entry.shape), np.float32) for entry in ROAD_FIELDS}
 
     def begin(self, chosen: Sequence[int], seeds: Sequence[int]) -> Observations:
@@ -78,7 +79,7 @@ class Fleet(EpisodeBatch):
         indices = np.array(chosen, np.int64)
         clock, rtgym = self._clock, self._config.rtgym
         clock.leave(indices)
-        self._history, self._actions = self._history.copy(), self._actions.copy()
+        self._actions = self._actions.copy()
         for index, seed in zip(indices.tolist(), seeds, strict=True):
             clock.begin(index, seed)
             self._cars.restart(index, self._cars.draw(np.random.default_rng(seed)), float(clock.now[index]))
@@ -92,8 +93,7 @@ class Fleet(EpisodeBatch):
         self._finished[indices] = False
         self._totals[indices] = 0.0
         self._totals[indices, _START_DISTANCE] = self._cars.records[indices, _FIELD("distance")]
-        for index in indices.tolist():
-            self._history[index] = self._first_frame(index)
+        self._frames.fill({index: self._first_frame(index) for index in indices.tolist()})
         self._observe_roads(indices, is_first=True)
         observation = self._observation()
         self._send(indices, self._actions[:, -1])
@@ -108,7 +108,7 @@ class Fleet(EpisodeBatch):
         records = cars.records
         finished = records[:, _FIELD("finished")] != 0.0
         reward, terminated = self._rewards.step(records[:, _PLACE], finished, cars.memory[:, vehicle.IMPACT])
-        self._history = self._next_history()
+        self._take_frames(*self._frames.next())
         self._observe_roads(np.arange(len(actions)))
         self._note(reward, finished)
         clock.to_end()
@@ -142,8 +142,8 @@ class Fleet(EpisodeBatch):
         """The picture or scan of one car."""
 
     @abstractmethod
-    def _next_history(self) -> np.ndarray:
-        """The histories with the newest pictures or scans of all."""
+    def _take_frames(self, out: np.ndarray, slot: int) -> None:
+        """Writes the pictures or scans of all."""
 
     def _fields(self) -> dict[str, np.ndarray]:
         """The fields without history, actions and what only a critic sees."""
@@ -156,7 +156,7 @@ class Fleet(EpisodeBatch):
 
     def _observation(self) -> Observations:
         """All fields; the arrays stay as they are."""
-        known = {**self._fields(), self.history_field: self._history, **self._privileged}
+        known = {**self._fields(), self.history_field: self._frames.stacks, **self._privileged}
         fields = {field.name: known[field.name] for field in self.observation_spec.fields}
         actions = {name: self._actions[:, i] for i, name in enumerate(self.observation_spec.action_names)}
         return {**fields, **actions}
@@ -201,8 +201,8 @@ class LidarFleet(Fleet):
     def _first_frame(self, index: int) -> np.ndarray:
         return self._cars.camera.lidar(self._cars.screen_poses[index], self._cars.track.grids)
 
-    def _next_history(self) -> np.ndarray:
-        return self._cars.camera.add_lidars(self._cars.screen_poses, self._cars.track.grids, self._history)
+    def _take_frames(self, out: np.ndarray, slot: int) -> None:
+        self._cars.camera.lidars(self._cars.screen_poses, self._cars.track.grids, out, slot)
 
 
 class LidarProgressFleet(LidarFleet):
@@ -223,8 +223,8 @@ class FullFleet(Fleet):
     def _first_frame(self, index: int) -> np.ndarray:
         return self._cars.camera.image(self._cars.screen_poses[index], self._cars.track.grids)
 
-    def _next_history(self) -> np.ndarray:
-        return self._cars.camera.add_images(self._cars.screen_poses, self._cars.track.grids, self._history)
+    def _take_frames(self, out: np.ndarray, slot: int) -> None:
+        self._cars.camera.images(self._cars.screen_poses, self._cars.track.grids, out, slot)
 
     def _fields(self) -> dict[str, np.ndarray]:
         return {**super()._fields(), "gear": self._dial("gear", MAX_GEAR), "rpm": self._dial("rpm", np.inf)}

@@ -44,8 +44,8 @@ def config_of(name: str, changes: dict[str, Any]) -> TaskConfig:
 def fleet_of(config: TaskConfig, count: int, threads: int | None = None) -> Fleet:
     batch = registry.batch_class(config)
     assert batch is not None
-    fleet: Fleet = batch(config, count, 0, threads)
-    return fleet
+    assert issubclass(batch, Fleet)
+    return batch(config, count, 0, threads)
 
 
 def driven(rng: np.random.Generator, count: int) -> np.ndarray:

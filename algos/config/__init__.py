@@ -29,6 +29,7 @@ from algos.config.off_policy import (
     OffPolicyConfig,
     OptimizerKind,
     PolicyValue,
+    Precision,
     WarmUp,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "OffPolicyConfig",
     "OptimizerKind",
     "PolicyValue",
+    "Precision",
     "REDQConfig",
     "RSACConfig",
     "RecurrentNetworkConfig",

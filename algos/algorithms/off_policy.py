@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algos.algorithms.optimizers import load_moments, make_optimizer
+from algos.algorithms.optimizers import load_moments, make_optimizer, step
 from algos.config import NetworkConfig, OffPolicyConfig, OptimizerKind, check_combination
 from algos.networks import (
     CriticNetwork,
@@ -153,9 +153,7 @@ class OffPolicyAlgorithm:
         parameters = self._parameters[name]
         with torch.autocast(self.device.type, enabled=False):  # every product again in the type that it had
             gradients = torch.autograd.grad(loss, parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self._optimizers[name].step()
+        step(self._optimizers[name], gradients)
         if name == "temperature":
             with torch.no_grad():
                 self.log_alpha.clamp_(*self._log_alpha_bounds)

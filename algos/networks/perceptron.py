@@ -15,8 +15,7 @@ from algos.networks.matmul import product_dtype
 def perceptron(parts: Sequence[Tensor], layers: Sequence[nn.Module]) -> Tensor:
     """Linear layers with a ReLU between them; autograd would record some thirty nodes for it, and more copies.
 
-    The products of hidden layers have the type of ``products``; the last layer, the sums and all gradients of
-    parameters that of the parameters.
+    The products have the type of ``products``, but for those that give the outputs; outputs and gradients are float32.
 
     Args:
         parts: What comes in, (B, size) or (N, B, size) each; laid side by side they are as wide as the first layer.
@@ -47,8 +46,9 @@ class _Perceptron(torch.autograd.Function):
             hidden = torch.baddbmm(_row(bias).to(dtype), hidden, weight).relu_()
             seen.append(hidden)
         head = _stack(weights[-1])
-        ctx.save_for_backward(*seen, *multiplied, head)
-        outputs = _full_product(hidden, head) + _row(biases[-1])
+        ctx.save_for_backward(*seen, *multiplied, head.to(dtype))
+        ctx.dtype = head.dtype
+        outputs = _product(hidden.to(head.dtype), head) + _row(biases[-1])
         return outputs if ctx.is_stacked else outputs[0]
 
     @staticmethod
@@ -58,10 +58,10 @@ class _Perceptron(torch.autograd.Function):
         seen, weights = ctx.saved_tensors[:num_layers], ctx.saved_tensors[num_layers:]
         needs_parameters = ctx.needs_input_grad[2 + len(ctx.parts)]
         of_parameters: list[Tensor | None] = []
-        gradient = gradients[0] if ctx.is_stacked else gradients[0][None]
+        gradient = (gradients[0] if ctx.is_stacked else gradients[0][None]).to(weights[0].dtype)
         for index in reversed(range(num_layers)):
             if needs_parameters:
-                one_layer = _parameter_gradients(seen[index], gradient, ctx.is_stacked, weights[-1].dtype)
+                one_layer = _parameter_gradients(seen[index], gradient, ctx.is_stacked, ctx.dtype)
                 of_parameters = [*one_layer, *of_parameters]
             if index > 0:
                 gradient = _before_relu(gradient, weights[index], seen[index])
@@ -85,19 +85,14 @@ def _row(bias: Tensor) -> Tensor:
     return bias if bias.dim() == 3 else bias[None, None]
 
 
-def _full_product(hidden: Tensor, weight: Tensor) -> Tensor:
-    """In the type of the weight; a product and a sum are faster than a matrix product with one column."""
-    if weight.shape[-1] == 1:
-        return (hidden * weight.mT).sum(-1, keepdim=True)
-    return torch.bmm(hidden.to(weight.dtype), weight)
+def _product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """A product and a sum are faster than a matrix product with one column."""
+    return (hidden * weight.mT).sum(-1, keepdim=True) if weight.shape[-1] == 1 else torch.bmm(hidden, weight)
 
 
 def _before_relu(gradient: Tensor, weight: Tensor, outputs: Tensor) -> Tensor:
     """The gradient before a ReLU that gave ``outputs``, from the one behind the layer that follows it."""
-    if weight.shape[-1] == 1:
-        inside = torch.mul(gradient, weight.mT, out=torch.empty_like(outputs))
-    else:
-        inside = torch.bmm(gradient, weight.mT).to(outputs.dtype)
+    inside = gradient * weight.mT if weight.shape[-1] == 1 else torch.bmm(gradient, weight.mT)
     return torch.ops.aten.threshold_backward(inside, outputs, 0)  # type: ignore[no-any-return]
 
 
@@ -105,12 +100,12 @@ def _parameter_gradients(
     inputs: Tensor, gradient: Tensor, is_stacked: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Of weight and bias, laid out as the parameters are."""
-    inputs = inputs.to(gradient.dtype)
+    bias = gradient.sum(-2, keepdim=True).to(dtype)
     if not is_stacked:
-        return torch.bmm(gradient.mT, inputs)[0].to(dtype), gradient[0].sum(0, dtype=dtype)
+        return torch.bmm(gradient.mT, inputs)[0].to(dtype), bias[0, 0]
     is_column = gradient.shape[-1] == 1  # a row is faster, and lies in memory as the column does
     weight = torch.bmm(gradient.mT, inputs).mT if is_column else torch.bmm(inputs.mT, gradient)
-    return weight.to(dtype), gradient.sum(-2, keepdim=True, dtype=dtype)
+    return weight.to(dtype), bias
 
 
 def _part_gradients(ctx: Any, gradient: Tensor, weight: Tensor) -> list[Tensor | None]:
@@ -122,6 +117,6 @@ def _part_gradients(ctx: Any, gradient: Tensor, weight: Tensor) -> list[Tensor |
         start += size
         product = torch.bmm(gradient, rows.mT) if is_needed else None
         if product is not None:
-            product = product.to(dtype) if dim == 3 else product.sum(0, dtype=dtype)
+            product = (product if dim == 3 else product.sum(0)).to(dtype)
         found.append(product)
     return found

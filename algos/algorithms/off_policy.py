@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algos.algorithms.optimizers import load_moments, make_optimizer
+from algos.algorithms.optimizers import load_moments, make_optimizer, step
 from algos.config import NetworkConfig, OffPolicyConfig, OptimizerKind, check_combination
 from algos.networks import (
     CriticNetwork,
     Inputs,
     Networks,
     build_networks,
+    chosen_precision,
     copy_weights,
     draw_from,
     random_shift,
@@ -62,6 +63,8 @@ class OffPolicyAlgorithm:
         self.config = config
         self.network = network
         self.device = torch.device(device)
+        self.precision = chosen_precision(config.precision, self.device)
+        """float32 or bfloat16."""
         self.num_updates = 0
         self._dtype = dtype
         self._generator = torch.Generator(self.device).manual_seed(seed)
@@ -148,9 +151,9 @@ class OffPolicyAlgorithm:
     def descend(self, name: str, loss: Tensor) -> None:
         """A gradient step on the parameters of one optimiser; no other gradient is computed."""
         parameters = self._parameters[name]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        self._optimizers[name].step()
+        with torch.autocast(self.device.type, enabled=False):  # every product again in the type that it had
+            gradients = torch.autograd.grad(loss, parameters)
+        step(self._optimizers[name], gradients)
         if name == "temperature":
             with torch.no_grad():
                 self.log_alpha.clamp_(*self._log_alpha_bounds)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from algos.algorithms.off_policy import OffPolicyAlgorithm
-from algos.networks import Inputs, fast_matmul
+from algos.networks import Inputs, frozen, products
 from algos.replay.memory import Batch
 
 Metrics = dict[str, Tensor]
@@ -33,7 +33,7 @@ class SAC(OffPolicyAlgorithm):
             Metrics as tensors on the device; nothing waits for the device.
         """
         self.decay_learning_rates()
-        with fast_matmul():
+        with products(self.precision, self.device):
             batch, inputs, next_inputs = self.prepare(batch)
             loss, features, metrics = self.policy_evaluation(batch, inputs, next_inputs)
             self.descend("critic", loss)
@@ -116,7 +116,8 @@ class SAC(OffPolicyAlgorithm):
             The loss, log pi(a|s) of shape (B,) without gradient, metrics.
         """
         action, log_prob = self.sample_action(actor_features)
-        value = self.policy_value(self.critic(features, action))
+        with frozen(self._parameters["critic"]):
+            value = self.policy_value(self.critic(features, action))
         loss = (self.alpha * log_prob - value).mean()
         log_prob = log_prob.detach()
         metrics = {"losses/actor": loss.detach(), "train/entropy": -log_prob.mean(), "train/alpha": self.alpha}

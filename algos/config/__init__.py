@@ -31,6 +31,7 @@ from algos.config.off_policy import (
     OffPolicyConfig,
     OptimizerKind,
     PolicyValue,
+    Precision,
     WarmUp,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "OffPolicyConfig",
     "OptimizerKind",
     "PolicyValue",
+    "Precision",
     "REDQConfig",
     "RSACConfig",
     "RecurrentNetworkConfig",

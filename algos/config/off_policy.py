@@ -27,6 +27,17 @@ class OptimizerKind(Enum):
     rmsprop = "rmsprop"
 
 
+class Precision(Enum):
+    """Precision of matrix products and convolutions in an update."""
+
+    auto = "auto"
+    """What is fastest among those that were seen to learn the same: float32."""
+    float32 = "float32"
+    """That of the weights."""
+    bfloat16 = "bfloat16"
+    """Half the bits; weights, losses and optimisers stay float32. For processors with AVX512_BF16 or AMX, and GPUs."""
+
+
 class WarmUp(Enum):
     """What acts before the first weights arrive."""
 
@@ -101,6 +112,8 @@ class OffPolicyConfig:
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     l2_critic: float = 0.0
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
+    precision: Precision = Precision.auto
+    """auto, float32 or bfloat16: that of matrix products and convolutions in an update."""
     env_steps_before_training: int = 1000
     """Steps of the warm-up policy before the first update."""
     warm_up: WarmUp = field(

@@ -82,12 +82,18 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
     for key in ("device", "inference_device"):
         resolve_device(key, getattr(config, key))
     if isinstance(config.train, OffPolicyTrainConfig):
+        import torch
+
         from algos.acting.policy import build_policy
+        from algos.networks import chosen_precision
         from algos.replay.transforms import replay_transforms
 
         _check_combination(config.train)
         if not is_playing:
             _check_privileged(config, spec)
+            chosen_precision(
+                config.train.params.config.precision, torch.device(resolve_device("device", config.device))
+            )
             replay_transforms(config.train.params.config.replay_transforms)
         # Builds the network once, so that an image too small for it is refused here.
         build_policy(worker_policy(config.train, spec, "cpu"), config.seed)

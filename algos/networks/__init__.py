@@ -11,8 +11,9 @@ from algos.networks.encoders import ConvEncoder, Encoder, FlatEncoder, add_encod
 from algos.networks.ensemble import CriticEnsemble, ResidualEnsemble
 from algos.networks.images import block_kernel, random_shift, to_blocks
 from algos.networks.inputs import InputLayer, Inputs, PrivilegedLayer, convolutions, is_image
-from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear, draw_from
-from algos.networks.matmul import fast_matmul
+from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear, draw_from, frozen, in_full
+from algos.networks.matmul import chosen_precision, fast_matmul, products
+from algos.networks.perceptron import perceptron
 from algos.networks.recurrent import RecurrentEncoder, SequenceInputs
 from algos.networks.sampling import squashed_sample
 
@@ -43,11 +44,16 @@ __all__ = [
     "block_kernel",
     "build_encoder",
     "build_networks",
+    "chosen_precision",
     "convolutions",
     "copy_weights",
     "draw_from",
     "fast_matmul",
+    "frozen",
+    "in_full",
     "is_image",
+    "perceptron",
+    "products",
     "random_shift",
     "squashed_sample",
     "to_blocks",

@@ -13,6 +13,8 @@ from algos.config import BodyKind, EncoderKind, NetworkConfig
 from algos.networks.batch_renorm import BatchRenorm
 from algos.networks.encoders import build_encoder
 from algos.networks.inputs import InputLayer
+from algos.networks.layers import in_full
+from algos.networks.perceptron import perceptron
 from algos.networks.residual import ResidualBody, orthogonal, plain_linear
 from tasks.experience.observation import ObservationSpec
 
@@ -39,9 +41,12 @@ class ActorNetwork(nn.Module):
         self.head = nn.Linear(widths[-1], 2 * action_size)
         # TMRL's CNN actor has no activation after the last hidden layer; its MLP actor has.
         self._has_last_activation = config.encoder != EncoderKind.tmrl_cnn
+        self._is_plain = self._has_last_activation and not (config.layer_norm_actor or config.batch_renorm)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-std, shape (B, A) each; log-std clamped to [-20, 2]."""
+        if self._is_plain:
+            return _mean_and_log_std(perceptron((features,), [*self.hidden, self.head]))
         hidden = self.renorms[0](features) if self.renorms else features
         for index, layer in enumerate(self.hidden):
             hidden = layer(hidden)
@@ -51,7 +56,7 @@ class ActorNetwork(nn.Module):
                 hidden = hidden.relu_()
             if self.renorms:
                 hidden = self.renorms[index + 1](hidden)
-        return _mean_and_log_std(self.head(hidden))
+        return _mean_and_log_std(in_full(self.head, hidden))
 
 
 class ResidualActor(nn.Module):
@@ -65,7 +70,7 @@ class ResidualActor(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """As that of ``ActorNetwork``."""
-        return _mean_and_log_std(self.head(self.body(features)))
+        return _mean_and_log_std(in_full(self.head, self.body(features)))
 
 
 class ActingNetwork(nn.Module):

@@ -51,6 +51,7 @@ class BatchRenorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalises (B, F) or, with N networks, (N, B, F) or (B, F) for all of them; -> (B, F) or (N, B, F)."""
+        inputs = inputs.to(self.weight.dtype)  # statistics of rounded products, but not rounded themselves
         if not self.training:
             # One product and one sum: the running statistics are constants.
             gain = self.weight * (self.variance + EPSILON).rsqrt()

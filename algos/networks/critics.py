@@ -95,6 +95,4 @@ class CriticNetwork(nn.Module):
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """Q values, shape (N, B); with several outputs (N, B, outputs)."""
-        if features.dim() > action.dim():
-            action = action.expand(features.shape[0], -1, -1)
-        return self.ensemble(torch.cat((features, action), dim=-1))
+        return self.ensemble(features, action)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from algos.config import BodyKind, NetworkConfig
 from algos.networks.batch_renorm import BatchRenorm
-from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear
+from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear, in_full
+from algos.networks.perceptron import perceptron
 from algos.networks.residual import ResidualBody, orthogonal
 
 
@@ -43,13 +45,17 @@ class CriticEnsemble(nn.Module):
             BatchRenorm(w, config.batch_renorm_warm_up, num_critics) for w in widths if config.batch_renorm
         )
         self.head = StackedLinear(num_critics, widths[-1], num_outputs)
+        self._is_plain = not (config.dropout or config.layer_norm or config.batch_renorm)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Q values of inputs (B, F + A), the same for all, or (N, B, F + A).
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """Q values of features (B, F), the same for all, or (N, B, F), and actions (B, A).
 
         Returns:
             Shape (N, B); with several outputs (N, B, outputs).
         """
+        if self._is_plain:
+            return _values(perceptron((features, action), [*self.hidden, self.head]))
+        inputs = _side_by_side(features, action)
         hidden = self.renorms[0](inputs) if self.renorms else inputs
         for index, layer in enumerate(self.hidden):
             hidden = self.dropout(layer(hidden))
@@ -58,7 +64,7 @@ class CriticEnsemble(nn.Module):
             hidden = hidden.relu_()
             if self.renorms:
                 hidden = self.renorms[index + 1](hidden)
-        return _values(self.head(hidden))
+        return _values(in_full(self.head, hidden))
 
 
 class ResidualEnsemble(nn.Module):
@@ -72,9 +78,16 @@ class ResidualEnsemble(nn.Module):
         self.body = ResidualBody(input_size, widths, linear, norm)
         self.head = StackedLinear(num_critics, widths[-1], num_outputs, orthogonal)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """As that of ``CriticEnsemble``."""
-        return _values(self.head(self.body(inputs)))
+        return _values(in_full(self.head, self.body(_side_by_side(features, action))))
+
+
+def _side_by_side(features: Tensor, action: Tensor) -> Tensor:
+    """(B, F + A), or (N, B, F + A) where every critic has features of its own."""
+    if features.dim() > action.dim():
+        action = action.expand(features.shape[0], -1, -1)
+    return torch.cat((features, action), dim=-1)
 
 
 def _values(outputs: Tensor) -> Tensor:

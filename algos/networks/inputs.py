@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from algos.config import ENCODERS, EncoderKind, NetworkConfig, Normalization
 from algos.networks.images import to_blocks
+from algos.networks.matmul import product_dtype
 from tasks.experience.observation import Field, ObservationSpec
 
 RUNNING_CLIP = 10.0
@@ -87,7 +88,7 @@ class InputLayer(nn.Module):
             return Inputs(vector, None)
         image = image if augment is None else augment(image)
         if self._has_blocks:
-            return Inputs(vector, to_blocks(image, self._kernel, self._stride).to(self._gain.dtype))
+            return Inputs(vector, to_blocks(image, self._kernel, self._stride).to(product_dtype(self._gain)))
         scale, offset = self.image_scale
         return Inputs(vector, (image.to(self._gain.dtype) - offset) / scale)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,7 @@ class Dropout(nn.Module):
         if self._share == 0:
             return inputs
         kept = torch.empty_like(inputs, requires_grad=False).bernoulli_(1.0 - self._share, generator=self.generator)
-        return inputs * kept.div_(1.0 - self._share)
+        return (inputs * kept).div_(1.0 - self._share)
 
 
 def draw_from(module: nn.Module, generator: torch.Generator) -> None:
@@ -72,3 +73,22 @@ def draw_from(module: nn.Module, generator: torch.Generator) -> None:
     for layer in module.modules():
         if isinstance(layer, Dropout):
             layer.generator = generator
+
+
+def in_full(layer: nn.Linear | StackedLinear, inputs: Tensor) -> Tensor:
+    """What a last layer gives, with products in the precision of its weights."""
+    with torch.autocast(inputs.device.type, enabled=False):
+        outputs: Tensor = layer(inputs.to(layer.weight.dtype))
+        return outputs
+
+
+@contextmanager
+def frozen(parameters: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, these parameters are constants: what is computed with them has no gradient in them."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Which library multiplies matrices on the CPU."""
+"""Matrix products: in which precision they are computed, and by which library on the CPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,63 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from algos.config import Precision
+
+AUTO_PRECISION = Precision.float32
+"""What ``precision=auto`` means."""
+_BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What ``torch.cpu.get_capabilities`` calls the units of a CPU that multiply bfloat16."""
 _MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 """torch's setting of the precision of oneDNN's matrix products."""
+
+
+def chosen_precision(precision: Precision, device: torch.device) -> Precision:
+    """float32 or bfloat16.
+
+    Raises:
+        ValueError: If the device has no bfloat16 products.
+    """
+    if precision is Precision.auto:
+        return AUTO_PRECISION
+    if precision is Precision.bfloat16 and not multiplies_bfloat16(device):
+        raise ValueError(
+            f"train.params.config.precision must be auto or float32 on {device.type}, got bfloat16: this "
+            + ("processor has neither AVX512_BF16 nor AMX" if device.type == "cpu" else "GPU has no bfloat16 products")
+        )
+    return precision
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has units for products of bfloat16 matrices; without them they are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    units = torch.cpu.get_capabilities()
+    return any(units.get(unit, False) for unit in _BFLOAT16_UNITS)
+
+
+@contextmanager
+def products(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Inside, matrix products and convolutions of float32 tensors have this precision, those of float64 their own.
+
+    With bfloat16 both factors and the result are rounded to it, while the sum inside a product has float32. Weights,
+    losses and optimisers are float32 in any case.
+    """
+    with fast_matmul():
+        if precision is Precision.bfloat16:
+            # Not cached: the weights change inside, and casts made without gradient would be taken for those with.
+            with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
+                yield
+        else:
+            yield
+
+
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """The type in which this weight is multiplied here."""
+    kind = weight.device.type
+    is_cast = weight.dtype == torch.float32 and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if is_cast else weight.dtype
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from algos.config import (
     NetworkConfig,
     Normalization,
     OffPolicyConfig,
+    Precision,
     REDQConfig,
     SACConfig,
     TQCConfig,
@@ -215,6 +216,39 @@ def test_an_update_never_waits_for_the_device(name: str) -> None:
             metrics = agent.update(random_batch(image_spec(), 4, seed))
         assert all(isinstance(value, Tensor) and value.dim() == 0 for value in metrics.values())
         assert not any(value.requires_grad for value in metrics.values())
+
+
+@pytest.mark.parametrize(("name", "observation"), CASES)
+def test_in_bfloat16_an_update_is_nearly_that_in_float32(
+    name: str, observation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, losses and optimisers stay float32; the first steps of Adam go the same way but for rounding."""
+    monkeypatch.setattr("algos.networks.matmul.multiplies_bfloat16", lambda device: True)
+    spec, _ = OBSERVATIONS[observation]
+    exact, rounded = (
+        make_case(name, observation, precision=precision) for precision in (Precision.float32, Precision.bfloat16)
+    )
+    before = torch.cat([p.detach().flatten().clone() for p in all_parameters(exact)])
+    for seed in range(2):
+        expected, got = (agent.update(random_batch(spec, 32, seed)) for agent in (exact, rounded))
+        assert {metric.dtype for metric in got.values()} == {torch.float32}
+        assert {k: v.item() for k, v in got.items()} == pytest.approx(
+            {k: v.item() for k, v in expected.items()}, rel=0.05, abs=0.02
+        )
+    steps = [torch.cat([p.detach().flatten() for p in all_parameters(agent)]) - before for agent in (exact, rounded)]
+    assert torch.cosine_similarity(steps[0], steps[1], dim=0) > 0.9
+    assert not torch.equal(steps[0], steps[1])
+    assert {p.dtype for p in all_parameters(rounded)} == {torch.float32}
+
+
+def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    message = r"train\.params\.config\.precision must be auto or float32 on cpu, got bfloat16: .*neither AVX512_BF16"
+    with pytest.raises(ValueError, match=message):
+        make("SAC", precision=Precision.bfloat16)
+    assert make("SAC").precision is Precision.float32
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    assert make("SAC", precision=Precision.bfloat16).precision is Precision.bfloat16
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -31,6 +31,7 @@ from algos.config import (
     OffPolicyConfig,
     OptimizerKind,
     PolicyValue,
+    Precision,
     RecurrentNetworkConfig,
     REDQConfig,
     RSACConfig,
@@ -71,6 +72,7 @@ ALGORITHM_CASES: dict[str, tuple[Keys, Any]] = {
     "lr_critic": ({}, 1e-2),
     "lr_entropy": ({"learn_entropy_coef": True}, 1e-2),
     "lr_decay_updates": ({}, 2),
+    "precision": ({}, Precision.bfloat16),
     "optimizer_actor": ({"betas_actor": None}, OptimizerKind.sgd),
     "optimizer_critic": ({"betas_critic": None}, OptimizerKind.sgd),
     "betas_actor": ({}, [0.8, 0.9]),
@@ -165,6 +167,12 @@ def updates(agent: SAC, spec: ObservationSpec) -> list[dict[str, float]]:
             batch = random_batch(spec, 6, seed)
         history.append({name: value.item() for name, value in agent.update(batch).items()})
     return history
+
+
+@pytest.fixture(autouse=True)
+def _bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every processor can multiply bfloat16, if slowly."""
+    monkeypatch.setattr("algos.networks.matmul.multiplies_bfloat16", lambda device: True)
 
 
 def test_every_algorithm_and_every_key_has_a_case() -> None:

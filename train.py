@@ -4,9 +4,9 @@
     python train.py task=TM20Full train=TM20FullSAC --play --checkpoint runs/<run>/nn/best.pth
     python train.py task=TM20Lidar task.game=live --check
 
-Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback) or
-something that could not be saved, 2 the command cannot be done as given, 130 Ctrl-C before that. SIGTERM and a closed
-terminal are as Ctrl-C.
+Exit codes: 0 done (also by Ctrl-C, once there is something to save, and by a training that was too short to learn: it
+only warns), 1 a fault of the program (with its traceback) or something that could not be saved, 2 the command cannot be
+done as given, 130 Ctrl-C before that. SIGTERM and a closed terminal are as Ctrl-C.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.storage: LenientStorage | None = None
         self.learner = self._make_learner(None)
         self._candidate: Checkpoint | None = None
-        self._is_closed = False
+        self._has_begun = self._is_closed = False
         self.writer = open_summaries(self.files.summaries)
         self.log = self.run.open_log(self.writer)
         self.algo_observer.after_init(self)
@@ -162,10 +162,7 @@ class OffPolicyAgent(BaseAlgorithm):
         Raises:
             NotSavedError: The disk did not take what was to be saved at the end.
         """
-        if self.storage is None:
-            self._open_storage(None)
-        self._start_workers()
-        self.clear_stats()
+        self._begin()
         if self.learner.learns_nothing:
             logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
         before = self.epoch_num
@@ -175,13 +172,16 @@ class OffPolicyAgent(BaseAlgorithm):
         finally:
             self.close()
         if self.epoch_num == before:
-            text = "nothing was learned: no update was made, %s has the networks that the command began with"
-            logger.warning(text, self.files.newest)
+            why = self._why_nothing_is_learned() if self.learner.learns_nothing else "it ended before the first update"
+            text = "nothing was learned: %s; %s has the networks that the command began with"
+            logger.warning(text, why, self.files.newest)
         self.files.require_saved()
         return self.mean_rewards, self.epoch_num
 
     def train_epoch(self) -> None:
-        """One turn of the learner."""
+        """One turn of the learner; the first one starts the workers, as ``train`` does, and ``close`` ends them."""
+        if self._begin():
+            self.learner.start()
         self.learner.turn()
 
     def stop(self) -> None:
@@ -328,13 +328,19 @@ class OffPolicyAgent(BaseAlgorithm):
         self._inline_link = InlineLink(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return None, env_info(env)
 
-    def _start_workers(self) -> None:
-        """Starts them behind what is stored of theirs, as far as there are any."""
-        if self.vec_env is None:
-            return
-        if self.storage is not None:
-            self.vec_env.go_on_from(self.storage.received)
-        self.learner.link = self.vec_env.start()
+    def _begin(self) -> bool:
+        """Opens the replay and starts the workers, if there are any, behind what is stored of theirs; False: again."""
+        if self._has_begun:
+            return False
+        self._has_begun = True
+        if self.storage is None:
+            self._open_storage(None)
+        if self.vec_env is not None:
+            if self.storage is not None:
+                self.vec_env.go_on_from(self.storage.received)
+            self.learner.link = self.vec_env.start()
+        self.clear_stats()
+        return True
 
     def _make_learner(self, storage: LenientStorage | None) -> Learner:
         learner = Learner(
@@ -418,12 +424,12 @@ class OffPolicyAgent(BaseAlgorithm):
         return nothing_left(path, f"{self.frame} steps", "max_env_steps", self.run.max_env_steps)
 
     def _why_nothing_is_learned(self) -> str:
-        config = self.sac_config
+        config, first = self.sac_config, self.learner.pace.next_update_at
         return (
-            f"no update is due up to max_env_steps={self.run.max_env_steps} "
+            f"no update is due up to max_env_steps={self.run.max_env_steps}, the next one would be at {first} steps "
             f"(train.params.config.env_steps_before_training={config.env_steps_before_training}, "
-            f"max_updates_per_env_step={config.max_updates_per_env_step}); raise max_env_steps, or lower "
-            "env_steps_before_training"
+            f"max_updates_per_env_step={config.max_updates_per_env_step}); raise max_env_steps to at least {first}, "
+            "or lower env_steps_before_training"
         )
 
     def _on_episode(self, episode: dict[str, float]) -> None:

@@ -502,7 +502,20 @@ def test_a_run_that_cannot_learn_says_so_at_the_start_and_at_the_end(tmp_path, c
     first, last = caplog.messages[0], caplog.messages[-1]
     assert first.startswith(f"nothing will be learned: no update is due up to max_env_steps={agent.run.max_env_steps}")
     assert "env_steps_before_training=40" in first
-    assert last.startswith("nothing was learned: no update was made")
+    needed = 41 if agent.run.max_env_steps == 40 else 140
+    assert last.startswith("nothing was learned: no update is due")
+    assert f"raise max_env_steps to at least {needed}," in last
+
+
+def test_an_agent_can_be_trained_turn_by_turn(tmp_path):
+    agent = make_agent(make_params(tmp_path, synchronous=False))
+    try:
+        deadline = time.monotonic() + 60
+        while agent.epoch_num == 0 and time.monotonic() < deadline:
+            agent.train_epoch()
+        assert agent.epoch_num > 0
+    finally:
+        agent.close()
 
 
 def test_a_run_that_learns_does_not_say_that_it_does_not(tmp_path, caplog):

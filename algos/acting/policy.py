@@ -17,10 +17,11 @@ from algos.acting.exploration import make_warm_up
 from algos.config import NetworkConfig, WarmUp, network_from_plain
 from algos.networks import ActingNetwork, copy_weights
 from tasks.experience.observation import ObservationSpec
+from tasks.words.nested import Plain
 from tasks.words.references import resolve
 
 
-def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
+def build_policy(policy: Plain, seed: int) -> Any:
     """Builds an acting policy from ``{"function": "module:function", "kwargs": {...}}``.
 
     Args:
@@ -31,8 +32,8 @@ def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
 
 
 def make_acting_policy(
-    spec: Mapping[str, Any],
-    network: Mapping[str, Any],
+    spec: Plain,
+    network: Plain,
     seed: int,
     warm_up: str = "driving",
     device: str = "cpu",
@@ -139,7 +140,7 @@ class ActingPolicy:
         """Everything but the weights that decides the next actions, as plain data."""
         return {"rng": self._rng.bit_generator.state, "warm_up": self._warm_up.state()}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Plain) -> None:
         """Puts back what ``state`` gave."""
         self._rng.bit_generator.state = state["rng"]
         self._warm_up.load_state(state["warm_up"])

@@ -57,6 +57,7 @@ from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.process.step_watch import HangReporter
 from tasks.process.write_trouble import reason
+from tasks.words.nested import Plain
 from tasks.words.references import resolve
 
 logger = logging.getLogger(__name__)
@@ -72,9 +73,9 @@ class OffPolicyAgent(BaseAlgorithm):
         params: As described at the top of this file.
     """
 
-    def __init__(self, base_name: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, base_name: str, params: Plain) -> None:
         super().__init__(base_name, params)
-        self.config: Mapping[str, Any] = params["config"]
+        self.config: Plain = params["config"]
         self.algorithm_name = str(params["algo"]["name"])
         self.run = TrainingRun(params, self.algorithm_name)
         self.sac_config: OffPolicyConfig = self.run.config.train.params.config
@@ -237,7 +238,7 @@ class OffPolicyAgent(BaseAlgorithm):
         """The acting weights."""
         return {"acting": self.algorithm.acting_weights()}
 
-    def set_weights(self, weights: Mapping[str, Any]) -> None:
+    def set_weights(self, weights: Plain) -> None:
         """Loads the acting weights."""
         self.algorithm.load_acting_weights(weights["acting"])  # type: ignore[attr-defined]
 
@@ -245,18 +246,18 @@ class OffPolicyAgent(BaseAlgorithm):
         """Everything a checkpoint holds, as plain data."""
         return snapshot(vars(self.make_checkpoint()))
 
-    def set_full_state_weights(self, weights: Mapping[str, Any], set_epoch: bool = True) -> None:
+    def set_full_state_weights(self, weights: Plain, set_epoch: bool = True) -> None:
         """The inverse of ``get_full_state_weights``, without the replay and the state of the acting side."""
         self.algorithm.load_state_dict(weights["algorithm_state"])
         if set_epoch:
             self.learner.load_counters(weights["counters"])
         self.run.best = dict(weights["best"])
 
-    def get_param(self, param_name: str) -> Any:
+    def get_param(self, param_name: str) -> object:
         """A value of the algorithm's configuration."""
         return getattr(self.sac_config, param_name)
 
-    def set_param(self, param_name: str, param_value: Any) -> None:
+    def set_param(self, param_name: str, param_value: object) -> None:
         """Not offered: the configuration is fixed once a run has begun."""
         raise NotImplementedError(f"{param_name} cannot be changed while training; resume with another value instead")
 
@@ -304,7 +305,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.is_train = True
         self.mean_rewards = self.last_mean_rewards = -1e9
 
-    def _make_environments(self) -> tuple[Any, Mapping[str, Any]]:
+    def _make_environments(self) -> tuple[Any, Plain]:
         """The REMOTE vecenv of an asynchronous run, None of a synchronous one; and what rl_games wants to know."""
         env_config = dict(self.config["env_config"])
         if not self.is_synchronous:

@@ -22,8 +22,9 @@ from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, Isa
 
 from algos.config import NetworkConfig
 from algos.config.errors import UsageError
-from algos.config.schema import CheckpointMode, to_plain, typed_train
+from algos.config.schema import CheckpointMode, typed_train
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from tasks.config import config_to_dict
 from tasks.process.write_trouble import NotSavedError
 from tests.algos.fakes import make_report
 from tests.algos.runs import make_agent, make_params, make_runner, record_losses
@@ -84,7 +85,7 @@ def test_runner_trains_and_leaves_a_whole_run_folder(tmp_path):
     last = load_checkpoint(run / "nn" / "last.pth")
     assert last.counters["env_steps"] == 120
     assert last.counters["updates"] == 80  # ratio 1 after 40 steps
-    assert last.config == to_plain(params["config"]["run"])
+    assert last.config == config_to_dict(params["config"]["run"])
     assert typed_train(last.config["train"]).params.config == params["config"]["run"].train.params.config
 
     scalars = read_scalars(run)

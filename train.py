@@ -4,9 +4,9 @@
     python train.py task=TM20Full train=TM20FullSAC --play --checkpoint runs/<run>/nn/best.pth
     python train.py task=TM20Lidar task.game=live --check
 
-Exit codes: 0 done (also by Ctrl-C, once there is something to save), 1 a fault of the program (with its traceback) or
-something that could not be saved, 2 the command cannot be done as given, 130 Ctrl-C before that. SIGTERM and a closed
-terminal are as Ctrl-C.
+Exit codes: 0 done (also by Ctrl-C, once there is something to save, and by a training that was too short to learn: it
+only warns), 1 a fault of the program (with its traceback) or something that could not be saved, 2 the command cannot be
+done as given, 130 Ctrl-C before that. SIGTERM and a closed terminal are as Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from algos.config.errors import UsageError
 from algos.run.observers import make_observer
@@ -30,6 +30,12 @@ from tasks.game.errors import GameError
 from tasks.process.stop_signals import as_interrupt
 from tasks.process.write_trouble import NotSavedError
 from tasks.words.command_line import ROLES_WITHOUT_CONFIGURATION, RUNNER_ROLES, Role, help_text, parse
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from algos.config.schema import RunConfig
+    from tasks.config import AnyTaskConfig
 
 CONFIG_DIR = Path(__file__).resolve().parent / "cfg"
 
@@ -57,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _ended(130, "interrupted")
 
 
-def run(composed: Any, role: Role, words: Sequence[str]) -> None:
+def run(composed: DictConfig, role: Role, words: Sequence[str]) -> None:
     """Does what the role says with one composed configuration.
 
     Args:
@@ -82,7 +88,7 @@ def run(composed: Any, role: Role, words: Sequence[str]) -> None:
         _start(params, role)
 
 
-def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
+def prepare(composed: DictConfig, role: Role, words: Sequence[str]) -> dict[str, Any]:
     """Checks all that can be checked before anything is started, and returns rl_games' params.
 
     Args:
@@ -114,7 +120,7 @@ def prepare(composed: Any, role: Role, words: Sequence[str]) -> dict[str, Any]:
     return runner_params(resolve(config), spec, folder, _worker_words(config))
 
 
-def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
+def configured(composed: DictConfig, role: Role, words: Sequence[str]) -> RunConfig:
     """The whole configuration (a RunConfig), types and ranges checked, the game decided.
 
     Args:
@@ -150,7 +156,7 @@ def configured(composed: Any, role: Role, words: Sequence[str]) -> Any:
     return config
 
 
-def _note_track_files(task: Any) -> None:
+def _note_track_files(task: AnyTaskConfig) -> None:
     """Says how the user's own track and path were read."""
     from tasks.config import TaskConfig
     from tasks.trackmania.course import file_notes
@@ -179,26 +185,28 @@ def _ended(code: int, message: str) -> int:
     return code
 
 
-def _worker_words(config: Any) -> list[str]:
+def _worker_words(config: RunConfig) -> list[str]:
     """What a worker elsewhere types to have this configuration, where workers may join."""
     if config.remote.listen is None and config.remote.relay is None:
         return []
     from algos.config.hydra_entry import as_in_the_files
-    from algos.config.schema import to_plain
     from algos.config.worker_words import worker_words
+    from tasks.config import config_to_dict
 
-    return worker_words(to_plain(config), as_in_the_files(config.choices.task, config.choices.train))
+    return worker_words(config_to_dict(config), as_in_the_files(config.choices.task, config.choices.train))
 
 
-def _check_machine(task: Any) -> None:
+def _check_machine(task: AnyTaskConfig) -> None:
     """Refuses a live game for which this machine lacks a package, a driver or a permission."""
-    if task.is_live:
+    from tasks.config import TaskConfig
+
+    if isinstance(task, TaskConfig) and task.is_live:
         from tasks.live.parts import check_setup
 
         check_setup(task)
 
 
-def _without_runner(config: Any, role: Role) -> int:
+def _without_runner(config: RunConfig, role: Role) -> int:
     """Every role that rl_games' Runner has no part in; returns the exit code."""
     from algos.run.folder import RUNS
     from tasks import registry
@@ -257,7 +265,7 @@ def _command(argv: Sequence[str]) -> int:
         words = with_default_train(words, folders)
     added = set(words) - set(line.words)  # choices of files that were not typed
 
-    def job(composed: Any, words: Sequence[str]) -> None:
+    def job(composed: DictConfig, words: Sequence[str]) -> None:
         run(composed, line.role, [word for word in words if word not in added])
 
     return compose_and_call(words, CONFIG_DIR, job)

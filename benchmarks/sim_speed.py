@@ -4,9 +4,9 @@ Kernel: 5 physics ticks and one observation, through ``SimulatedGame``. Whole st
 task, reward included, on ``long`` at the speed of the scripted driver (its actions are recorded first, then replayed).
 The best of several rounds counts, so that other work on the machine matters little. All of this is on one core.
 Fleet: ``CARS`` cars in one call on all cores, reward included, and the kernel with one car, in turns; their ratio is to
-``cores x one car``, by the clock and, because other work on the machine counts there, by the time of the cores. The last
-figures are the time and memory of a track of ``LOOP_KM``: the first process that drives it builds its grids, the others
-map them.
+``cores x one car``, by the clock and, because other work on the machine counts there, by the time of the cores. The
+last figures are the time and memory of a track of ``LOOP_KM``: the first process that drives it builds its grids, the
+others map them.
 """
 
 from __future__ import annotations

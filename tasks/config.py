@@ -7,17 +7,17 @@ Hydra reads these classes as schemas, so a misspelt key or a wrong type fails by
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from tasks.words.command_line import Role
-from tasks.words.key_marks import Decides, Workers, decides, workers_have
-from tasks.words.key_needs import needs, not_with, only_with
-from tasks.words.key_roles import acts_in
+from tasks.words.keys import Decides, Workers, acts_in, decides, needs, not_with, only_with, workers_have
+from tasks.words.limits import Amount, Checked, Count, Limit, NotNegative, Positive, Share, above, at_least, between
 from tasks.words.refusals import require, type_name, unknown_key
 
 SHIPPED_TRACKS = ("short", "medium", "long")
@@ -33,33 +33,54 @@ _IMAGE = not_with("task.name", "TM20Lidar", "TM20LidarProgress")
 _SHIPPED_NAMES = (*SHIPPED_TRACKS, *(name + MIRRORED_SUFFIX for name in SHIPPED_TRACKS))
 _OWN_TRACK = not_with("task.track", *_SHIPPED_NAMES, roles=_RANDOM_STARTS)
 
+Percent = Annotated[float, between(0, 90, "%")]
+"""How far a constant of the car may be from its value."""
+Port = Annotated[int, between(1, 65535)]
+"""Of TCP."""
+TickRange = Annotated[
+    list[int],
+    Limit("[low, high] with 0 <= low <= high <= 20", lambda x: len(x) == 2 and 0 <= x[0] <= x[1] <= 20),
+]
+"""A range of delays, in 10 ms ticks."""
+StepLimit = Annotated[
+    int | float | str,
+    Limit("'auto', inf or an integer >= 1", lambda x: x in ("auto", math.inf) or (isinstance(x, int) and x >= 1)),
+]
+"""Steps of an episode."""
+
 Config = TypeVar("Config")
 
 
-def config_from_dict(cls: type[Config], data: Mapping[str, Any] | Config, prefix: str) -> Config:
+def config_from_dict(cls: type[Config], data: Mapping[str, object] | Config, prefix: str) -> Config:
     """Builds a config dataclass from plain data (JSON, YAML), strictly.
 
     Args:
         cls: The dataclass; its fields may be dataclasses, Enums (by member name), lists, unions and plain types.
         data: Plain data; keys that are absent keep their defaults. An instance is returned as it is.
-        prefix: Name of the whole in messages, such as ``task``.
+        prefix: Full name of the whole, such as ``task``, for messages; empty at the top.
 
     Raises:
         ValueError: For an unknown key or a value of the wrong type, by its full name.
     """
     if isinstance(data, cls):
         return data
+    dot = prefix and f"{prefix}."
     if not isinstance(data, Mapping):
         raise ValueError(f"{prefix} must be a mapping of the fields of {cls.__name__}, got {data!r}")
     known = {entry.name: entry for entry in fields(cls)}  # type: ignore[arg-type]
     for key in data:
         if key not in known:
-            raise ValueError(unknown_key(f"{prefix}.{key}", known))
+            raise ValueError(unknown_key(f"{dot}{key}", known))
     for name, entry in known.items():
         if name not in data and entry.default is MISSING and entry.default_factory is MISSING:
-            raise ValueError(f"{prefix}.{name} is required and has no default")
+            raise ValueError(f"{dot}{name} is required and has no default")
     hints = typing.get_type_hints(cls)
-    return cls(**{key: _convert(hints[key], value, f"{prefix}.{key}") for key, value in data.items()})
+    values = {key: _convert(hints[key], value, f"{dot}{key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:  # a dataclass knows the names of its fields only
+        message = str(error).removeprefix(f"{prefix.rpartition('.')[2]}.")
+        raise ValueError(dot + message if re.split(r"\W", message)[0] in known else str(error)) from error
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -105,16 +126,16 @@ class RewardCompat(Enum):
 
 
 @dataclass
-class RtgymConfig:
+class RtgymConfig(Checked):
     """The elastic real-time clock; names and meaning as in rtgym."""
 
-    time_step_duration: float = 0.05
+    time_step_duration: Positive = 0.05
     """Duration of a step [s]."""
     start_obs_capture: float = 0.04
     """When the observation is captured, after the start of the step [s]."""
-    time_step_timeout_factor: float = 1.0
+    time_step_timeout_factor: Annotated[float, at_least(0)] = 1.0
     """How late a step may be, in steps, before the clock is re-based."""
-    act_buf_len: int = field(default=2, metadata=decides(Decides.observation))
+    act_buf_len: Count = field(default=2, metadata=decides(Decides.observation))
     """Number of past actions in the observation; at least the total delay in steps."""
     act_in_obs: bool = field(default=True, metadata=decides(Decides.observation))
     """Whether the action buffer is part of the observation."""
@@ -124,37 +145,25 @@ class RtgymConfig:
     """Whether reset() applies the last action of the previous episode instead of the default action."""
     wait_on_done: bool = True
     """Whether the environment pauses by itself at the end of an episode."""
-    ep_max_length: int | float | str = "auto"
+    ep_max_length: StepLimit = "auto"
     """Steps after which an episode is truncated; inf: never; auto: max(1000, path length / (8 m/s x time step))."""
     benchmark: bool = False
     """Whether durations of the parts of a step are measured."""
-    benchmark_polyak: float = field(default=0.1, metadata=needs(only_with(".benchmark", True)))
+    benchmark_polyak: Share = field(default=0.1, metadata=needs(only_with(".benchmark", True)))
     """Averaging factor of these measurements."""
 
     def __post_init__(self) -> None:
-        require(self.time_step_duration > 0, "task.rtgym.time_step_duration", self.time_step_duration, "> 0 s")
+        super().__post_init__()
         require(
             0 <= self.start_obs_capture <= self.time_step_duration,
-            "task.rtgym.start_obs_capture",
+            "start_obs_capture",
             self.start_obs_capture,
             f"between 0 and time_step_duration ({self.time_step_duration} s)",
         )
-        require(
-            self.time_step_timeout_factor >= 0,
-            "task.rtgym.time_step_timeout_factor",
-            self.time_step_timeout_factor,
-            ">= 0",
-        )
-        require(self.act_buf_len >= 1, "task.rtgym.act_buf_len", self.act_buf_len, ">= 1")
-        steps = self.ep_max_length
-        is_count = isinstance(steps, int) and steps >= 1
-        expected = "'auto', inf or an integer >= 1"
-        require(steps in ("auto", math.inf) or is_count, "task.rtgym.ep_max_length", steps, expected)
-        require(0 < self.benchmark_polyak <= 1, "task.rtgym.benchmark_polyak", self.benchmark_polyak, "in (0, 1]")
 
 
 @dataclass
-class RewardConfig:
+class RewardConfig(Checked):
     """Progress along the reference path; names as in TMRL's REWARD_CONFIG."""
 
     compat: RewardCompat = RewardCompat.ours
@@ -165,75 +174,52 @@ class RewardConfig:
     """Reward for reaching the finish. TMRL has 100; 10 (100 m of track) learns faster."""
     CONSTANT_PENALTY: float = 0.0
     """Constant added to the reward of every step."""
-    CHECK_FORWARD: int = 500
+    CHECK_FORWARD: Count = 500
     """Length of the forward search window [points of 0.1 m]: the longest cut that still counts."""
-    CHECK_BACKWARD: int = 10
+    CHECK_BACKWARD: Amount = 10
     """Length of the backward search window [points]."""
-    FAILURE_COUNTDOWN: int = 10
+    FAILURE_COUNTDOWN: Count = 10
     """Steps without progress, after MIN_STEPS, that end the episode."""
-    MIN_STEPS: int = 70
+    MIN_STEPS: Amount = 70
     """Steps before the countdown may begin."""
-    MAX_STRAY: float = 100.0
+    MAX_STRAY: Annotated[float, above(0, "m")] = 100.0
     """Distance to the nearest path point in the search window beyond which the episode ends [m]."""
-    min_speed: float = field(default=2.0, metadata=needs(only_with(".compat", "ours")))
+    min_speed: NotNegative = field(default=2.0, metadata=needs(only_with(".compat", "ours")))
     """Progress slower than this over the countdown counts as standing still [m/s]; ``ours`` only."""
-    wall_penalty: float = field(default=0.0, metadata=needs(only_with(".compat", "ours"), _SIMULATOR))
+    wall_penalty: NotNegative = field(default=0.0, metadata=needs(only_with(".compat", "ours"), _SIMULATOR))
     """Subtracted per m/s of speed lost into a wall within the step; simulator only, ``ours`` only."""
 
-    def __post_init__(self) -> None:
-        for name in ("CHECK_FORWARD", "FAILURE_COUNTDOWN"):
-            require(getattr(self, name) >= 1, f"task.reward.{name}", getattr(self, name), ">= 1")
-        for name in ("CHECK_BACKWARD", "MIN_STEPS", "min_speed", "wall_penalty"):
-            require(getattr(self, name) >= 0, f"task.reward.{name}", getattr(self, name), ">= 0")
-        require(self.MAX_STRAY > 0, "task.reward.MAX_STRAY", self.MAX_STRAY, "> 0 m")
-
 
 @dataclass
-class VehicleRandomizationConfig:
+class VehicleRandomizationConfig(Checked):
     """How far each simulated episode's car may be from the task's: a factor 1 + U(-this, this) / 100 for each."""
 
-    acceleration_percent: float = 0.0
+    acceleration_percent: Percent = 0.0
     """Of the acceleration at full gas [%]."""
-    grip_percent: float = 0.0
+    grip_percent: Percent = 0.0
     """Of the brake and of the sideways force of a slide [%]."""
-    steering_gain_percent: float = 0.0
+    steering_gain_percent: Percent = 0.0
     """Of the yaw rate at full steer [%]."""
-    steering_delay_percent: float = 0.0
+    steering_delay_percent: Percent = 0.0
     """Of the time constant with which the yaw rate follows the wheel [%]."""
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            require(0 <= value <= 90, f"task.randomization.vehicle.{entry.name}", value, "between 0 and 90 %")
 
 
 @dataclass
-class RandomizationConfig:
+class RandomizationConfig(Checked):
     """What each simulated episode draws from its own seed."""
 
     frame_phase: bool = True
     """Whether the phase of the 60 Hz frames against the steps is drawn."""
-    capture_jitter_s: float = field(default=0.003, metadata=needs(only_with("task.clock", "virtual", "auto")))
+    capture_jitter_s: NotNegative = field(default=0.003, metadata=needs(only_with("task.clock", "virtual", "auto")))
     """The capture is late by U(0, this) [s]."""
-    input_delay_ticks: list[int] = field(default_factory=lambda: [0, 2])
+    input_delay_ticks: TickRange = field(default_factory=lambda: [0, 2])
     """Range of the delay of the controls, in 10 ms ticks, both ends included; one draw per episode."""
-    start_offset_m: float = 1.0
+    start_offset_m: NotNegative = 1.0
     """Start position: U(-this, this) along and across the road [m]."""
-    start_yaw_deg: float = 5.0
+    start_yaw_deg: NotNegative = 5.0
     """Start heading: U(-this, this) [degrees]."""
     vehicle: VehicleRandomizationConfig = field(default_factory=VehicleRandomizationConfig)
     """The car; all zero: every episode drives the task's."""
-
-    def __post_init__(self) -> None:
-        for name in ("capture_jitter_s", "start_offset_m", "start_yaw_deg"):
-            require(getattr(self, name) >= 0, f"task.randomization.{name}", getattr(self, name), ">= 0")
-        low_high = self.input_delay_ticks
-        require(
-            len(low_high) == 2 and 0 <= low_high[0] <= low_high[1] <= 20,
-            "task.randomization.input_delay_ticks",
-            low_high,
-            "[low, high] with 0 <= low <= high <= 20",
-        )
 
 
 class TelemetryRecord(Enum):
@@ -252,36 +238,29 @@ class TelemetryRecord(Enum):
 
 
 @dataclass
-class LiveConfig:
+class LiveConfig(Checked):
     """Where the live game is and how patient we are with it; differs from machine to machine."""
 
     record: TelemetryRecord = TelemetryRecord.floats11
     """Record that the plugin sends."""
-    port: int = 9000
+    port: Port = 9000
     """Port of the plugin on this machine."""
-    ghost_port: int = field(default=10000, metadata=needs(only_with("task.save_replays", True)))
+    ghost_port: Port = field(default=10000, metadata=needs(only_with("task.save_replays", True)))
     """Port of the plugin that saves a ghost (task.save_replays)."""
-    window_title: str = "Trackmania"
+    window_title: Annotated[str, Limit("the title of a window", bool)] = "Trackmania"
     """Exact title of the game's window."""
     display: str | None = None
     """X display of the game, such as :1; null: $DISPLAY. Not used on Windows."""
     place_window: bool = True
     """Whether the window is moved to the corner and given its size; false: it must have that size already."""
-    max_telemetry_age_s: float = 1.0
+    max_telemetry_age_s: Annotated[float, above(0, "s")] = 1.0
     """Older telemetry in mid-episode means that the game is lost [s]."""
-    wait_for_game_s: float = 600.0
+    wait_for_game_s: Annotated[float, above(0, "s")] = 600.0
     """How long a lost game is waited for before an error ends the program [s]."""
-
-    def __post_init__(self) -> None:
-        for name in ("port", "ghost_port"):
-            require(1 <= getattr(self, name) <= 65535, f"task.live.{name}", getattr(self, name), "1 to 65535")
-        require(bool(self.window_title), "task.live.window_title", self.window_title, "the title of a window")
-        for name in ("max_telemetry_age_s", "wait_for_game_s"):
-            require(getattr(self, name) > 0, f"task.live.{name}", getattr(self, name), "> 0 s")
 
 
 @dataclass
-class AnyTaskConfig:
+class AnyTaskConfig(Checked):
     """What every task has, whatever it is about. The properties are what the rest of the program asks of a task."""
 
     name: str = field(default="???", metadata=decides(Decides.observation))
@@ -341,27 +320,27 @@ class TaskConfig(RealTimeTaskConfig):
     track: str = "medium"
     """Shipped track (short, medium, long, each also with _mirrored) or a file of points x,z or x,y,z [m]: .csv, .npy,
     TMRL's reward.pkl."""
-    track_width_m: float = field(default=25.75, metadata=needs(_OWN_TRACK))
+    track_width_m: Annotated[float, above(2, "m")] = field(default=25.75, metadata=needs(_OWN_TRACK))
     """Drivable width of a track given as a file [m]."""
     vehicle: str | None = None
     """The simulator's car: a YAML file of the constants that differ from the game's car (``tasks.sim.vehicle``), or the
     same in braces, such as {yaw_lag_s: 0.2}; null: the game's car."""
-    window_width: int = 256
+    window_width: Count = 256
     """Width of the game window [px]; LIDAR needs 958."""
-    window_height: int = 128
+    window_height: Count = 128
     """Height of the game window [px]; LIDAR needs 488."""
-    img_width: int = field(default=64, metadata=decides(Decides.observation) | needs(_IMAGE))
+    img_width: Count = field(default=64, metadata=decides(Decides.observation) | needs(_IMAGE))
     """Width of the observed image [px]."""
-    img_height: int = field(default=64, metadata=decides(Decides.observation) | needs(_IMAGE))
+    img_height: Count = field(default=64, metadata=decides(Decides.observation) | needs(_IMAGE))
     """Height of the observed image [px]."""
     img_grayscale: bool = field(default=True, metadata=decides(Decides.observation) | needs(_IMAGE))
     """Grey images, or RGB."""
-    img_hist_len: int = field(default=4, metadata=decides(Decides.observation))
+    img_hist_len: Count = field(default=4, metadata=decides(Decides.observation))
     """Number of images or LIDAR scans in the observation, newest last."""
     privileged: bool = field(default=False, metadata=decides(Decides.critic_view, before=False))
     """Whether place on the path, motion and the road ahead are captured too, for a critic that sees more than the actor
     (train.params.network.asymmetric_critic)."""
-    sleep_time_at_reset: float = field(default=1.5, metadata=needs(_LIVE))
+    sleep_time_at_reset: NotNegative = field(default=1.5, metadata=needs(_LIVE))
     """Pause after a restart of the live game [s]."""
     save_replays: bool = field(default=False, metadata=workers_have(Workers.own) | needs(_LIVE))
     """Whether the live game saves a ghost of each finished run."""
@@ -375,10 +354,7 @@ class TaskConfig(RealTimeTaskConfig):
     """Connection to the live game."""
 
     def __post_init__(self) -> None:
-        for name in ("window_width", "window_height", "img_width", "img_height", "img_hist_len"):
-            require(getattr(self, name) >= 1, f"task.{name}", getattr(self, name), ">= 1")
-        require(self.track_width_m > 2, "task.track_width_m", self.track_width_m, "> 2 m")
-        require(self.sleep_time_at_reset >= 0, "task.sleep_time_at_reset", self.sleep_time_at_reset, ">= 0 s")
+        super().__post_init__()
         require(
             self.clock is not ClockKind.virtual or self.game is not GameKind.live,
             "task.clock",
@@ -427,19 +403,14 @@ class GymConfig(AnyTaskConfig):
 
     name: str = field(default="Gym", metadata=decides(Decides.observation))
     """Registered task."""
-    id: str = "Pendulum-v1"
+    id: Annotated[str, Limit("the id of a Gymnasium environment, such as Pendulum-v1", bool)] = "Pendulum-v1"
     """Id of the environment, as for ``gymnasium.make``."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the environment, such as ``{g: 9.81}``."""
-    max_episode_steps: int | None = None
+    max_episode_steps: Count | None = None
     """Steps after which an episode is truncated; null: what the environment is registered with."""
     real_time: bool = False
     """Whether its time continues between two steps, as in rtgym's environments, so that its worker must never wait."""
-
-    def __post_init__(self) -> None:
-        require(bool(self.id), "task.id", self.id, "the id of a Gymnasium environment, such as Pendulum-v1")
-        is_limit = self.max_episode_steps is None or self.max_episode_steps >= 1
-        require(is_limit, "task.max_episode_steps", self.max_episode_steps, "null or >= 1")
 
     @property
     def is_real_time(self) -> bool:
@@ -447,7 +418,7 @@ class GymConfig(AnyTaskConfig):
         return self.real_time
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return config_to_dict(value)
     if isinstance(value, Enum):
@@ -459,7 +430,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
+def _convert(hint: object, value: object, key: str) -> object:
     """Checks ``value`` against a type annotation and turns plain data into what it names."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
@@ -477,7 +448,7 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     return _convert_scalar(hint, value, key)
 
 
-def _convert_union(hint: Any, value: Any, key: str) -> Any:
+def _convert_union(hint: object, value: object, key: str) -> object:
     options = typing.get_args(hint)
     if value is None and type(None) in options:
         return None
@@ -495,7 +466,7 @@ def _convert_union(hint: Any, value: Any, key: str) -> Any:
     raise ValueError(f"{key} must be {type_name(hint)}, got {value!r}")
 
 
-def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, key: str) -> Any:
+def _convert_sequence(origin: type, arguments: tuple[object, ...], value: object, key: str) -> object:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{key} must be a list, got {value!r}")
     is_fixed = origin is tuple and Ellipsis not in arguments and bool(arguments)
@@ -506,14 +477,14 @@ def _convert_sequence(origin: type, arguments: tuple[Any, ...], value: Any, key:
     return origin(_convert(hint, entry, f"{key}[{i}]") for i, (hint, entry) in pairs)
 
 
-def _convert_mapping(arguments: tuple[Any, ...], value: Any, key: str) -> dict[str, Any]:
+def _convert_mapping(arguments: tuple[object, ...], value: object, key: str) -> dict[str, object]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{key} must be a mapping, got {value!r}")
     hint = arguments[1] if arguments else Any
     return {str(name): _convert(hint, entry, f"{key}.{name}") for name, entry in value.items()}
 
 
-def _convert_enum(hint: type[Enum], value: Any, key: str) -> Enum:
+def _convert_enum(hint: type[Enum], value: object, key: str) -> Enum:
     if isinstance(value, hint):
         return value
     if isinstance(value, str) and value in hint.__members__:
@@ -521,7 +492,7 @@ def _convert_enum(hint: type[Enum], value: Any, key: str) -> Enum:
     raise ValueError(f"{key} must be one of {', '.join(hint.__members__)}, got {value!r}")
 
 
-def _convert_scalar(hint: Any, value: Any, key: str) -> Any:
+def _convert_scalar(hint: object, value: object, key: str) -> object:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     is_bool_for_int = hint is int and isinstance(value, bool)

@@ -33,6 +33,7 @@ from tasks.envs.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.envs.views import OBSERVATIONS, TaskView, view
 from tasks.experience.observation import ObservationSpec
 from tasks.game.clock import VirtualClock, WallClock
+from tasks.words.nested import Plain
 from tasks.words.references import resolve, split_reference
 
 PROBE_TIMEOUT_S = 1.0
@@ -55,7 +56,7 @@ class TaskEntry:
     interface: str
     """``module:Class`` of a ``TaskInterface``, or of a ``TaskEnv`` with ``spec_for`` and ``from_config``."""
     config_type: type[AnyTaskConfig]
-    defaults: Mapping[str, Any]
+    defaults: Plain
     """What differs from the defaults of ``config_type``."""
     batch: str | None = None
     """``module:Class`` of a ``tasks.envs.batch.BatchSimulator`` of the same task; not used in real time."""
@@ -65,7 +66,7 @@ def make(
     name: str,
     *,
     observation: str = "tuple",
-    config: AnyTaskConfig | Mapping[str, Any] | None = None,
+    config: AnyTaskConfig | Plain | None = None,
     **overrides: Any,
 ) -> TaskEnv | TaskView:
     """Builds the environment of a task.
@@ -89,7 +90,7 @@ def register(
     name: str,
     interface: str,
     config_type: type[AnyTaskConfig] = TaskConfig,
-    defaults: Mapping[str, Any] | None = None,
+    defaults: Plain | None = None,
     batch: str | None = None,
 ) -> None:
     """Adds a task.
@@ -253,7 +254,7 @@ def _task_class(name: str) -> type[Any]:
     return registered if hasattr(registered, "spec_for") else rtgym_interface.task_class(registered)
 
 
-def _merged(name: str, config: AnyTaskConfig | Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> AnyTaskConfig:
+def _merged(name: str, config: AnyTaskConfig | Plain | None, overrides: Plain) -> AnyTaskConfig:
     """One configuration from the task's own, the given one and single fields, later ones first."""
     entry = _entry(name)
     if config is not None and not isinstance(config, Mapping):
@@ -263,7 +264,7 @@ def _merged(name: str, config: AnyTaskConfig | Mapping[str, Any] | None, overrid
     return config_from_dict(entry.config_type, {**_deep_merge(base, overrides), "name": name}, "task")
 
 
-def _deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _deep_merge(base: Plain, changes: Plain) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():
         is_group = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)

@@ -43,7 +43,8 @@ ROOMS: dict[str, str] = {
     "tasks.remote.config": "tasks.words",
     "tasks.remote.wire": "tasks.experience",
     "tasks.remote.access": "tasks.remote.config tasks.remote.wire",
-    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config tasks.remote.wire",
+    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
+    "tasks.remote.wire",
     "tasks.remote.worker": "tasks.acting tasks.envs tasks.experience tasks.game tasks.live.controls tasks.plugins "
     "tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire tasks.words",
     "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
@@ -61,7 +62,7 @@ ROOMS: dict[str, str] = {
     "tasks.roles.recording_files": "tasks.config tasks.game tasks.pictures tasks.points tasks.process "
     "tasks.recordings tasks.roles.config tasks.roles.recording tasks.sim",
     "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.process "
-    "tasks.registry tasks.roles.config",
+    "tasks.registry tasks.roles.config tasks.words",
     "tasks.roles.calibrate": "tasks.fidelity tasks.process tasks.sim",
     "tasks.roles.check": "tasks.config tasks.experience tasks.game tasks.live tasks.live.window tasks.pictures "
     "tasks.points tasks.process tasks.registry tasks.roles.config tasks.roles.overlay tasks.roles.picture_window "

@@ -239,7 +239,7 @@ def test_the_documentation_names_every_entry_with_a_key_that_exists() -> None:
     table = text[text.index("## Entries") : text.index("Not needed here")]
     rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| `")]
     documented = {entry: here for entries, here in rows for entry in re.findall(r"`([^`]+)`", entries)}
-    missing = [entry for entry, (key, _) in (KEYS | REDQ_KEYS).items() if f"`{key}`" not in documented.get(entry, "")]
+    missing = [entry for entry, key in (KEYS | REDQ_KEYS).items() if f"`{key}`" not in documented.get(entry, "")]
     assert missing == []
     configs = [OmegaConf.create(composed(f"train={train}")) for train in ("TM20FullSAC", "TM20FullREDQ")]
     named = {key for here in documented.values() for key in re.findall(r"`([a-z][\w.]+)`", here)} - {"replay", "tmrl"}

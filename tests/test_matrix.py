@@ -15,10 +15,10 @@ import train
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.off_policy import OffPolicyConfig
 from algos.config.options import base_name
-from algos.config.train_schema import section_types
 from algos.run.checkpoint import load_checkpoint
 from tasks import registry
 from tasks.config import TaskConfig
+from tests.algos.runs import section_types
 from tests.test_config_files import TASKS
 
 SMALL_RUN = [

@@ -18,11 +18,12 @@ from omegaconf import OmegaConf
 import train
 from algos.acting.policy import build_policy
 from algos.config.errors import UsageError
-from algos.config.schema import WandbConfig, to_plain
+from algos.config.schema import WandbConfig
 from algos.config.typed_only import SECTIONS
 from algos.faces.ppo import ppo_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from algos.run.stored_config import with_stored_choices
+from tasks.config import config_to_dict
 from tasks.registry import observation_spec
 from tasks.words.command_line import Role
 from tests.test_train_checkpoint import refused
@@ -68,7 +69,8 @@ def untrained(monkeypatch: pytest.MonkeyPatch, path: Path, algorithm: str) -> Pa
         record = config["env_config"]["policy"] or ppo_policy(params, observation_spec("Gym"))
         policy = build_policy(record, 0)
         weights = policy._model.state_dict() if algorithm == "PPO" else policy.weights()
-        kept = {"config": to_plain(config["run"]), "observation_spec": record["kwargs"]["spec"], "algorithm_state": {}}
+        stored = config_to_dict(config["run"])
+        kept = {"config": stored, "observation_spec": record["kwargs"]["spec"], "algorithm_state": {}}
         acts = {**record, "weights": weights, "version": 1}
         save_checkpoint(path, Checkpoint(algorithm=params["algo"]["name"], task="Gym", policy=acts, **kept))
 

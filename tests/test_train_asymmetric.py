@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import train
-from algos.config.schema import to_plain
 from algos.faces.registration import register
 from algos.faces.runner_params import worker_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from algos.run.stored_config import refuse_shape_changes
+from tasks.config import config_to_dict
 from tasks.experience.observation import ObservationSpec
 from tasks.registration import register_tasks
 from tasks.trackmania.road_state import ROAD_FIELDS
@@ -139,7 +139,7 @@ def test_ppo_does_not_see_them(start: Start) -> None:
 def saved(path: Path, params: dict[str, Any]) -> Path:
     config = params["config"]
     return save_checkpoint(
-        path, Checkpoint(params["algo"]["name"], config["env_name"], to_plain(config["run"]), {}, {}, {})
+        path, Checkpoint(params["algo"]["name"], config["env_name"], config_to_dict(config["run"]), {}, {}, {})
     )
 
 

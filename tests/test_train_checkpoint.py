@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import train
-from algos.config.schema import to_plain
 from algos.faces.players import play_directory
 from algos.run.checkpoint import Checkpoint, save_checkpoint
 from algos.run.stored_config import merge_stored, refuse_shape_changes
+from tasks.config import config_to_dict
 from tasks.words.command_line import Role
 
 Start = Callable[..., dict[str, Any]]
@@ -64,7 +64,7 @@ def save_stored(path: Path, params: dict[str, Any]) -> Path:
         Checkpoint(
             algorithm=params["algo"]["name"],
             task=config["env_name"],
-            config=to_plain(config["run"]),
+            config=config_to_dict(config["run"]),
             observation_spec={},
             policy={},
             algorithm_state={},
@@ -79,7 +79,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_the_stored_configuration_is_complete_and_resolved(start: Start) -> None:
-    config = to_plain(start("task=TM20Lidar", "task.game=sim", "task.track=short")["config"]["run"])
+    config = config_to_dict(start("task=TM20Lidar", "task.game=sim", "task.track=short")["config"]["run"])
     assert config["max_env_steps"] == config["train"]["max_env_steps"]
     assert config["task"]["game"] == "sim"
     assert config["experiment"] == "TM20LidarSAC"

@@ -77,7 +77,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["task.game=real"], ["task.game must be one of auto, sim, live"]),
         (["task.game=live", "task.clock=virtual"], ["task.clock must be 'auto' or 'wall'", "live", "virtual"]),
         (["task.clock=wall", "synchronous=true"], ["synchronous must be false with task.clock=wall", "stall"]),
-        (["task.game=live", "task.live.port=70000"], ["task.live.port must be 1 to 65535, got 70000"]),
+        (["task.game=live", "task.live.port=70000"], ["task.live.port must be between 1 and 65535, got 70000"]),
         (["record.name=a/b"], ["record.name must be a folder name, got 'a/b'"]),
         (["train.params.config.batch_size=0"], ["train.params.config.batch_size must be >= 1, got 0"]),
         (["train.params.config.gamma=2"], ["train.params.config.gamma must be in (0, 1], got 2.0"]),

@@ -17,10 +17,11 @@ from algos.acting.exploration import Explorer
 from algos.config import NetworkConfig, WarmUp, network_from_plain
 from algos.networks import ActingNetwork, copy_weights
 from tasks.experience.observation import ObservationSpec
+from tasks.words.nested import Plain
 from tasks.words.references import resolve
 
 
-def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
+def build_policy(policy: Plain, seed: int) -> Any:
     """Builds an acting policy from ``{"function": "module:function", "kwargs": {...}}``.
 
     Args:
@@ -31,8 +32,8 @@ def build_policy(policy: Mapping[str, Any], seed: int) -> Any:
 
 
 def make_acting_policy(
-    spec: Mapping[str, Any],
-    network: Mapping[str, Any],
+    spec: Plain,
+    network: Plain,
     seed: int,
     warm_up: str = "driving",
     device: str = "cpu",
@@ -155,7 +156,7 @@ class ActingPolicy:
         """Everything but the weights that decides the next actions in the first environment, as plain data."""
         return self._explorers[0].state()
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Plain) -> None:
         """Puts back what ``state`` gave."""
         self._explorers[0].load_state(state)
 

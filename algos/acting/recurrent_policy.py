@@ -20,7 +20,7 @@ from tasks.experience.observation import ObservationSpec
 
 
 def make_recurrent_policy(
-    spec: Mapping[str, Any], network: Mapping[str, Any], seed: int, warm_up: str = "driving", device: str = "cpu"
+    spec: Mapping[str, object], network: Mapping[str, object], seed: int, warm_up: str = "driving", device: str = "cpu"
 ) -> RecurrentPolicy:
     """Builds a RecurrentPolicy from plain data.
 
@@ -84,7 +84,7 @@ class RecurrentPolicy(ActingPolicy):
         """Everything but the weights that decides the next actions, as plain data."""
         return {**super().state(), "recurrent_state": self.recurrent_state.tolist()}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, object]) -> None:
         """Puts back what ``state`` gave."""
         super().load_state(state)
         remembered = torch.from_numpy(np.array(state["recurrent_state"], np.float32))

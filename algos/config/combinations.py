@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from algos.config.family import CrossQConfig, DroQConfig
 from algos.config.network import BodyKind, NetworkConfig
 from algos.config.off_policy import OffPolicyConfig
+from tasks.words.refusals import as_typed
 
 
 def check_combination(network: NetworkConfig, config: OffPolicyConfig) -> None:
@@ -30,7 +31,7 @@ def check_combination(network: NetworkConfig, config: OffPolicyConfig) -> None:
         rules.append(_rules_of_droq(network))
     for key, expected, reason in (rule for group in rules for rule in group):
         got = getattr(network, key)
-        raise ValueError(f"network.{key} must be {expected}, got {_shown(got)}: {reason}")
+        raise ValueError(f"network.{key} must be {expected}, got {as_typed(got)}: {reason}")
 
 
 Refusal = tuple[str, str, str]
@@ -70,9 +71,3 @@ def _rules_of_droq(network: NetworkConfig) -> Iterator[Refusal]:
         yield "dropout", "above 0 with DroQ (such as 0.01)", "without it take SAC or REDQ"
     if not network.layer_norm:
         yield "layer_norm", "true with DroQ", "the paper's dropout learns only together with LayerNorm"
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value.name if isinstance(value, BodyKind) else str(value)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from algos.config.off_policy import OffPolicyConfig, PolicyValue
-from tasks.words.key_marks import Decides, decides
-from tasks.words.key_needs import needs, only_with
+from algos.config.off_policy import Betas, OffPolicyConfig, PolicyValue
+from tasks.words.keys import Decides, decides, needs, only_with
+from tasks.words.limits import Amount, Count, Fraction, NotNegative, Positive
 from tasks.words.refusals import require
 
 
@@ -17,15 +17,10 @@ from tasks.words.refusals import require
 class CriticsConfig(OffPolicyConfig):
     """Keys of the algorithms that count critics and delays as SAC does."""
 
-    num_critics: int = field(default=2, metadata=decides(Decides.critics))
+    num_critics: Count = field(default=2, metadata=decides(Decides.critics))
     """Critics in the ensemble (the paper's twin)."""
-    policy_delay: int = 1
+    policy_delay: Count = 1
     """Critic updates per update of actor and temperature."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.num_critics >= 1, "num_critics", self.num_critics, ">= 1")
-        require(self.policy_delay >= 1, "policy_delay", self.policy_delay, ">= 1")
 
     @property
     def ensemble_size(self) -> int:
@@ -42,12 +37,8 @@ class CriticsConfig(OffPolicyConfig):
 class SlowTargetsConfig(OffPolicyConfig):
     """Keys of the algorithms with target networks."""
 
-    polyak: float = 0.995
+    polyak: Fraction = 0.995
     """Share of the old target kept at each update: target = polyak x target + (1 - polyak) x critic."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 <= self.polyak < 1, "polyak", self.polyak, "in [0, 1)")
 
     @property
     def target_polyak(self) -> float | None:
@@ -64,27 +55,24 @@ class SACConfig(CriticsConfig, SlowTargetsConfig):
 class REDQConfig(SlowTargetsConfig):
     """Randomized Ensembled Double Q-Learning; names as in TMRL's config.json."""
 
-    redq_n: int = field(default=10, metadata=decides(Decides.critics))
+    redq_n: Count = field(default=10, metadata=decides(Decides.critics))
     """Critics in the ensemble, N."""
     redq_m: int = 2
     """Critics of the random subset whose smallest value is the target, M."""
-    redq_q_updates_per_policy_update: int = 20
+    redq_q_updates_per_policy_update: Count = 20
     """Critic updates per update of actor and temperature, G."""
     policy_value: PolicyValue = PolicyValue.mean
     """mean or min: the value that the actor maximises."""
-    env_steps_before_training: int = 5000
+    env_steps_before_training: Amount = 5000
     """Steps of the warm-up policy before the first update; fewer let the first critics overestimate."""
-    min_updates_per_env_step: float = 20.0
+    min_updates_per_env_step: NotNegative = 20.0
     """Below this ratio virtual-clock workers wait; the live game ignores it."""
     max_updates_per_env_step: float = 20.0
     """Above this ratio the learner waits."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.redq_n >= 1, "redq_n", self.redq_n, ">= 1")
         require(1 <= self.redq_m <= self.redq_n, "redq_m", self.redq_m, f"between 1 and redq_n ({self.redq_n})")
-        period = self.redq_q_updates_per_policy_update
-        require(period >= 1, "redq_q_updates_per_policy_update", period, ">= 1")
 
     @property
     def ensemble_size(self) -> int:
@@ -101,11 +89,11 @@ class REDQConfig(SlowTargetsConfig):
 class DroQConfig(SACConfig):
     """Dropout Q-functions: needs ``network.dropout`` above 0 and ``network.layer_norm``."""
 
-    policy_delay: int = 20
+    policy_delay: Count = 20
     """Critic updates per update of actor and temperature."""
-    env_steps_before_training: int = 5000
+    env_steps_before_training: Amount = 5000
     """Steps of the warm-up policy before the first update."""
-    min_updates_per_env_step: float = 20.0
+    min_updates_per_env_step: NotNegative = 20.0
     """Below this ratio virtual-clock workers wait; the live game ignores it."""
     max_updates_per_env_step: float = 20.0
     """Above this ratio the learner waits."""
@@ -115,16 +103,15 @@ class DroQConfig(SACConfig):
 class TQCConfig(SACConfig):
     """Truncated Quantile Critics; with ``dropped_quantiles=0`` it is QR-SAC."""
 
-    num_critics: int = field(default=5, metadata=decides(Decides.critics))
+    num_critics: Count = field(default=5, metadata=decides(Decides.critics))
     """Critics in the ensemble."""
-    num_quantiles: int = field(default=25, metadata=decides(Decides.critics))
+    num_quantiles: Count = field(default=25, metadata=decides(Decides.critics))
     """Quantiles of each critic."""
     dropped_quantiles: int = 2
     """Largest quantiles left out of the target, per critic; 0: none (QR-SAC)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.num_quantiles >= 1, "num_quantiles", self.num_quantiles, ">= 1")
         require(
             0 <= self.dropped_quantiles < self.num_quantiles,
             "dropped_quantiles",
@@ -137,19 +124,19 @@ class TQCConfig(SACConfig):
 class CrossQConfig(CriticsConfig):
     """CrossQ: no target networks; needs ``network.batch_renorm``."""
 
-    lr_actor: float = 1e-3
+    lr_actor: Positive = 1e-3
     """Learning rate of the actor."""
-    lr_critic: float = 1e-3
+    lr_critic: Positive = 1e-3
     """Learning rate of critics and shared encoder."""
-    lr_entropy: float = field(default=1e-3, metadata=needs(only_with(".learn_entropy_coef", True)))
+    lr_entropy: Positive = field(default=1e-3, metadata=needs(only_with(".learn_entropy_coef", True)))
     """Learning rate of the logarithm of the temperature (Adam)."""
-    betas_actor: list[float] | None = field(default_factory=lambda: [0.5, 0.999])
+    betas_actor: Betas = field(default_factory=lambda: [0.5, 0.999])
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    betas_critic: list[float] | None = field(default_factory=lambda: [0.5, 0.999])
+    betas_critic: Betas = field(default_factory=lambda: [0.5, 0.999])
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    policy_delay: int = 3
+    policy_delay: Count = 3
     """Critic updates per update of actor and temperature."""
-    env_steps_before_training: int = 5000
+    env_steps_before_training: Amount = 5000
     """Steps of the warm-up policy before the first update."""
 
     @property
@@ -162,14 +149,9 @@ class CrossQConfig(CriticsConfig):
 class RSACConfig(SACConfig):
     """Recurrent SAC: the replay memory draws sequences."""
 
-    batch_size: int = 16
+    batch_size: Count = 16
     """Sequences per update, each of up to ``sequence_length`` transitions: about the 256 transitions of SAC."""
-    sequence_length: int = 16
+    sequence_length: Count = 16
     """Consecutive rows of a sequence that are learned from; gradients go back this far in time."""
-    burn_in: int = 8
+    burn_in: Amount = 8
     """Rows before them that bring the stored state up to date with the present weights, without gradient."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.sequence_length >= 1, "sequence_length", self.sequence_length, ">= 1")
-        require(self.burn_in >= 0, "burn_in", self.burn_in, ">= 0")

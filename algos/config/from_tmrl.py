@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from algos.config.options import base_name
 from tasks.config import RewardConfig, RtgymConfig
+from tasks.words.nested import leaves
 
 TASKS = {
     "TM20FULL": "TM20Full",
@@ -30,6 +31,8 @@ TASKS = {
 
 KINDS = {"SAC": "sac", "REDQSAC": "redq"}
 """Our algorithms by ALG.ALGORITHM."""
+
+Converted = TypeVar("Converted")
 
 _PARAMS = "train.params.config"
 _NETWORK = "train.params.network"
@@ -84,79 +87,68 @@ class Conversion:
     """What is to be typed besides, and why."""
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
-def _lower(value: Any) -> str:
-    return str(value).lower()
-
-
-def _device(is_cuda: Any) -> str:
-    return "auto" if is_cuda else "cpu"
-
-
-def _control(is_gamepad: Any) -> str:
-    return "gamepad" if is_gamepad else "keyboard"
-
-
-def _count(value: Any) -> int:
-    return int(value)
-
-
-def _folder_name(name: Any) -> str:
-    return re.sub(r"[^\w.+-]+", "_", str(name))
-
-
-REDQ_KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "ALG.REDQ_N": (f"{_PARAMS}.redq_n", _count),
-    "ALG.REDQ_M": (f"{_PARAMS}.redq_m", _count),
-    "ALG.REDQ_Q_UPDATES_PER_POLICY_UPDATE": (f"{_PARAMS}.redq_q_updates_per_policy_update", _count),
+REDQ_KEYS = {
+    "ALG.REDQ_N": f"{_PARAMS}.redq_n",
+    "ALG.REDQ_M": f"{_PARAMS}.redq_m",
+    "ALG.REDQ_Q_UPDATES_PER_POLICY_UPDATE": f"{_PARAMS}.redq_q_updates_per_policy_update",
 }
 """As ``KEYS``, for REDQ only: TMRL's files may have them with SAC, which reads none of them."""
 
 UNBOUNDED_TEMPERATURE = [f"{_PARAMS}.alpha_min=1e-08", f"{_PARAMS}.alpha_max=1000.0"]
 """TMRL has no bounds of a learned temperature; ours would refuse its start values."""
 
-KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "RUN_NAME": ("experiment", _folder_name),
-    "CUDA_TRAINING": ("device", _device),
-    "CUDA_INFERENCE": ("inference_device", _device),
-    "VIRTUAL_GAMEPAD": ("task.control", _control),
-    "WANDB_PROJECT": ("wandb.project", _same),
-    "WANDB_ENTITY": ("wandb.entity", _same),
-    "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP": (f"{_PARAMS}.max_updates_per_env_step", _same),
-    "ENVIRONMENT_STEPS_BEFORE_TRAINING": (f"{_PARAMS}.env_steps_before_training", _count),
-    "UPDATE_MODEL_INTERVAL": (f"{_PARAMS}.update_model_interval", _count),
-    "MEMORY_SIZE": (f"{_PARAMS}.memory_size", _count),
-    "BATCH_SIZE": (f"{_PARAMS}.batch_size", _count),
-    "DEBUG_MODE": ("debug.extra_metrics", _same),
-    "ALG.LEARN_ENTROPY_COEF": (f"{_PARAMS}.learn_entropy_coef", _same),
-    "ALG.ALPHA": (f"{_PARAMS}.alpha", _same),
-    "ALG.TARGET_ENTROPY": (f"{_PARAMS}.target_entropy", _same),
-    "ALG.LR_ACTOR": (f"{_PARAMS}.lr_actor", _same),
-    "ALG.LR_CRITIC": (f"{_PARAMS}.lr_critic", _same),
-    "ALG.LR_ENTROPY": (f"{_PARAMS}.lr_entropy", _same),
-    "ALG.GAMMA": (f"{_PARAMS}.gamma", _same),
-    "ALG.POLYAK": (f"{_PARAMS}.polyak", _same),
-    "ALG.OPTIMIZER_ACTOR": (f"{_PARAMS}.optimizer_actor", _lower),
-    "ALG.OPTIMIZER_CRITIC": (f"{_PARAMS}.optimizer_critic", _lower),
-    "ALG.BETAS_ACTOR": (f"{_PARAMS}.betas_actor", _same),
-    "ALG.BETAS_CRITIC": (f"{_PARAMS}.betas_critic", _same),
-    "ALG.L2_ACTOR": (f"{_PARAMS}.l2_actor", _same),
-    "ALG.L2_CRITIC": (f"{_PARAMS}.l2_critic", _same),
-    "ENV.WINDOW_WIDTH": ("task.window_width", _same),
-    "ENV.WINDOW_HEIGHT": ("task.window_height", _same),
-    "ENV.IMG_WIDTH": ("task.img_width", _same),
-    "ENV.IMG_HEIGHT": ("task.img_height", _same),
-    "ENV.IMG_GRAYSCALE": ("task.img_grayscale", _same),
-    "ENV.IMG_HIST_LEN": ("task.img_hist_len", _same),
-    "ENV.SLEEP_TIME_AT_RESET": ("task.sleep_time_at_reset", _same),
+KEYS = {
+    "RUN_NAME": "experiment",
+    "CUDA_TRAINING": "device",
+    "CUDA_INFERENCE": "inference_device",
+    "VIRTUAL_GAMEPAD": "task.control",
+    "WANDB_PROJECT": "wandb.project",
+    "WANDB_ENTITY": "wandb.entity",
+    "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP": f"{_PARAMS}.max_updates_per_env_step",
+    "ENVIRONMENT_STEPS_BEFORE_TRAINING": f"{_PARAMS}.env_steps_before_training",
+    "UPDATE_MODEL_INTERVAL": f"{_PARAMS}.update_model_interval",
+    "MEMORY_SIZE": f"{_PARAMS}.memory_size",
+    "BATCH_SIZE": f"{_PARAMS}.batch_size",
+    "DEBUG_MODE": "debug.extra_metrics",
+    "ALG.LEARN_ENTROPY_COEF": f"{_PARAMS}.learn_entropy_coef",
+    "ALG.ALPHA": f"{_PARAMS}.alpha",
+    "ALG.TARGET_ENTROPY": f"{_PARAMS}.target_entropy",
+    "ALG.LR_ACTOR": f"{_PARAMS}.lr_actor",
+    "ALG.LR_CRITIC": f"{_PARAMS}.lr_critic",
+    "ALG.LR_ENTROPY": f"{_PARAMS}.lr_entropy",
+    "ALG.GAMMA": f"{_PARAMS}.gamma",
+    "ALG.POLYAK": f"{_PARAMS}.polyak",
+    "ALG.OPTIMIZER_ACTOR": f"{_PARAMS}.optimizer_actor",
+    "ALG.OPTIMIZER_CRITIC": f"{_PARAMS}.optimizer_critic",
+    "ALG.BETAS_ACTOR": f"{_PARAMS}.betas_actor",
+    "ALG.BETAS_CRITIC": f"{_PARAMS}.betas_critic",
+    "ALG.L2_ACTOR": f"{_PARAMS}.l2_actor",
+    "ALG.L2_CRITIC": f"{_PARAMS}.l2_critic",
+    "ENV.WINDOW_WIDTH": "task.window_width",
+    "ENV.WINDOW_HEIGHT": "task.window_height",
+    "ENV.IMG_WIDTH": "task.img_width",
+    "ENV.IMG_HEIGHT": "task.img_height",
+    "ENV.IMG_GRAYSCALE": "task.img_grayscale",
+    "ENV.IMG_HIST_LEN": "task.img_hist_len",
+    "ENV.SLEEP_TIME_AT_RESET": "task.sleep_time_at_reset",
 }
-"""Our key and the conversion of the value, by TMRL's entry."""
+"""Our key by TMRL's entry."""
+
+CONVERSIONS: dict[str, Callable[[Any], object]] = {
+    "RUN_NAME": lambda name: re.sub(r"[^\w.+-]+", "_", str(name)),
+    "CUDA_TRAINING": lambda is_cuda: "auto" if is_cuda else "cpu",
+    "CUDA_INFERENCE": lambda is_cuda: "auto" if is_cuda else "cpu",
+    "VIRTUAL_GAMEPAD": lambda is_gamepad: "gamepad" if is_gamepad else "keyboard",
+    "ALG.OPTIMIZER_ACTOR": lambda name: str(name).lower(),
+    "ALG.OPTIMIZER_CRITIC": lambda name: str(name).lower(),
+    **dict.fromkeys(
+        ("ENVIRONMENT_STEPS_BEFORE_TRAINING", "UPDATE_MODEL_INTERVAL", "MEMORY_SIZE", "BATCH_SIZE", *REDQ_KEYS), int
+    ),
+}
+"""What becomes of the value, by TMRL's entry; the others stay as they are."""
 
 
-def convert(config: Mapping[str, Any]) -> Conversion:
+def convert(config: Mapping[str, object]) -> Conversion:
     """Translates a ``config.json``.
 
     Args:
@@ -167,18 +159,20 @@ def convert(config: Mapping[str, Any]) -> Conversion:
     """
     if not isinstance(config, Mapping):
         raise ValueError(f"expected a config.json of TMRL, got a {type(config).__name__}")
-    entries, made = dict(_entries(config)), Conversion()
+    entries = {name: value for name, value in leaves(config) if not name.rpartition(".")[2].startswith("__")}
+    made = Conversion()
     kind = _choice(entries, "ALG.ALGORITHM", "SAC", KINDS)
     task = _choice(entries, "ENV.RTGYM_INTERFACE", "TM20FULL", TASKS)
     made.words += [f"task={task}", f"train={task}{base_name(kind)}"]
     for take in (_take_episode_length, _take_updates, _take_optimizers, _take_ratio, _take_notes):
         take(entries, made)
     for name, value in entries.items():
-        target = _target(name, kind)
-        if target is None:
+        key = _target(name, kind)
+        if key is None:
             made.left_out.append(name)
         else:
-            _add(made, name, target[0], _converted(name, value, target[1]))
+            conversion = CONVERSIONS.get(name)
+            _add(made, name, key, value if conversion is None else _converted(name, value, conversion))
     made.notes += _differences(task, kind)
     return made
 
@@ -199,18 +193,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _entries(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Entries by dotted name, without comments and secrets' values."""
-    found: list[tuple[str, Any]] = []
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            found += [(f"{name}.{inner}", entry) for inner, entry in _entries(value)]
-        elif not name.startswith("__"):
-            found.append((name, value))
-    return found
-
-
-def _choice(entries: dict[str, Any], name: str, default: str, known: Mapping[str, str]) -> str:
+def _choice(entries: dict[str, object], name: str, default: str, known: Mapping[str, str]) -> str:
     """Our name for one of TMRL's."""
     said = str(entries.pop(name, default)).upper()
     if said not in known:
@@ -218,7 +201,7 @@ def _choice(entries: dict[str, Any], name: str, default: str, known: Mapping[str
     return known[said]
 
 
-def _take_episode_length(entries: dict[str, Any], made: Conversion) -> None:
+def _take_episode_length(entries: dict[str, object], made: Conversion) -> None:
     """Two limits there, one here: the lower."""
     names = ("RW_MAX_SAMPLES_PER_EPISODE", "ENV.RTGYM_CONFIG.ep_max_length")
     limits = [_converted(name, entries.pop(name), float) for name in names if entries.get(name) is not None]
@@ -226,7 +209,7 @@ def _take_episode_length(entries: dict[str, Any], made: Conversion) -> None:
         made.words.append(f"task.rtgym.ep_max_length={int(min(*limits, _UNLIMITED_STEPS))}")
 
 
-def _take_updates(entries: dict[str, Any], made: Conversion) -> None:
+def _take_updates(entries: dict[str, object], made: Conversion) -> None:
     """TMRL's end is a number of updates, in three factors."""
     names = ("MAX_EPOCHS", "ROUNDS_PER_EPOCH", "TRAINING_STEPS_PER_ROUND")
     if all(name in entries for name in names):
@@ -235,7 +218,7 @@ def _take_updates(entries: dict[str, Any], made: Conversion) -> None:
         made.words += [f"max_updates={updates}", f"max_env_steps={steps}"]
 
 
-def _take_optimizers(entries: dict[str, Any], made: Conversion) -> None:
+def _take_optimizers(entries: dict[str, object], made: Conversion) -> None:
     """TMRL reads betas for adam and adamw only."""
     for network in ("ACTOR", "CRITIC"):
         optimizer, betas = str(entries.get(f"ALG.OPTIMIZER_{network}", "adam")).lower(), f"ALG.BETAS_{network}"
@@ -246,13 +229,13 @@ def _take_optimizers(entries: dict[str, Any], made: Conversion) -> None:
         made.words += UNBOUNDED_TEMPERATURE
 
 
-def _take_ratio(entries: dict[str, Any], made: Conversion) -> None:
+def _take_ratio(entries: dict[str, object], made: Conversion) -> None:
     """TMRL has no lower bound on updates per step; ours must not be above the upper one."""
     if _ratio(entries) < 1.0:
         made.words.append(f"{_PARAMS}.min_updates_per_env_step=0")
 
 
-def _ratio(entries: Mapping[str, Any]) -> float:
+def _ratio(entries: Mapping[str, object]) -> float:
     name = "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP"
     ratio = _converted(name, entries.get(name, 1.0), float)
     if not ratio > 0:
@@ -260,7 +243,7 @@ def _ratio(entries: Mapping[str, Any]) -> float:
     return ratio
 
 
-def _take_notes(entries: dict[str, Any], made: Conversion) -> None:
+def _take_notes(entries: dict[str, object], made: Conversion) -> None:
     """What means something only beside a word that the file has not."""
     if entries.pop("RESET_TRAINING", False):
         made.notes.append(
@@ -284,28 +267,25 @@ def _differences(task: str, kind: str) -> Iterator[str]:
             yield f"  {difference.what}: {difference.word}"
 
 
-def _target(name: str, kind: str) -> tuple[str, Callable[[Any], Any]] | None:
-    for group, key, section in (
-        ("ENV.RTGYM_CONFIG.", "task.rtgym", RtgymConfig),
-        ("ENV.REWARD_CONFIG.", "task.reward", RewardConfig),
-    ):
-        if name.startswith(group) and name.removeprefix(group) in section.__dataclass_fields__:
-            return f"{key}.{name.removeprefix(group)}", _same
+def _target(name: str, kind: str) -> str | None:
+    group, _, entry = name.rpartition(".")
+    if group == "ENV.RTGYM_CONFIG" and entry in RtgymConfig.__dataclass_fields__:
+        return f"task.rtgym.{entry}"
+    if group == "ENV.REWARD_CONFIG" and entry in RewardConfig.__dataclass_fields__:
+        return f"task.reward.{entry}"
     if name.endswith("interface_kwargs.save_replays"):
-        return "task.save_replays", _same
-    if kind == "redq" and name in REDQ_KEYS:
-        return REDQ_KEYS[name]
-    return KEYS.get(name)
+        return "task.save_replays"
+    return (KEYS | REDQ_KEYS if kind == "redq" else KEYS).get(name)
 
 
-def _converted(name: str, value: Any, conversion: Callable[[Any], Any]) -> Any:
+def _converted(name: str, value: object, conversion: Callable[[Any], Converted]) -> Converted:
     try:
         return conversion(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error
 
 
-def _add(made: Conversion, name: str, key: str, value: Any) -> None:
+def _add(made: Conversion, name: str, key: str, value: object) -> None:
     """Adds an argument; one that a shell would split, as it splits $(...), becomes a note."""
     if isinstance(value, str) and not _WORD.fullmatch(value):
         made.notes.append(f"{name}: type {key}={json.dumps(value, ensure_ascii=False)!r} yourself")
@@ -313,7 +293,7 @@ def _add(made: Conversion, name: str, key: str, value: Any) -> None:
         made.words.append(f"{key}={_written(value)}")
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if isinstance(value, float) and math.isinf(value):
         return "inf"
     return json.dumps(value).replace(" ", "") if not isinstance(value, str) else value

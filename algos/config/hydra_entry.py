@@ -18,13 +18,13 @@ from algos.config.overrides import parsed
 from tasks.process.write_trouble import NotSavedError
 
 if TYPE_CHECKING:
-    pass
+    from omegaconf import DictConfig
 
 MAPPINGS = (["ray", "resources"], ["task", "kwargs"])
 """Keys below which a user chooses the names."""
 
-Job = Callable[[Any, list[str]], None]
-"""Takes a composed configuration (a DictConfig) and the overrides that were typed."""
+Job = Callable[["DictConfig", list[str]], None]
+"""Takes a composed configuration and the overrides that were typed."""
 
 
 def compose_and_call(words: Sequence[str], config_dir: Path, job: Job) -> int:
@@ -138,7 +138,7 @@ class _GuardedJob:
         self.has_started = False
         self.ended_by: UsageError | NotSavedError | None = None
 
-    def __call__(self, composed: Any) -> None:
+    def __call__(self, composed: DictConfig) -> None:
         from hydra.core.hydra_config import HydraConfig
 
         self.has_started = True

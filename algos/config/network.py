@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from tasks.config import config_from_dict
 from tasks.words.command_line import Role
-from tasks.words.key_marks import Decides, decides
-from tasks.words.key_needs import needs, not_with, only_with
-from tasks.words.key_roles import acts_in
+from tasks.words.keys import Decides, acts_in, decides, needs, not_with, only_with
+from tasks.words.limits import Amount, Checked, Count, Fraction, Widths
 from tasks.words.refusals import require
 
 _UNPLAYED = acts_in(Role.train, Role.worker, Role.benchmark)
@@ -72,24 +71,24 @@ class BodyKind(Enum):
 
 
 @dataclass
-class NetworkConfig:
+class NetworkConfig(Checked):
     """Shape of the networks (``params.network``)."""
 
     encoder: str = "mlp"
     """mlp, tmrl_cnn, shared_cnn, compact_cnn, or a name that a plugin gave to ``algos.networks.add_encoder``."""
-    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    hidden: Widths = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers of actor and critics. With simba: one residual block each, all of one width."""
     actor: BodyKind = field(default=BodyKind.mlp, metadata=decides(Decides.networks, before="mlp"))
     """mlp or simba."""
     critic: BodyKind = field(default=BodyKind.mlp, metadata=decides(Decides.networks, before="mlp"))
     """mlp or simba."""
-    critic_hidden: list[int] | None = None
+    critic_hidden: Widths | None = None
     """The same for the critics; null: those of ``hidden``."""
-    dropout: float = field(default=0.0, metadata=_UNPLAYED | decides(Decides.nothing))
+    dropout: Fraction = field(default=0.0, metadata=_UNPLAYED | decides(Decides.nothing))
     """Share of the critics' hidden units that is dropped in training and targets (DroQ: 0.01)."""
     batch_renorm: bool = field(default=False, metadata=decides(Decides.networks, before=False))
     """Batch renormalisation in actor and critics (CrossQ)."""
-    batch_renorm_warm_up: int = field(
+    batch_renorm_warm_up: Amount = field(
         default=100_000, metadata=_UNPLAYED | decides(Decides.nothing) | needs(only_with(".batch_renorm", True))
     )
     """Batches for which it is plain batch normalisation, before it corrects towards the running statistics."""
@@ -97,7 +96,7 @@ class NetworkConfig:
     """LayerNorm after each hidden Linear of the critics; pays at two or more updates per step."""
     layer_norm_actor: bool = False
     """The same in the actor."""
-    feature_size: int = field(default=64, metadata=needs(not_with(".encoder", "mlp", "tmrl_cnn")))
+    feature_size: Count = field(default=64, metadata=needs(not_with(".encoder", "mlp", "tmrl_cnn")))
     """Width of the trunk behind the convolutions of shared_cnn and compact_cnn."""
     shared_encoder: bool | None = None
     """Whether the critics train one encoder that the actor sees detached (true), or actor and each critic train one of
@@ -107,7 +106,7 @@ class NetworkConfig:
     an encoder, while the actor sees what a player sees and trains its own encoder."""
     target_encoder: bool = True
     """Whether the targets have their own slow copy of a shared encoder; false: heads only (DrQ-v2), one pass less."""
-    random_shift: int = field(
+    random_shift: Amount = field(
         default=0, metadata=_UNPLAYED | decides(Decides.nothing) | needs(not_with(".encoder", "mlp"))
     )
     """Augmentation: images shift by up to this many pixels, edge pixels repeated; 0: off."""
@@ -126,57 +125,36 @@ class NetworkConfig:
         return is_shared and not self.asymmetric_critic
 
     def __post_init__(self) -> None:
-        _check_widths("network.hidden", self.hidden, is_residual=self.actor is BodyKind.simba)
-        critic = "network.hidden" if self.critic_hidden is None else "network.critic_hidden"
-        widths = self.hidden if self.critic_hidden is None else self.critic_hidden
-        _check_widths(critic, widths, is_residual=self.critic is BodyKind.simba)
-        require(0 <= self.dropout < 1, "network.dropout", self.dropout, "in [0, 1)")
-        require(self.batch_renorm_warm_up >= 0, "network.batch_renorm_warm_up", self.batch_renorm_warm_up, ">= 0")
-        known = list(ENCODERS)
-        require(
-            self.encoder in known,
-            "network.encoder",
-            self.encoder,
-            f"one of {known} or registered by a file of plugins=[...]",
-        )
-        self._check_sharing()
-        require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
-        require(self.random_shift >= 0, "network.random_shift", self.random_shift, ">= 0 px")
-
-    def _check_sharing(self) -> None:
-        require(
-            self.has_encoder or self.shared_encoder is None,
-            "network.shared_encoder",
-            self.shared_encoder,
-            f"null with the encoder {self.encoder}, which has nothing to share",
-        )
-        require(
-            not (self.asymmetric_critic and self.shared_encoder),
-            "network.shared_encoder",
-            self.shared_encoder,
-            "null or false with network.asymmetric_critic, whose critics have no encoder",
-        )
-        require(
-            self.target_encoder or (self.has_encoder and self.shares_encoder),
-            "network.target_encoder",
-            self.target_encoder,
-            f"true with the encoder {self.encoder}, which is not shared",
-        )
+        super().__post_init__()
+        critic = "critic_hidden" if self.critic_hidden else "hidden"
+        for name, body in (("hidden", self.actor), (critic, self.critic)):
+            is_one_width = body is BodyKind.mlp or len(set(getattr(self, name))) == 1
+            require(is_one_width, name, getattr(self, name), "one width, repeated for each block, with simba")
+        known = f"one of {list(ENCODERS)} or registered by a file of plugins=[...]"
+        require(self.encoder in ENCODERS, "encoder", self.encoder, known)
+        has_choice = self.has_encoder or self.shared_encoder is None
+        expected = f"null with the encoder {self.encoder}, which has nothing to share"
+        require(has_choice, "shared_encoder", self.shared_encoder, expected)
+        is_possible = not (self.asymmetric_critic and self.shared_encoder)
+        expected = "null or false with network.asymmetric_critic, whose critics have no encoder"
+        require(is_possible, "shared_encoder", self.shared_encoder, expected)
+        is_possible = self.target_encoder or (self.has_encoder and self.shares_encoder)
+        expected = f"true with the encoder {self.encoder}, which is not shared"
+        require(is_possible, "target_encoder", self.target_encoder, expected)
 
 
 @dataclass
 class RecurrentNetworkConfig(NetworkConfig):
     """Recurrent networks: a GRU behind the encoder, whose state is added to the encoder's features."""
 
-    gru_size: int = 64
+    gru_size: Count = 64
     """Numbers that the policy remembers from row to row, and the width of the GRU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.gru_size >= 1, "network.gru_size", self.gru_size, ">= 1")
         require(
             not self.asymmetric_critic,
-            "network.asymmetric_critic",
+            "asymmetric_critic",
             self.asymmetric_critic,
             "false with remote_rsac, whose critics remember what the policy saw",
         )
@@ -202,7 +180,7 @@ def register_encoder_name(name: str, traits: EncoderTraits) -> None:
 Network = TypeVar("Network", bound=NetworkConfig)
 
 
-def network_from_plain(data: Mapping[str, Any], network_type: type[Network] = NetworkConfig) -> Network:  # type: ignore[assignment]
+def network_from_plain(data: Mapping[str, object], network_type: type[Network] = NetworkConfig) -> Network:  # type: ignore[assignment]
     """Builds a NetworkConfig from plain data (enums by member name), as sent to a worker or stored in a checkpoint.
 
     Args:
@@ -210,8 +188,3 @@ def network_from_plain(data: Mapping[str, Any], network_type: type[Network] = Ne
         network_type: NetworkConfig, or what a plugin derived from it.
     """
     return config_from_dict(network_type, data, "network")
-
-
-def _check_widths(name: str, widths: list[int], *, is_residual: bool) -> None:
-    require(len(widths) >= 1 and all(width >= 1 for width in widths), name, widths, "a list of at least one width >= 1")
-    require(not is_residual or len(set(widths)) == 1, name, widths, "one width, repeated for each block, with simba")

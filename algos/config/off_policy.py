@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
 from tasks.words.command_line import Role
-from tasks.words.key_marks import Workers, workers_have
-from tasks.words.key_needs import needs, not_with, only_with
-from tasks.words.key_roles import acts_in
+from tasks.words.keys import Workers, acts_in, needs, not_with, only_with, workers_have
+from tasks.words.limits import Amount, Checked, Count, Limit, NotNegative, Positive, Share, above
 from tasks.words.refusals import require
 
+Betas = Annotated[
+    list[float] | None,
+    Limit("two numbers in [0, 1)", lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value)),
+]
+"""Averaging factors of an optimiser."""
 _LEARNED = only_with(".learn_entropy_coef", True)
 
 
@@ -65,76 +69,76 @@ class DebugConfig:
 
 
 @dataclass
-class OffPolicyConfig:
+class OffPolicyConfig(Checked):
     """What SAC and the other off-policy algorithms share, and the loop around them (``params.config``).
 
     Each algorithm adds its own keys and says by the three properties what they mean to what is shared.
     """
 
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions per update; 64 for images on a CPU."""
-    memory_size: int = 1_000_000
+    memory_size: Count = 1_000_000
     """Capacity of the replay memory [rows]."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount per step. TMRL has 0.995."""
-    n_step: int = 1
+    n_step: Count = 1
     """Rewards summed before the bootstrap; in driving 3 learns about twice as fast."""
-    alpha: float = 1.0
+    alpha: NotNegative = 1.0
     """Temperature; its start value when learned."""
     learn_entropy_coef: bool = True
     """Whether the temperature is learned."""
-    alpha_min: float = field(default=1e-4, metadata=needs(_LEARNED))
+    alpha_min: Positive = field(default=1e-4, metadata=needs(_LEARNED))
     """Lower bound of a learned temperature."""
-    alpha_max: float = field(default=10.0, metadata=needs(_LEARNED))
+    alpha_max: Positive = field(default=10.0, metadata=needs(_LEARNED))
     """Upper bound of a learned temperature."""
     target_entropy: float | None = field(default=None, metadata=needs(_LEARNED))
     """Target entropy of a learned temperature [nats]; null: -(number of actions)."""
-    lr_actor: float = 3e-4
+    lr_actor: Positive = 3e-4
     """Learning rate of the actor. TMRL has 1e-5."""
-    lr_critic: float = 3e-4
+    lr_critic: Positive = 3e-4
     """Learning rate of critics and shared encoder. TMRL has 5e-5."""
-    lr_entropy: float = field(default=3e-4, metadata=needs(_LEARNED))
+    lr_entropy: Positive = field(default=3e-4, metadata=needs(_LEARNED))
     """Learning rate of the logarithm of the temperature (Adam)."""
-    lr_decay_updates: int = 0
+    lr_decay_updates: Amount = 0
     """Updates over which the rates of actor and critic fall linearly to a tenth; 0: they stay. Late in a run this keeps
     a good driver from flickering between evaluations."""
     optimizer_actor: OptimizerKind = OptimizerKind.adam
     """adam, adamw, sgd or rmsprop."""
     optimizer_critic: OptimizerKind = OptimizerKind.adam
     """adam, adamw, sgd or rmsprop."""
-    betas_actor: list[float] | None = None
+    betas_actor: Betas = None
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    betas_critic: list[float] | None = None
+    betas_critic: Betas = None
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    betas_entropy: list[float] | None = field(default=None, metadata=needs(_LEARNED))
+    betas_entropy: Betas = field(default=None, metadata=needs(_LEARNED))
     """Averaging factors of the temperature's Adam; null: [0.9, 0.999]."""
-    l2_actor: float = 0.0
+    l2_actor: NotNegative = 0.0
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
-    l2_critic: float = 0.0
+    l2_critic: NotNegative = 0.0
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     precision: Precision = Precision.auto
     """auto, float32 or bfloat16: that of matrix products and convolutions in an update."""
-    env_steps_before_training: int = 1000
+    env_steps_before_training: Amount = 1000
     """Steps of the warm-up policy before the first update."""
     warm_up: WarmUp = field(
         default=WarmUp.uniform, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same)
     )
     """uniform or driving."""
-    min_updates_per_env_step: float = field(
+    min_updates_per_env_step: NotNegative = field(
         default=1.0, metadata=needs(not_with("task.game", "live"), not_with("task.clock", "wall"))
     )
     """Below this ratio virtual-clock workers wait; the live game ignores it."""
-    max_updates_per_env_step: float = 1.0
+    max_updates_per_env_step: Annotated[float, above(0)] = 1.0
     """Above this ratio the learner waits."""
-    update_model_interval: int = 50
+    update_model_interval: Count = 50
     """Updates between two publications of the acting weights."""
-    log_interval: int = 200
+    log_interval: Count = 200
     """Updates between two records of the metrics."""
-    evaluation_interval: int = 2000
+    evaluation_interval: Amount = 2000
     """Environment steps between two evaluations; 0: none."""
-    evaluation_episodes: int = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
+    evaluation_episodes: Count = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
     """Episodes of an evaluation."""
-    checkpoint_interval: int = 10_000
+    checkpoint_interval: Amount = 10_000
     """Environment steps between two periodic checkpoints; 0: only last and best."""
     save_replay: bool = True
     """Whether the replay memory is stored beside the checkpoints."""
@@ -145,12 +149,24 @@ class OffPolicyConfig:
     """Checks that cost time."""
 
     def __post_init__(self) -> None:
-        self._check_counts()
-        self._check_ranges()
-        self._check_temperature()
-        _check_betas("betas_actor", self.betas_actor, self.optimizer_actor)
-        _check_betas("betas_critic", self.betas_critic, self.optimizer_critic)
-        _check_betas("betas_entropy", self.betas_entropy, OptimizerKind.adam)
+        super().__post_init__()
+        require(
+            self.memory_size > self.n_step, "memory_size", self.memory_size, f"> n_step ({self.n_step}), to hold a step"
+        )
+        low, high = self.min_updates_per_env_step, self.max_updates_per_env_step
+        require(high >= low, "max_updates_per_env_step", high, f"> 0 and >= min_updates_per_env_step ({low})")
+        require(self.alpha_min <= self.alpha_max, "alpha_max", self.alpha_max, f">= alpha_min ({self.alpha_min})")
+        require(
+            not self.learn_entropy_coef or self.alpha_min <= self.alpha <= self.alpha_max,
+            "alpha",
+            self.alpha,
+            f"between alpha_min ({self.alpha_min}) and alpha_max ({self.alpha_max}) when learn_entropy_coef is true",
+        )
+        for network in ("actor", "critic"):
+            kind, betas = getattr(self, f"optimizer_{network}"), getattr(self, f"betas_{network}")
+            has_betas = kind in (OptimizerKind.adam, OptimizerKind.adamw)
+            expected = f"null with the optimiser {kind.name}, which has none"
+            require(betas is None or has_betas, f"betas_{network}", betas, expected)
 
     @property
     def ensemble_size(self) -> int:
@@ -166,56 +182,3 @@ class OffPolicyConfig:
     def target_polyak(self) -> float | None:
         """Share of the old target kept at each update; None: there are no target networks."""
         raise NotImplementedError
-
-    def _check_counts(self) -> None:
-        at_least_one = ["batch_size", "memory_size", "n_step"]
-        at_least_one += ["update_model_interval", "log_interval", "evaluation_episodes"]
-        for name in at_least_one:
-            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("env_steps_before_training", "evaluation_interval", "checkpoint_interval", "lr_decay_updates"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        require(
-            self.memory_size > self.n_step, "memory_size", self.memory_size, f"> n_step ({self.n_step}), to hold a step"
-        )
-
-    def _check_ranges(self) -> None:
-        require(0 < self.gamma <= 1, "gamma", self.gamma, "in (0, 1]")
-        for name in ("lr_actor", "lr_critic", "lr_entropy"):
-            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "> 0")
-        for name in ("l2_actor", "l2_critic", "min_updates_per_env_step"):
-            require(0 <= getattr(self, name) < math.inf, name, getattr(self, name), ">= 0")
-        require(
-            self.max_updates_per_env_step > 0 and self.max_updates_per_env_step >= self.min_updates_per_env_step,
-            "max_updates_per_env_step",
-            self.max_updates_per_env_step,
-            f"> 0 and >= min_updates_per_env_step ({self.min_updates_per_env_step})",
-        )
-
-    def _check_temperature(self) -> None:
-        require(0 <= self.alpha < math.inf, "alpha", self.alpha, ">= 0")
-        require(0 < self.alpha_min < math.inf, "alpha_min", self.alpha_min, "> 0")
-        require(
-            self.alpha_min <= self.alpha_max < math.inf,
-            "alpha_max",
-            self.alpha_max,
-            f">= alpha_min ({self.alpha_min})",
-        )
-        is_inside = self.alpha_min <= self.alpha <= self.alpha_max
-        require(
-            is_inside or not self.learn_entropy_coef,
-            "alpha",
-            self.alpha,
-            f"between alpha_min ({self.alpha_min}) and alpha_max ({self.alpha_max}) when learn_entropy_coef is true",
-        )
-
-
-def _check_betas(name: str, betas: list[float] | None, optimizer: OptimizerKind) -> None:
-    if betas is None:
-        return
-    require(
-        optimizer in (OptimizerKind.adam, OptimizerKind.adamw),
-        name,
-        betas,
-        f"null with the optimiser {optimizer.name}, which has none",
-    )
-    require(len(betas) == 2 and all(0 <= beta < 1 for beta in betas), name, betas, "two numbers in [0, 1)")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from algos.config import ENCODERS, EncoderKind
-from tasks.words.key_needs import needs, not_with, only_with
+from tasks.words.keys import needs, not_with, only_with
+from tasks.words.limits import Amount, Checked, Count, NotNegative, Positive, Share, Widths, one_of
 from tasks.words.refusals import require
 
 FLAT_NETWORK = "actor_critic"
@@ -31,7 +32,7 @@ class LearningRateSchedule(Enum):
 
 
 @dataclass
-class PPONetworkConfig:
+class PPONetworkConfig(Checked):
     """Shape of the network (``params.network``)."""
 
     name: str | None = None
@@ -39,84 +40,70 @@ class PPONetworkConfig:
     encoder: str = "mlp"
     """mlp: flat observations and rl_games' network; compact_cnn, shared_cnn, or a name that a plugin gave to
     ``algos.networks.add_encoder``: dict observations and ours."""
-    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    hidden: Widths = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers, shared by policy and value."""
-    activation: str = "elu"
+    activation: Annotated[str, one_of("elu", "relu", "tanh", "selu", "swish", "gelu")] = "elu"
     """Of the hidden layers: elu, relu, tanh, selu, swish or gelu."""
-    feature_size: int = field(default=64, metadata=needs(not_with(".encoder", "mlp")))
+    feature_size: Count = field(default=64, metadata=needs(not_with(".encoder", "mlp")))
     """Width of the trunk behind the convolutions."""
     initial_log_std: float = -0.5
     """Logarithm of the standard deviation of a new policy; learned, the same in every state."""
 
     def __post_init__(self) -> None:
-        require(
-            len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden),
-            "network.hidden",
-            self.hidden,
-            "a list of at least one width >= 1",
-        )
-        known = ["elu", "relu", "tanh", "selu", "swish", "gelu"]
-        require(self.activation in known, "network.activation", self.activation, f"one of {known}")
-        require(self.feature_size >= 1, "network.feature_size", self.feature_size, ">= 1")
+        super().__post_init__()
         names = [name for name in ENCODERS if name != EncoderKind.tmrl_cnn]
-        require(self.encoder in names, "network.encoder", str(self.encoder), f"one of {names} for PPO")
+        require(self.encoder in names, "encoder", str(self.encoder), f"one of {names} for PPO")
 
 
 @dataclass
-class PPOLoopConfig:
+class PPOLoopConfig(Checked):
     """Keys of the run around rl_games' PPO, ours or that of an rl_games file."""
 
-    log_interval: int = 1
+    log_interval: Count = 1
     """Epochs between two records of our metrics."""
-    evaluation_interval: int = 50_000
+    evaluation_interval: Amount = 50_000
     """Environment steps between two evaluations; 0: none."""
-    evaluation_episodes: int = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
+    evaluation_episodes: Count = field(default=10, metadata=needs(not_with(".evaluation_interval", 0)))
     """Episodes of an evaluation."""
-    checkpoint_interval: int = 200_000
+    checkpoint_interval: Amount = 200_000
     """Environment steps between two periodic checkpoints; 0: only last and best."""
-
-    def __post_init__(self) -> None:
-        for name in ("log_interval", "evaluation_episodes"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("evaluation_interval", "checkpoint_interval"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
 
 
 @dataclass
 class PPOConfig(PPOLoopConfig):
     """rl_games' PPO and the loop around it (``params.config``)."""
 
-    num_actors: int = 16
+    num_actors: Count = 16
     """Environments that step together, spread over num_workers processes."""
-    horizon_length: int = 64
+    horizon_length: Count = 64
     """Steps of each environment per epoch."""
-    minibatch_size: int = 256
+    minibatch_size: Count = 256
     """Samples per gradient step; must divide num_actors x horizon_length."""
-    mini_epochs: int = 5
+    mini_epochs: Count = 5
     """Passes over the samples of an epoch."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount per step."""
-    tau: float = 0.95
+    tau: Share = 0.95
     """Lambda of generalised advantage estimation."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Start value of the learning rate."""
     lr_schedule: LearningRateSchedule = LearningRateSchedule.adaptive
     """adaptive, linear or constant."""
-    kl_threshold: float = field(default=0.016, metadata=needs(only_with(".lr_schedule", "adaptive")))
+    kl_threshold: Positive = field(default=0.016, metadata=needs(only_with(".lr_schedule", "adaptive")))
     """Target of the adaptive schedule."""
-    e_clip: float = 0.2
+    e_clip: Positive = 0.2
     """Clip range of the probability ratio."""
     clip_value: bool = True
     """Whether the value loss is clipped too."""
-    critic_coef: float = 2.0
+    critic_coef: NotNegative = 2.0
     """Weight of the value loss."""
-    entropy_coef: float = 0.0
+    entropy_coef: NotNegative = 0.0
     """Weight of the entropy bonus."""
-    bounds_loss_coef: float = 1e-4
+    bounds_loss_coef: NotNegative = 1e-4
     """Weight of the penalty on means beyond +-1.1."""
     truncate_grads: bool = True
     """Whether the gradient's norm is clipped."""
-    grad_norm: float = field(default=1.0, metadata=needs(only_with(".truncate_grads", True)))
+    grad_norm: Positive = field(default=1.0, metadata=needs(only_with(".truncate_grads", True)))
     """Largest norm of the gradient."""
     normalize_advantage: bool = True
     """Whether advantages have mean 0 and deviation 1."""
@@ -126,21 +113,13 @@ class PPOConfig(PPOLoopConfig):
     """Running normalisation of returns."""
     value_bootstrap: bool = True
     """Whether a truncated episode is bootstrapped."""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """Weight decay of Adam."""
-    games_to_track: int = 100
+    games_to_track: Count = 100
     """Episodes in rl_games' own averages."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_actors", "horizon_length", "minibatch_size", "mini_epochs", "games_to_track"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("learning_rate", "kl_threshold", "e_clip", "grad_norm"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
-        for name in ("entropy_coef", "bounds_loss_coef", "critic_coef", "weight_decay"):
-            require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        for name in ("gamma", "tau"):
-            require(0 < getattr(self, name) <= 1, name, getattr(self, name), "in (0, 1]")
         samples = self.num_actors * self.horizon_length
         require(
             samples % self.minibatch_size == 0,

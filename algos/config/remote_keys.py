@@ -1,20 +1,20 @@
 """Checks the keys of ``remote``, ``worker``, ``ray`` and ``launcher`` against each other and the rest.
 
-The roles of each key are in its field's metadata (``tasks.words.key_roles``). Called by ``train.py`` and
+The roles of each key are in its field's metadata (``tasks.words.keys``). Called by ``train.py`` and
 ``runner_params`` before anything starts.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from dataclasses import fields
-from enum import Enum
-from typing import Any
 
 from algos.config.schema import RunConfig
 from algos.config.stock_params import is_ppo
+from tasks.config import config_to_dict
 from tasks.remote.config import Launcher
+from tasks.words.keys import has_default
+from tasks.words.nested import leaves
+from tasks.words.refusals import as_typed
 
 _TRAIN, _WORKER, _SERVER = "train", "worker", "server"
 _LISTENING = ("remote.listen", "remote.max_workers", "remote.max_message_mb")
@@ -41,16 +41,15 @@ def check_remote(config: RunConfig, role: str) -> None:
 def _check_training(config: RunConfig) -> None:
     remote = config.remote
     is_remote = remote.listen is not None or remote.relay is not None
-    for key, value in _changed_keys(config):
-        group, _, name = key.partition(".")
-        if group == "remote" and not is_remote:
+    for key, value in leaves(config_to_dict(remote), "remote."):
+        if has_default(config, key):
+            continue
+        if not is_remote:
             raise ValueError(
-                f"{key}={value} does nothing without remote.listen or remote.relay; give one or leave it out"
+                f"{key}={as_typed(value)} does nothing without remote.listen or remote.relay; give one or leave it out"
             )
         if key in _LISTENING and remote.listen is None:
-            raise ValueError(f"{key}={value} does nothing without remote.listen; give it or leave {name} out")
-        if group == "ray" and config.launcher is not Launcher.ray:
-            raise ValueError(f"{key}={value} does nothing without launcher=ray; give it or leave it out")
+            raise ValueError(f"{key}={as_typed(value)} does nothing without remote.listen; give it or leave it out")
     if is_remote:
         _check_remote(config)
     elif not config.num_workers:
@@ -108,23 +107,3 @@ def _check_ray(config: RunConfig) -> None:
         raise ValueError("num_workers must be >= 1 with launcher=ray, which starts them, got 0")
     if importlib.util.find_spec("ray") is None:
         raise ValueError("launcher=ray needs the package ray: pip install -e '.[cluster]'")
-
-
-def _changed_keys(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Full names and values of the keys that differ from their defaults."""
-    if config.launcher is not Launcher.local:
-        yield "launcher", config.launcher.name
-    for group in ("remote", "worker", "ray"):
-        section = getattr(config, group)
-        default = type(section)()
-        for entry in fields(section):
-            value = getattr(section, entry.name)
-            if value != getattr(default, entry.name):
-                yield f"{group}.{entry.name}", _text(value)
-
-
-def _text(value: Any) -> str:
-    """The value as a person types it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value.name if isinstance(value, Enum) else value)

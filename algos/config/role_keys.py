@@ -1,6 +1,6 @@
 """Refuses a typed key that has no effect: in this role, or because of another key's value.
 
-The metadata of the fields says which keys these are (``tasks.words.key_roles``, ``tasks.words.key_needs``).
+The metadata of the fields says which keys these are (``tasks.words.keys``).
 
 Only typed keys are checked: a file of cfg and a checkpoint serve every role, and each role reads its part of them.
 Choosing a file, ``task=NAME`` or ``train=NAME``, is allowed in every role. Called by ``train.py``.
@@ -8,13 +8,15 @@ Choosing a file, ``task=NAME`` or ``train=NAME``, is allowed in every role. Call
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from algos.config.schema import RunConfig, to_plain
+from algos.config.overrides import typed_keys
+from algos.config.schema import RunConfig
+from tasks.config import config_to_dict
 from tasks.words.command_line import Role
-from tasks.words.key_needs import as_typed, has_default, key_needs
-from tasks.words.key_roles import KeyRoles, key_roles
-from tasks.words.nested import leaves, value_at
+from tasks.words.keys import KeyRoles, has_default, key_needs, key_roles
+from tasks.words.nested import value_at
+from tasks.words.refusals import as_typed
 
 
 def check_roles(config: RunConfig, role: Role, words: Sequence[str]) -> None:
@@ -28,7 +30,7 @@ def check_roles(config: RunConfig, role: Role, words: Sequence[str]) -> None:
     Raises:
         ValueError: Naming each such key, and what to type instead or which roles it belongs to.
     """
-    known = {key: key_roles(config, key) for key in _typed_keys(words)}
+    known = {key: key_roles(config, key) for key in typed_keys(words)}
     wrong = [_refusal(key, said, role) for key, said in known.items() if not said.roles & _roles_of(config, role)]
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -45,9 +47,9 @@ def check_needs(config: RunConfig, role: Role, words: Sequence[str]) -> None:
     Raises:
         ValueError: Naming each such key, and the key that would make it act.
     """
-    plain = to_plain(config)
+    plain = config_to_dict(config)
     idle: dict[str, str] = {}
-    for key in _typed_keys(words):
+    for key in typed_keys(words):
         for owner, need in () if has_default(config, key) else key_needs(config, key, role):
             refusal = need.refusal(plain, owner)
             if refusal is not None:
@@ -77,17 +79,3 @@ def _where(role: Role) -> str:
 
 def _name(role: Role) -> str:
     return "training" if role is Role.train else f"--{role.value}"
-
-
-def _typed_keys(words: Sequence[str]) -> Iterator[str]:
-    """Full names of the keys that words set; none for a choice of a file and for what is taken away."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    for override in OverridesParser.create().parse_overrides(list(words)):
-        key, value = override.key_or_group, override.value()
-        if override.is_delete():
-            continue
-        if isinstance(value, Mapping) and value:
-            yield from (name for name, _ in leaves(value, f"{key}."))
-        elif key not in ("task", "train"):
-            yield key

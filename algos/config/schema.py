@@ -8,23 +8,47 @@ which is when ranges are checked. Standard library only, but for hydra's ConfigS
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 from algos.config import DebugConfig
 from algos.config.algorithms import TRAIN_SCHEMAS
-from algos.config.train_schema import REQUIRED, section_types
-from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict, config_to_dict
+from algos.config.train_schema import REQUIRED
+from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict
 from tasks.remote.config import Launcher, RayConfig, RemoteConfig, RemoteWorkerConfig
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
 from tasks.words.command_line import Role
-from tasks.words.key_marks import Belongs, Workers, belongs_to, marked, workers_have
-from tasks.words.key_needs import needs, not_with, only_with
-from tasks.words.key_roles import CONFIGURED, DRIVING, acts_in
-from tasks.words.refusals import require, unknown_key
+from tasks.words.keys import (
+    CONFIGURED,
+    DRIVING,
+    Belongs,
+    Fact,
+    Workers,
+    acts_in,
+    belongs_to,
+    marked,
+    needs,
+    not_with,
+    only_with,
+    workers_have,
+)
+from tasks.words.limits import Amount, Checked, Count, FolderName, Limit, matching
+from tasks.words.refusals import require
+
+Seed = Annotated[int, Limit(">= 0 (none stands for a random one: a run shall be repeatable)", lambda seed: seed >= 0)]
+"""Of generators."""
+Device = Annotated[str, matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu or cuda:N")]
+"""Of torch."""
+CountOrAuto = Annotated[
+    int | str,
+    Limit(
+        "'auto' or an integer >= 1",
+        lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1),
+    ),
+]
+"""A count, or auto: decided by the program."""
 
 _ACTING = (Role.play, Role.worker, Role.benchmark)
 """Roles in which a policy acts and nothing learns."""
@@ -50,12 +74,12 @@ class Rules(Enum):
 
 
 @dataclass
-class PlayConfig:
+class PlayConfig(Checked):
     """What --play does (``play``)."""
 
-    episodes: int = 10
+    episodes: Count = 10
     """Episodes to drive; the league's rules always take 10."""
-    seed: int = 1_000_000
+    seed: Amount = 1_000_000
     """Seed of the first episode; the others follow it. Far from the seeds of training's evaluations."""
     rules: Rules = Rules.normal
     """normal or league."""
@@ -67,10 +91,9 @@ class PlayConfig:
     """The mean action, or samples of the policy."""
 
     def __post_init__(self) -> None:
-        require(self.episodes >= 1, "play.episodes", self.episodes, ">= 1")
-        require(self.seed >= 0, "play.seed", self.seed, ">= 0")
+        super().__post_init__()
         is_league = self.rules is Rules.league
-        require(not is_league or self.episodes == 10, "play.episodes", self.episodes, "10 with play.rules=league")
+        require(not is_league or self.episodes == 10, "episodes", self.episodes, "10 with play.rules=league")
 
 
 @dataclass
@@ -88,21 +111,17 @@ class WandbConfig:
 
 
 @dataclass
-class LinkConfig:
+class LinkConfig(Checked):
     """The link between workers and learner (``link``)."""
 
-    segment_rows: int = field(default=32, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same))
+    segment_rows: Count = field(default=32, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same))
     """Rows that a worker sends at once."""
-    window: int = field(default=4, metadata=needs(not_with("task.game", "live"), not_with("task.clock", "wall")))
+    window: Count = field(default=4, metadata=needs(not_with("task.game", "live"), not_with("task.clock", "wall")))
     """Unacknowledged segments beyond which a simulator worker waits."""
-    buffer_segments: int = field(default=512, metadata=acts_in(Role.train, instead={Role.worker: "worker.outbox_mb"}))
+    buffer_segments: Count = field(default=512, metadata=acts_in(Role.train, instead={Role.worker: "worker.outbox_mb"}))
     """Unacknowledged segments that a worker in real time keeps; beyond them the oldest go (TMRL's BUFFERS_MAXLEN)."""
     compress: bool = field(default=False, metadata=acts_in(Role.train, instead={Role.worker: "worker.compress"}))
     """Whether images are compressed on the way."""
-
-    def __post_init__(self) -> None:
-        for name in ("segment_rows", "window", "buffer_segments"):
-            require(getattr(self, name) >= 1, f"link.{name}", getattr(self, name), ">= 1")
 
 
 @dataclass
@@ -116,27 +135,29 @@ class ChoicesConfig:
 
 
 @dataclass
-class RunConfig:
+class RunConfig(Checked):
     """The whole configuration: the keys of ``cfg/config.yaml``."""
 
     task: Any = field(default=REQUIRED, metadata=acts_in(*DRIVING) | workers_have(Workers.same))
     """What is driven: a file of cfg/task."""
     train: Any = field(default=REQUIRED, metadata=acts_in(Role.train))
     """How it is learned: a file of cfg/train."""
-    seed: int = field(default=0, metadata=acts_in(Role.train, Role.benchmark, instead={Role.play: "play.seed"}))
+    seed: Seed = field(default=0, metadata=acts_in(Role.train, Role.benchmark, instead={Role.play: "play.seed"}))
     """Seed of all random generators."""
-    device: str = field(
+    device: Device = field(
         default="auto",
         metadata=acts_in(Role.train, instead=dict.fromkeys(_ACTING, "inference_device")) | belongs_to(Belongs.command),
     )
     """Where the learner computes: auto (cuda when there is one), cpu or cuda:N."""
-    inference_device: str = field(default="cpu", metadata=acts_in(Role.train, *_ACTING) | belongs_to(Belongs.command))
+    inference_device: Device = field(
+        default="cpu", metadata=acts_in(Role.train, *_ACTING) | belongs_to(Belongs.command)
+    )
     """Where workers and players compute: auto, cpu or cuda:N."""
-    torch_threads: int | str = field(
+    torch_threads: CountOrAuto = field(
         default="auto", metadata=acts_in(Role.train, Role.play) | belongs_to(Belongs.command)
     )
     """Threads of the learner's torch; auto: 1 on the CPU (workers need the cores), torch's own number with cuda."""
-    experiment: str = field(
+    experiment: FolderName = field(
         default="${choices.train}", metadata=acts_in(Role.train, instead={Role.record: "record.name"})
     )
     """Name of the run folder, runs/<experiment>_<date>; default: the name of the train YAML."""
@@ -146,14 +167,14 @@ class RunConfig:
         default=CheckpointMode.resume, metadata=acts_in(Role.train) | belongs_to(Belongs.command)
     )
     """resume, weights or replay."""
-    max_env_steps: int | str = field(
+    max_env_steps: CountOrAuto = field(
         default="auto",
         metadata=acts_in(Role.train, instead={Role.worker: "worker.episodes", Role.benchmark: "benchmark.steps"}),
     )
     """Environment steps at which training ends by itself; auto: the train YAML's."""
-    max_updates: int | None = field(default=None, metadata=acts_in(Role.train))
+    max_updates: Count | None = field(default=None, metadata=acts_in(Role.train))
     """Updates at which training ends by itself, where that comes first; null: no such limit. Not for PPO."""
-    num_workers: int = field(
+    num_workers: Amount = field(
         default=1,
         metadata=acts_in(Role.train, instead={Role.worker: "worker.envs_per_worker"})
         | needs(not_with("synchronous", True)),
@@ -202,26 +223,15 @@ class RunConfig:
         default_factory=RemoteWorkerConfig, metadata=acts_in(Role.worker) | belongs_to(Belongs.command)
     )
     """Settings of --worker and of every worker process."""
-    ray: RayConfig = field(default_factory=RayConfig, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
+    ray: RayConfig = field(
+        default_factory=RayConfig,
+        metadata=acts_in(Role.train) | needs(only_with("launcher", "ray")) | belongs_to(Belongs.command),
+    )
     """Where Ray places workers, with launcher=ray."""
     debug: DebugConfig = field(default_factory=DebugConfig, metadata=acts_in(Role.train))
     """Checks that cost time."""
     choices: ChoicesConfig = field(default_factory=ChoicesConfig, metadata=acts_in())
     """Which files were chosen; recorded, not to be set."""
-
-    def __post_init__(self) -> None:
-        require(self.seed >= 0, "seed", self.seed, ">= 0 (no value means a random seed: runs must be repeatable)")
-        is_limit = self.max_updates is None or self.max_updates >= 1
-        require(is_limit, "max_updates", self.max_updates, "null or >= 1")
-        require(self.num_workers >= 0, "num_workers", self.num_workers, ">= 0")
-        for name in ("device", "inference_device"):
-            value = getattr(self, name)
-            require(re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is not None, name, value, "auto, cpu or cuda:N")
-        for name in ("torch_threads", "max_env_steps"):
-            value = getattr(self, name)
-            is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            require(value == "auto" or is_count, name, value, "'auto' or an integer >= 1")
-        require(bool(re.fullmatch(r"[\w.+-]+", self.experiment)), "experiment", self.experiment, "a folder name")
 
 
 TASK_SCHEMAS: dict[str, type[AnyTaskConfig]] = {
@@ -232,8 +242,8 @@ TASK_SCHEMAS: dict[str, type[AnyTaskConfig]] = {
 """Schema of ``task`` by the name that a file of cfg/task gives in its defaults."""
 
 
-def marked_keys(kind: type[Enum]) -> dict[str, Any]:
-    """Full names of all keys that say something of a kind (``tasks.words.key_marks``), with what they say.
+def marked_keys(kind: type[Fact]) -> dict[str, Fact]:
+    """Full names of all keys that say something of a kind (``tasks.words.keys.marked``), with what they say.
 
     Those of all registered schemas together: which of them a configuration has, the configuration knows.
     """
@@ -244,7 +254,7 @@ def marked_keys(kind: type[Enum]) -> dict[str, Any]:
     return found
 
 
-def nearest(marks: Mapping[str, Any], key: str) -> Any:
+def nearest(marks: Mapping[str, Fact], key: str) -> Fact | None:
     """The metadata of a key, or of the nearest group above it; None: there is none."""
     while key and key not in marks:
         key = key.rpartition(".")[0]
@@ -256,7 +266,7 @@ def register_schemas() -> None:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
-    groups: dict[str, Mapping[str, Any]] = {
+    groups: dict[str, Mapping[str, object]] = {
         "schema": {"run": RunConfig},
         "schema/task": TASK_SCHEMAS,
         "schema/train": TRAIN_SCHEMAS,
@@ -266,7 +276,7 @@ def register_schemas() -> None:
             store.store(group=group, name=name, node=_structured(schema))
 
 
-def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
+def typed(plain: Mapping[str, object], task_type: type = TaskConfig) -> RunConfig:
     """Checks a whole configuration, types and ranges, and returns it as dataclasses.
 
     Args:
@@ -278,21 +288,10 @@ def typed(plain: Mapping[str, Any], task_type: type = TaskConfig) -> RunConfig:
     """
     task: Any = config_from_dict(task_type, _section(plain, "task"), "task")
     train = typed_train(_section(plain, "train"))
-    top = {key: value for key, value in plain.items() if key not in ("task", "train")}
-    unknown = sorted(set(top) - set(RunConfig.__dataclass_fields__))
-    if unknown:
-        raise ValueError(unknown_key(unknown[0], RunConfig.__dataclass_fields__))
-    config = config_from_dict(RunConfig, {**top, "task": None, "train": None}, "config")
-    config.task, config.train = task, train
-    return config
+    return config_from_dict(RunConfig, {**plain, "task": task, "train": train}, "")
 
 
-def to_plain(config: RunConfig) -> dict[str, Any]:
-    """The inverse of ``typed``: what is dumped, stored in checkpoints and sent."""
-    return config_to_dict(config)
-
-
-def typed_train(plain: Mapping[str, Any]) -> Any:
+def typed_train(plain: Mapping[str, object]) -> Any:
     """The ``train`` section as the dataclass of its kind; plain data when it has none."""
     algorithm_name(plain)
     kind = plain.get("kind")
@@ -304,13 +303,10 @@ def typed_train(plain: Mapping[str, Any]) -> Any:
             f"train.kind must be one of {', '.join(TRAIN_SCHEMAS)}, or left out, got {kind!r}; "
             "one of your own needs plugins=[FILE.py]"
         )
-    params = _section(plain, "params", "train.")
-    for name, section_type in section_types(schema).items():
-        _checked_section(section_type, params.get(name, {}), f"train.params.{name}")
     return config_from_dict(schema, plain, "train")
 
 
-def algorithm_name(train: Mapping[str, Any]) -> str:
+def algorithm_name(train: Mapping[str, object]) -> str:
     """``params.algo.name`` of a train section.
 
     Raises:
@@ -334,20 +330,8 @@ def _structured(schema: type) -> Any:
     return OmegaConf.structured(schema)
 
 
-def _section(plain: Mapping[str, Any], name: str, prefix: str = "") -> Mapping[str, Any]:
+def _section(plain: Mapping[str, object], name: str) -> Mapping[str, object]:
     section = plain.get(name)
     if not isinstance(section, Mapping):
-        raise ValueError(f"{prefix}{name} must be a mapping, got {section!r}")
+        raise ValueError(f"{name} must be a mapping, got {section!r}")
     return section
-
-
-def _checked_section(section_type: type, plain: Any, key: str) -> None:
-    """Checks one section on its own, so that a message of its dataclass gets the full name of the key."""
-    try:
-        config_from_dict(section_type, plain, key)
-    except ValueError as error:
-        message = str(error)
-        if "train.params" in message:
-            raise
-        short = key.rpartition(".")[2] + "."
-        raise ValueError(f"{key}.{message.removeprefix(short)}") from error

@@ -15,6 +15,7 @@ from typing import Any
 from algos.config.ppo import PPOLoopConfig
 from algos.config.schema import RunConfig, algorithm_name
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig
+from tasks.words.nested import Plain
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def is_ppo(train: Any) -> bool:
     return isinstance(train, PPOTrainConfig) or (isinstance(train, Mapping) and algorithm_name(train) == PPO_NAME)
 
 
-def max_env_steps(train: Mapping[str, Any]) -> int | None:
+def max_env_steps(train: Plain) -> int | None:
     """Environment steps at which the training ends: the fewest that a YAML says, rl_games' keys included; else None."""
     own = _own_config(train)
     steps_per_epoch = int(own.get("num_actors", 0)) * int(own.get("horizon_length", 0))
@@ -106,7 +107,7 @@ def max_env_steps(train: Mapping[str, Any]) -> int | None:
     return min((steps for steps in said if isinstance(steps, int) and steps > 0), default=None)
 
 
-def stock_parts(train: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def stock_parts(train: Plain, steps: int) -> dict[str, Any]:
     """``algo``, ``model``, ``network`` and ``config`` of rl_games' params.
 
     Args:
@@ -119,8 +120,9 @@ def stock_parts(train: Mapping[str, Any], steps: int) -> dict[str, Any]:
         config["max_frames"] = steps
     if name == PPO_NAME:
         name = "remote_ppo"
-        left_open = {"bounds_loss_coef": 0.0, "score_to_win": math.inf}
-        config = {**left_open, "observation": _env_observation(config), **config, "max_epochs": -1}
+        observation = str((config.get("env_config") or {}).get("observation", "flat"))
+        left_open = {"bounds_loss_coef": 0.0, "score_to_win": math.inf, "observation": observation}
+        config = {**left_open, **config, "max_epochs": -1}
     algo = {"name": name}
     return {
         "algo": algo,
@@ -138,7 +140,7 @@ def ppo_loop(train: Any) -> PPOLoopConfig:
     return PPOLoopConfig(**{key: value for key, value in _own_config(train).items() if key in known})
 
 
-def _check_decided(config: RunConfig, own: Mapping[str, Any], device: str) -> None:
+def _check_decided(config: RunConfig, own: Plain, device: str) -> None:
     expected = {"env_name": config.task.name, "device": device, "device_name": device}
     for key, advice in RUN_DECIDES.items():
         if key in own and own[key] != expected.get(key):
@@ -148,7 +150,7 @@ def _check_decided(config: RunConfig, own: Mapping[str, Any], device: str) -> No
             raise ValueError(f"train.{key}.seed={seed['seed']}: leave it out and type seed={seed['seed']}")
 
 
-def _check_env_config(config: RunConfig, env_config: Mapping[str, Any]) -> None:
+def _check_env_config(config: RunConfig, env_config: Plain) -> None:
     """rl_games' files have the arguments of their environments there; here tasks have keys for them."""
     for key, value in env_config.items():
         if key not in ("observation", "seed"):
@@ -158,9 +160,5 @@ def _check_env_config(config: RunConfig, env_config: Mapping[str, Any]) -> None:
             )
 
 
-def _env_observation(config: Mapping[str, Any]) -> str:
-    return str((config.get("env_config") or {}).get("observation", "flat"))
-
-
-def _own_config(train: Mapping[str, Any]) -> Mapping[str, Any]:
+def _own_config(train: Plain) -> Plain:
     return train["params"].get("config") or {}

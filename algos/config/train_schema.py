@@ -6,19 +6,14 @@ one. Standard library only.
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from typing import Any
 
-from algos.config import (
-    NetworkConfig,
-    OffPolicyConfig,
-)
+from algos.config import NetworkConfig, OffPolicyConfig
 from algos.config.ppo import PPOConfig, PPONetworkConfig
 from tasks.words.command_line import Role
-from tasks.words.key_marks import Decides, Workers, decides, workers_have
-from tasks.words.key_roles import acts_in
+from tasks.words.keys import Decides, Workers, acts_in, decides, workers_have
 from tasks.words.refusals import require
 
 REQUIRED: Any = "???"
@@ -146,13 +141,6 @@ def make_train_schema(
     schema: type[TrainConfig] = make_dataclass(f"{title}TrainConfig", own, bases=(base,))
     schema.__module__ = module or config.__module__
     return schema
-
-
-def section_types(schema: type[TrainConfig]) -> dict[str, type]:
-    """The dataclasses of ``params.network`` and ``params.config``."""
-    params = typing.get_type_hints(schema)["params"]
-    hints = typing.get_type_hints(params)
-    return {name: hints[name] for name in ("network", "config")}
 
 
 RL_GAMES_ALGORITHMS = ("a2c_continuous", "a2c_discrete", "sac")

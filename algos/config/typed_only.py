@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from algos.config.errors import UsageError
-from algos.config.overrides import GROUPS, typed_keys
+from algos.config.overrides import typed_keys
 from algos.config.worker_words import written
 from tasks.words.nested import leaves
 
@@ -31,7 +31,7 @@ _PLACE = re.compile(rf"(?:^|[\s/@.])(?:{'|'.join(SECTIONS)})(?:[/.@]|$)")
 """A package or an entry of a defaults list that puts something into one of the sections."""
 
 
-def refuse_names_of_code(config: Mapping[str, Any], words: Sequence[str], origin: str) -> None:
+def refuse_names_of_code(config: Mapping[str, object], words: Sequence[str], origin: str) -> None:
     """Refuses a "module:attribute" that comes from a file.
 
     Args:
@@ -42,8 +42,7 @@ def refuse_names_of_code(config: Mapping[str, Any], words: Sequence[str], origin
     Raises:
         ValueError: Naming the key, and the word with which it is allowed.
     """
-    kept = [word for word in words if not word.startswith("~")]
-    typed = [f"{key}." for key in typed_keys(kept, {}) if key not in GROUPS]
+    typed = [f"{key}." for key in typed_keys(words)]
     for key, value in leaves(config):
         code = next((text for text in _texts(value) if _CODE.fullmatch(text)), None)
         if code is not None and not any(f"{key}.".startswith(prefix) for prefix in typed):

@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from algos.config.schema import marked_keys, nearest
-from tasks.words.key_marks import Workers
-from tasks.words.nested import leaves, value_at
+from tasks.words.keys import Workers
+from tasks.words.nested import Plain, leaves, value_at
 from tasks.words.path_words import quote
 
 _PLAIN = re.compile(r"[\w./@:+-]+")
 
 
-def worker_words(config: Mapping[str, Any], files: Mapping[str, Any]) -> list[str]:
+def worker_words(config: Plain, files: Plain) -> list[str]:
     """Words of hydra, the chosen files first.
 
     Args:
@@ -36,7 +35,7 @@ def worker_words(config: Mapping[str, Any], files: Mapping[str, Any]) -> list[st
     return words
 
 
-def written(value: Any) -> str:
+def written(value: object) -> str:
     """A value in hydra's grammar, quoted for a shell where it must be."""
     text = _written(value)
     return text if _PLAIN.fullmatch(text) else _quoted(text)
@@ -47,7 +46,7 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'(["\\$`])', r"\\\1", text) + '"'
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, list):
@@ -59,7 +58,7 @@ def _written(value: Any) -> str:
     return text if is_plain and ":" not in text else quote(text)
 
 
-def _is_implied_clock(config: Mapping[str, Any], key: str) -> bool:
+def _is_implied_clock(config: Plain, key: str) -> bool:
     """Whether this is the clock that goes with the game, which a worker chooses by itself."""
     return key == "task.clock" and value_at(config, key) == (
         "wall" if value_at(config, "task.game") == "live" else "virtual"

@@ -57,6 +57,7 @@ from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.process.step_watch import HangReporter
 from tasks.process.write_trouble import reason
+from tasks.words.nested import Plain
 from tasks.words.references import resolve
 
 logger = logging.getLogger(__name__)
@@ -72,9 +73,9 @@ class OffPolicyAgent(BaseAlgorithm):
         params: As described at the top of this file.
     """
 
-    def __init__(self, base_name: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, base_name: str, params: Plain) -> None:
         super().__init__(base_name, params)
-        self.config: Mapping[str, Any] = params["config"]
+        self.config: Plain = params["config"]
         self.algorithm_name = str(params["algo"]["name"])
         self.run = TrainingRun(params, self.algorithm_name)
         self.sac_config: OffPolicyConfig = self.run.config.train.params.config
@@ -98,7 +99,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.storage: LenientStorage | None = None
         self.learner = self._make_learner(None)
         self._candidate: Checkpoint | None = None
-        self._is_closed = False
+        self._has_begun = self._is_closed = False
         self.writer = open_summaries(self.files.summaries)
         self.log = self.run.open_log(self.writer)
         self.algo_observer.after_init(self)
@@ -162,10 +163,7 @@ class OffPolicyAgent(BaseAlgorithm):
         Raises:
             NotSavedError: The disk did not take what was to be saved at the end.
         """
-        if self.storage is None:
-            self._open_storage(None)
-        self._start_workers()
-        self.clear_stats()
+        self._begin()
         if self.learner.learns_nothing:
             logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
         before = self.epoch_num
@@ -175,13 +173,16 @@ class OffPolicyAgent(BaseAlgorithm):
         finally:
             self.close()
         if self.epoch_num == before:
-            text = "nothing was learned: no update was made, %s has the networks with which the command started"
-            logger.warning(text, self.files.newest)
+            why = self._why_nothing_is_learned() if self.learner.learns_nothing else "it ended before the first update"
+            text = "nothing was learned: %s; %s has the networks that the command began with"
+            logger.warning(text, why, self.files.newest)
         self.files.require_saved()
         return self.mean_rewards, self.epoch_num
 
     def train_epoch(self) -> None:
-        """One turn of the learner."""
+        """One turn of the learner; the first one starts the workers, as ``train`` does, and ``close`` ends them."""
+        if self._begin():
+            self.learner.start()
         self.learner.turn()
 
     def stop(self) -> None:
@@ -237,7 +238,7 @@ class OffPolicyAgent(BaseAlgorithm):
         """The acting weights."""
         return {"acting": self.algorithm.acting_weights()}
 
-    def set_weights(self, weights: Mapping[str, Any]) -> None:
+    def set_weights(self, weights: Plain) -> None:
         """Loads the acting weights."""
         self.algorithm.load_acting_weights(weights["acting"])  # type: ignore[attr-defined]
 
@@ -245,18 +246,18 @@ class OffPolicyAgent(BaseAlgorithm):
         """All content of a checkpoint, as plain data."""
         return snapshot(vars(self.make_checkpoint()))
 
-    def set_full_state_weights(self, weights: Mapping[str, Any], set_epoch: bool = True) -> None:
+    def set_full_state_weights(self, weights: Plain, set_epoch: bool = True) -> None:
         """The inverse of ``get_full_state_weights``, without the replay and the state of the acting side."""
         self.algorithm.load_state_dict(weights["algorithm_state"])
         if set_epoch:
             self.learner.load_counters(weights["counters"])
         self.run.best = dict(weights["best"])
 
-    def get_param(self, param_name: str) -> Any:
+    def get_param(self, param_name: str) -> object:
         """A value of the algorithm's configuration."""
         return getattr(self.sac_config, param_name)
 
-    def set_param(self, param_name: str, param_value: Any) -> None:
+    def set_param(self, param_name: str, param_value: object) -> None:
         """Not offered: the configuration is fixed once a run has begun."""
         raise NotImplementedError(f"{param_name} cannot be changed while training; resume with another value instead")
 
@@ -304,7 +305,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.is_train = True
         self.mean_rewards = self.last_mean_rewards = -1e9
 
-    def _make_environments(self) -> tuple[Any, Mapping[str, Any]]:
+    def _make_environments(self) -> tuple[Any, Plain]:
         """The REMOTE vecenv of an asynchronous run, None of a synchronous one; and what rl_games wants to know."""
         env_config = dict(self.config["env_config"])
         if not self.is_synchronous:
@@ -333,13 +334,19 @@ class OffPolicyAgent(BaseAlgorithm):
         self._inline_link = InlineLink(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return None, env_info(env)
 
-    def _start_workers(self) -> None:
-        """Starts them behind what is stored of theirs, as far as there are any."""
-        if self.vec_env is None:
-            return
-        if self.storage is not None:
-            self.vec_env.go_on_from(self.storage.received)
-        self.learner.link = self.vec_env.start()
+    def _begin(self) -> bool:
+        """Opens the replay and starts the workers, if there are any, behind what is stored of theirs; False: again."""
+        if self._has_begun:
+            return False
+        self._has_begun = True
+        if self.storage is None:
+            self._open_storage(None)
+        if self.vec_env is not None:
+            if self.storage is not None:
+                self.vec_env.go_on_from(self.storage.received)
+            self.learner.link = self.vec_env.start()
+        self.clear_stats()
+        return True
 
     def _make_learner(self, storage: LenientStorage | None) -> Learner:
         learner = Learner(
@@ -425,12 +432,12 @@ class OffPolicyAgent(BaseAlgorithm):
         return nothing_left(path, f"{self.frame} steps", "max_env_steps", self.run.max_env_steps)
 
     def _why_nothing_is_learned(self) -> str:
-        config = self.sac_config
+        config, first = self.sac_config, self.learner.pace.next_update_at
         return (
-            f"no update is due up to max_env_steps={self.run.max_env_steps} "
+            f"no update is due up to max_env_steps={self.run.max_env_steps}, the next one would be at {first} steps "
             f"(train.params.config.env_steps_before_training={config.env_steps_before_training}, "
-            f"max_updates_per_env_step={config.max_updates_per_env_step}); raise max_env_steps, or lower "
-            "env_steps_before_training"
+            f"max_updates_per_env_step={config.max_updates_per_env_step}); raise max_env_steps to at least {first}, "
+            "or lower env_steps_before_training"
         )
 
     def _on_episode(self, episode: dict[str, float]) -> None:

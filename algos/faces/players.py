@@ -31,6 +31,7 @@ from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.process.step_watch import HangReporter, StepWatch
 from tasks.process.write_trouble import NotSavedError, reason
 from tasks.trackmania import course
+from tasks.words.nested import Plain
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class RemotePlayer(BasePlayer):
         params: As described in ``algos.faces.runner_params``.
     """
 
-    def __init__(self, params: Mapping[str, Any]) -> None:
+    def __init__(self, params: Plain) -> None:
         self.algorithm_name = str(params["algo"]["name"])
         config = dict(params["config"])
         env_config = dict(config["env_config"])
@@ -63,7 +64,7 @@ class RemotePlayer(BasePlayer):
         self.policy: Any = None
         self._stop = threading.Event()
 
-    def load_networks(self, params: Mapping[str, Any]) -> None:
+    def load_networks(self, params: Plain) -> None:
         """Nothing: the checkpoint says how its policy is built."""
 
     def restore(self, fn: str) -> None:
@@ -131,9 +132,7 @@ class RemotePlayer(BasePlayer):
         _say(f"written to {directory}")
         return results
 
-    def _files(
-        self, report: EvaluationReport, results: Mapping[str, Any], directory: Path
-    ) -> dict[Path, Callable[[Path], object]]:
+    def _files(self, report: EvaluationReport, results: Plain, directory: Path) -> dict[Path, Callable[[Path], object]]:
         """What is left behind, and what writes each."""
         files: dict[Path, Callable[[Path], object]] = {}
         files[directory / "results.json"] = lambda path: write_results(path, results)
@@ -183,7 +182,7 @@ def play_directory(checkpoint: str, train_dir: Path) -> Path:
     return path
 
 
-def results_table(report: EvaluationReport, results: Mapping[str, Any]) -> str:
+def results_table(report: EvaluationReport, results: Plain) -> str:
     """The summary that ends the printout."""
     rows = []
     if report.mean_return is not None:
@@ -220,13 +219,13 @@ def _lines(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<20} {value}" for name, value in rows)
 
 
-def _place(task: Mapping[str, Any]) -> dict[str, str]:
+def _place(task: Plain) -> dict[str, str]:
     """What was driven, for results.json: the keys of the task that say so, where it has them."""
     names = {"task": "name", "id": "id", "track": "track", "game": "game", "vehicle": "vehicle"}
     return {key: str(task[name]) for key, name in names.items() if task.get(name) is not None}
 
 
-def _what(task: Mapping[str, Any]) -> str:
+def _what(task: Plain) -> str:
     """Task and checkpoint in words."""
     place = _place(task)
     if "track" in place:

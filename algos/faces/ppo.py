@@ -40,8 +40,12 @@ from algos.run.checkpoint import (
     load_global_rng_state,
 )
 from algos.run.interrupt import StopOnInterrupt
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info, ObservationSpec
 from tasks.process.step_watch import HangReporter
+from tasks.words.nested import Plain
+
+Observations = torch.Tensor | dict[str, torch.Tensor]
+"""Of all environments: flat, or by field."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
 
     algorithm_name = "remote_ppo"
 
-    def __init__(self, base_name: str, params: Mapping[str, Any]) -> None:
+    def __init__(self, base_name: str, params: Plain) -> None:
         config = dict(params["config"])
         self.run = TrainingRun(params, self.algorithm_name)
         self.loop = ppo_loop(self.run.config.train)
@@ -88,7 +92,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._evaluator = self._make_evaluator(vec_env)
         vec_env.watch(self.run.stop.is_set)
 
-    def load_networks(self, params: Mapping[str, Any]) -> None:
+    def load_networks(self, params: Plain) -> None:
         """Builds the model's builder; our networks are registered first."""
         register_networks()
         super().load_networks(params)
@@ -156,7 +160,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._evaluator.close()
         self.log.close()
 
-    def env_step(self, actions: torch.Tensor) -> tuple[Any, torch.Tensor, torch.Tensor, Any]:
+    def env_step(self, actions: torch.Tensor) -> tuple[Observations, torch.Tensor, torch.Tensor, Info]:
         """Steps all environments and keeps the statistics of finished episodes."""
         if self.run.stop.is_set():
             raise _Stopped
@@ -165,12 +169,12 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._episodes.extend(result[3].get("episode_statistics", ()))
         return result
 
-    def env_reset(self) -> Any:
+    def env_reset(self) -> Observations:
         """Begins new episodes in all environments."""
         with self._until_stopped():
             return super().env_reset()
 
-    def write_stats(self, *args: Any, **kwargs: Any) -> None:
+    def write_stats(self, *args: object, **kwargs: object) -> None:
         """Called by rl_games after every epoch: its scalars, then ours, and what is due."""
         super().write_stats(*args, **kwargs)
         self._num_epochs_since_log += 1
@@ -206,7 +210,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             },
         )
 
-    def _preproc_obs(self, obs_batch: Any) -> Any:
+    def _preproc_obs(self, obs_batch: Observations) -> Observations:
         """Leaves images as bytes: our network scales them itself."""
         return obs_batch
 
@@ -309,11 +313,11 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
 class EncoderBuilder(NetworkBuilder):
     """Builds the network ``tm_encoder``: our encoder of named fields, a shared trunk, policy and value."""
 
-    def load(self, params: Mapping[str, Any]) -> None:
+    def load(self, params: Plain) -> None:
         """Takes ``params.network``."""
         self._params = params
 
-    def build(self, name: str, **kwargs: Any) -> EncoderNetwork:
+    def build(self, name: str, **kwargs: int) -> EncoderNetwork:
         """Builds the network."""
         return EncoderNetwork(
             self._params, actions_num=int(kwargs["actions_num"]), value_size=int(kwargs["value_size"])
@@ -329,7 +333,7 @@ class EncoderNetwork(NetworkBuilder.BaseNetwork):
         value_size: Number of values.
     """
 
-    def __init__(self, params: Mapping[str, Any], actions_num: int, value_size: int = 1) -> None:
+    def __init__(self, params: Plain, actions_num: int, value_size: int = 1) -> None:
         super().__init__()
         config = NetworkConfig(encoder=str(params["encoder"]), feature_size=int(params["feature_size"]))
         self.inputs = InputLayer(ObservationSpec.from_json(params["spec"]), config)
@@ -347,7 +351,9 @@ class EncoderNetwork(NetworkBuilder.BaseNetwork):
             self.mu.weight.mul_(0.01)
             self.mu.bias.zero_()
 
-    def forward(self, obs_dict: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+    def forward(
+        self, obs_dict: Mapping[str, Mapping[str, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         """Mean, log-std, value and no recurrent state, shapes (B, A), (B, A), (B, V)."""
         features = self.trunk(self.encoder(self.inputs(obs_dict["obs"])))
         mean = self.mu(features)
@@ -370,8 +376,8 @@ class PPOPolicy:
     def __init__(
         self,
         spec: ObservationSpec,
-        model: Mapping[str, Any],
-        network: Mapping[str, Any],
+        model: Plain,
+        network: Plain,
         normalize_input: bool,
         normalize_value: bool,
         is_flat: bool,
@@ -394,7 +400,7 @@ class PPOPolicy:
         }
         with torch.random.fork_rng(devices=[]):
             self._model = builder.build(build_config).to(device).eval().requires_grad_(False)
-        self._states: Any = None
+        self._states: list[torch.Tensor] | None = None
         self.begin_episode()
 
     def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
@@ -416,23 +422,23 @@ class PPOPolicy:
         if self._model.is_rnn():
             self._states = [state.to(self._device) for state in self._model.get_default_rnn_state()]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Nothing: samples come from torch's global generator."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, object]) -> None:
         """Nothing to load."""
 
-    def _batch(self, obs: Mapping[str, np.ndarray]) -> Any:
+    def _batch(self, obs: Mapping[str, np.ndarray]) -> torch.Tensor | dict[str, torch.Tensor]:
         if self._is_flat:
             return torch.from_numpy(self._spec.to_flat(obs)).to(self._device)[None]
         return {name: torch.from_numpy(np.asarray(obs[name])).to(self._device)[None] for name in self._spec.names}
 
 
 def make_ppo_policy(
-    spec: Mapping[str, Any],
-    model: Mapping[str, Any],
-    network: Mapping[str, Any],
+    spec: Mapping[str, object],
+    model: Plain,
+    network: Plain,
     normalize_input: bool,
     normalize_value: bool,
     is_flat: bool,
@@ -445,7 +451,7 @@ def make_ppo_policy(
     )
 
 
-def ppo_policy(params: Mapping[str, Any], spec: ObservationSpec) -> dict[str, Any]:
+def ppo_policy(params: Plain, spec: ObservationSpec) -> dict[str, Any]:
     """How to build the policy of a run: ``function`` and ``kwargs``, plain data."""
     config = params["config"]
     is_flat = config.get("observation", "flat") == "flat"
@@ -468,7 +474,7 @@ class _Stopped(Exception):  # noqa: N818 - not an error
     """Raised inside rl_games' loop to leave it."""
 
 
-def _lock_step(config: Mapping[str, Any]) -> dict[str, Any]:
+def _lock_step(config: Plain) -> dict[str, Any]:
     """Keyword arguments of the vecenv in lock step."""
     env_config = dict(config["env_config"])
     workers = min(int(env_config.get("num_workers") or 1), int(config["num_actors"]))

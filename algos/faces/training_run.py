@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from algos.config.schema import CheckpointMode, RunConfig, to_plain
+from algos.config.schema import CheckpointMode, RunConfig
 from algos.faces.checkpoint_fit import require_fit
 from algos.run.checkpoint import Checkpoint, CheckpointError, finite_weights, global_rng_state, load_checkpoint
 from algos.run.files import RunFiles
@@ -28,6 +28,7 @@ from tasks.config import config_to_dict
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.process.step_watch import StepWatch
+from tasks.words.nested import Plain
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class TrainingRun:
         algorithm: Name of the algorithm.
     """
 
-    def __init__(self, params: Mapping[str, Any], algorithm: str) -> None:
+    def __init__(self, params: Plain, algorithm: str) -> None:
         config = params["config"]
         self.config: RunConfig = config["run"]
         self.algorithm = algorithm
@@ -52,7 +53,7 @@ class TrainingRun:
         date = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         self.name = str(config.get("full_experiment_name") or f"{config['name']}_{date}")
         self.max_env_steps = int(self.config.max_env_steps)
-        self._plain = to_plain(self.config)
+        self._plain = config_to_dict(self.config)
         self._task_plain = config["env_config"].get("task")
         self.files = RunFiles(Path(config.get("train_dir", "runs")) / self.name, self._plain)
         self.stop = threading.Event()
@@ -97,7 +98,7 @@ class TrainingRun:
             finite_weights(checkpoint, path)
         return checkpoint
 
-    def go_on_from_best(self, stored: Mapping[str, Any]) -> None:
+    def go_on_from_best(self, stored: Mapping[str, object]) -> None:
         """Takes the best evaluation of a resumed run: its ``best.pth`` may be newer than the checkpoint.
 
         Args:
@@ -111,9 +112,9 @@ class TrainingRun:
     def checkpoint(
         self,
         spec: ObservationSpec,
-        policy: Mapping[str, Any],
-        algorithm_state: Mapping[str, Any],
-        counters: Mapping[str, Any],
+        policy: Mapping[str, object],
+        algorithm_state: Mapping[str, object],
+        counters: Mapping[str, object],
         **parts: Any,
     ) -> Checkpoint:
         """The present state; ``parts`` are what only some algorithms have, such as the replay."""
@@ -164,7 +165,7 @@ def nothing_left(path: str | os.PathLike[str], done: str, key: str, limit: int) 
     )
 
 
-def _score(best: Mapping[str, Any]) -> tuple[float, ...]:
+def _score(best: Plain) -> tuple[float, ...]:
     return tuple(best.get("score", WORSE_THAN_ANY))
 
 

@@ -226,9 +226,15 @@ class Learner:
         """Whether training will end before another update is due."""
         return not self.pace.may_update_at(self._schedule.max_env_steps)
 
+    def start(self) -> None:
+        """Begins to count time, and publishes what was learned before; ``run`` calls it, or who makes its turns."""
+        self._started_s = self._committed_s = self._saved_s = self._logged_s = self._now()
+        if self.publishes_first:
+            self.publish()
+
     def run(self) -> None:
         """Learns until a limit of the schedule or ``stop``; then evaluates once more unless stopped, and saves."""
-        self._start()
+        self.start()
         while not self._stop.is_set() and not self.is_finished:
             self.turn()
         if not self._stop.is_set():
@@ -294,11 +300,6 @@ class Learner:
         self._next_checkpoint = int(counters["next_checkpoint"])
         self._elapsed_before_s = float(counters["elapsed_s"])
         self._logged_updates, self._logged_env_steps = self.pace.updates, self.pace.env_steps
-
-    def _start(self) -> None:
-        self._started_s = self._committed_s = self._saved_s = self._logged_s = self._now()
-        if self.publishes_first:
-            self.publish()
 
     def _take_samples(self, timeout_s: float) -> None:
         """Takes what has come in into the memory and the stored replay."""

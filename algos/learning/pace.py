@@ -64,6 +64,12 @@ class Pace:
         """Whether one more update keeps it there once so many environment steps are taken."""
         return self.updates - self._first_update < self._whole_updates(self._max, env_steps)
 
+    @property
+    def next_update_at(self) -> int:
+        """Environment steps from which one more update keeps the ratio at or below its maximum."""
+        counted = math.ceil((self.updates - self._first_update + 1) / self._max * (1 - _ROUNDING))
+        return self._first_env_step + max(1, counted)
+
     def may_receive(self) -> bool:
         """Whether the ratio is at or above its minimum, so that new samples may be taken."""
         return self.updates - self._first_update >= self._whole_updates(self._min, self.env_steps)

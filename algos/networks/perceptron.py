@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from algos.networks.layers import StackedLinear
 from algos.networks.matmul import product_dtype
 
 
-def perceptron(parts: Sequence[Tensor], layers: Sequence[nn.Module]) -> Tensor:
+def perceptron(parts: Sequence[Tensor], layers: Sequence[nn.Linear | StackedLinear]) -> Tensor:
     """Linear layers with a ReLU between them; autograd would record some thirty nodes for it, and more copies.
 
     The products have the type of ``products``, but for those that give the outputs; outputs and gradients are float32.

@@ -77,7 +77,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:
         OSError: It could not be written.
     """
     path = Path(path)
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **snapshot(_shallow_dict(checkpoint))}
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **snapshot(vars(checkpoint))}
     content["software"] = content["software"] or software_versions()
     # In memory first: torch's own words for a full disk name neither the disk nor the file.
     packed = io.BytesIO()
@@ -242,10 +242,6 @@ def run_directory(path: str | Path) -> Path | None:
     """The run folder that a checkpoint lies in (``<run>/nn/<file>``), or None for a file elsewhere."""
     parent = Path(path).absolute().parent
     return parent.parent if parent.name == "nn" else None
-
-
-def _shallow_dict(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
 
 
 def _read(path: Path) -> Any:

@@ -199,7 +199,9 @@ class Console:
             self._live = None
 
     def time_left_s(self) -> float:
-        """Estimate from the rate of the last minute [s]; NaN when there is no end or no rate yet."""
+        """Estimate from the rate of the last minute [s]; 0 at the end, NaN when there is none or no rate yet."""
+        if self._share() >= 1:
+            return 0.0
         if len(self._marks) < 2:
             return math.nan
         (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -30,7 +29,7 @@ class RunFiles:
         UsageError: The folders cannot be made.
     """
 
-    def __init__(self, directory: Path, full_config: Mapping[str, Any]) -> None:
+    def __init__(self, directory: Path, full_config: Mapping[str, object]) -> None:
         self.directory = directory
         self.nn = directory / "nn"
         self.summaries = directory / "summaries"

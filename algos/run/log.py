@@ -50,9 +50,9 @@ class RunLog:
         directory: Path,
         title: str,
         max_env_steps: int,
-        task: Mapping[str, Any] | None,
-        wandb: Mapping[str, Any],
-        full_config: Mapping[str, Any],
+        task: Mapping[str, object] | None,
+        wandb: Mapping[str, object],
+        full_config: Mapping[str, object],
         is_headless: bool = False,
         max_updates: int | None = None,
     ) -> None:

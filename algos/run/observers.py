@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tasks.words.references import resolve
 
@@ -38,7 +37,7 @@ def make_observer(names: Iterable[str]) -> ObserverGroup | None:
     return ObserverGroup(observers) if observers else None
 
 
-def observer_classes(names: Iterable[str]) -> list[Any]:
+def observer_classes(names: Iterable[str]) -> list[Callable[[], object]]:
     """The classes of the observers that are named; raises as ``make_observer`` does."""
     return [_find(name) for name in names]
 
@@ -50,18 +49,18 @@ class ObserverGroup:
         observers: What is called; an observer may leave hooks out.
     """
 
-    def __init__(self, observers: Sequence[Any]) -> None:
+    def __init__(self, observers: Sequence[object]) -> None:
         self.observers = tuple(observers)
 
-    def before_init(self, base_name: str, config: Any, experiment_name: str) -> None:
+    def before_init(self, base_name: str, config: Mapping[str, object], experiment_name: str) -> None:
         """Before the agent is built."""
         self._call("before_init", base_name, config, experiment_name)
 
-    def after_init(self, algo: Any) -> None:
+    def after_init(self, algo: object) -> None:
         """When the agent is built."""
         self._call("after_init", algo)
 
-    def process_infos(self, infos: Any, done_indices: Any) -> None:
+    def process_infos(self, infos: object, done_indices: object) -> None:
         """When episodes ended."""
         self._call("process_infos", infos, done_indices)
 
@@ -77,14 +76,14 @@ class ObserverGroup:
         """After metrics were recorded."""
         self._call("after_print_stats", frame, epoch_num, total_time)
 
-    def _call(self, hook: str, *args: Any) -> None:
+    def _call(self, hook: str, *args: object) -> None:
         for observer in self.observers:
             function = getattr(observer, hook, None)
             if function is not None:
                 function(*args)
 
 
-def _find(name: str) -> Any:
+def _find(name: str) -> Callable[[], object]:
     place = name if ":" in name else _OBSERVERS.get(name)
     if place is None:
         known = ", ".join(_OBSERVERS) or "none registered"

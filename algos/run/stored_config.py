@@ -8,17 +8,17 @@ its histories begin.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.options import base_name
-from algos.config.overrides import GROUPS, parsed, stored_choice, typed_keys
+from algos.config.overrides import GROUPS, is_choice, parsed, stored_choice, typed_keys
 from algos.config.schema import marked_keys, nearest
-from tasks.words.key_marks import Belongs, Decides
+from tasks.words.keys import Belongs, Decides, Trained
 from tasks.words.nested import leaves, value_at
+from tasks.words.refusals import as_typed
 
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def with_stored_choices(words: Sequence[str], is_option: Callable[[str, str], bo
     return [*(f"{group}={choice}" for group, choice in known.items()), *words]
 
 
-def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_playing: bool) -> dict[str, Any]:
+def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_playing: bool) -> dict[str, Any]:
     """The configuration of a command with a checkpoint: what is stored in the file, changed by what was typed.
 
     Args:
@@ -77,7 +77,9 @@ def start_from(composed: Mapping[str, Any], overrides: Sequence[str], *, is_play
     return config
 
 
-def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def merge_stored(
+    stored: Mapping[str, object], composed: Mapping[str, object], overrides: Sequence[str]
+) -> dict[str, Any]:
     """The stored configuration with what was typed.
 
     Args:
@@ -97,23 +99,30 @@ def merge_stored(stored: Mapping[str, Any], composed: Mapping[str, Any], overrid
         given = config.setdefault(key, copy.deepcopy(value))
         if isinstance(value, Mapping) and not isinstance(given, Mapping):
             raise ValueError(f"{key} in the checkpoint must be a mapping, got {given!r}: the file is damaged")
+    words = parsed(overrides)
+    for word in words:
+        if word.is_delete():
+            raise ValueError(f"{word.input_line} takes a key away, which is not possible with a checkpoint")
+    chosen = {word.key_or_group: str(word.value()) for word in words if is_choice(word)}
     for group in GROUPS:
-        if stored_choice(stored, group) != value_at(config, f"choices.{group}"):
+        stored_name = stored_choice(stored, group)
+        is_other = chosen.get(group, stored_name) != stored_name
+        if is_other:
+            config[group] = copy.deepcopy(composed[group])
+        if is_other or stored_name != value_at(config, f"choices.{group}"):
             _set(config, f"choices.{group}", value_at(composed, f"choices.{group}"))
-    typed = list(typed_keys(overrides, stored))
+    typed = list(typed_keys(overrides))
     if "task.game" in typed and "task.clock" not in typed:
         _set(config, "task.clock", "auto")  # the stored clock was resolved for the stored game
     for key in typed:
         key = _up_to_list(composed, key)
         _set(config, key, copy.deepcopy(value_at(composed, key)))
-        if key in GROUPS:
-            _set(config, f"choices.{key}", value_at(composed, f"choices.{key}"))
     return config
 
 
 def refuse_shape_changes(
-    stored: Mapping[str, Any],
-    config: Mapping[str, Any],
+    stored: Mapping[str, object],
+    config: Mapping[str, object],
     checkpoint: str,
     *,
     is_new_agent: bool,
@@ -131,18 +140,20 @@ def refuse_shape_changes(
     Raises:
         ValueError: Naming the key, its stored and its new value.
     """
-    marks = marked_keys(Decides)
+    marks = marked_keys(Trained)
     checked = {Decides.observation, Decides.history}
     checked |= set() if is_playing else {Decides.critic_view}
     checked |= set() if is_new_agent else {Decides.networks}
     checked |= set() if is_new_agent or is_playing else {Decides.critics}
     for key in _leaves_below(marks, stored, config):
         mark = nearest(marks, key)
+        if mark is None or mark.what not in checked:
+            continue
         old, new = (_value_or(mark.before, plain, key) for plain in (stored, config))
-        if old != new and mark.what in checked:
+        if old != new:
             raise ValueError(
-                f"{key}={_shown(new)} would change {mark.what.value}: {checkpoint} was trained with "
-                f"{_shown(old)}; leave it at that, or train anew without a checkpoint"
+                f"{key}={as_typed(new)} would change {mark.what.value}: {checkpoint} was trained with "
+                f"{as_typed(old)}; leave it at that, or train anew without a checkpoint"
             )
 
 
@@ -150,7 +161,7 @@ def _keys_of(whom: Belongs) -> list[str]:
     return [key for key, owner in marked_keys(Belongs).items() if owner is whom]
 
 
-def _leaves_below(marks: Mapping[str, Any], *configs: Mapping[str, Any]) -> list[str]:
+def _leaves_below(marks: Mapping[str, object], *configs: Mapping[str, object]) -> list[str]:
     """The keys that are marked, or what is below them in one of the configurations."""
     found: dict[str, None] = {}
     for key in marks:
@@ -160,24 +171,20 @@ def _leaves_below(marks: Mapping[str, Any], *configs: Mapping[str, Any]) -> list
     return list(found)
 
 
-def _up_to_list(config: Mapping[str, Any], key: str) -> str:
+def _up_to_list(config: Mapping[str, object], key: str) -> str:
     """The key of the whole list when ``key`` names an entry of one (hidden.0)."""
     names = key.split(".")
     prefixes = [".".join(names[: count + 1]) for count in range(len(names))]
     return next((prefix for prefix in prefixes if isinstance(value_at(config, prefix), list)), key)
 
 
-def _value_or(before: Any, config: Any, key: str) -> Any:
+def _value_or(before: object, config: Mapping[str, object], key: str) -> object:
     value = value_at(config, key)
     return before if value is None else value
 
 
-def _set(config: dict[str, Any], key: str, value: Any) -> None:
+def _set(config: dict[str, Any], key: str, value: object) -> None:
     *parents, last = key.split(".")
     for name in parents:
         config = config[name] if isinstance(config.get(name), dict) else config.setdefault(name, {})
     config[last] = value
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

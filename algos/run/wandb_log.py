@@ -39,7 +39,9 @@ class WandbLog:
         UsageError: W&B cannot begin.
     """
 
-    def __init__(self, directory: Path, title: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, title: str, settings: Mapping[str, object], config: Mapping[str, object]
+    ) -> None:
         self._trouble = WriteTrouble("the log at W&B", "training continues, and metrics are dropped meanwhile")
         self._records: queue.Queue[tuple[dict[str, float], int] | None] = queue.Queue(MAX_QUEUED)
         self._run = _begin(directory, title, settings, config)
@@ -77,7 +79,7 @@ class WandbLog:
             self._trouble.worked()
 
 
-def _begin(directory: Path, title: str, settings: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+def _begin(directory: Path, title: str, settings: Mapping[str, object], config: Mapping[str, object]) -> Any:
     try:
         import wandb
     except ImportError as error:

@@ -20,6 +20,7 @@ import numpy as np
 from tasks.acting.punctuality import punctual
 from tasks.envs.interface import Interrupted
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
+from tasks.experience.observation import Info
 from tasks.experience.policy import ActingPolicy
 from tasks.process.atomic_file import write_file
 
@@ -210,7 +211,7 @@ def _ratio(lap: float | None, reference: float | None) -> float | None:
     return lap / reference if lap is not None and reference else None
 
 
-def write_results(path: str | Path, results: Mapping[str, Any]) -> None:
+def write_results(path: str | Path, results: Mapping[str, object]) -> None:
     """Writes ``results.json``; a NaN in it is a bug and raises."""
     write_file(Path(path), (json.dumps(results, indent=2, allow_nan=False) + "\n").encode())
 
@@ -240,13 +241,13 @@ def _drive(
     seed: int,
     clip: ClipRecorder | None,
     stop: Callable[[], bool] | None,
-) -> tuple[EpisodeResult | None, Mapping[str, Any]]:
+) -> tuple[EpisodeResult | None, Mapping[str, object]]:
     """One episode and the info of its last step; no result when stopped before."""
     observation, _ = env.reset(seed=seed)
     policy.begin_episode()
     rows: list[tuple[float, float, float, float]] = []
     done = False
-    info: dict[str, Any] = {}
+    info: Info = {}
     while not done:
         if stop is not None and stop():
             return None, {}
@@ -259,7 +260,7 @@ def _drive(
     return _result(seed, np.asarray(rows, np.float32).reshape(-1, 4), info), info
 
 
-def _result(seed: int, trajectory: np.ndarray, info: Mapping[str, Any]) -> EpisodeResult:
+def _result(seed: int, trajectory: np.ndarray, info: Info) -> EpisodeResult:
     """Result from the task's statistics; missing ones are computed from the trajectory."""
     statistics = info.get("episode_statistics", {})
     finished = bool(statistics["finished"]) if "finished" in statistics else None

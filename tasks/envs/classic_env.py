@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info, ObservationSpec
 
 
 class ClassicEnv:
@@ -41,7 +41,7 @@ class ClassicEnv:
         self._seed = None
         return self._seen(observation)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray | dict[str, np.ndarray], float, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray | dict[str, np.ndarray], float, bool, Info]:
         """Acts; ``time_outs`` in the info says whether the episode was truncated."""
         observation, reward, terminated, truncated, info = self.env.step(np.asarray(action))
         return self._seen(observation), float(reward), terminated or truncated, {**info, "time_outs": truncated}

@@ -24,7 +24,7 @@ class WrongValueError(ValueError):
     """Raised when an environment or interface returns a value that cannot be used; the message names it."""
 
 
-def number(value: Any, what: str, whose: str) -> float:
+def number(value: object, what: str, whose: str) -> float:
     """The one number in a value: a Python or NumPy scalar, or an array of size 1.
 
     Args:
@@ -40,7 +40,7 @@ def number(value: Any, what: str, whose: str) -> float:
     return float(_single(value, "biuf", f"{what} must be one number", whose))
 
 
-def flag(value: Any, what: str, whose: str) -> bool:
+def flag(value: object, what: str, whose: str) -> bool:
     """The one truth value in a value; as ``number``."""
     if isinstance(value, bool):
         return value
@@ -64,7 +64,7 @@ def fields_of(space: spaces.Space, whose: str, *, moves_channels: bool) -> tuple
     return fields
 
 
-def leaves(space: spaces.Space, observation: Any, whose: str, name: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(space: spaces.Space, observation: Any, whose: str, name: str = "") -> Iterator[tuple[str, object]]:
     """Every value of an observation with the name of its field.
 
     Raises:
@@ -85,7 +85,7 @@ def leaves(space: spaces.Space, observation: Any, whose: str, name: str = "") ->
         yield from leaves(inner, entry, whose, inner_name)
 
 
-def as_field(value: Any, field: Field, whose: str) -> np.ndarray:
+def as_field(value: object, field: Field, whose: str) -> np.ndarray:
     """A copy with shape and type of the field, since environments may reuse their arrays.
 
     Raises:
@@ -102,14 +102,14 @@ def as_field(value: Any, field: Field, whose: str) -> np.ndarray:
     return np.array(array, dtype, order="C").reshape(field.shape)
 
 
-def _single(value: Any, kinds: str, expected: str, whose: str) -> Any:
+def _single(value: object, kinds: str, expected: str, whose: str) -> np.generic:
     array = _array(value)
     if array is None or array.size != 1 or array.dtype.kind not in kinds:
         raise WrongValueError(_wrong(value, expected, whose))
     return array.item()
 
 
-def _array(value: Any) -> np.ndarray | None:
+def _array(value: object) -> np.ndarray | None:
     """None where it is no array, as a ragged list."""
     try:
         return np.asarray(value)
@@ -125,7 +125,7 @@ def _fits(array: np.ndarray, dtype: np.dtype) -> bool:
     return array.dtype.kind in "biu" and bool(((array >= 0) & (array <= 255)).all())
 
 
-def _wrong(value: Any, expected: str, whose: str) -> str:
+def _wrong(value: object, expected: str, whose: str) -> str:
     array = _array(value)
     shown = " ".join(repr(value).split())
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."

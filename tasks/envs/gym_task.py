@@ -21,7 +21,7 @@ from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 from tasks.config import GymConfig
 from tasks.envs.foreign import as_field, fields_of, flag, leaves, number
 from tasks.envs.realtime import TaskEnv
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info, ObservationSpec
 
 MEANT_FOR_TASKS = ("x", "z", "speed_mps", "truncated", "game_lost", "episode_statistics")
 """Infos that mean something else in an evaluation; an environment's own ones of these names are left out."""
@@ -99,16 +99,14 @@ class GymTaskEnv(TaskEnv):
             env.close()
             raise
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[tuple[np.ndarray, ...], Info]:
         """Starts an episode."""
         episode_seed = self._episode_seed(seed)
         observation, info = self.env.reset(seed=episode_seed, options=options)
         self._episode_return, self._num_steps, self._running = 0.0, 0, True
         return self._fields(observation), {**_forwarded(info), "seed": episode_seed}
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, Info]:
         """Acts, and returns what that led to."""
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from rtgym import RealTimeGymInterface
 
 from tasks.envs.foreign import flag, number
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info, ObservationSpec
 from tasks.game.clock import Clock
 
 TRUNCATED_KEY = "truncated"
@@ -53,11 +53,11 @@ class TaskInterface(RealTimeGymInterface, ABC):
         """Applies an action; None touches nothing."""
 
     @abstractmethod
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
+    def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[list[np.ndarray], Info]:
         """Starts an episode and returns its first observation (without actions) and info."""
 
     @abstractmethod
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, Info]:
         """Captures what the action led to: observation (without actions), reward, terminated, info."""
 
     @abstractmethod
@@ -103,7 +103,7 @@ class TaskInterface(RealTimeGymInterface, ABC):
         """Releases the game. Calling it twice is fine."""
 
 
-def capture(interface: TaskInterface) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+def capture(interface: TaskInterface) -> tuple[list[np.ndarray], float, bool, Info]:
     """``get_obs_rew_terminated_info`` with a checked reward and end.
 
     Raises:

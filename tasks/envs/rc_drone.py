@@ -15,7 +15,7 @@ import numpy as np
 
 from tasks.config import RCDroneConfig
 from tasks.envs.interface import TaskInterface
-from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.observation import Field, Info, ObservationSpec
 from tasks.game.clock import Clock
 
 MAX_SPEED_MPS = 2.0
@@ -186,7 +186,7 @@ class RCDroneInterface(TaskInterface):
         if control is not None and self._drone is not None:
             self._drone.send_control(MAX_SPEED_MPS * float(control[0]), MAX_SPEED_MPS * float(control[1]))
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
+    def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[list[np.ndarray], Info]:
         """Draws a target; the first call also starts the drone, whose travel times are drawn by a generator of its own.
 
         Args:
@@ -206,7 +206,7 @@ class RCDroneInterface(TaskInterface):
         self._num_steps = 0
         return self._fields(), {"progress": 0.0}
 
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, Info]:
         """Looks where the drone was last reported."""
         self._look()
         self._time_s = (now_ns(self._clock) - self._started_at_ns) * 1e-9

@@ -14,7 +14,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -25,10 +25,10 @@ from rtgym.envs.utils.benchmark import Benchmark
 from tasks.config import RtgymConfig
 from tasks.envs.batch_clock import JITTER_STREAM
 from tasks.envs.interface import TRUNCATED_KEY, Interrupted, TaskInterface, capture
-from tasks.envs.rtgym_clock import BoundedCall, GuardedInterface, make_rtgym_env
+from tasks.envs.rtgym_clock import Answer, BoundedCall, GuardedInterface, make_rtgym_env
 from tasks.envs.rtgym_interface import as_task_interface
 from tasks.envs.step_times import StepTimes
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info, ObservationSpec
 from tasks.game.clock import Clock
 
 _POLL_S = 0.1
@@ -228,12 +228,10 @@ class VirtualTimeEnv(RealTimeEnv):
         self._in_flight = False
         self._is_waiting = False
         self._running = False
-        self._captured: tuple[list[np.ndarray], float, bool, dict[str, Any]] | None = None
+        self._captured: tuple[list[np.ndarray], float, bool, Info] | None = None
         self._bench = Benchmark(run_avg_factor=config.benchmark_polyak) if config.benchmark else None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[tuple[np.ndarray, ...], Info]:
         """Starts an episode; its first step is driven by the default action (or the last one: last_act_on_reset).
 
         Where the task has a ``start``, ``info["start"]`` tells it, and ``options={"start": ...}`` begins there again.
@@ -255,7 +253,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self._start_time_step(self._act_buf[-1])
         return observation, info
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, Info]:
         """Returns what the step in flight led to, and starts the next one with ``action``."""
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
@@ -316,7 +314,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self._end_time_step()
         self.ep_max_length = ep_max_length
 
-    def _start(self, options: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _start(self, options: Info | None) -> Info | None:
         """The start of the episode, given or current: that of the interface, and the action buffer."""
         asked = (options or {}).get("start")
         if asked is not None:
@@ -378,7 +376,7 @@ class VirtualTimeEnv(RealTimeEnv):
         elif self._inference_time_s > 0.0:
             self.clock.sleep_until(self._returned_at + self._inference_time_s)
 
-    def _end_episode(self, info: dict[str, Any]) -> None:
+    def _end_episode(self, info: Info) -> None:
         self._running = False
         info["episode_statistics"] = self.interface.episode_statistics()
         if self._config.wait_on_done:
@@ -425,7 +423,7 @@ class WallClockEnv(RealTimeEnv):
         self._env = make_rtgym_env(implementation, self._guard, config, self.ep_max_length, self._times)
         self._running = False
         self._is_stopping: Callable[[], bool] = lambda: False
-        self._unfinished: BoundedCall | None = None
+        self._unfinished: BoundedCall[object] | None = None
 
     def watch(self, stop: Callable[[], bool]) -> None:
         """Has what waits for the game raise ``Interrupted`` soon after ``stop()`` becomes true."""
@@ -435,9 +433,7 @@ class WallClockEnv(RealTimeEnv):
         """Puts something around the interface that records or measures its calls."""
         self.interface = self._guard.interface = interface
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[tuple[np.ndarray, ...], Info]:
         """Starts an episode, in real time."""
         episode_seed = self._episode_seed(seed)
         self._await_capture()
@@ -448,7 +444,7 @@ class WallClockEnv(RealTimeEnv):
         info["seed"] = episode_seed
         return self._owned(observation), info
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, Info]:
         """Waits for the end of the step in flight, returns its observation, and starts the next one."""
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
@@ -513,7 +509,7 @@ class WallClockEnv(RealTimeEnv):
         finally:
             self._close_interface(self._has_ended(_CLOSE_TIMEOUT_S + self._env.time_step_duration))
 
-    def _end_episode(self, info: dict[str, Any]) -> None:
+    def _end_episode(self, info: Info) -> None:
         self._running = False
         self._guard.captured.set()
         info["episode_statistics"] = self.interface.episode_statistics() | self._times.end_episode()
@@ -537,12 +533,12 @@ class WallClockEnv(RealTimeEnv):
             raise TimeoutError(f"the game gave no observation within {self._timeout_s} s; is it still running?")
         self._raise_error()
 
-    def _bounded(self, name: str, call: Callable[[], Any]) -> Any:
+    def _bounded(self, name: str, call: Callable[[], Answer]) -> Answer:
         """Makes a call that may wait for the game, with a time limit."""
         return self._finish(BoundedCall(f"rtgym-{name}", call), f"{name}()", self._reset_timeout_s)
 
-    def _finish(self, call: BoundedCall, name: str, timeout_s: float) -> Any:
-        self._unfinished = call
+    def _finish(self, call: BoundedCall[Answer], name: str, timeout_s: float) -> Answer:
+        self._unfinished = cast("BoundedCall[object]", call)
         if not self._poll(call.join, timeout_s):
             self._running = False
             raise TimeoutError(f"{name} of the game did not return within {timeout_s} s")

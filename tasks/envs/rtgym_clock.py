@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import gymnasium
 import numpy as np
@@ -23,6 +23,9 @@ from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 from tasks.config import RtgymConfig
 from tasks.envs.interface import TRUNCATED_KEY, TaskInterface, capture
 from tasks.envs.step_times import StepTimes
+from tasks.experience.observation import Info
+
+Answer = TypeVar("Answer")
 
 IMPLEMENTATIONS = ("v1", "ts")
 
@@ -35,11 +38,11 @@ class RtgymEnv(Protocol):
     time_step_duration: float
     start_obs_capture: float
 
-    def reset(self, seed: int | None = None, options: Any = None) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[tuple[np.ndarray, ...], Info]:
         """Starts an episode."""
         ...
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, Info]:
         """Ends the step in flight and starts the next one."""
         ...
 
@@ -132,7 +135,7 @@ class GuardedInterface(RealTimeGymInterface):
             except Exception as error:
                 self.error = error
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
+    def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[list[np.ndarray], Info]:
         """Resets; after an error it returns a placeholder that is never used."""
         try:
             self._last_observation, info = self.interface.reset(seed=seed, options=options)
@@ -148,9 +151,9 @@ class GuardedInterface(RealTimeGymInterface):
         except Exception as error:
             self.error = error
 
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, Info]:
         """Captures; after an error it returns a placeholder that is never used."""
-        reward, terminated, info = 0.0, False, dict[str, Any]()
+        reward, terminated, info = 0.0, False, Info()
         try:
             if self.error is None and not self.is_closed:
                 self._last_observation, reward, terminated, info = capture(self.interface)
@@ -173,7 +176,7 @@ class GuardedInterface(RealTimeGymInterface):
         return self.interface.get_default_action()
 
 
-class BoundedCall:
+class BoundedCall(Generic[Answer]):
     """A call in a separate thread; the caller may stop waiting, but cannot end the thread.
 
     Args:
@@ -181,9 +184,9 @@ class BoundedCall:
         call: What is called.
     """
 
-    def __init__(self, name: str, call: Callable[[], Any]) -> None:
+    def __init__(self, name: str, call: Callable[[], Answer]) -> None:
         self._call = call
-        self._answer: Any = None
+        self._answer: Answer
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -193,7 +196,7 @@ class BoundedCall:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def answer(self) -> Any:
+    def answer(self) -> Answer:
         """What the call returned; raises what it raised."""
         if self._error is not None:
             raise self._error

@@ -17,7 +17,7 @@ from rtgym import RealTimeGymInterface
 from tasks.config import RealTimeTaskConfig, RtgymConfig
 from tasks.envs.foreign import as_field, fields_of, flag, leaves, number
 from tasks.envs.interface import TaskInterface
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info, ObservationSpec
 from tasks.game.clock import Clock, WallClock
 
 _logger = logging.getLogger(__name__)
@@ -76,13 +76,13 @@ class RtgymInterface(TaskInterface):
         """Applies an action."""
         self._inner.send_control(control)
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[list[np.ndarray], dict]:
+    def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[list[np.ndarray], Info]:
         """Starts an episode."""
         observation, info = self._inner.reset(seed=seed, options=options)
         self._return, self._length = 0.0, 0
         return self._fields(observation), dict(info)
 
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, Info]:
         """Captures what the action led to."""
         observation, any_reward, any_terminated, info = self._inner.get_obs_rew_terminated_info()
         reward = number(any_reward, "reward", self._whose)

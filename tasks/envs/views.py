@@ -15,7 +15,7 @@ import numpy as np
 from tasks.envs.foreign import flag, number
 from tasks.envs.interface import TaskInterface
 from tasks.envs.realtime import RealTimeEnv, TaskEnv
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info, ObservationSpec
 
 OBSERVATIONS = ("tuple", "dict", "flat")
 
@@ -67,12 +67,12 @@ class TaskView(gymnasium.Wrapper):
         """Turns rtgym's tuple into what this view returns."""
         raise NotImplementedError
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Starts an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return self.convert(observation), info
 
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, Info]:
         """One real-time step."""
         observation, reward, terminated, truncated, info = self._step(action)
         return (

@@ -17,6 +17,8 @@ import numpy as np
 from gymnasium import spaces
 
 ACTION_PREFIX = "action_"
+Info = dict[str, Any]
+"""Gymnasium's ``info`` of a step, what an environment tells beside an observation, and ``options`` of a reset."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, SupportsFloat
 
 import gymnasium
 
@@ -120,7 +120,7 @@ class _WatchedEnv(gymnasium.Wrapper):
         super().__init__(env)
         self._watch = watch
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         self._watch.enter()
         try:
             return self.env.step(action)
@@ -134,7 +134,7 @@ class _WatchedEnv(gymnasium.Wrapper):
         finally:
             self._watch.leave()
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self.env, name)

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any
 
 from tasks.words.command_line import Role
-from tasks.words.key_roles import acts_in
+from tasks.words.keys import acts_in
 from tasks.words.refusals import require
 
 _HOST_PORT = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})")

@@ -16,7 +16,7 @@ import numpy as np
 
 from tasks.config import ControlKind, GameKind, TaskConfig
 from tasks.envs.interface import TRUNCATED_KEY, TaskInterface
-from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.observation import Field, Info, ObservationSpec
 from tasks.game.arrow_keys import press_arrows
 from tasks.game.clock import Clock
 from tasks.game.errors import GameError, GameSetupError
@@ -139,9 +139,7 @@ class DrivingInterface(TaskInterface):
         except GameError as error:
             self._send_error = error
 
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[list[np.ndarray], dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[list[np.ndarray], Info]:
         """Puts the car back to the start; waits for a live game that is lost, up to ``task.live.wait_for_game_s``.
 
         Args:
@@ -179,7 +177,7 @@ class DrivingInterface(TaskInterface):
         wait.is_over()
         return telemetry
 
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, Info]:
         """Captures the newest telemetry and picture."""
         try:
             if self._send_error is not None:
@@ -281,7 +279,7 @@ class DrivingInterface(TaskInterface):
             "with train.py --record and set task.track to the path.npy that it writes"
         )
 
-    def _lost(self, error: GameError) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    def _lost(self, error: GameError) -> tuple[list[np.ndarray], float, bool, Info]:
         """The last step of an episode whose game is lost; nothing stays pressed."""
         with contextlib.suppress(GameError):
             self.game.apply(self.get_default_action())

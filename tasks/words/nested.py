@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
+Plain = Mapping[str, Any]
+"""Plain data by name: what YAML, JSON and checkpoints hold."""
 
-def value_at(config: Any, key: str) -> Any:
+
+def value_at(config: object, key: str) -> Any:
     """The value of a full name in plain data; the whole for an empty one, None where there is none."""
     for name in key.split(".") if key else ():
         config = config.get(name) if isinstance(config, Mapping) else None
     return config
 
 
-def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(section: Plain, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Full names of all keys below a section of plain data, with their values; an empty mapping is a value."""
     for name, value in section.items():
         if isinstance(value, Mapping) and value:
@@ -23,7 +26,7 @@ def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
-def fields_to(config: Any, key: str) -> Iterator[tuple[str, Field[Any], Any]]:
+def fields_to(config: object, key: str) -> Iterator[tuple[str, Field[object], object]]:
     """The fields from the top of a dataclass to a key, each with its full name and its value.
 
     It ends where plain data begins, such as a mapping.

@@ -6,6 +6,7 @@ Used by every dataclass of the configuration and its readers. Standard library o
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import types
 import typing
@@ -24,6 +25,13 @@ def require(condition: bool, key: str, got: object, expected: str) -> None:
     is_nan = isinstance(got, float) and math.isnan(got)
     if not condition or is_nan:
         raise ValueError(f"{key} must be {expected}, got {got!r}")
+
+
+def as_typed(value: object) -> str:
+    """A value as a person types it, an Enum by member name."""
+    if isinstance(value, Enum):
+        return value.name
+    return str(value) if isinstance(value, str | float) else json.dumps(value)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

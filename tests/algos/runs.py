@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Any
 
 from algos.config import NetworkConfig, SACConfig, WarmUp
 from algos.config.schema import RunConfig
-from algos.config.train_schema import AlgorithmName, OffPolicyParams, OffPolicyTrainConfig
+from algos.config.train_schema import AlgorithmName, OffPolicyParams, OffPolicyTrainConfig, TrainConfig
 from tasks.config import config_to_dict
 from tests.algos.fakes import SPEC
 
@@ -106,3 +107,10 @@ def record_losses(agent: Any) -> list[tuple[int, float]]:
 
     agent.algorithm.update = update
     return losses
+
+
+def section_types(schema: type[TrainConfig]) -> dict[str, type]:
+    """The dataclasses of ``params.network`` and ``params.config``."""
+    params = typing.get_type_hints(schema)["params"]
+    hints = typing.get_type_hints(params)
+    return {name: hints[name] for name in ("network", "config")}

@@ -59,7 +59,7 @@ def test_absent_keys_keep_their_defaults() -> None:
             {"randomization": {"input_delay_ticks": [0, 0.5]}},
             r"task\.randomization\.input_delay_ticks\[1\] must be an integer",
         ),
-        ({"rtgym": {"time_step_duration": -1}}, r"task\.rtgym\.time_step_duration must be > 0 s, got -1\.0"),
+        ({"rtgym": {"time_step_duration": -1}}, r"task\.rtgym\.time_step_duration must be > 0, got -1\.0"),
     ],
 )
 def test_a_wrong_entry_is_named_in_full(data: dict[str, object], message: str) -> None:

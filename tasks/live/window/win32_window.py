@@ -9,22 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from tasks.game.errors import WindowError, WindowState
+from tasks.live.window.found_window import FoundWindow
 from tasks.live.window.win32_libraries import DWORD, HANDLE, Point, Rect, load_dwmapi, load_kernel32, load_user32
-from tasks.live.window.window import (
-    FOCUS_TIMEOUT_S,
-    PLACE_TIMEOUT_S,
-    POLL_S,
-    Geometry,
-    hidden_fraction,
-    off_screen,
-    window_error,
-    wrong_size,
-)
+from tasks.live.window.window import Geometry, hidden_fraction, window_error
 
 DPI_AWARENESS_CONTEXTS = (-4, -3)
 """PER_MONITOR_AWARE_V2 (Windows 10 1703 and later) and PER_MONITOR_AWARE (1607), as handles."""
@@ -36,8 +27,6 @@ GWL_EXSTYLE = -20
 WS_EX_TRANSPARENT = 0x20
 DWMWA_EXTENDED_FRAME_BOUNDS, DWMWA_CLOAKED = 9, 14
 
-_ASK_AGAIN_S = 0.3
-"""Pause before a request that a window has not followed is repeated, with the border that it has by then [s]."""
 _FILE_MANAGERS = ("CabinetWClass", "ExploreWClass")
 """Classes of the Explorer's windows: one that shows the folder Trackmania has the game's title."""
 _MAX_WINDOWS = 4096
@@ -64,7 +53,7 @@ def outer_area(wanted: Geometry, outer: Geometry, client: Geometry) -> Geometry:
     )
 
 
-class Win32Window:
+class Win32Window(FoundWindow):
     """A window found by its title; implements ``tasks.live.window.window.GameWindow``.
 
     Nothing here waits for the game's own thread: a hanging game is noticed by what does not happen.
@@ -109,36 +98,6 @@ class Win32Window:
         metrics = (SM_XVIRTUALSCREEN, SM_YVIRTUALSCREEN, SM_CXVIRTUALSCREEN, SM_CYVIRTUALSCREEN)
         return Geometry(*(int(self._user32.GetSystemMetrics(metric)) for metric in metrics))
 
-    def place(self, left: int, top: int, width: int, height: int) -> Geometry:
-        """Moves and resizes the window and checks the result."""
-        wanted = Geometry(left, top, width, height)
-        deadline = time.monotonic() + PLACE_TIMEOUT_S
-        told_at = None
-        while True:
-            now = time.monotonic()
-            is_due = told_at is None or now - told_at >= _ASK_AGAIN_S
-            if is_due and self._request_place(self._present_handle(), wanted):
-                told_at = now
-            time.sleep(POLL_S)
-            placed = self._settled(wanted.size) if told_at is not None else None
-            if placed is not None:
-                return placed
-            if now >= deadline:
-                raise self._misplaced(wanted)
-
-    def focus(self) -> None:
-        """Gives the window the keyboard; Windows may refuse that to a program that is not in front itself."""
-        deadline = time.monotonic() + FOCUS_TIMEOUT_S
-        asked_at = -float("inf")
-        while not self.is_focused():
-            now = time.monotonic()
-            if now >= deadline:
-                raise window_error(WindowState.not_focused, self.title, f"{FOCUS_TIMEOUT_S:g} s after it was asked for")
-            if now - asked_at >= _ASK_AGAIN_S:  # not oftener: a refused request makes the task bar blink
-                self._request_focus(self._present_handle())
-                asked_at = now
-            time.sleep(POLL_S)
-
     def is_focused(self) -> bool:
         """Whether it is the foreground window."""
         try:
@@ -153,12 +112,6 @@ class Win32Window:
     def close(self) -> None:
         """Releases the window."""
         self._is_closed = True
-
-    def __enter__(self) -> Win32Window:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _present_handle(self) -> int:
         """The window; when it is closed, one that has taken its place."""
@@ -208,8 +161,11 @@ class Win32Window:
             return Geometry(0, 0, 0, 0)  # closed in this moment
         return rect.geometry()
 
-    def _request_place(self, handle: int, wanted: Geometry) -> bool:
-        """Tells the window where to go; False when it first has to be restored. Waits for nothing."""
+    def _places(self) -> tuple[Geometry, Geometry]:
+        return self.geometry(), self.screen()
+
+    def _request_place(self, wanted: Geometry) -> bool:
+        handle = self._present_handle()
         if self._user32.IsIconic(handle) or self._user32.IsZoomed(handle):
             self._user32.ShowWindowAsync(handle, SW_RESTORE)
             return False
@@ -218,30 +174,9 @@ class Win32Window:
         self._user32.SetWindowPos(handle, None, *area, flags)
         return True
 
-    def _settled(self, size: tuple[int, int]) -> Geometry | None:
-        """The client area, if it has this size and is on the screen at two looks."""
-        for look in range(2):
-            if self.state() is not WindowState.ready:
-                return None
-            found = self.geometry()
-            if found.size != size or not found.lies_in(self.screen()):
-                return None
-            if look == 0:
-                time.sleep(POLL_S)
-        return found
-
-    def _misplaced(self, wanted: Geometry) -> WindowError:
-        found = self.geometry()
-        if found.size != wanted.size:
-            return wrong_size(self.title, found, wanted.width, wanted.height)
-        return off_screen(self.title, found, self.screen())
-
-    def _request_focus(self, handle: int) -> None:
-        """Restores the window and brings it to the front.
-
-        Windows lets only the program in front give the focus away; for that moment our input is joined to its.
-        """
-        user32 = self._user32
+    def _request_focus(self) -> None:
+        """Windows lets only the program in front give the focus away; for that moment our input is joined to its."""
+        user32, handle = self._user32, self._present_handle()
         if user32.IsIconic(handle):
             user32.ShowWindowAsync(handle, SW_RESTORE)
         if user32.SetForegroundWindow(handle):

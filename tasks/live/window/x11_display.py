@@ -9,10 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.game.errors import GameSetupError, WindowState
 from tasks.live.window.window import Geometry
+
+if TYPE_CHECKING:
+    from Xlib.display import Display
+    from Xlib.protocol.request import GetProperty
+    from Xlib.xobject.drawable import Window
 
 _MAX_DEPTH = 4
 """How deep below the root a game's window can be: a window manager puts one to three frames around it."""
@@ -44,7 +49,7 @@ class WindowLook(NamedTuple):
         return WindowState.minimised if self.is_minimised else WindowState.ready
 
 
-def connect(display: str | None) -> Any:
+def connect(display: str | None) -> Display:
     """A connection to an X display, an ``Xlib.display.Display``, for one thread at a time. Its user closes it.
 
     Args:
@@ -71,12 +76,12 @@ def connect(display: str | None) -> Any:
     return connection
 
 
-def is_wayland(connection: Any) -> bool:
+def is_wayland(connection: Display) -> bool:
     """Whether the X server runs within a Wayland desktop, which shows it no picture of the screen."""
     return connection.query_extension("XWAYLAND") is not None
 
 
-def look_at(connection: Any, window: Any) -> WindowLook:
+def look_at(connection: Display, window: Window) -> WindowLook:
     """All facts of a window at once: eight requests, one wait (on a busy machine, each wait may cost a time slice).
 
     Raises:
@@ -109,21 +114,21 @@ def look_at(connection: Any, window: Any) -> WindowLook:
     )
 
 
-def has_window_manager(connection: Any) -> bool:
+def has_window_manager(connection: Display) -> bool:
     """Whether there is a window manager that activates windows when it is asked to."""
     supported = _ask_property(connection, connection.screen().root, "_NET_SUPPORTED")
     supported.reply()
     return connection.get_atom("_NET_ACTIVE_WINDOW") in _numbers(supported)
 
 
-def active_window(connection: Any) -> int:
+def active_window(connection: Display) -> int:
     """Number of the window that the window manager reports as active; 0 if it reports none."""
     active = _ask_property(connection, connection.screen().root, "_NET_ACTIVE_WINDOW")
     active.reply()
     return next(iter(_numbers(active)), 0)
 
 
-def find_window(connection: Any, title: str) -> tuple[Any | None, set[str]]:
+def find_window(connection: Display, title: str) -> tuple[Window | None, set[str]]:
     """The window with this title, and the titles of all others.
 
     Of several the visible one counts, then the one that the window manager knows, then the largest.
@@ -139,7 +144,7 @@ def find_window(connection: Any, title: str) -> tuple[Any | None, set[str]]:
     return max(ranked, key=lambda entry: entry[0])[1], titles
 
 
-def areas_above(connection: Any, window: Any) -> Iterator[Geometry]:
+def areas_above(connection: Display, window: Window) -> Iterator[Geometry]:
     """Areas of the visible windows that are stacked above a window."""
     from Xlib import X, error
 
@@ -157,7 +162,7 @@ def areas_above(connection: Any, window: Any) -> Iterator[Geometry]:
         is_above = is_above or other.id == top.id
 
 
-def _windows_below(connection: Any, parent: Any, depth: int) -> Iterator[tuple[Any, WindowLook]]:
+def _windows_below(connection: Display, parent: Window, depth: int) -> Iterator[tuple[Window, WindowLook]]:
     from Xlib import error
 
     for window in parent.query_tree().children:
@@ -167,7 +172,7 @@ def _windows_below(connection: Any, parent: Any, depth: int) -> Iterator[tuple[A
                 yield from _windows_below(connection, window, depth - 1)
 
 
-def _ask_property(connection: Any, window: Any, name: str) -> Any:
+def _ask_property(connection: Display, window: Window, name: str) -> GetProperty:
     """Asks for a property, without waiting for the answer."""
     from Xlib.protocol import request
 
@@ -183,14 +188,14 @@ def _ask_property(connection: Any, window: Any, name: str) -> Any:
     )
 
 
-def _numbers(answer: Any) -> tuple[int, ...]:
+def _numbers(answer: GetProperty) -> tuple[int, ...]:
     """Numbers of a 32-bit property; none when the window lacks it."""
     if not answer.property_type or answer.value[0] != 32:
         return ()
     return tuple(answer.value[1])
 
 
-def _text(answer: Any) -> str:
+def _text(answer: GetProperty) -> str:
     """Text of a property in whichever of its encodings (SDL invents one); empty when the window lacks it."""
     if not answer.property_type or answer.value[0] != 8:
         return ""

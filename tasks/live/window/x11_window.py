@@ -9,21 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tasks.game.errors import GameSetupError, WindowError, WindowState
-from tasks.live.window.window import (
-    FOCUS_TIMEOUT_S,
-    PLACE_TIMEOUT_S,
-    POLL_S,
-    Geometry,
-    hidden_fraction,
-    off_screen,
-    window_error,
-    wrong_size,
-)
+from tasks.live.window.found_window import FoundWindow
+from tasks.live.window.window import Geometry, hidden_fraction, window_error
 from tasks.live.window.x11_display import (
     WindowLook,
     active_window,
@@ -35,8 +26,10 @@ from tasks.live.window.x11_display import (
     look_at,
 )
 
-_ASK_AGAIN_S = 0.3
-"""Pause before a request to a window or its manager, which may have been busy, is repeated [s]."""
+if TYPE_CHECKING:
+    from Xlib.display import Display
+    from Xlib.xobject.drawable import Window
+
 _NET_STATE_REMOVE = 0
 _SOURCE_PAGER = 2
 _NUM_TITLES_SHOWN = 6
@@ -45,7 +38,7 @@ _Answer = TypeVar("_Answer")
 _logger = logging.getLogger(__name__)
 
 
-class X11Window:
+class X11Window(FoundWindow):
     """A window found by its title on one X display; implements ``tasks.live.window.window.GameWindow``.
 
     One connection, one lock. When the X server itself goes away, the window is ``closed`` until it is back.
@@ -61,8 +54,8 @@ class X11Window:
         self.title = title
         self._display_name = display
         self._lock = threading.RLock()
-        self._connection: Any = None
-        self._window: Any = None
+        self._connection: Display = None
+        self._window: Window = None
         self._is_closed = False
         try:
             self._connection = connect(display)
@@ -92,36 +85,6 @@ class X11Window:
         """All of the X screen."""
         return self._ask(lambda _, look: look.screen)
 
-    def place(self, left: int, top: int, width: int, height: int) -> Geometry:
-        """Moves and resizes the window and checks the result."""
-        wanted = Geometry(left, top, width, height)
-        deadline = time.monotonic() + PLACE_TIMEOUT_S
-        told_at = -float("inf")
-        while True:
-            now = time.monotonic()
-            if now - told_at >= _ASK_AGAIN_S:
-                self._ask(lambda window, look: self._request_place(window, look, wanted))
-                told_at = now
-            time.sleep(POLL_S)
-            placed = self._settled(wanted.size)
-            if placed is not None:
-                return placed
-            if now >= deadline:
-                raise self._misplaced(wanted)
-
-    def focus(self) -> None:
-        """Gives the window the keyboard, through the window manager where there is one."""
-        deadline = time.monotonic() + FOCUS_TIMEOUT_S
-        asked_at = -float("inf")
-        while not self.is_focused():
-            now = time.monotonic()
-            if now >= deadline:
-                raise window_error(WindowState.not_focused, self.title, f"{FOCUS_TIMEOUT_S:g} s after it was asked for")
-            if now - asked_at >= _ASK_AGAIN_S:
-                self._ask(self._request_focus)
-                asked_at = now
-            time.sleep(POLL_S)
-
     def is_focused(self) -> bool:
         """Whether the focus is on the window or within it, or the window manager calls it the active one."""
         try:
@@ -141,12 +104,6 @@ class X11Window:
             self._is_closed = True
             self._disconnect()
 
-    def __enter__(self) -> X11Window:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _look(self) -> WindowLook:
         """How the window is now, if it can be seen."""
         look = self._ask(lambda _, look: look)
@@ -154,7 +111,7 @@ class X11Window:
             raise window_error(WindowState.minimised, self.title)
         return look
 
-    def _ask(self, question: Callable[[Any, WindowLook], _Answer]) -> _Answer:
+    def _ask(self, question: Callable[[Window, WindowLook], _Answer]) -> _Answer:
         """Queries the window; if it was closed, the one that has replaced it."""
         from Xlib import error
 
@@ -169,7 +126,7 @@ class X11Window:
                     self._disconnect()
         raise window_error(WindowState.closed, self.title)
 
-    def _present(self) -> tuple[Any, WindowLook]:
+    def _present(self) -> tuple[Window, WindowLook]:
         """The current window. Its title is checked: the X server soon gives the number of a closed one to another."""
         if self._is_closed:
             raise WindowError(WindowState.closed, f"this program has released the window {self.title!r}")
@@ -195,22 +152,18 @@ class X11Window:
             with contextlib.suppress(error.ConnectionClosedError, OSError):
                 connection.close()
 
-    def _settled(self, size: tuple[int, int]) -> Geometry | None:
-        """The client area, if it has this size and is on the screen at two looks."""
-        for _ in range(2):
-            look = self._ask(lambda _, look: look)
-            if look.is_minimised or look.area.size != size or not look.area.lies_in(look.screen):
-                return None
-            time.sleep(POLL_S)
-        return look.area
-
-    def _misplaced(self, wanted: Geometry) -> WindowError:
+    def _places(self) -> tuple[Geometry, Geometry]:
         look = self._look()
-        if look.area.size != wanted.size:
-            return wrong_size(self.title, look.area, wanted.width, wanted.height)
-        return off_screen(self.title, look.area, look.screen)
+        return look.area, look.screen
 
-    def _request_place(self, window: Any, look: WindowLook, wanted: Geometry) -> None:
+    def _request_place(self, wanted: Geometry) -> bool:
+        self._ask(lambda window, look: self._tell_place(window, look, wanted))
+        return True
+
+    def _request_focus(self) -> None:
+        self._ask(self._tell_focus)
+
+    def _tell_place(self, window: Window, look: WindowLook, wanted: Geometry) -> None:
         self._restore(window, look)
         filling = {self._atom(f"_NET_WM_STATE_{name}") for name in ("FULLSCREEN", "MAXIMIZED_VERT", "MAXIMIZED_HORZ")}
         for state in filling & set(look.states):
@@ -218,7 +171,7 @@ class X11Window:
         window.configure(x=wanted.left, y=wanted.top, width=wanted.width, height=wanted.height)
         self._connection.sync()
 
-    def _restore(self, window: Any, look: WindowLook) -> None:
+    def _restore(self, window: Window, look: WindowLook) -> None:
         if not look.is_minimised:
             return
         window.map()
@@ -226,7 +179,7 @@ class X11Window:
             self._tell_window_manager(window, "_NET_ACTIVE_WINDOW", [_SOURCE_PAGER, 0, 0, 0, 0])
         self._connection.sync()
 
-    def _request_focus(self, window: Any, look: WindowLook) -> None:
+    def _tell_focus(self, window: Window, look: WindowLook) -> None:
         """Asks the window manager for the focus; takes it where there is none."""
         from Xlib import X, error
 
@@ -239,7 +192,7 @@ class X11Window:
             window.set_input_focus(X.RevertToParent, X.CurrentTime, onerror=error.CatchError(error.BadMatch))
         self._connection.sync()
 
-    def _has_focus(self, window: Any, _: WindowLook) -> bool:
+    def _has_focus(self, window: Window, _: WindowLook) -> bool:
         if active_window(self._connection) == window.id:
             return True
         focused = self._connection.get_input_focus().focus
@@ -249,7 +202,7 @@ class X11Window:
             focused = focused.query_tree().parent or 0
         return False
 
-    def _tell_window_manager(self, window: Any, message: str, data: list[int]) -> None:
+    def _tell_window_manager(self, window: Window, message: str, data: list[int]) -> None:
         from Xlib import X
         from Xlib.protocol import event
 

@@ -14,13 +14,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from tasks import registry
 from tasks.acting.punctuality import punctual
 from tasks.config import AnyTaskConfig, ClockKind, RealTimeTaskConfig, TaskConfig
+from tasks.envs.interface import TaskInterface
 from tasks.envs.views import TaskView
 from tasks.experience.policy import ActingPolicy
 from tasks.game.clock import Clock, WallClock
@@ -28,6 +29,7 @@ from tasks.game.errors import GameSetupError
 from tasks.process.atomic_file import write_file
 from tasks.roles.benchmark.timed_interface import TimedInterface
 from tasks.roles.config import BenchmarkConfig
+from tasks.words.nested import Plain
 
 ROWS = {
     "step": "from one action to the next",
@@ -125,7 +127,7 @@ class StepBenchmark:
         self._env = _dict_env(task)
         self._clock: Clock = getattr(self._env.env, "clock", None) or WallClock()
         self._timed = TimedInterface(self._env.interface, self._clock)
-        self._env.replace_interface(self._timed)
+        self._env.replace_interface(cast("TaskInterface", self._timed))
 
     def drive(self, num_steps: int) -> str:
         """Makes the steps; Ctrl-C ends it early and keeps what was measured until then.
@@ -189,7 +191,7 @@ class StepBenchmark:
             self.timeouts = (self.timeouts or 0.0) + statistics["timeouts"]
 
 
-def table(results: Mapping[str, Any]) -> str:
+def table(results: Plain) -> str:
     """The figures for people [ms]."""
     lines = [_title(results), f"{'[ms]':<18}{'mean':>10}{'p50':>10}{'p99':>10}{'max':>10}"]
     for name, meaning in ROWS.items():
@@ -255,7 +257,7 @@ def _driven(task: RealTimeTaskConfig) -> dict[str, str]:
     return {"track": task.track, "game": task.game.name, "control": task.control.name}
 
 
-def _title(results: Mapping[str, Any]) -> str:
+def _title(results: Plain) -> str:
     place = ""
     if "track" in results:
         place = f" on {results['track']}, {'live game' if results['game'] == 'live' else 'simulator'}"

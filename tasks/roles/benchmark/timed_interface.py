@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.envs.interface import TaskInterface
-from tasks.experience.observation import ObservationSpec
+from tasks.experience.observation import Info
 from tasks.game.clock import Clock
 from tasks.game.protocols import Game, Telemetry
 
@@ -34,8 +34,8 @@ class Capture(NamedTuple):
     """Time of the newest record in it, on the clock of the task [s]; NaN for a task without telemetry."""
 
 
-class TimedInterface(TaskInterface):
-    """Passes all calls on and records their times, for one episode after the other.
+class TimedInterface:
+    """A ``TaskInterface`` that passes all calls on and records their times, for one episode after the other.
 
     Args:
         inner: The task.
@@ -44,22 +44,11 @@ class TimedInterface(TaskInterface):
 
     def __init__(self, inner: TaskInterface, clock: Clock) -> None:
         self.inner = inner
-        self.observation_spec = inner.observation_spec
         self._game = _TimedGame(inner.game, clock) if hasattr(inner, "game") else None
         if self._game is not None:
             inner.game = self._game  # type: ignore[attr-defined]
         self.sends: list[Send] = []
         self.captures: list[Capture] = []
-
-    @classmethod
-    def spec_for(cls, config: Any) -> ObservationSpec:
-        """Not built from a configuration."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_config(cls, config: Any, clock: Clock) -> TimedInterface:
-        """Not built from a configuration."""
-        raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -70,49 +59,19 @@ class TimedInterface(TaskInterface):
         self.inner.send_control(control)
         self.sends.append(Send(started_s, time.perf_counter() - started_s))
 
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[list[np.ndarray], dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[list[np.ndarray], Info]:
         """Starts an episode, whose sends and captures are noted from now on."""
         answer = self.inner.reset(seed=seed, options=options)
         self.sends, self.captures = [], []
         return answer
 
-    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, dict[str, Any]]:
+    def get_obs_rew_terminated_info(self) -> tuple[list[np.ndarray], float, bool, Info]:
         """Captures an observation and records its times."""
         started_s = time.perf_counter()
         answer = self.inner.get_obs_rew_terminated_info()
         telemetry_s = self._game.telemetry_s if self._game is not None else math.nan
         self.captures.append(Capture(time.perf_counter() - started_s, telemetry_s))
         return answer
-
-    def wait(self) -> None:
-        """Pauses the game."""
-        self.inner.wait()
-
-    def episode_statistics(self) -> dict[str, float]:
-        """What the task says of the episode."""
-        return self.inner.episode_statistics()
-
-    def default_episode_steps(self, time_step_s: float) -> int:
-        """Steps after which an episode is truncated."""
-        return self.inner.default_episode_steps(time_step_s)
-
-    def get_default_action(self) -> np.ndarray:
-        """What is applied at the start of an episode."""
-        return self.inner.get_default_action()
-
-    def render(self) -> np.ndarray | None:
-        """A picture for people."""
-        return self.inner.render()
-
-    def interrupt(self) -> None:
-        """Ends a call that waits for the game."""
-        self.inner.interrupt()
-
-    def close(self) -> None:
-        """Releases the game."""
-        self.inner.close()
 
 
 class _TimedGame:

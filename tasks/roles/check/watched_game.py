@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tasks.config import TaskConfig
 from tasks.game.clock import Clock, WallClock
 from tasks.game.errors import GameError, GameSetupError
-from tasks.game.protocols import FrameSource, Game, GameFacts, Telemetry
+from tasks.game.protocols import FrameSource, Game, Telemetry
 from tasks.live.window.window import Geometry
 
 _FRESH_TIMEOUT_S = 0.5
@@ -43,7 +43,7 @@ class LiveSurroundings(NamedTuple):
 
 
 class WatchedGame:
-    """Passes on to a game; implements ``tasks.game.protocols.Game``.
+    """A ``tasks.game.protocols.Game`` that passes everything on to another one.
 
     Args:
         inner: The game.
@@ -59,15 +59,14 @@ class WatchedGame:
         self.seen: Seen | None = None
         """What the newest observation was made of; None before the first one."""
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
     def telemetry(self) -> tuple[Telemetry, float]:
         """Newest record and its age [s]."""
         record, age_s = self.inner.telemetry()
         self._record = (record, age_s, self._clock.now())
         return record, age_s
-
-    def frame(self) -> np.ndarray:
-        """Newest picture of the window."""
-        return self.inner.frame()
 
     def image(self) -> np.ndarray:
         """The observed picture."""
@@ -80,26 +79,6 @@ class WatchedGame:
         scan = self.inner.lidar()
         self._keep()
         return scan
-
-    def apply(self, control: np.ndarray | None) -> None:
-        """Drives."""
-        self.inner.apply(control)
-
-    def restart(self, seed: int | None) -> None:
-        """Puts the car back to the start."""
-        self.inner.restart(seed)
-
-    def rest(self, save_replay: bool) -> None:
-        """Pauses between episodes."""
-        self.inner.rest(save_replay)
-
-    def episode_facts(self) -> GameFacts:
-        """What only a simulator can know."""
-        return self.inner.episode_facts()
-
-    def close(self) -> None:
-        """Closes the game."""
-        self.inner.close()
 
     def _keep(self) -> None:
         if self._record is not None:

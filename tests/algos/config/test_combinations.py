@@ -130,10 +130,10 @@ def test_the_switches_of_the_networks_work_with_recurrent_sac(switch: str) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"dropout": 1.0}, "network.dropout must be in [0, 1), got 1.0"),
-        ({"dropout": -0.1}, "network.dropout must be in [0, 1), got -0.1"),
-        ({"critic_hidden": []}, "network.critic_hidden must be a list of at least one width >= 1, got []"),
-        ({"batch_renorm_warm_up": -1}, "network.batch_renorm_warm_up must be >= 0, got -1"),
+        ({"dropout": 1.0}, "dropout must be in [0, 1), got 1.0"),
+        ({"dropout": -0.1}, "dropout must be in [0, 1), got -0.1"),
+        ({"critic_hidden": []}, "critic_hidden must be null or a list of at least one width >= 1, got []"),
+        ({"batch_renorm_warm_up": -1}, "batch_renorm_warm_up must be >= 0, got -1"),
     ],
 )
 def test_wrong_values_of_the_switches_are_refused_by_name(values: dict[str, Any], message: str) -> None:

@@ -49,11 +49,11 @@ def test_wrong_values_are_refused_by_name(values: dict[str, Any], message: str) 
 
 
 def test_wrong_networks_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"network\.hidden must be a list of at least one width >= 1, got \[\]"):
+    with pytest.raises(ValueError, match=r"hidden must be a list of at least one width >= 1, got \[\]"):
         NetworkConfig(hidden=[])
-    with pytest.raises(ValueError, match=r"network\.random_shift must be >= 0"):
+    with pytest.raises(ValueError, match=r"random_shift must be >= 0"):
         NetworkConfig(random_shift=-1)
-    with pytest.raises(ValueError, match=r"network\.target_encoder must be true with the encoder mlp"):
+    with pytest.raises(ValueError, match=r"target_encoder must be true with the encoder mlp"):
         NetworkConfig(target_encoder=False)
 
 

@@ -14,6 +14,7 @@ from algos.config.role_keys import check_needs
 from algos.config.schema import TASK_SCHEMAS, RunConfig
 from tasks.config import TaskConfig
 from tasks.words.command_line import Role
+from tasks.words.keys import Need
 
 NEEDS: dict[str, tuple[str, object, object]] = {
     "task.rtgym.benchmark_polyak": ("task.rtgym.benchmark", False, True),
@@ -35,6 +36,7 @@ NEEDS: dict[str, tuple[str, object, object]] = {
     "wandb.project": ("wandb.enabled", False, True),
     "wandb.entity": ("wandb.enabled", False, True),
     "wandb.run_name": ("wandb.enabled", False, True),
+    "ray.address": ("launcher", "local", "ray"),
     "record.name": ("drive.record", False, True),
     "drive.width": ("record.driver", "scripted", "human"),
     "drive.height": ("record.driver", "scripted", "human"),
@@ -64,7 +66,7 @@ def with_needs(config_type: Any, prefix: str = "") -> Iterator[str]:
     """Full names of the fields with needs in their metadata."""
     hints = get_type_hints(config_type)
     for entry in fields(config_type):
-        if entry.metadata.get("needs"):
+        if entry.metadata.get(Need):
             yield prefix + entry.name
         if is_dataclass(hints[entry.name]):
             yield from with_needs(hints[entry.name], f"{prefix}{entry.name}.")

@@ -86,7 +86,6 @@ def test_keys_that_fit_are_accepted(role: str, groups: dict[str, Any], monkeypat
             {"remote": LISTEN, "num_workers": 0, "game": GameKind.auto},
             r"task\.game must be sim or live with num_workers=0, got auto",
         ),
-        ("train", {"ray": {"address": "auto"}}, r"ray\.address=auto does nothing without launcher=ray"),
         ("train", {"launcher": Launcher.ray, "synchronous": True}, r"synchronous must be false with launcher=ray"),
         (
             "train",

@@ -10,10 +10,10 @@ import pytest
 import train
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.role_keys import check_roles
-from algos.config.schema import TASK_SCHEMAS, RunConfig, marked_keys, nearest, to_plain
+from algos.config.schema import TASK_SCHEMAS, RunConfig, marked_keys, nearest
+from tasks.config import config_to_dict
 from tasks.words.command_line import Role
-from tasks.words.key_marks import Workers
-from tasks.words.key_roles import CONFIGURED
+from tasks.words.keys import CONFIGURED, Workers
 
 EVERYWHERE = "train play worker server record check benchmark drive"
 DRIVING = "train play worker record check benchmark drive"
@@ -99,7 +99,7 @@ def test_each_role_accepts_exactly_the_keys_that_have_an_effect_in_it(role: Role
     table = ROLES | (PPO_ROLES if kind == "ppo" else {})
     for task in TASK_SCHEMAS:
         run = config(task, kind)
-        for key in leaves(to_plain(run)):
+        for key in leaves(config_to_dict(run)):
             above = [name for name in table if key == name or key.startswith(f"{name}.")]
             acts = table[max(above, key=len)].split()
             said = refusal(run, role, f"{key}=null")
@@ -151,7 +151,7 @@ def test_the_message_says_what_to_do(role: Role, words: list[str], message: str)
 def test_a_worker_accepts_every_argument_that_its_learner_prints() -> None:
     run = config()
     marks = marked_keys(Workers)
-    shown = [key for key in leaves(to_plain(run)) if nearest(marks, key) is Workers.same]
+    shown = [key for key in leaves(config_to_dict(run)) if nearest(marks, key) is Workers.same]
     assert "train.params.network.random_shift" in shown
     assert refusal(run, Role.worker, *(f"{key}=null" for key in shown)) == ""
 

@@ -40,11 +40,12 @@ from algos.config import (
     WarmUp,
 )
 from algos.config.algorithms import TRAIN_SCHEMAS
-from algos.config.train_schema import OffPolicyTrainConfig, section_types
+from algos.config.train_schema import OffPolicyTrainConfig
 from algos.run.stored_config import refuse_shape_changes
 from tasks.experience.observation import Field, ObservationSpec
 from tests.algos.agents import CPU, changed, random_sequences, snapshot
 from tests.algos.algorithms.sac_batches import LIDAR, image_spec, random_batch
+from tests.algos.runs import section_types
 
 Keys = dict[str, Any]
 

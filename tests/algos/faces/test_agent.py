@@ -22,8 +22,9 @@ from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, Isa
 
 from algos.config import NetworkConfig
 from algos.config.errors import UsageError
-from algos.config.schema import CheckpointMode, to_plain, typed_train
+from algos.config.schema import CheckpointMode, typed_train
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from tasks.config import config_to_dict
 from tasks.process.write_trouble import NotSavedError
 from tests.algos.fakes import make_report
 from tests.algos.runs import make_agent, make_params, make_runner, record_losses
@@ -84,7 +85,7 @@ def test_runner_trains_and_leaves_a_whole_run_folder(tmp_path):
     last = load_checkpoint(run / "nn" / "last.pth")
     assert last.counters["env_steps"] == 120
     assert last.counters["updates"] == 80  # ratio 1 after 40 steps
-    assert last.config == to_plain(params["config"]["run"])
+    assert last.config == config_to_dict(params["config"]["run"])
     assert typed_train(last.config["train"]).params.config == params["config"]["run"].train.params.config
 
     scalars = read_scalars(run)
@@ -509,7 +510,20 @@ def test_a_run_that_makes_no_update_warns_at_the_start_and_at_the_end(tmp_path, 
     first, last = caplog.messages[0], caplog.messages[-1]
     assert first.startswith(f"nothing will be learned: no update is due up to max_env_steps={agent.run.max_env_steps}")
     assert "env_steps_before_training=40" in first
-    assert last.startswith("nothing was learned: no update was made")
+    needed = 41 if agent.run.max_env_steps == 40 else 140
+    assert last.startswith("nothing was learned: no update is due")
+    assert f"raise max_env_steps to at least {needed}," in last
+
+
+def test_an_agent_can_be_trained_turn_by_turn(tmp_path):
+    agent = make_agent(make_params(tmp_path, synchronous=False))
+    try:
+        deadline = time.monotonic() + 60
+        while agent.epoch_num == 0 and time.monotonic() < deadline:
+            agent.train_epoch()
+        assert agent.epoch_num > 0
+    finally:
+        agent.close()
 
 
 def test_a_run_that_makes_updates_does_not_warn(tmp_path, caplog):

@@ -207,7 +207,7 @@ def test_image_policy_is_built_from_plain_data():
 def test_configuration_is_checked():
     with pytest.raises(ValueError, match="minibatch_size must be a divisor of num_actors x horizon_length = 1024"):
         PPOConfig(minibatch_size=100)
-    with pytest.raises(ValueError, match=r"network\.encoder must be one of .*got 'tmrl_cnn'"):
+    with pytest.raises(ValueError, match=r"encoder must be one of .*got 'tmrl_cnn'"):
         PPONetworkConfig(encoder=EncoderKind.tmrl_cnn)
     with pytest.raises(ValueError, match="learning_rate must be > 0"):
         PPOConfig(learning_rate=0.0)

@@ -35,6 +35,15 @@ def test_the_step_of_the_first_update_is_predicted(ratio):
     assert [pace.may_update_at(steps) for steps in (103, 105)] == [False, True]
 
 
+@pytest.mark.parametrize("ratio", [0.01, 0.29, 1.0, 4.0, math.inf])
+@pytest.mark.parametrize("updates", [0, 28])
+def test_the_steps_of_the_next_update_are_the_fewest_at_which_it_may_be_made(ratio, updates):
+    pace = Pace(0.0, ratio, env_steps_before_training=100)
+    pace.add_updates(updates)
+    fewest = next(steps for steps in range(4000) if pace.may_update_at(steps))
+    assert pace.next_update_at == fewest
+
+
 @pytest.mark.parametrize("ratio", [0.29, 0.7, 1.0, 4.0])
 def test_fast_learner_makes_exactly_the_maximum(ratio):
     pace = Pace(0.0, ratio, 0)

@@ -23,22 +23,23 @@ CASES = {
 """Networks, widths of the parts, whether the first part is (N, B, size), outputs."""
 
 
-def build(case: str, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], list[nn.Module]]:
+def build(case: str, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], list[nn.Linear | StackedLinear]]:
     num, sizes, has_own, outputs = CASES[case]
     torch.manual_seed(0)
     widths = [sum(sizes), 32, 24, outputs]
     pairs = list(pairwise(widths))
-    layers: list[nn.Module] = [nn.Linear(a, b) if num is None else StackedLinear(num, a, b) for a, b in pairs]
+    layers: list[nn.Linear | StackedLinear] = [
+        nn.Linear(a, b) if num is None else StackedLinear(num, a, b) for a, b in pairs
+    ]
     parts = [torch.randn(*((num,) if has_own and not index else ()), 16, n) for index, n in enumerate(sizes)]
     return [p.to(dtype).requires_grad_() for p in parts], [layer.to(dtype) for layer in layers]
 
 
-def by_autograd(parts: Sequence[Tensor], layers: Sequence[nn.Module]) -> Tensor:
+def by_autograd(parts: Sequence[Tensor], layers: Sequence[nn.Linear | StackedLinear]) -> Tensor:
     leading = max((part.shape[:-1] for part in parts), key=len)
     hidden = torch.cat([part.expand(*leading, -1) for part in parts], -1)
     for layer in layers:
         weight, bias = layer.weight, layer.bias
-        assert isinstance(weight, Tensor)
         hidden = hidden @ (weight if weight.dim() == 3 else weight.T) + bias
         hidden = hidden if layer is layers[-1] else hidden.clamp(min=0.0)
     return hidden

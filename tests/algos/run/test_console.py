@@ -95,6 +95,13 @@ def test_the_best_lap_is_the_shortest_so_far() -> None:
     assert "best lap 21.50 s" in stream.getvalue().splitlines()[-1]
 
 
+def test_nothing_is_left_at_the_end_of_a_run_that_was_resumed_near_it() -> None:
+    stream = io.StringIO()
+    console = Console(2500, "run", stream=stream, clock=SteppedClock())
+    console.update(stats())
+    assert "2,500 of 2,500 steps (100%) | elapsed 0:00:00 | left 0:00:00" in stream.getvalue()
+
+
 def test_time_left_follows_the_rate_of_the_last_minute() -> None:
     clock = SteppedClock()
     console = Console(10_000, "run", stream=io.StringIO(), clock=clock)

@@ -22,7 +22,7 @@ import pytest
 from tasks.game.errors import GameSetupError, WindowError, WindowState
 from tasks.live import screen
 from tasks.live.screen import ScreenCapture, is_black, observed_image
-from tasks.live.window import x11_window
+from tasks.live.window import found_window
 from tasks.live.window.finder import open_window
 from tasks.live.window.window import GameWindow, Geometry
 from tests.tasks.live import displays
@@ -70,7 +70,7 @@ def collects_sockets() -> Iterator[None]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short time limits, for tests in which nothing can succeed."""
-    monkeypatch.setattr(x11_window, "PLACE_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(found_window, "PLACE_TIMEOUT_S", 0.4)
 
 
 def shows(frame: np.ndarray, number: int, width: int = WIDTH, height: int = HEIGHT) -> bool:

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from algos.config.algorithms import TRAIN_SCHEMAS
-from algos.config.schema import TASK_SCHEMAS, RunConfig, to_plain
+from algos.config.schema import TASK_SCHEMAS, RunConfig
+from tasks.config import config_to_dict
 from tasks.words.command_line import HYDRA_FLAGS, build_parser
 from tasks.words.habits import FLAGS, KEYS, flag_here, key_here
 
@@ -18,8 +19,8 @@ NO_KEYS = {"KEY", "NAME", "train.py", "algos.config.from_tmrl"}
 def test_every_key_in_an_answer_exists(answer: str) -> None:
     flags = {option for action in build_parser()._actions for option in action.option_strings} | {*HYDRA_FLAGS}
     assert set(re.findall(r"--[a-z][\w-]*", answer)) <= flags
-    run = to_plain(RunConfig(task=TASK_SCHEMAS["trackmania"](), train=TRAIN_SCHEMAS["ppo"](), experiment="run"))
-    off_policy = to_plain(RunConfig(task=TASK_SCHEMAS["gym"](), train=TRAIN_SCHEMAS["sac"](), experiment="run"))
+    run = config_to_dict(RunConfig(task=TASK_SCHEMAS["trackmania"](), train=TRAIN_SCHEMAS["ppo"](), experiment="run"))
+    off_policy = config_to_dict(RunConfig(task=TASK_SCHEMAS["gym"](), train=TRAIN_SCHEMAS["sac"](), experiment="run"))
     for key in re.findall(r"(?<![-\w.])([a-z_]+(?:\.\w+)+|\w+_\w+|\w+(?==))", answer):
         assert any(has(plain, key) for plain in (run, off_policy)) or key in NO_KEYS, key
 

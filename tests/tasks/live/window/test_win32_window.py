@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tasks.game.errors import GameSetupError, WindowError, WindowState
-from tasks.live.window import win32_libraries, win32_window
+from tasks.live.window import found_window, win32_libraries
 from tasks.live.window.win32_libraries import Point, Rect
 from tasks.live.window.win32_window import Win32Window, outer_area
 from tasks.live.window.window import Geometry
@@ -234,7 +234,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time advances by a hundredth of a second with each reading of the clock, and not otherwise."""
     ticks = itertools.count()
     fake = SimpleNamespace(monotonic=lambda: next(ticks) * 0.01, sleep=lambda _: None)
-    monkeypatch.setattr(win32_window, "time", fake)
+    monkeypatch.setattr(found_window, "time", fake)
 
 
 def test_structures_have_windows_layout() -> None:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from tasks.game.errors import GameSetupError, WindowError, WindowState
-from tasks.live.window import finder, x11_window
+from tasks.live.window import finder, found_window
 from tasks.live.window import window as window_module
 from tasks.live.window.finder import open_window, window_exists
 from tasks.live.window.window import Geometry, hidden_fraction, intersection
@@ -46,8 +46,8 @@ def collects_sockets() -> Iterator[None]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short time limits, for tests in which nothing can succeed."""
-    monkeypatch.setattr(x11_window, "PLACE_TIMEOUT_S", 0.4)
-    monkeypatch.setattr(x11_window, "FOCUS_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(found_window, "PLACE_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(found_window, "FOCUS_TIMEOUT_S", 0.4)
 
 
 def eventually(claim: Callable[[], bool], timeout_s: float = 10.0) -> bool:

@@ -5,8 +5,10 @@
 Both sample from a filled replay memory and make one update of critics, actor and targets per batch. LIDAR: 83 inputs,
 two hidden layers of 256, batch 256. Full: four stacked 64x64 grey images, the compact encoder, batch 64;
 Stable-Baselines3 gets the same layers as a features extractor, shared as ours is (share_features_extractor=True:
-the critics train it, the actor does not). The two take turns, so that a busy machine slows both alike, and the
-medians of the turns are compared. --slow adds TMRL's own network and its shared form, which take seconds per update.
+the critics train it, the actor does not). All take turns, so that a busy machine slows them alike, and the medians of
+the turns are compared, in CPU time. Ours has a row for each precision that the processor multiplies; "/ floor" compares
+it with the same matrix products and nothing else. --slow adds TMRL's own network and its shared form, which take
+seconds per update.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from torch import Tensor, nn
 
 from algos.acting.policy import ActingPolicy, WarmUp
 from algos.algorithms.sac import SAC
-from algos.config import EncoderKind, NetworkConfig, SACConfig
+from algos.config import EncoderKind, NetworkConfig, Precision, SACConfig
+from algos.networks import fast_matmul, multiplies_bfloat16
 from algos.replay.memory import ReplayMemory
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
@@ -55,7 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(
-        f"{'one thread, sampling included':34}{'batch':>7}{'ours upd/s':>13}{'SB3 upd/s':>12}{'ratio':>8}{'act ms':>9}"
+        f"{'one thread, sampling included':34}{'precision':>10}{'batch':>7}{'ours upd/s':>12}{'SB3 upd/s':>11}"
+        f"{'ratio':>7}{'/ floor':>9}{'act ms':>8}"
     )
     _print_case("LIDAR, MLP 2x256", LIDAR, EncoderKind.mlp, 256, arguments.seconds)
     _print_case("Full, compact CNN", FULL, EncoderKind.compact_cnn, 64, arguments.seconds)
@@ -85,9 +89,11 @@ def filled_memory(spec: ObservationSpec, n_step: int, gamma: float) -> ReplayMem
     return memory
 
 
-def our_update(spec: ObservationSpec, encoder: EncoderKind, batch_size: int) -> Callable[[], object]:
+def our_update(
+    spec: ObservationSpec, encoder: EncoderKind, batch_size: int, precision: Precision = Precision.float32
+) -> Callable[[], object]:
     """One sampled update of ours."""
-    config = SACConfig(batch_size=batch_size)
+    config = SACConfig(batch_size=batch_size, precision=precision)
     memory = filled_memory(spec, config.n_step, config.gamma)
     agent = SAC(spec, config, NetworkConfig(encoder), torch.device("cpu"), seed=0)
     return lambda: agent.update(memory.sample(batch_size))
@@ -154,16 +160,57 @@ def act_time_ms(spec: ObservationSpec, encoder: EncoderKind) -> float:
 def _print_case(
     title: str, spec: ObservationSpec, encoder: EncoderKind, batch_size: int, seconds: float, has_rival: bool = True
 ) -> None:
-    updates = [our_update(spec, encoder, batch_size)]
+    precisions = [Precision.float32]
+    if multiplies_bfloat16(torch.device("cpu")):
+        precisions.append(Precision.bfloat16)
+    updates = [our_update(spec, encoder, batch_size, precision) for precision in precisions]
+    if encoder is EncoderKind.mlp:
+        updates += [_products(spec, batch_size, precision) for precision in precisions]
     if has_rival:
         updates.append(stable_baselines_update(spec, encoder, batch_size))
     rates = _rates(updates, seconds)
-    rival = f"{rates[1]:12.1f}{rates[0] / rates[1]:8.2f}" if has_rival else f"{'-':>12}{'-':>8}"
-    print(f"{title:34}{batch_size:7}{rates[0]:13.1f}{rival}{act_time_ms(spec, encoder):9.3f}")
+    act_ms = act_time_ms(spec, encoder)
+    for index, precision in enumerate(precisions):
+        rate = rates[index]
+        rival = f"{rates[-1]:11.1f}{rate / rates[-1]:7.2f}" if has_rival else f"{'-':>11}{'-':>7}"
+        floor = f"{rate / rates[len(precisions) + index]:9.2f}" if encoder is EncoderKind.mlp else f"{'-':>9}"
+        print(f"{title:34}{precision.name:>10}{batch_size:7}{rate:12.1f}{rival}{floor}{act_ms:8.3f}")
+
+
+def _products(spec: ObservationSpec, batch_size: int, precision: Precision, hidden: int = 256) -> Callable[[], object]:
+    """The floor: nothing but the matrix products of an update of SAC with two hidden layers and two critics.
+
+    The actor acts on s' and on s; targets and critics judge; gradients of the critics, of the action and of the actor.
+    """
+    seen, acts = sum(field.size for field in spec.all_fields()), spec.action_size
+    judged = seen + acts
+
+    def forward(networks: int, size: int, outputs: int) -> list[tuple[int, ...]]:
+        return [(networks, batch_size, a, b) for a, b in ((size, hidden), (hidden, hidden), (hidden, outputs))]
+
+    def weights(networks: int, size: int, outputs: int) -> list[tuple[int, ...]]:
+        return [(networks, a, batch_size, b) for _, _, a, b in forward(networks, size, outputs)]
+
+    def back(networks: int, outputs: int) -> list[tuple[int, ...]]:
+        return [(networks, batch_size, outputs, hidden), (networks, batch_size, hidden, hidden)]
+
+    shapes = [*forward(1, seen, 2 * acts), *forward(2, judged, 1)]  # the target
+    shapes += [*forward(2, judged, 1), *weights(2, judged, 1), *back(2, 1)]  # the critics
+    shapes += [*forward(1, seen, 2 * acts), *forward(2, judged, 1), *back(2, 1), (2, batch_size, hidden, acts)]
+    shapes += [*weights(1, seen, 2 * acts), *back(1, 2 * acts)]  # the actor
+    dtype = torch.bfloat16 if precision is Precision.bfloat16 else torch.float32
+    pairs = [(torch.randn(n, a, b).to(dtype), torch.randn(n, b, c).to(dtype)) for n, a, b, c in shapes]
+
+    def run() -> None:
+        with fast_matmul():
+            for left, right in pairs:
+                torch.bmm(left, right)
+
+    return run
 
 
 def _rates(updates: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """Median calls per second of each, measured in turns."""
+    """Median calls per second of CPU time of each, measured in turns, so that a busy machine disturbs all alike."""
     turns: list[list[float]] = [[] for _ in updates]
     for update in updates:
         update()
@@ -174,9 +221,10 @@ def _rates(updates: Sequence[Callable[[], object]], seconds: float) -> list[floa
 
 
 def _seconds_per_call(function: Callable[[], object], seconds: float) -> float:
+    """CPU time of this process."""
     function()
-    start, calls = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < seconds or calls < 2:
+    start, calls = time.process_time(), 0
+    while (elapsed := time.process_time() - start) < seconds or calls < 2:
         function()
         calls += 1
     return elapsed / calls

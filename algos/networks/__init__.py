@@ -12,7 +12,7 @@ from algos.networks.ensemble import CriticEnsemble, ResidualEnsemble
 from algos.networks.images import block_kernel, random_shift, to_blocks
 from algos.networks.inputs import InputLayer, Inputs, PrivilegedLayer, convolutions, is_image
 from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear, draw_from, frozen, in_full
-from algos.networks.matmul import chosen_precision, fast_matmul, products
+from algos.networks.matmul import chosen_precision, fast_matmul, multiplies_bfloat16, products
 from algos.networks.perceptron import perceptron
 from algos.networks.recurrent import RecurrentEncoder, SequenceInputs
 from algos.networks.sampling import squashed_sample
@@ -52,6 +52,7 @@ __all__ = [
     "frozen",
     "in_full",
     "is_image",
+    "multiplies_bfloat16",
     "perceptron",
     "products",
     "random_shift",

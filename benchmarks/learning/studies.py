@@ -98,6 +98,17 @@ def _encoders() -> Study:
     )
 
 
+def _precision(words: tuple[str, ...], goal: tuple[str, float], curve: str) -> Study:
+    """Whether SAC learns the same with products in bfloat16."""
+    arms = {name: (f"train.params.config.precision={name}",) for name in ("float32", "bfloat16")}
+    return Study(arms=arms, words=words, goal=goal, curve=curve, seeds=(0, 1, 2, 3, 4))
+
+
+def _precision_on_short(task: str, steps: int) -> Study:
+    words = (f"task={task}", f"train={task}SAC", "task.track=short", "task.game=sim", f"max_env_steps={steps}")
+    return _precision(words, ("evaluation/finish_rate", 1.0), "evaluation/lap_time_s")
+
+
 def _gym(task_id: str, arms: Mapping[str, tuple[str, ...]], goal: float) -> Study:
     return Study(
         arms={name: (f"train=Gym{name.partition(' ')[0]}", *words) for name, words in arms.items()},
@@ -123,6 +134,13 @@ STUDIES: dict[str, Study] = {
     "full_medium": _on_full_track("medium", 250_000),
     "history": _history(),
     "encoders": _encoders(),
+    "precision_lidar": _precision_on_short("TM20Lidar", 60_000),
+    "precision_full": _precision_on_short("TM20Full", 40_000),
+    "precision_pendulum": _precision(
+        ("task=Gym", "task.id=Pendulum-v1", "synchronous=true", "train=GymSAC", *_FAST, "max_env_steps=10000"),
+        ("evaluation/return", -200.0),
+        "evaluation/return",
+    ),
     "pendulum": _gym(
         "Pendulum-v1",
         {

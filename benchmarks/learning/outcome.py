@@ -36,22 +36,19 @@ class Outcome:
 
 def read(training: Training, study: Study, folder: Path) -> Outcome:
     """Reads a run folder; plays the ten episodes if they are missing."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     from algos.run.checkpoint import load_checkpoint
 
-    events = EventAccumulator(str(folder / "summaries"), size_guidance={"scalars": 0})
-    events.Reload()
-    elapsed = _scalars(events, "time/elapsed_s")
+    events = events_of(folder)
+    elapsed = scalars(events, "time/elapsed_s")
     name, least = study.goal
-    goals = _scalars(events, name)
-    curve = _scalars(events, study.curve)
+    goals = scalars(events, name)
+    curve = scalars(events, study.curve)
     steps = goals[:, 0]
     minutes = np.interp(steps, elapsed[:, 0], elapsed[:, 1]) / 60
     values = np.array([_at(curve, step) for step in steps])
     reached = np.flatnonzero(goals[:, 1] >= least)
     goal = (float(steps[reached[0]]), float(minutes[reached[0]])) if len(reached) else None
-    updates = _scalars(events, "time/updates")
+    updates = scalars(events, "time/updates")
     checkpoint = load_checkpoint(str(folder / "nn" / "best.pth"))
     if not list(folder.glob("play/*/results.json")):
         play(folder)
@@ -68,7 +65,16 @@ def read(training: Training, study: Study, folder: Path) -> Outcome:
     )
 
 
-def _scalars(events: Any, name: str) -> np.ndarray:
+def events_of(folder: Path) -> Any:
+    """TensorBoard's reader of a run folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "summaries"), size_guidance={"scalars": 0})
+    events.Reload()
+    return events
+
+
+def scalars(events: Any, name: str) -> np.ndarray:
     """Steps and values, shape (n, 2)."""
     if name not in events.Tags()["scalars"]:
         return np.empty((0, 2))

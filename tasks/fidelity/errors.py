@@ -31,6 +31,8 @@ class Windows(NamedTuple):
     """What the simulator's car is to drive."""
     recorded: FloatArray
     """States as recorded, the start first, shape (N, samples + 1, 5)."""
+    gears: FloatArray
+    """Gear of each of them, shape (N, samples + 1)."""
 
 
 class Errors(NamedTuple):
@@ -68,7 +70,7 @@ def cut_windows(recordings: Sequence[Recording], seconds: float) -> Windows:
     known = np.zeros((count, LEAD_SAMPLES + 1, STATE_SIZE))
     inputs = np.zeros((count, (LEAD_SAMPLES + samples) * SAMPLE_TICKS, 3))
     leads, gears = np.zeros(count, np.int64), np.ones(count, np.int64)
-    recorded = np.zeros((count, samples + 1, STATE_SIZE))
+    recorded, shown = np.zeros((count, samples + 1, STATE_SIZE)), np.zeros((count, samples + 1))
     for n, (source, stretch) in enumerate(found):
         recording, first = recordings[source], stretch.first
         lead = _lead(recording, first)
@@ -77,9 +79,10 @@ def cut_windows(recordings: Sequence[Recording], seconds: float) -> Windows:
         ticks = slice((first - lead) * SAMPLE_TICKS, (first + samples) * SAMPLE_TICKS)
         inputs[n, (LEAD_SAMPLES - lead) * SAMPLE_TICKS :] = recording.inputs[ticks]
         leads[n] = lead
+        shown[n] = recording.column("gear")[first : first + samples + 1]
         gears[n] = np.clip(recording.column("gear")[first - lead], 1, NUM_GEARS)
     sources = np.array([source for source, _ in found], np.int64)
-    return Windows([stretch for _, stretch in found], sources, Drives(known, leads, gears, inputs), recorded)
+    return Windows([stretch for _, stretch in found], sources, Drives(known, leads, gears, inputs), recorded, shown)
 
 
 def chosen(windows: Windows, which: NDArray[np.bool_]) -> Windows:
@@ -87,7 +90,7 @@ def chosen(windows: Windows, which: NDArray[np.bool_]) -> Windows:
     kept = [stretch for stretch, is_kept in zip(windows.stretches, which, strict=True) if is_kept]
     known, leads, gears, inputs = windows.drives
     drives = Drives(known[which], leads[which], gears[which], inputs[which])
-    return Windows(kept, windows.sources[which], drives, windows.recorded[which])
+    return Windows(kept, windows.sources[which], drives, windows.recorded[which], windows.gears[which])
 
 
 def errors(simulated: FloatArray, windows: Windows) -> Errors:

@@ -65,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--track", default=default.track, help="short, medium, long, each also with _mirrored, or a .csv/.npy file")
+    add(
+        "--track",
+        default=default.track,
+        help="short, medium, long, each also with _mirrored; a file of points; a ghost",
+    )
     add("--vehicle", metavar="FILE", help="another car: a YAML file of constants, as task.vehicle= takes it")
     add("--size", type=_size, default=(default.width, default.height), metavar="WxH", help="of the window [px]")
     add("--position", type=_position, default=(default.left, default.top), metavar="X,Y", help="of the window [px]")

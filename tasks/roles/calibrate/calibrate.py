@@ -85,7 +85,7 @@ def _fit(start: VehicleConstants, fitted: Windows, rest: Windows, file: Path) ->
     try:
         for number, step in enumerate(fit(start, fitted)):
             write_file(file, vehicle_yaml(step.constants).encode())
-            sys.stdout.write(f"step {number}, {time.perf_counter() - began:.0f} s: {_median(step, rest)}\n")
+            sys.stdout.write(f"step {number}, {time.perf_counter() - began:.0f} s: {_sizes(step, rest)}\n")
             sys.stdout.flush()
     except KeyboardInterrupt:
         write_file(file, vehicle_yaml(step.constants).encode())
@@ -93,9 +93,11 @@ def _fit(start: VehicleConstants, fitted: Windows, rest: Windows, file: Path) ->
     return step, False
 
 
-def _median(step: Step, rest: Windows) -> str:
-    found = np.median(np.abs(np.stack(errors(drive(step.constants.vector(), rest.drives), rest))), axis=1)
-    return "held out {:.2f} km/h, {:.2f} deg, {:.2f} m (medians)".format(*found)
+def _sizes(step: Step, rest: Windows) -> str:
+    found = np.abs(np.stack(errors(drive(step.constants.vector(), rest.drives), rest)))
+    middle, most = np.percentile(found, (50, 90), axis=1)
+    sizes = [f"{a:.2f} ({b:.2f}) {unit}" for a, b, unit in zip(middle, most, ("km/h", "deg", "m"), strict=True)]
+    return f"held out {', '.join(sizes)}, median (90 %)"
 
 
 def _kept(step: Step) -> str:

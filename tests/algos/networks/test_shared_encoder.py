@@ -69,7 +69,7 @@ def test_the_losses_of_separate_critics_are_those_of_the_same_encoder_applied_al
     q = agent.critic(features, batch.action)
     encoders = agent.critic.encoders if not is_shared else [agent.acting.encoder] * 3
     for index, encoder in enumerate(encoders):
-        alone = agent.critic.ensemble(torch.cat((encoder(inputs), batch.action), -1).expand(3, -1, -1))[index]
+        alone = agent.critic.ensemble(encoder(inputs).expand(3, -1, -1), batch.action)[index]
         assert torch.allclose(q[index], alone, atol=1e-6)
 
 

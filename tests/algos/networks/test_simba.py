@@ -61,7 +61,7 @@ def test_critics_equal_plain_layers(num_outputs: int) -> None:
     critic = build_networks(LIDAR, SIMBA, 3, 0, torch.float64, num_outputs).critic
     randomise(critic)
     inputs = torch.randn(4, 86, dtype=torch.float64)
-    got = critic.ensemble(inputs)
+    got = critic.ensemble(inputs[:, :83], inputs[:, 83:])
     for index in range(3):
         expected = plain_body(inputs, critic_weights(critic.ensemble, index))
         assert torch.allclose(got[index].reshape(4, -1), expected, rtol=0, atol=1e-10)

@@ -11,16 +11,17 @@ import pytest
 import yaml
 
 import train
-from tasks.fidelity.errors import cut_windows, errors
-from tasks.fidelity.fit import NOT_OF_THE_DRIVE, constants_of, fit
-from tasks.recordings.recording import save_npz
+from tasks.fidelity.errors import Windows, cut_windows, errors
+from tasks.fidelity.fit import NOT_OF_THE_DRIVE, constants_of, fit, shift_speeds
+from tasks.recordings.recording import COLUMNS, save_npz
 from tasks.roles.calibrate import calibrate
 from tasks.sim.open_loop import drive
 from tasks.sim.vehicle import VehicleConstants
 from tasks.sim.vehicle_files import load_vehicle
 from tests.tasks.fidelity.drives import drawn, driven, held
 
-BARS = np.array([[0.5], [0.15], [0.15]])
+BARS = np.array([[0.5, 0.15, 0.15], [1.5, 0.5, 0.5]])
+"""What median and 90 % of the errors after one second are to stay below: km/h, degrees, m."""
 
 
 def another_car(seed: int) -> VehicleConstants:
@@ -38,6 +39,11 @@ def another_car(seed: int) -> VehicleConstants:
     return constants_of(VehicleConstants().vector() * np.concatenate(factors))
 
 
+def sizes(car: VehicleConstants, windows: Windows) -> np.ndarray:
+    """Median and 90 % of each error, shape (2, 3)."""
+    return np.percentile(np.abs(np.stack(errors(drive(car.vector(), windows.drives), windows))), (50, 90), axis=1)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drives of another car, as files."""
@@ -51,16 +57,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wrong_car_is_fitted_to_within_the_limits(folder: Path, tmp_path: Path) -> None:
     answer = calibrate.run([str(folder)], tmp_path)
     (file,) = tmp_path.glob("calibrated/*/vehicle.yaml")
-    car = load_vehicle(str(file))
     windows = cut_windows([driven(another_car(0), drawn(seed, 60.0)) for seed in (20, 21)], 1.0)
-    before, after = (
-        np.abs(np.stack(errors(drive(one.vector(), windows.drives), windows))) for one in (VehicleConstants(), car)
-    )
-    assert (np.median(before, axis=1, keepdims=True) > BARS).all()
-    assert (np.median(after, axis=1, keepdims=True) <= BARS).all()
+    assert (sizes(VehicleConstants(), windows) > BARS).all()
+    assert (sizes(load_vehicle(str(file)), windows) <= BARS).all()
     assert "| steering |" in answer
     assert str(file) in answer
     assert (file.parent / "fidelity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_speeds_of_shifts_are_read_off_the_gears() -> None:
+    recordings = []
+    for _ in range(2):
+        recording = driven(VehicleConstants(), held((12.0, 0.0, 1.0, 0.0)))
+        kmh = 3.6 * recording.column("u")
+        reached = [kmh >= speed - 0.01 for speed in VehicleConstants().upshift_kmh]
+        recording.states[:, COLUMNS.index("gear")] = 1 + np.sum(reached, axis=0)
+        recordings.append(recording)
+    found = shift_speeds(cut_windows(recordings, 1.0))
+    for number, speed in enumerate(VehicleConstants().upshift_kmh):
+        assert found[f"upshift_kmh[{number}]"] == pytest.approx(speed, abs=0.6)
+    assert shift_speeds(cut_windows(recordings[:1], 1.0)) == {}  # one shift may be a damaged record
 
 
 def test_constants_without_data_keep_their_values() -> None:

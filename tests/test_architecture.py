@@ -43,8 +43,7 @@ ROOMS: dict[str, str] = {
     "tasks.remote.config": "tasks.words",
     "tasks.remote.wire": "tasks.experience",
     "tasks.remote.access": "tasks.remote.config tasks.remote.wire",
-    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "
-    "tasks.remote.wire",
+    "tasks.remote.station": "tasks.experience tasks.process tasks.remote.access tasks.remote.config tasks.remote.wire",
     "tasks.remote.worker": "tasks.acting tasks.envs tasks.experience tasks.game tasks.live.controls tasks.plugins "
     "tasks.process tasks.remote.access tasks.remote.config tasks.remote.station tasks.remote.wire tasks.words",
     "tasks.remote.relay": "tasks.experience tasks.process tasks.remote.access tasks.remote.config "

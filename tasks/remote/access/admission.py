@@ -157,7 +157,7 @@ class Admission:
         if verdict is Verdict.another_role:
             return Refusal(grpc.StatusCode.PERMISSION_DENIED, f"the token was not made for the role {caller.role!r}")
         if verdict is Verdict.unreadable:
-            message = "the list of tokens cannot be read at the moment, so nobody new is let in"
+            message = "the list of tokens cannot be read at the moment, so no new worker is admitted"
             return Refusal(grpc.StatusCode.UNAVAILABLE, message)
         return Refusal(grpc.StatusCode.UNAUTHENTICATED, _UNKNOWN if self.is_remote else _NOT_OF_THIS_RUN)
 

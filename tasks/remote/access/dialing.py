@@ -69,7 +69,7 @@ class Dialled:
     def note_answer(self) -> None:
         """It has let this process in."""
         if self.trouble:
-            _log.info("%s is there again", self._name)
+            _log.info("%s is connected again", self._name)
         self._has_answered, self.trouble = True, ""
 
     def note_trouble(self, trouble: str, pause_s: float) -> None:

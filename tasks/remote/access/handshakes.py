@@ -1,4 +1,4 @@
-"""Connections to a TLS port that come to nothing: plaintext, somebody who does not trust the certificate, a scan.
+"""Failed connections to a TLS port: plaintext, a client that does not trust the certificate, a scan.
 
 gRPC tells a server nothing of them. It asks for the certificate at each new connection, though, so those after which
 nobody calls can be counted. ``credentials`` makes the watch together with the certificate, the listening process reads

@@ -1,4 +1,4 @@
-"""How remote workers are let in, and what is said of it when a learner or a relay starts.
+"""The port for remote workers, and the command for them that a learner or a relay prints at its start.
 
 From the configuration (``remote``) to what the gateway opens, and the command that starts a worker. A listener that is
 not encrypted is refused unless it was asked for, and then warned about.

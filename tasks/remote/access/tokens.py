@@ -174,7 +174,7 @@ class TokenBook:
             entries = read_tokens(self._path)
         except ValueError as error:
             if self._accepted is not None:
-                _log.error("nobody new is let in until this is repaired: %s", error)
+                _log.error("no new worker is admitted until this is repaired: %s", error)
             self._accepted = None
             return
         if self._accepted is None or entries != self._accepted.entries:

@@ -1,6 +1,6 @@
 """Joins a Ray cluster, or starts one for this run alone; says what is wrong where that cannot be.
 
-Anybody who may use a Ray cluster may run any code on its nodes, so one that asks nobody for a token is refused. Called
+Anybody who may use a Ray cluster may run any code on its nodes, so one that requires no token is refused. Called
 by ``ray_process``, in whose process Ray then is.
 """
 
@@ -96,7 +96,7 @@ def _check_is_closed(address: str) -> None:
     """Refuses a cluster that answers who shows no token. Ray itself does not notice, and later waits for ever."""
     if _asks_for_token() and _answer(address, None) is grpc.StatusCode.OK:
         raise NoClusterError(
-            f"the cluster at {address} asks nobody for a token, so anybody who reaches it can run code on all of its "
+            f"the cluster at {address} requires no token, so anybody who reaches it can run code on all of its "
             "nodes; start it with RAY_AUTH_MODE=token in the environment of every 'ray start', or, where only "
             "trusted machines reach it, set RAY_AUTH_MODE=disabled here, too"
         )

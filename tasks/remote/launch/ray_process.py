@@ -1,4 +1,4 @@
-"""The process that talks to Ray: joins the cluster, places workers on its nodes, says how they fare.
+"""The process that talks to Ray: joins the cluster, places workers on its nodes, and reports their status.
 
 It is not the learner's own process because Ray ends the process it is in when its cluster is gone. ``ray_launch``
 starts it as ``python -m tasks.remote.launch.ray_process`` with one line of JSON on standard input, the

@@ -1,4 +1,4 @@
-"""Several ways to workers as one: the gateway of this machine and a relay.
+"""Several links as one: the gateway of this machine and a relay.
 
 ``vecenv`` uses it where ``remote.relay`` is given. Any ``LearnerLink`` can take part, your own too.
 """

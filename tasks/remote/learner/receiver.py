@@ -1,4 +1,4 @@
-"""What every way to workers has at the learner: a queue of segments, evaluations by number, and counters.
+"""Shared by every link at the learner: a queue of segments, evaluations by number, and counters.
 
 ``gateway`` and ``relay_link`` are two such ways; each fills it from its own connections.
 """

@@ -377,8 +377,8 @@ def _check_remote(remote: RemoteConfig, num_workers: int, policy: Mapping[str, A
     is_remote = remote.listen is not None or remote.relay is not None
     if is_remote and policy is None:
         raise ValueError(
-            "remote.listen and remote.relay need workers that act by themselves (SAC and its kin); in lock step every "
-            "step would wait for the network"
+            "remote.listen and remote.relay need workers that act by themselves (SAC and its variants); in lock step "
+            "every step would wait for the network"
         )
     if not is_remote and not num_workers:
         raise ValueError("num_workers must be >= 1 without remote.listen and remote.relay, got 0")

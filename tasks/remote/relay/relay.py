@@ -66,7 +66,7 @@ class RelayState(NamedTuple):
         full = ", FULL: workers wait" if self.is_full else ""
         return (
             f"relay {self.address} | {learner} | {len(self.workers)} workers, {self.samples_per_s:.0f} samples/s | "
-            f"{self.waiting_segments:,} segments on their way ({self.waiting_bytes / 1e6:,.1f} MB){full}"
+            f"{self.waiting_segments:,} segments in transit ({self.waiting_bytes / 1e6:,.1f} MB){full}"
         )
 
 

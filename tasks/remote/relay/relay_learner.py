@@ -63,7 +63,7 @@ class RelayLearner:
         try:
             self._hub.begin(request, request.session != self._last_session)
             self._last_session = request.session
-            _log.info("the learner is here, from %s", call.peer)
+            _log.info("the learner connected from %s", call.peer)
             threading.Thread(
                 target=self._listen, args=(connection, requests), name="listen-to-learner", daemon=True
             ).start()
@@ -133,7 +133,7 @@ class RelayLearner:
                 return
             self._connection = None
             self._hub.leave()
-        _log.info("the learner from %s is gone; workers keep their segments for it", connection.call.peer)
+        _log.info("the learner at %s disconnected; workers keep their segments for it", connection.call.peer)
 
 
 class _Connection:

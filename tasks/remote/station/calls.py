@@ -70,7 +70,7 @@ class Call:
         # StopIteration, or a bare Exception with which gRPC ends the iterator of a call that is over.
         except Exception:
             if self._is_over():
-                self.abort(grpc.StatusCode.CANCELLED, "the caller hung up")
+                self.abort(grpc.StatusCode.CANCELLED, "the caller closed the connection")
             return b""
 
     def wakes(self, waker: Callable[[], None]) -> None:

@@ -169,7 +169,7 @@ def hang_up(process: subprocess.Popen[str]) -> None:
     try:
         process.stdin.close()
     except OSError:  # It is dead already.
-        _log.debug("process %d was gone", process.pid)
+        _log.debug("process %d had ended", process.pid)
 
 
 def end(process: subprocess.Popen[str], grace_s: float) -> None:

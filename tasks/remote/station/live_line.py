@@ -1,4 +1,4 @@
-"""One line that says how a worker or a relay is, kept up to date.
+"""The status line of a worker or a relay, kept up to date.
 
 On a terminal it is redrawn in place, below the log; elsewhere a plain line is printed now and then.
 """

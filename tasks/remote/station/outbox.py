@@ -352,7 +352,7 @@ class DiskOutbox:
         except sqlite3.Error as error:
             if not is_full_disk(error):
                 raise
-            _log.debug("the outbox could not be tidied up: %s", error)
+            _log.debug("the outbox could not be cleaned up: %s", error)
 
     # --- end ---
 

@@ -1,4 +1,4 @@
-"""What a gateway knows of its workers: who greeted, how far its segments have come, which streams it has open.
+"""The known workers of a gateway: their greetings, the progress of their segments, their open streams.
 
 A worker that comes back takes over from its own dead connections. There is room for so many remote workers at a time,
 and for so many remembered ones.

@@ -160,7 +160,9 @@ class Uplink(OutboxUplink):
         except grpc.RpcError as error:
             if not self._stop.is_set():
                 self._dialled.raise_final(error)
-                raise ConnectionError(f"the learner hung up: {error.code().name} {error.details()}") from error
+                raise ConnectionError(
+                    f"the learner closed the connection: {error.code().name} {error.details()}"
+                ) from error
         finally:
             replies.put(None)
             call.cancel()

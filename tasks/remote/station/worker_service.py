@@ -265,7 +265,7 @@ class WorkerService:
             peer = self.peers.get(call.caller.identity)
         if peer is None:
             # Not a refusal: the learner was restarted and the worker greets it again.
-            call.abort(grpc.StatusCode.ABORTED, "say hello first")
+            call.abort(grpc.StatusCode.ABORTED, "the first call must be Hello")
         return peer
 
     def _wake(self, peer: Peer) -> None:

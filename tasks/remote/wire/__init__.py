@@ -1,1 +1,1 @@
-"""What goes over the wire: messages as bytes, large ones in parts, and the channel they take."""
+"""The bytes on the wire: messages (``link``), large ones in parts (``parts``), and the service's methods."""

@@ -1,4 +1,4 @@
-"""Messages between learner and workers, to bytes and back. Nothing in them can execute.
+"""Encodes the messages between learner and workers as bytes, and decodes them; ``pack`` and ``unpack`` are the format.
 
 A message is ``TMLK``, a schema version and a safetensors file: named arrays, and a header with the kind of the message
 and its plain data as JSON. Everything read is checked against a cap, an allowlist or an expected shape; whatever does
@@ -58,7 +58,7 @@ class Hello:
     worker: str
     """Name, unique within the run and never used again: sequence numbers belong to it."""
     index: int
-    """Place of the worker among its kind; a restarted worker keeps it."""
+    """Index of the worker among those of its role; a restarted worker keeps it."""
     role: str
     """worker, evaluator or lock_step."""
     fingerprint: str
@@ -106,7 +106,7 @@ class Acknowledgement(NamedTuple):
 
 
 class ReceivedSegment(NamedTuple):
-    """A segment and what its sender says of itself."""
+    """A segment and the counters of its sender."""
 
     segment: Segment
     dropped: int

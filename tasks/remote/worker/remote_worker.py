@@ -250,7 +250,7 @@ class RemoteWorker:
         if self._has_room():
             return True
         if self._is_wall_clock:
-            _log.warning("driving rests: %s", self._station.status.full or "too much is not delivered yet")
+            _log.warning("driving pauses: %s", self._station.status.full or "too many segments are undelivered")
             rollout.rest()
         self._progress.is_waiting = True
         self._uplink.wait_for_room(_POLL_S, self._stop.is_set)

@@ -72,7 +72,7 @@ class RayCluster:
     """A head without room for workers; nodes are added. Ends everything when it is left.
 
     Args:
-        is_open: Whether it asks nobody for a token.
+        is_open: Whether it requires no token.
     """
 
     def __init__(self, is_open: bool = False) -> None:

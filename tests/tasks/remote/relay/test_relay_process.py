@@ -146,7 +146,7 @@ def test_ctrl_c_ends_the_relay_with_everybody_connected_and_leaves_nothing_behin
     worker = site.worker("alice", 30, 0.0)
     wait_for(lambda: worker.process.poll() == 0, site.relay, learner, worker)
     learner.kill()
-    wait_for(lambda: "is gone; workers keep their segments for it" in site.relay.said, site.relay)
+    wait_for(lambda: "disconnected; workers keep their segments for it" in site.relay.said, site.relay)
     second = site.worker("bob", 20, 0.0)
     wait_for(lambda: "1 workers" in site.relay.said, site.relay, second)
     start = time.monotonic()

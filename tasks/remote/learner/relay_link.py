@@ -203,7 +203,7 @@ class RelayLink(Receiver):
                     if self._is_connected:
                         pause, crowded_since_s = _FIRST_PAUSE_S, None
                     crowded_since_s = self._judge(error, crowded_since_s)
-                    what = "hung up" if self._is_connected else "cannot be reached"
+                    what = "closed the connection" if self._is_connected else "cannot be reached"
                     self._relay.note_trouble(f"{what} ({describe(error)})", pause)
                 self._set_connected(False)
                 self._is_closed.wait(pause)

@@ -237,7 +237,7 @@ class OutboxUplink:
                     if self._stop.is_set():
                         return
                     self._dialled.raise_final(error)
-                    self._dialled.note_trouble(f"hung up ({dialing.describe(error)})", pause)
+                    self._dialled.note_trouble(f"closed the connection ({dialing.describe(error)})", pause)
                     self.wake()
                 if time.monotonic() - began > _LONGEST_PAUSE_S:
                     pause = _FIRST_PAUSE_S

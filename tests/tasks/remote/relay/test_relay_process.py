@@ -108,8 +108,8 @@ def test_every_number_is_stored_once_whoever_is_killed(site: Site) -> None:
 
     def go_on() -> None:
         """Until the relay has the learner again and ten more of each worker are stored."""
-        greetings = site.relay.said.count("the learner is here")
-        wait_for(lambda: site.relay.said.count("the learner is here") > greetings, *everybody)
+        greetings = site.relay.said.count("the learner connected")
+        wait_for(lambda: site.relay.said.count("the learner connected") > greetings, *everybody)
         before = [len(site.stored(name)) for name in ("alice", "bob")]
         wait_for(
             lambda: all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_ppo_does_not_see_them(start: Start) -> None:
     config = params["config"]
     env_config = {key: value for key, value in config["env_config"].items() if key != "policy"}
     for observation in ("flat", "dict"):
-        with make_vecenv("TM20Lidar", 1, **{**env_config, "observation": observation, "num_workers": 1}) as vec_env:
+        with closing(make_vecenv("TM20Lidar", 1, **{**env_config, "observation": observation})) as vec_env:
             info = vec_env.get_env_info()
             assert observation_spec(info).names == ("speed", "lidar", "action_0", "action_1")
             space = info["observation_space"]

@@ -266,7 +266,8 @@ def test_a_machine_without_a_display_is_refused(monkeypatch: pytest.MonkeyPatch,
         check.run(config, CheckConfig(seconds=1.0), headless=True, runs=tmp_path)
 
 
-def test_other_tasks_are_refused(tmp_path: Path) -> None:
+def test_other_tasks_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
     registry.register("Numbers", "tests.tasks.roles.check.test_check:NumbersInterface")
     config = dataclasses.replace(registry.default_config("Numbers"), game=GameKind.sim)
     with pytest.raises(ValueError, match=r"--check shows TrackMania tasks.*'Numbers'"):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tasks.fidelity.errors import Windows
 from tasks.sim.open_loop import drive
-from tasks.sim.vehicle import NUM_GEARS, FloatArray, VehicleConstants, layout
+from tasks.sim.vehicle import ANY_SIGN, NUM_GEARS, FloatArray, VehicleConstants, layout
 
 NOT_OF_THE_DRIVE = ("rpm_", "off_road_", "half_", "wall_", "contact_gap_s")
 """Beginnings of the names of constants that do not act on open asphalt."""
@@ -132,6 +132,7 @@ class _Drivers:
     def __init__(self, start: VehicleConstants, places: NDArray[np.int64], windows: Windows) -> None:
         self._start, self._places = start.vector(), places
         self._sizes = _sizes(start)[places]
+        self._least = _least(start)
         self._windows = windows
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
@@ -151,7 +152,7 @@ class _Drivers:
         vector = self._start.copy()
         vector[self._places] += x * self._sizes
         vector[_DOWN] *= vector[_UP] / self._start[_UP]
-        return vector
+        return np.maximum(vector, self._least)
 
     def residuals(self, cars: list[FloatArray]) -> list[FloatArray]:
         """Errors of each car in units of ``_UNITS``, all in one row."""
@@ -227,6 +228,14 @@ def _sizes(start: VehicleConstants) -> FloatArray:
     for part in layout().values():
         sizes[part] = np.maximum(sizes[part], 0.1 * sizes[part].max())
     return sizes
+
+
+def _least(start: VehicleConstants) -> FloatArray:
+    """The least value of each of the vector: a step must not make a constant negative that no car has negative."""
+    least = 0.01 * start.vector()
+    for name in ANY_SIGN:
+        least[layout()[name]] = -math.inf
+    return least
 
 
 def _is_possible(vector: FloatArray) -> bool:

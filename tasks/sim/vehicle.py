@@ -207,9 +207,8 @@ class VehicleConstants:
         return np.hstack([getattr(self, field.name) for field in fields(self)]).astype(np.float64)
 
 
-_ANY_SIGN = frozenset(
-    {"sideways_per_turn", "sideways_per_steer", "sideways_braking", "sideways_reverse", "slide_drive"}
-)
+ANY_SIGN = frozenset({"sideways_per_turn", "sideways_per_steer", "sideways_braking", "sideways_reverse", "slide_drive"})
+"""Constants that may be negative."""
 _ABOVE_ZERO = frozenset(
     {"acceleration", "steer_slew", "yaw_lag_s", "sideways_lag_s", "rpm_per_kmh", "rpm_max", "half_length", "half_width"}
 )
@@ -219,7 +218,7 @@ _MOST = 1e5
 
 def _require_in_range(name: str, value: float) -> None:
     """Refuses what no car can have; not a number is never in range."""
-    low, high = -_MOST if name in _ANY_SIGN else 0.0, 1.0 if name in _FRACTIONS else _MOST
+    low, high = -_MOST if name in ANY_SIGN else 0.0, 1.0 if name in _FRACTIONS else _MOST
     expected = f"> 0 and <= {high:g}" if name in _ABOVE_ZERO else f"between {low:g} and {high:g}"
     require(low <= value <= high and (value > 0.0 or name not in _ABOVE_ZERO), name, value, expected)
 

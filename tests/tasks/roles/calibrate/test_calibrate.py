@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,15 @@ def test_speeds_of_shifts_are_read_off_the_gears() -> None:
     for number, speed in enumerate(VehicleConstants().upshift_kmh):
         assert found[f"upshift_kmh[{number}]"] == pytest.approx(speed, abs=0.6)
     assert shift_speeds(cut_windows(recordings[:1], 1.0)) == {}  # one shift may be a damaged record
+
+
+def test_a_step_beyond_zero_does_not_end_a_fit() -> None:
+    """The car does not turn at standstill; the slopes of slow turns would have it turn backwards there."""
+    car = VehicleConstants()
+    turns_more = replace(car, turn_rate=tuple(1.3 * value for value in car.turn_rate))
+    slow = [driven(car, held((2.0, steer, 1.0, 0.0), (6.0, steer, 0.0, 0.0))) for steer in (0.3, 0.6, 1.0, -0.5)]
+    costs = [step.cost for _, step in zip(range(3), fit(turns_more, cut_windows(slow, 1.0)), strict=False)]
+    assert costs[-1] < 0.1 * costs[0]
 
 
 def test_constants_without_data_keep_their_values() -> None:

@@ -13,7 +13,6 @@ from algos.networks.images import block_kernel, random_shift, to_blocks
 from algos.networks.inputs import InputLayer, Inputs, PrivilegedLayer, convolutions, is_image
 from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear, draw_from, frozen, in_full
 from algos.networks.matmul import chosen_precision, fast_matmul, multiplies_bfloat16, products
-from algos.networks.perceptron import perceptron
 from algos.networks.recurrent import RecurrentEncoder, SequenceInputs
 from algos.networks.sampling import squashed_sample
 
@@ -53,7 +52,6 @@ __all__ = [
     "in_full",
     "is_image",
     "multiplies_bfloat16",
-    "perceptron",
     "products",
     "random_shift",
     "squashed_sample",

@@ -14,7 +14,6 @@ from algos.networks.batch_renorm import BatchRenorm
 from algos.networks.encoders import build_encoder
 from algos.networks.inputs import InputLayer
 from algos.networks.layers import in_full
-from algos.networks.perceptron import perceptron
 from algos.networks.residual import ResidualBody, orthogonal, plain_linear
 from tasks.experience.observation import ObservationSpec
 
@@ -41,12 +40,9 @@ class ActorNetwork(nn.Module):
         self.head = nn.Linear(widths[-1], 2 * action_size)
         # TMRL's CNN actor has no activation after the last hidden layer; its MLP actor has.
         self._has_last_activation = config.encoder != EncoderKind.tmrl_cnn
-        self._is_plain = self._has_last_activation and not (config.layer_norm_actor or config.batch_renorm)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-std, shape (B, A) each; log-std clamped to [-20, 2]."""
-        if self._is_plain:
-            return _mean_and_log_std(perceptron((features,), [*self.hidden, self.head]))
         hidden = self.renorms[0](features) if self.renorms else features
         for index, layer in enumerate(self.hidden):
             hidden = layer(hidden)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from algos.config import BodyKind, NetworkConfig
 from algos.networks.batch_renorm import BatchRenorm
 from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear, in_full
-from algos.networks.perceptron import perceptron
 from algos.networks.residual import ResidualBody, orthogonal
 
 
@@ -45,7 +44,6 @@ class CriticEnsemble(nn.Module):
             BatchRenorm(w, config.batch_renorm_warm_up, num_critics) for w in widths if config.batch_renorm
         )
         self.head = StackedLinear(num_critics, widths[-1], num_outputs)
-        self._is_plain = not (config.dropout or config.layer_norm or config.batch_renorm)
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """Q values of features (B, F), the same for all, or (N, B, F), and actions (B, A).
@@ -53,8 +51,6 @@ class CriticEnsemble(nn.Module):
         Returns:
             Shape (N, B); with several outputs (N, B, outputs).
         """
-        if self._is_plain:
-            return _values(perceptron((features, action), [*self.hidden, self.head]))
         inputs = _side_by_side(features, action)
         hidden = self.renorms[0](inputs) if self.renorms else inputs
         for index, layer in enumerate(self.hidden):

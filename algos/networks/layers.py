@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +77,8 @@ def draw_from(module: nn.Module, generator: torch.Generator) -> None:
 
 def in_full(layer: nn.Linear | StackedLinear, inputs: Tensor) -> Tensor:
     """What a last layer gives, with products in the precision of its weights."""
-    with torch.autocast(inputs.device.type, enabled=False):
+    kind = inputs.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
         outputs: Tensor = layer(inputs.to(layer.weight.dtype))
         return outputs
 

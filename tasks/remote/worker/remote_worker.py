@@ -238,7 +238,8 @@ class RemoteWorker:
         expert_weights: Mapping[str, np.ndarray] | None,
     ) -> Sequence[AnyRollout]:
         # Every start of every worker explores in its own way; there is no configured seed that could tell them apart.
-        seeds = np.random.SeedSequence().generate_state(2 * self._worker.envs_per_worker).tolist()
+        sequence = np.random.SeedSequence()
+        seeds = sequence.generate_state(2 * self._worker.envs_per_worker).tolist()
         acting = Acting(policy, _NAME, seeds[::2], seeds[1::2], deterministic=self._worker.deterministic)
         rollouts = make_rollouts(stack, source, acting, self._step_watch, self._stop)
         if expert_weights is not None:

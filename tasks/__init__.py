@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tasks.envs.realtime import TaskEnv
-    from tasks.envs.views import TaskView
 
 __all__ = ["make"]
 
 
-def make(name: str, **kwargs: Any) -> TaskEnv | TaskView:
+def make(name: str, **kwargs: Any) -> TaskEnv:
     """Builds the environment of a registered task; see ``tasks.registry.make`` for the arguments."""
     from tasks.registry import make as make_task
 

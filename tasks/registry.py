@@ -29,8 +29,7 @@ from tasks.config import (
 )
 from tasks.envs import rtgym_interface
 from tasks.envs.batch import BatchSimulator
-from tasks.envs.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
-from tasks.envs.views import OBSERVATIONS, TaskView, view
+from tasks.envs.realtime import OBSERVATIONS, TaskEnv, VirtualTimeEnv, make_wall_env
 from tasks.experience.observation import ObservationSpec
 from tasks.game.clock import VirtualClock, WallClock
 from tasks.words.nested import Plain
@@ -68,7 +67,7 @@ def make(
     observation: str = "tuple",
     config: AnyTaskConfig | Plain | None = None,
     **overrides: Any,
-) -> TaskEnv | TaskView:
+) -> TaskEnv:
     """Builds the environment of a task.
 
     Args:
@@ -83,7 +82,7 @@ def make(
     if observation not in OBSERVATIONS:
         raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {observation!r}")
     resolved = resolve_game(_merged(name, config, overrides))
-    return view(_build(name, resolved), observation)
+    return _build(name, resolved).observe_as(observation)
 
 
 def register(

@@ -18,8 +18,9 @@ from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.hydra_entry import options
 from algos.config.options import base_name, with_default_train
 from algos.config.schema import RunConfig, register_schemas, typed
+from algos.faces.runner_params import CARS_PER_WORKER, resolve
 from tasks import registry
-from tasks.config import config_to_dict
+from tasks.config import GameKind, config_to_dict
 from train import register_options
 
 CFG = Path(__file__).resolve().parents[1] / "cfg"
@@ -207,3 +208,26 @@ def test_one_switch_checks_samples_everywhere() -> None:
 
 def test_the_default_track_is_medium() -> None:
     assert run_config().task.track == "medium"
+
+
+@pytest.mark.parametrize(
+    ("words", "num_envs"),
+    [
+        (["task=TM20Lidar"], CARS_PER_WORKER),
+        (["task=TM20Full", "train=TM20FullRSAC"], CARS_PER_WORKER),
+        (["task=TM20Lidar", "worker.envs_per_worker=3"], 3),
+        (["task=TM20Lidar", "train=TM20LidarREDQ"], 1),  # twenty updates per step
+        (["task=TM20Lidar", "train=TM20LidarPPO"], 1),  # it has num_actors
+        (["task=TM20Lidar", "synchronous=true"], 1),
+        (["task=TM20Lidar", "num_workers=0"], 1),
+        (["task=TM20Lidar", "task.clock=wall"], 1),
+        (["task=TM20Lidar", "task.game=live"], 1),
+        (["task=Gym"], 1),
+    ],
+)
+def test_workers_drive_many_cars_where_that_pays(words: list[str], num_envs: int) -> None:
+    config = run_config(*words)
+    if config.task.is_undecided:
+        config.task.game = GameKind.sim
+    assert config.worker.envs_per_worker == ("auto" if num_envs != 3 else 3)
+    assert resolve(config).worker.num_envs == num_envs

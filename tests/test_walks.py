@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from algos.config import NetworkConfig, SACConfig
 from algos.learning.learner import Learner, LearnerSchedule
 from algos.learning.pace import Pace
 from tasks import registry
-from tasks.acting.rollout import Rollout
+from tasks.acting.env_source import EnvSource
 from tasks.config import GameKind, TaskConfig, config_to_dict
-from tasks.experience.observation import ObservationSpec
+from tasks.process.step_watch import StepWatch
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.uplink import Uplink
 from tasks.remote.wire import link
-from tasks.remote.worker.acting_loop import ActingLoop
+from tasks.remote.worker.acting_loop import Acting, ActingLoop, make_rollouts
+from tasks.sim.camera import FrontCamera
 from tasks.sim.game import SimulatedGame
 from tests.algos.fakes import FakeListener
 
@@ -80,6 +81,12 @@ class Walk:
         for function in {*stations, *GIVEN_TO}:
             self._watch(function, patch)
 
+    def marked(self, picture: np.ndarray) -> np.ndarray:
+        """A picture that is followed from now on, in the shape of this one."""
+        noise = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
+        self.mark = noise.tobytes()
+        return noise
+
     def _watch(self, station: str, patch: pytest.MonkeyPatch) -> None:
         module, _, path = station.partition(":")
         *owner, name = path.split(".")
@@ -92,7 +99,7 @@ class Walk:
             self._note(f"{caller.f_globals['__name__']}:{caller.f_code.co_qualname}", args)
             self._note(station, args)
             result = function(*args, **kwargs)
-            self._note(station, result)
+            self._note(station, (result, args))  # it may have written into what it was given
             return result
 
         patch.setattr(holder, name, watched)
@@ -103,10 +110,10 @@ class Walk:
 
 
 @contextmanager
-def training(warm_up_steps: int) -> Iterator[tuple[Learner, ObservationSpec]]:
-    """A learner whose link leads to a worker that acts."""
-    env = registry.make("TM20Full", observation="dict", config=TaskConfig(name="TM20Full", game=GameKind.sim))
-    spec: ObservationSpec = env.get_wrapper_attr("observation_spec")
+def training(warm_up_steps: int, num_envs: int = 1) -> Iterator[Learner]:
+    """A learner whose link leads to a worker that acts in its environments."""
+    config = TaskConfig(name="TM20Full", game=GameKind.sim)
+    spec = registry.observation_spec("TM20Full", config)
     algorithm = SAC(spec, SACConfig(memory_size=1000), NETWORK, torch.device("cpu"), seed=0)
     schedule = LearnerSchedule(
         batch_size=64,
@@ -122,20 +129,24 @@ def training(warm_up_steps: int) -> Iterator[tuple[Learner, ObservationSpec]]:
     with Gateway(spec, "walk") as gateway:
         learner = Learner(algorithm.make_memory(spec, 0), None, algorithm, pace, schedule, FakeListener(), stop)
         learner.link = gateway
-        policy = make_acting_policy(spec.to_json(), config_to_dict(NETWORK), seed=0)
+        place = f"{make_acting_policy.__module__}:{make_acting_policy.__name__}"
+        policy = {"function": place, "kwargs": {"spec": spec.to_json(), "network": config_to_dict(NETWORK)}}
+        seeds = range(num_envs)
         uplink = Uplink(gateway.address, gateway.token, link.Hello("worker", 0, "worker", "walk"), stop)
         uplink.connect()
         uplink.start(push=True)
-        loop = ActingLoop(uplink, [Rollout(env, policy, "worker", 0, seed=0)], 8, stop)
+        stack = ExitStack()
+        source, acting = EnvSource(config_to_dict(config)), Acting(policy, "worker", seeds, seeds)
+        loop = ActingLoop(uplink, make_rollouts(stack, source, acting, StepWatch(), stop), 8, stop)
         thread = threading.Thread(target=loop.run, daemon=True)
         thread.start()
         try:
-            yield learner, spec
+            yield learner
         finally:
             stop.set()
             uplink.close()
             thread.join(20.0)
-            env.close()
+            stack.close()
 
 
 def walk_to_the_end(learner: Learner, walk: Walk, stations: list[str]) -> None:
@@ -151,24 +162,36 @@ def test_an_observation_passes_the_stations_of_the_page_on_its_way_to_the_gradie
 
     def marked_image(game: SimulatedGame) -> np.ndarray:
         picture = image(game)
-        if next(pictures) != 5:
-            return picture
-        noise = np.random.default_rng(0).integers(0, 256, picture.shape, np.uint8)
-        walk.mark = noise.tobytes()
-        return noise
+        return walk.marked(picture) if next(pictures) == 5 else picture
 
     monkeypatch.setattr(SimulatedGame, "image", marked_image)
     walk = Walk(stations, monkeypatch)
-    with training(warm_up_steps=16) as (learner, _):
+    with training(warm_up_steps=16) as learner:
         walk_to_the_end(learner, walk, stations)
     assert walk.passed == stations
-    assert len(stations) <= 14
+    assert len(stations) <= 12
+
+
+def test_an_observation_of_one_of_many_cars_passes_the_stations_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    stations = listed("Observation of many cars") + listed("Observation to gradient")[4:]
+    images, calls = FrontCamera.images, itertools.count()
+
+    def marked_images(camera: FrontCamera, poses: Any, grids: Any, out: np.ndarray, slot: int) -> None:
+        images(camera, poses, grids, out, slot)
+        if next(calls) == 5:
+            out[1, slot] = walk.marked(out[1, slot])
+
+    monkeypatch.setattr(FrontCamera, "images", marked_images)
+    walk = Walk(stations, monkeypatch)
+    with training(warm_up_steps=16, num_envs=2) as learner:
+        walk_to_the_end(learner, walk, stations)
+    assert walk.passed == stations
 
 
 def test_weights_pass_the_stations_of_the_page_on_their_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
     stations = listed("Weights back")
     walk = Walk(stations, monkeypatch)
-    with training(warm_up_steps=10_000) as (learner, _):
+    with training(warm_up_steps=10_000) as learner:
         weights = learner._algorithm.acting_weights()
         walk.mark = max(weights.values(), key=lambda array: array.size).tobytes()
         learner.publish()

@@ -83,7 +83,7 @@ def _check_remote(config: RunConfig) -> None:
 def _check_envs(config: RunConfig) -> None:
     """Where each worker process shall hold several environments."""
     count = config.worker.envs_per_worker
-    if count == 1:
+    if count in (1, "auto"):
         return
     reason = None
     if is_ppo(config.train):

@@ -320,11 +320,10 @@ class OffPolicyAgent(BaseAlgorithm):
             return vec_env, vec_env.get_env_info()
         from tasks.acting.rollout import Rollout
 
-        env = self.run.watch.around(make_env(self.env_name, env_config))
+        env = make_env(self.env_name, env_config)
         policy = build_policy(env_config["policy"], self.run.seed)
-        rollout = Rollout(
-            env, policy, "synchronous", 0, self.run.seed, check_samples=bool(env_config.get("check_samples", False))
-        )
+        checks = bool(env_config.get("check_samples", False))
+        rollout = Rollout(env, policy, "synchronous", 0, self.run.seed, checks, step_watch=self.run.watch)
         evaluator = InProcessEvaluator(
             lambda: make_env(self.env_name, env_config),
             lambda: build_policy(env_config["policy"], self.run.seed),

@@ -43,10 +43,13 @@ from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name
 from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, OffPolicyTrainConfig, PPOTrainConfig
 from algos.run.observers import observer_classes
+from tasks import registry
 from tasks.config import GymConfig, TaskConfig, config_to_dict
 from tasks.experience.observation import ObservationSpec
 from tasks.words.nested import leaves
 
+CARS_PER_WORKER = 16
+"""Of the simulator, where ``worker.envs_per_worker`` is auto."""
 _OF_THE_COMMAND = re.compile(r"\.env_config\.(plugins|remote|launcher|ray)(?:\.|$)")
 """What a train YAML without a kind could tell the vecenv past the keys of the command."""
 
@@ -123,13 +126,23 @@ def resolve_device(key: str, value: str) -> str:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """A copy whose ``max_env_steps`` is a number: the train YAML's where it says auto."""
+    """A copy with numbers where ``max_env_steps`` and ``worker.envs_per_worker`` say auto."""
+    worker = replace(config.worker, envs_per_worker=_envs_per_worker(config))
     if config.max_env_steps != "auto":
-        return config
+        return replace(config, worker=worker)
     train = config.train if isinstance(config.train, Mapping) else config_to_dict(config.train)
     steps = max_env_steps(train)
     assert steps is not None  # checked
-    return replace(config, max_env_steps=steps)
+    return replace(config, max_env_steps=steps, worker=worker)
+
+
+def _envs_per_worker(config: RunConfig) -> int:
+    """Where experience is cheap and used little, that of many cars is more varied; else one car is enough."""
+    if config.worker.envs_per_worker != "auto" or not isinstance(config.train, OffPolicyTrainConfig):
+        return config.worker.num_envs
+    is_used_little = config.train.params.config.min_updates_per_env_step < 1.0
+    acts_alone = config.num_workers > 0 and not config.synchronous
+    return CARS_PER_WORKER if is_used_little and acts_alone and registry.batch_class(config.task) is not None else 1
 
 
 def runner_params(
@@ -146,7 +159,7 @@ def runner_params(
     run = _run_keys(config, run_folder)
     run["env_config"]["worker_words"] = list(worker_words)
     if isinstance(config.train, OffPolicyTrainConfig):
-        num_envs = max(config.num_workers * config.worker.envs_per_worker, 1)
+        num_envs = max(config.num_workers * config.worker.num_envs, 1)
         parts = _off_policy_parts(config.train, spec, run["inference_device"], num_envs)
     elif isinstance(config.train, PPOTrainConfig):
         parts = _ppo_parts(config.train)

@@ -19,7 +19,6 @@ from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, SACConfig, WarmUp
 from algos.replay.memory import ReplayMemory
 from tasks.acting.rollout import Rollout
-from tasks.envs.views import DictView
 from tasks.experience.networking import LearnerLink, WorkerLink
 from tasks.remote.learner.gateway import Gateway
 from tasks.remote.station.uplink import Uplink
@@ -33,7 +32,7 @@ CPU = torch.device("cpu")
 def act(link: WorkerLink, name: str, seed: int) -> None:
     """A worker: acts in an environment with the newest weights and sends what it experienced."""
     policy = ActingPolicy(SPEC, NETWORK, seed, WarmUp.uniform, CPU)
-    rollout = Rollout(DictView(virtual_env()), policy, name, 0, seed)
+    rollout = Rollout(virtual_env().observe_as("dict"), policy, name, 0, seed)
     while link.wait_for_room():
         if (message := link.take_newest()) is not None:
             policy.load_weights(*decode_weights(message))

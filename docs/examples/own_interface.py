@@ -20,7 +20,6 @@ from tasks.config import RtgymConfig, TaskConfig
 from tasks.envs.interface import TaskInterface
 from tasks.envs.rc_drone import DummyRCDrone
 from tasks.envs.realtime import RealTimeEnv, TaskEnv, VirtualTimeEnv, make_wall_env
-from tasks.envs.views import TaskView
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.game.clock import Clock, VirtualClock, WallClock
 
@@ -138,7 +137,7 @@ def wall_env() -> RealTimeEnv:
     return make_wall_env(DroneInterface(config, WallClock()), config)
 
 
-def fly(env: TaskEnv | TaskView, policy: Policy, episodes: int) -> tuple[int, float]:
+def fly(env: TaskEnv, policy: Policy, episodes: int) -> tuple[int, float]:
     """Flies and returns how many episodes ended at the target, and the mean number of steps of all."""
     arrived = num_steps = 0
     for seed in range(episodes):

@@ -153,14 +153,12 @@ class BoatEnv(TaskEnv):
         """What ``task=Boat`` makes."""
         return cls(config)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Puts the boat in a new place; the same seed gives the same place."""
         self._fleet.rng = np.random.default_rng(self._episode_seed(seed))
         return self._first(self._fleet.reset()), {}
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """One tick."""
         done = self._fleet.step(self._checked_action(action)[None])
         info: dict[str, Any] = {}
@@ -169,8 +167,11 @@ class BoatEnv(TaskEnv):
         observation = self._first(self._fleet.last_observation)
         return observation, float(done.reward[0]), bool(done.terminated[0]), bool(done.truncated[0]), info
 
-    def _first(self, observation: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-        return self.observation_spec.to_tuple({name: values[0] for name, values in observation.items()})
+    def _first(self, observation: Mapping[str, np.ndarray]) -> Any:
+        fields = {name: values[0] for name, values in observation.items()}
+        return self._observed(
+            self.observation_spec.to_tuple(fields)
+        )  # in the form that was chosen: tuple, dict or flat
 
 
 registry.register("Boat", f"{__name__}:BoatEnv", BoatConfig, batch=f"{__name__}:BoatFleet")

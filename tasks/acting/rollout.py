@@ -13,9 +13,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from tasks.envs.foreign import WrongValueError, flag, number
 from tasks.experience.observation import ACTION_PREFIX, ObservationSpec
 from tasks.experience.policy import Policy
 from tasks.experience.samples import Segment
+from tasks.process.step_watch import StepWatch
 
 MAX_EPISODE_SEED = 2**31 - 1
 
@@ -31,6 +33,7 @@ class Rollout:
         seed: Seed from which the episodes' seeds are drawn.
         check_samples: Adds the checksum of every stacked observation to the segments.
         deterministic: Acts with the mean action.
+        step_watch: Is told of each call.
     """
 
     def __init__(
@@ -42,10 +45,14 @@ class Rollout:
         seed: int,
         check_samples: bool = False,
         deterministic: bool = False,
+        step_watch: StepWatch | None = None,
     ) -> None:
         self._env = env
+        self._watch = step_watch or StepWatch()
+        self._watch.add(env)
         self._policy = policy
         self._act = partial(policy.act, deterministic=True) if deterministic else policy.act
+        self._whose = type(env.unwrapped).__name__
         self._worker = worker
         self._stream = stream
         self._check_samples = check_samples
@@ -99,7 +106,7 @@ class Rollout:
         checksums = np.zeros(num_rows, np.uint32) if self._check_samples else None
         remembered: list[np.ndarray] = []
         episodes: list[dict[str, float]] = []
-        env_step, act = self._env.step, self._act
+        env_step, act, watch = self._env.step, self._act, self._watch
         observation = self._observation
         row = 0
         while row < num_rows:
@@ -113,9 +120,13 @@ class Rollout:
                 chosen = action[row]
                 chosen[:] = act(observation)
                 self._actions.append(chosen)
+                watch.enter()
                 observation, step_reward, is_terminated, is_truncated, info = env_step(chosen)
-                reward[row] = step_reward
-                has_ended = is_terminated or is_truncated
+                watch.leave()
+                reward[row] = number(step_reward, "reward", self._whose)
+                has_ended = flag(is_terminated, "terminated", self._whose) or flag(
+                    is_truncated, "truncated", self._whose
+                )
                 if has_ended:
                     terminated[row] = is_terminated
                     truncated[row] = is_truncated
@@ -215,7 +226,13 @@ class Rollout:
             self._previous = (self._episode_seed, self._actions)
         self._episode_seed = int(self._rng.integers(MAX_EPISODE_SEED))
         self._actions = []
-        observation, info = self._env.reset(seed=self._episode_seed)
+        with self._watch.call():
+            observation, info = self._env.reset(seed=self._episode_seed)
+        if not isinstance(observation, Mapping):
+            raise WrongValueError(
+                f"{self._whose}: reset() must return a dict of the fields by name, got {type(observation).__name__}; "
+                "a TaskEnv returns self._observed(fields)"
+            )
         self._start = info.get("start")
         self._policy.begin_episode()
         return observation

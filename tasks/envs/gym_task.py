@@ -99,14 +99,14 @@ class GymTaskEnv(TaskEnv):
             env.close()
             raise
 
-    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[tuple[np.ndarray, ...], Info]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Starts an episode."""
         episode_seed = self._episode_seed(seed)
         observation, info = self.env.reset(seed=episode_seed, options=options)
         self._episode_return, self._num_steps, self._running = 0.0, 0, True
-        return self._fields(observation), {**_forwarded(info), "seed": episode_seed}
+        return self._observed(self._fields(observation)), {**_forwarded(info), "seed": episode_seed}
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, Info]:
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, Info]:
         """Acts, and returns what that led to."""
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
@@ -122,7 +122,7 @@ class GymTaskEnv(TaskEnv):
             self._running = False
             told["episode_statistics"] = {"return": self._episode_return, "length": float(self._num_steps)}
         # An end for good cuts the bootstrap, so it goes before the time limit of the same step.
-        return self._fields(observation), reward, terminated, truncated and not terminated, told
+        return self._observed(self._fields(observation)), reward, terminated, truncated and not terminated, told
 
     def wait(self) -> None:
         """Pauses an environment in real time that can be paused, as rtgym's can."""

@@ -2,8 +2,7 @@
 
 ``TaskEnv`` is the base of these and of environments without a clock. Both real-time ones have rtgym's timing: an action
 is sent at the start of a step, the observation of that step is captured ``start_obs_capture`` later, and ``step(a)``
-returns the observation of the step in flight before ``a`` acts. ``tasks.registry`` builds them; ``tasks.envs.views``
-renames what they return.
+returns the observation of the step in flight before ``a`` acts. ``tasks.registry`` builds them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import gymnasium
 import numpy as np
@@ -31,6 +30,8 @@ from tasks.envs.step_times import StepTimes
 from tasks.experience.observation import Info, ObservationSpec
 from tasks.game.clock import Clock
 
+OBSERVATIONS = ("tuple", "dict", "flat")
+"""The forms of an observation: rtgym's tuple, its entries by name, one vector of float32 with all fields scaled."""
 _POLL_S = 0.1
 """How often a wait for the game looks for a request to stop [s]."""
 _CLOSE_TIMEOUT_S = 1.0
@@ -64,10 +65,12 @@ def make_wall_env(
 class TaskEnv(gymnasium.Env):
     """What the environments of all tasks share: fields by name, spaces, seeds, an end that may be called twice.
 
-    Observations are tuples of the fields of ``observation_spec`` in their order. At the last step of an episode
-    ``info["episode_statistics"]`` holds its statistics (``tasks.experience.samples.EPISODE_STATISTICS``). A task whose
-    environment waits for its actions derives from this and implements ``spec_for``, ``from_config``, ``reset``,
-    ``step`` and ``_release``; one in real time implements a ``TaskInterface``, which ``RealTimeEnv`` drives.
+    Observations are the fields of ``observation_spec`` in their order, as a tuple unless ``observe_as`` chose another
+    form. At the last step of an episode ``info["episode_statistics"]`` holds its statistics
+    (``tasks.experience.samples.EPISODE_STATISTICS``). A task whose environment waits for its actions derives from this
+    and implements ``spec_for``, ``from_config``, ``reset``, ``step`` and ``_release``; what ``reset`` and ``step``
+    return goes through ``self._observed``. A task in real time implements a ``TaskInterface``, which ``RealTimeEnv``
+    drives.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (declared so by Gymnasium)
@@ -82,6 +85,8 @@ class TaskEnv(gymnasium.Env):
         self.observation_space = observation_spec.tuple_space()
         self.action_space = spaces.Box(-1.0, 1.0, (observation_spec.action_size,), np.float32)
         self._action_shape = self.action_space.shape
+        self._observed: Callable[[tuple[np.ndarray, ...]], Any] = tuple
+        """The fields in the chosen form."""
         self._closed = False
 
     @classmethod
@@ -93,6 +98,17 @@ class TaskEnv(gymnasium.Env):
     def from_config(cls, config: Any) -> TaskEnv:
         """Builds the environment."""
         raise NotImplementedError
+
+    def observe_as(self, form: str) -> Self:
+        """Chooses the form of observations, one of ``OBSERVATIONS``, and their space; returns the environment."""
+        spec = self.observation_spec
+        if form == "dict":
+            self._observed, self.observation_space = spec.to_dict, spec.dict_space()
+        elif form == "flat":
+            self._observed, self.observation_space = spec.flatten, spec.flat_space()
+        elif form != "tuple":
+            raise ValueError(f"observation must be one of {', '.join(OBSERVATIONS)}, got {form!r}")
+        return self
 
     def watch(self, stop: Callable[[], bool]) -> None:
         """Has what waits for the game raise ``Interrupted`` soon after ``stop()`` becomes true."""
@@ -231,7 +247,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self._captured: tuple[list[np.ndarray], float, bool, Info] | None = None
         self._bench = Benchmark(run_avg_factor=config.benchmark_polyak) if config.benchmark else None
 
-    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[tuple[np.ndarray, ...], Info]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Starts an episode; its first step is driven by the default action (or the last one: last_act_on_reset).
 
         Where the task has a ``start``, ``info["start"]`` tells it, and ``options={"start": ...}`` begins there again.
@@ -253,7 +269,7 @@ class VirtualTimeEnv(RealTimeEnv):
         self._start_time_step(self._act_buf[-1])
         return observation, info
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, Info]:
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, Info]:
         """Returns what the step in flight led to, and starts the next one with ``action``."""
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
@@ -389,11 +405,10 @@ class VirtualTimeEnv(RealTimeEnv):
             # The last action of the previous episode was never applied: what will be applied takes its place.
             self._act_buf[-1] = self.default_action
 
-    def _with_actions(self, fields: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """The observation as rtgym's tuple; it owns its arrays."""
-        if not self._config.act_in_obs:
-            return tuple(fields)
-        return (*fields, *[action.copy() for action in self._act_buf])
+    def _with_actions(self, fields: list[np.ndarray]) -> Any:
+        """The observation; it owns its arrays."""
+        actions = [action.copy() for action in self._act_buf] if self._config.act_in_obs else []
+        return self._observed((*fields, *actions))
 
 
 class WallClockEnv(RealTimeEnv):
@@ -433,7 +448,7 @@ class WallClockEnv(RealTimeEnv):
         """Puts something around the interface that records or measures its calls."""
         self.interface = self._guard.interface = interface
 
-    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[tuple[np.ndarray, ...], Info]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Starts an episode, in real time."""
         episode_seed = self._episode_seed(seed)
         self._await_capture()
@@ -444,7 +459,7 @@ class WallClockEnv(RealTimeEnv):
         info["seed"] = episode_seed
         return self._owned(observation), info
 
-    def step(self, action: np.ndarray) -> tuple[tuple[np.ndarray, ...], float, bool, bool, Info]:
+    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, Info]:
         """Waits for the end of the step in flight, returns its observation, and starts the next one."""
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
@@ -516,10 +531,11 @@ class WallClockEnv(RealTimeEnv):
         if self._config.wait_on_done:
             self.wait()
 
-    def _owned(self, observation: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    def _owned(self, observation: tuple[np.ndarray, ...]) -> Any:
         """Gives every observation its own arrays: rtgym hands out those of its action buffer."""
         fields = len(self.observation_spec.fields)
-        return (*observation[:fields], *[np.array(action, np.float32) for action in observation[fields:]])
+        actions = [np.array(action, np.float32) for action in observation[fields:]]
+        return self._observed((*observation[:fields], *actions))
 
     def _await_capture(self) -> None:
         """Waits until the interface has answered for the step in flight, then raises what went wrong there."""

@@ -37,9 +37,13 @@ class StepWatch:
         self._longest_s = 0.0
         self._waits: list[Callable[[], bool]] = []
 
-    def around(self, env: gymnasium.Env) -> gymnasium.Env:
-        """The environment, watched. Its interface may say by ``is_waiting`` that it waits on purpose."""
+    def add(self, env: gymnasium.Env) -> None:
+        """Asks its interface, too, which may say by ``is_waiting`` that it waits on purpose."""
         self._waits.append(lambda: bool(getattr(getattr(env.unwrapped, "interface", None), "is_waiting", False)))
+
+    def around(self, env: gymnasium.Env) -> gymnasium.Env:
+        """The environment, watched, for callers that do not mark their calls."""
+        self.add(env)
         return _WatchedEnv(env, self)
 
     @contextmanager

@@ -70,8 +70,9 @@ class RemoteWorkerConfig:
 
     name: str | None = None
     """Name under which its token was made; null: that of remote.credentials, else the host's."""
-    envs_per_worker: int = field(default=1, metadata=acts_in(Role.train, Role.worker))
-    """Environments in each worker process; 1 with the live game."""
+    envs_per_worker: int | str = field(default="auto", metadata=acts_in(Role.train, Role.worker))
+    """Environments in each worker process; auto: 16 of the simulator's cars in training, where several steps make one
+    update; else 1."""
     samples_per_packet: int | str = "auto"
     """Rows sent at once by --worker (TMRL's key of the rollout worker); auto: link.segment_rows."""
     expert: bool = False
@@ -94,13 +95,18 @@ class RemoteWorkerConfig:
     def __post_init__(self) -> None:
         is_name = self.name is None or bool(re.fullmatch(r"[\w-]{1,64}", self.name))
         require(is_name, "worker.name", self.name, "letters, digits, _ and -")
-        is_count = isinstance(self.samples_per_packet, int) and self.samples_per_packet >= 1
-        is_auto = self.samples_per_packet == "auto"
-        require(is_count or is_auto, "worker.samples_per_packet", self.samples_per_packet, "'auto' or >= 1")
-        for name in ("envs_per_worker", "outbox_mb"):
-            require(getattr(self, name) >= 1, f"worker.{name}", getattr(self, name), ">= 1")
+        for name in ("envs_per_worker", "samples_per_packet"):
+            value = getattr(self, name)
+            is_count = isinstance(value, int) and value >= 1
+            require(is_count or value == "auto", f"worker.{name}", value, "'auto' or >= 1")
+        require(self.outbox_mb >= 1, "worker.outbox_mb", self.outbox_mb, ">= 1")
         for name in ("episodes", "weights_history"):
             require(getattr(self, name) >= 0, f"worker.{name}", getattr(self, name), ">= 0")
+
+    @property
+    def num_envs(self) -> int:
+        """``envs_per_worker``, with auto as 1."""
+        return 1 if self.envs_per_worker == "auto" else int(self.envs_per_worker)
 
 
 @dataclass

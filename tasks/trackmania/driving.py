@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from tasks.game.arrow_keys import press_arrows
 from tasks.game.clock import Clock
 from tasks.game.errors import GameError, GameSetupError
 from tasks.game.protocols import Game, GameFacts, Telemetry
+from tasks.trackmania.frame_history import FrameHistory
 from tasks.trackmania.lost_game import GameWait
 from tasks.trackmania.reference_path import path_length_m, path_of_task, path_on_track, resample
 from tasks.trackmania.reward import ProgressReward
@@ -77,6 +79,8 @@ class DrivingInterface(TaskInterface):
         self._clock = clock
         self._path = resample(np.asarray(path, np.float64))
         self._reward = ProgressReward(self._path, config.reward, config.rtgym.time_step_duration)
+        field = next(field for field in self.observation_spec.fields if field.history)
+        self._history = FrameHistory(field.history, field.frame_shape, field.dtype)
         self._road = RoadState(self._path) if config.privileged else None
         self._is_keyboard = config.control is ControlKind.keyboard
         self._is_live = config.game is GameKind.live
@@ -108,7 +112,7 @@ class DrivingInterface(TaskInterface):
     @classmethod
     @abstractmethod
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
-        """The observation fields, without the privileged ones and the actions."""
+        """The observation fields, without the privileged ones and the actions. One of them has a history."""
 
     @classmethod
     def spec_for(cls, config: TaskConfig) -> ObservationSpec:
@@ -120,13 +124,14 @@ class DrivingInterface(TaskInterface):
             reset_act_buf=config.rtgym.reset_act_buf,
         )
 
+    @staticmethod
     @abstractmethod
-    def first_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """The fields of ``fields_for`` at the start; histories are filled with their newest part."""
+    def frames_of(game: Game) -> Callable[[], np.ndarray]:
+        """The game's method for the newest frame of the field with the history."""
 
     @abstractmethod
-    def next_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """The fields of ``fields_for`` after a step."""
+    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
+        """The fields of ``fields_for`` without a history, by name."""
 
     def send_control(self, control: np.ndarray | None) -> None:
         """Drives; None touches nothing. When the game cannot be driven, the next capture says so."""
@@ -167,7 +172,7 @@ class DrivingInterface(TaskInterface):
             try:
                 telemetry = self._restart(seed, is_anywhere)
                 self._start_episode(telemetry)
-                self._last_observation = self.first_observation(telemetry) + self._privileged(telemetry)
+                self._last_observation = self._observe(telemetry, self._history.fill)
                 break
             except GameSetupError:
                 raise
@@ -187,7 +192,7 @@ class DrivingInterface(TaskInterface):
             finished = self._finish_is_new(telemetry)
             place = (telemetry.x, telemetry.y, telemetry.z)
             reward, terminated = self._reward.step(*place, finished, facts.wall_impact_mps)
-            observation = self.next_observation(telemetry) + self._privileged(telemetry)
+            observation = self._observe(telemetry, self._history.append)
         except GameSetupError:
             raise
         except GameError as error:
@@ -260,7 +265,7 @@ class DrivingInterface(TaskInterface):
             telemetry, _ = self.game.telemetry()
             if not is_anywhere:
                 self._require_start(telemetry)
-            self.first_observation(telemetry)  # modules loaded at first use are loaded before timing matters
+            self._observe(telemetry, self._history.fill)  # modules loaded at first use are loaded before timing matters
             self._clock.sleep_until(self._clock.now() + self._config.sleep_time_at_reset)
         telemetry, _ = self.game.telemetry()
         return telemetry
@@ -307,9 +312,12 @@ class DrivingInterface(TaskInterface):
         if self._road is not None and telemetry is not None:
             self._road.begin(telemetry)
 
-    def _privileged(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """What only a critic sees; nothing unless ``task.privileged``."""
-        return [] if self._road is None else self._road.observe(telemetry, self._reward.current_index)
+    def _observe(self, telemetry: Telemetry, stack: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+        """All fields in their order; ``stack`` puts the newest frame into the history."""
+        dials, frames = self.dials(telemetry), stack(self.frames_of(self.game)())
+        fields = self.observation_spec.fields[: len(dials) + 1]
+        observed = [frames if field.history else dials[field.name] for field in fields]
+        return observed if self._road is None else observed + self._road.observe(telemetry, self._reward.current_index)
 
     def _finish_is_new(self, telemetry: Telemetry) -> bool:
         if telemetry.finished == 0.0:

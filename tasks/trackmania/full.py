@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tasks.config import TaskConfig
 from tasks.experience.observation import Field
-from tasks.game.clock import Clock
 from tasks.game.protocols import Game, Telemetry
 from tasks.trackmania.driving import SPEED, DrivingInterface, observed_speed
-from tasks.trackmania.frame_history import FrameHistory
 
 MAX_GEAR = 6.0
 
@@ -27,12 +27,6 @@ class FullInterface(DrivingInterface):
     ====== ======= ======================= =====================================
     """
 
-    def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
-        """Builds the task over a game; arguments as in ``DrivingInterface``."""
-        super().__init__(game, path, config, clock)
-        images = self.observation_spec.fields[3]
-        self._images = FrameHistory(images.history, images.frame_shape, images.dtype)
-
     @classmethod
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
         """speed, gear, rpm, images."""
@@ -46,16 +40,17 @@ class FullInterface(DrivingInterface):
             Field("images", shape, "uint8", 0.0, 255.0, history, scale=255.0, offset=102.0),
         )
 
-    def first_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """The history is the first picture, repeated."""
-        return [*self._dials(telemetry), self._images.fill(self.game.image())]
-
-    def next_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """Adds the newest picture."""
-        return [*self._dials(telemetry), self._images.append(self.game.image())]
-
     @staticmethod
-    def _dials(telemetry: Telemetry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def frames_of(game: Game) -> Callable[[], np.ndarray]:
+        """Pictures."""
+        return game.image
+
+    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
+        """speed, gear, rpm."""
         gear = min(max(telemetry.gear, 0.0), MAX_GEAR)
         rpm = max(telemetry.rpm, 0.0)
-        return observed_speed(telemetry), np.array([gear], np.float32), np.array([rpm], np.float32)
+        return {
+            "speed": observed_speed(telemetry),
+            "gear": np.array([gear], np.float32),
+            "rpm": np.array([rpm], np.float32),
+        }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tasks.config import TaskConfig
 from tasks.experience.observation import Field
-from tasks.game.clock import Clock
 from tasks.game.lidar_sensor import NUM_BEAMS
 from tasks.game.protocols import Game, Telemetry
 from tasks.trackmania.driving import SPEED, DrivingInterface, observed_speed
-from tasks.trackmania.frame_history import FrameHistory
 
 WINDOW = (958, 488)
 """Size of the window for which the LIDAR is defined [px]."""
@@ -27,23 +27,19 @@ class LidarInterface(DrivingInterface):
     ===== ======= ======== =====================================================
     """
 
-    def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
-        """Builds the task over a game; arguments as in ``DrivingInterface``."""
-        super().__init__(game, path, config, clock)
-        self._scans = FrameHistory(config.img_hist_len, (NUM_BEAMS,), "float32")
-
     @classmethod
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
         """speed, lidar."""
         return (SPEED, lidar_field(config))
 
-    def first_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """The history is the first scan, repeated."""
-        return [observed_speed(telemetry), self._scans.fill(self.game.lidar())]
+    @staticmethod
+    def frames_of(game: Game) -> Callable[[], np.ndarray]:
+        """Scans."""
+        return game.lidar
 
-    def next_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """Adds the newest scan."""
-        return [observed_speed(telemetry), self._scans.append(self.game.lidar())]
+    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
+        """Speed."""
+        return {"speed": observed_speed(telemetry)}
 
 
 def lidar_field(config: TaskConfig) -> Field:

@@ -28,14 +28,7 @@ class LidarProgressInterface(LidarInterface):
         """speed, progress, lidar."""
         return (SPEED, Field("progress", (1,), high=1.0), lidar_field(config))
 
-    def first_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """The history is the first scan, repeated; the progress is 0."""
-        return self._with_progress(super().first_observation(telemetry))
-
-    def next_observation(self, telemetry: Telemetry) -> list[np.ndarray]:
-        """Adds the newest scan."""
-        return self._with_progress(super().next_observation(telemetry))
-
-    def _with_progress(self, observation: list[np.ndarray]) -> list[np.ndarray]:
-        speed, lidar = observation
-        return [speed, np.array([self._reward.observed_progress], np.float32), lidar]
+    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
+        """speed, progress (0 at the start)."""
+        progress = np.array([self._reward.observed_progress], np.float32)
+        return {**super().dials(telemetry), "progress": progress}

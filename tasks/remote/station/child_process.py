@@ -168,7 +168,7 @@ def hang_up(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     try:
         process.stdin.close()
-    except OSError:  # It is dead already.
+    except (OSError, ValueError):  # It is dead already, or another thread hangs up at this moment.
         _log.debug("process %d had ended", process.pid)
 
 

@@ -161,20 +161,20 @@ def make_rollouts(
     if isinstance(batch, EpisodeBatch):
         policy = batch_policy(make, seeds)
         return [BatchRollout(batch, policy, acting.worker, acting.episode_seeds, step_watch, *options)]
-    envs = make_envs(stack, source, len(seeds), step_watch, stop)
+    envs = [_make_env(stack, source, step_watch, stop) for _ in seeds]
     each = zip(envs, seeds, acting.episode_seeds, strict=True)
     return [
-        Rollout(env, make(seed), acting.worker, index, episode_seed, *options)
+        Rollout(env, make(seed), acting.worker, index, episode_seed, *options, step_watch)
         for index, (env, seed, episode_seed) in enumerate(each)
     ]
 
 
-def only_env(rollouts: Sequence[AnyRollout]) -> gymnasium.Env:
-    """The environment of a single game, for what happens between two episodes."""
+def only_env(rollouts: Sequence[AnyRollout], step_watch: StepWatch) -> gymnasium.Env:
+    """The environment of a single game, watched, for what happens between two episodes."""
     (rollout,) = rollouts
     if not isinstance(rollout, Rollout):
         raise TypeError("environments that step together are not evaluated in between")
-    return rollout.env
+    return step_watch.around(rollout.env)
 
 
 def make_policy(policy: Mapping[str, Any] | None, seed: int) -> Policy:
@@ -197,11 +197,12 @@ def make_envs(
         step_watch: Knows how long each call takes, also the making.
         stop: Ends the worker; an environment that waits for its game notices.
     """
-    envs = []
-    for _ in range(count):
-        with step_watch.call():
-            env = step_watch.around(stack.enter_context(closing(source.make())))
-        if env.has_wrapper_attr("watch"):
-            env.get_wrapper_attr("watch")(stop.is_set)
-        envs.append(env)
-    return envs
+    return [step_watch.around(_make_env(stack, source, step_watch, stop)) for _ in range(count)]
+
+
+def _make_env(stack: ExitStack, source: EnvSource, step_watch: StepWatch, stop: threading.Event) -> gymnasium.Env:
+    with step_watch.call():
+        env = stack.enter_context(closing(source.make()))
+    if env.has_wrapper_attr("watch"):
+        env.get_wrapper_attr("watch")(stop.is_set)
+    return env

@@ -164,8 +164,8 @@ class RemoteWorker:
         self._progress = progress
         self._step_watch = step_watch
         # Real time waits for nobody; a simulator ahead of the learner does.
-        window = max(window, worker.envs_per_worker)
-        buffer_segments = window + worker.envs_per_worker
+        window = max(window, worker.num_envs)
+        buffer_segments = window + worker.num_envs
         if description.is_wall_clock:
             buffer_segments = min(
                 max(BUFFER_BYTES // (self._segment_rows * _row_bytes(description)), 1), MAX_BUFFER_SEGMENTS
@@ -216,7 +216,7 @@ class RemoteWorker:
             if self._evaluates:
                 # A policy of its own: what explores here is not disturbed.
                 own = make_policy(policy, 0)
-                evaluator = Evaluator(own, self._uplink, only_env(rollouts), self._stop, _SMALL_CLIP)
+                evaluator = Evaluator(own, self._uplink, only_env(rollouts, self._step_watch), self._stop, _SMALL_CLIP)
             loop = ActingLoop(
                 self._uplink,
                 rollouts,
@@ -239,7 +239,7 @@ class RemoteWorker:
     ) -> Sequence[AnyRollout]:
         # Every start of every worker explores in its own way; there is no configured seed that could tell them apart.
         sequence = np.random.SeedSequence()
-        seeds = sequence.generate_state(2 * self._worker.envs_per_worker).tolist()
+        seeds = sequence.generate_state(2 * self._worker.num_envs).tolist()
         acting = Acting(policy, _NAME, seeds[::2], seeds[1::2], deterministic=self._worker.deterministic)
         rollouts = make_rollouts(stack, source, acting, self._step_watch, self._stop)
         if expert_weights is not None:
@@ -334,9 +334,9 @@ def _check(
         _log.warning("remote.insecure: samples, weights and the token go to %s in plaintext", remote.address)
     if worker.expert != (expert_weights is not None):
         raise ValueError("worker.expert=true and --checkpoint FILE belong together: an expert drives with the file")
-    if description.is_single_game and worker.envs_per_worker > 1:
+    if description.is_single_game and worker.num_envs > 1:
         raise ValueError(f"worker.envs_per_worker must be 1 with a single game, got {worker.envs_per_worker}")
-    if worker.envs_per_worker > STREAMS_PER_START:
+    if worker.num_envs > STREAMS_PER_START:
         raise ValueError(f"worker.envs_per_worker must be <= {STREAMS_PER_START}, got {worker.envs_per_worker}")
     if worker.samples_per_packet != "auto" and int(worker.samples_per_packet) > link.MAX_SEGMENT_ROWS:
         raise ValueError(

@@ -230,7 +230,7 @@ def _roll_out(config: WorkerConfig, uplink: Uplink, environments: _Environments,
     rollouts = environments.make_rollouts(acting)
     evaluator = None
     if config.evaluates:
-        evaluator = _make_evaluator(config, uplink, only_env(rollouts), stop)
+        evaluator = _make_evaluator(config, uplink, only_env(rollouts, environments.step_watch), stop)
     with punctual() if environments.description.is_wall_clock else contextlib.nullcontext():
         ActingLoop(uplink, rollouts, config.segment_rows, stop, evaluator=evaluator).run()
 

@@ -22,7 +22,7 @@ from tasks import registry
 from tasks.acting.punctuality import punctual
 from tasks.config import AnyTaskConfig, ClockKind, RealTimeTaskConfig, TaskConfig
 from tasks.envs.interface import TaskInterface
-from tasks.envs.views import TaskView
+from tasks.envs.realtime import RealTimeEnv
 from tasks.experience.policy import ActingPolicy
 from tasks.game.clock import Clock, WallClock
 from tasks.game.errors import GameSetupError
@@ -125,7 +125,7 @@ class StepBenchmark:
         self._task = task
         self._policy = policy
         self._env = _dict_env(task)
-        self._clock: Clock = getattr(self._env.env, "clock", None) or WallClock()
+        self._clock: Clock = getattr(self._env, "clock", None) or WallClock()
         self._timed = TimedInterface(self._env.interface, self._clock)
         self._env.replace_interface(cast("TaskInterface", self._timed))
 
@@ -227,9 +227,9 @@ def draw(values: Mapping[str, Sequence[float]], time_step_s: float, title: str, 
     figure.savefig(path, dpi=100)
 
 
-def _dict_env(task: RealTimeTaskConfig) -> TaskView:
+def _dict_env(task: RealTimeTaskConfig) -> RealTimeEnv:
     env = registry.make(task.name, observation="dict", config=task)
-    assert isinstance(env, TaskView)
+    assert isinstance(env, RealTimeEnv)
     return env
 
 

@@ -6,9 +6,12 @@ import logging
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 
+from tasks.acting.rollout import Rollout
 from tasks.process.step_watch import HANGING_S, HangReporter, StepWatch
+from tests.tasks.remote.fakes import CountingEnv, RandomPolicy
 
 
 class SteppedClock:
@@ -138,3 +141,24 @@ def test_a_hang_is_reported_once_and_so_is_its_end(caplog: pytest.LogCaptureFixt
         # w0 was disconnected meanwhile: its restart is reported elsewhere
         "w0 has not stepped for 35 s: its environment hangs, or is very slow",
     ]
+
+
+def test_what_a_rollout_drives_is_watched_without_a_wrapper() -> None:
+    clock = SteppedClock()
+    watch, seen = StepWatch(clock), []
+
+    class SlowlyCounting(CountingEnv):
+        def reset(self, **kwargs: Any) -> Any:
+            clock.now_s += 2 * HANGING_S
+            seen.append(watch.hangs_for_s())
+            return super().reset(**kwargs)
+
+        def step(self, action: np.ndarray) -> Any:
+            clock.now_s += 3 * HANGING_S
+            seen.append(watch.hangs_for_s())
+            return super().step(action)
+
+    rollout = Rollout(SlowlyCounting(), RandomPolicy(0), "w", 0, 0, step_watch=watch)  # type: ignore[arg-type]
+    rollout.run(3)
+    assert seen == [2 * HANGING_S, 0.0, 0.0]  # the reset was long, so a longer step is no surprise
+    assert watch.hangs_for_s() == 0.0

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasks.experience.samples import Segment
 from tasks.remote.access.credentials import make_credentials
 from tasks.remote.access.dialing import RefusedError
 from tasks.remote.config import OutboxPolicy
+from tasks.remote.station import child_process
 from tasks.remote.station.outbox import open_outbox
 from tasks.remote.station.station_config import StationConfig
 from tasks.remote.station.station_process import StationFailedError, StationProcess
@@ -431,3 +433,12 @@ def test_a_station_that_keeps_dying_is_given_up_with_its_last_words(stations: An
     station = stations(outbox_policy="no such policy")
     with pytest.raises(StationFailedError, match="no such policy"):
         station.join()
+
+
+def test_hanging_up_while_another_thread_does_so_is_fine() -> None:
+    class Closing:
+        def close(self) -> None:
+            raise ValueError("PyMemoryView_FromBuffer(): info->buf must not be NULL")  # what Python says then
+
+    process: Any = SimpleNamespace(stdin=Closing(), pid=1)
+    child_process.hang_up(process)

@@ -16,8 +16,7 @@ import pytest
 from tasks import make
 from tasks.acting.punctuality import punctual
 from tasks.config import ClockKind, TaskConfig
-from tasks.envs.realtime import TaskEnv, VirtualTimeEnv, make_wall_env
-from tasks.envs.views import TaskView, view
+from tasks.envs.realtime import RealTimeEnv, VirtualTimeEnv, make_wall_env
 from tasks.game.clock import VirtualClock, WallClock
 from tasks.game.errors import GameSetupError
 from tasks.game.protocols import Telemetry
@@ -62,17 +61,15 @@ def use(monkeypatch: pytest.MonkeyPatch, config: TaskConfig, game_type: type[Fak
     """Makes the benchmark measure a fake game on the clock of the configuration; returns the list of made games."""
     games: list[FakeGame] = []
 
-    def dict_env(_: TaskConfig) -> TaskView:
+    def dict_env(_: TaskConfig) -> RealTimeEnv:
         clock = WallClock() if config.clock is ClockKind.wall else VirtualClock()
         games.append(game_type(clock, config))
         interface = FullInterface(games[0], straight_path(), config, clock)
         if isinstance(clock, WallClock):
-            env: TaskEnv = make_wall_env(interface, config.rtgym)
+            env: RealTimeEnv = make_wall_env(interface, config.rtgym)
         else:
             env = VirtualTimeEnv(interface, config.rtgym, clock)
-        made = view(env, "dict")
-        assert isinstance(made, TaskView)
-        return made
+        return env.observe_as("dict")
 
     monkeypatch.setattr(benchmark, "_dict_env", dict_env)
     return games

@@ -3,13 +3,14 @@
 # make test                          installs what is missing, then lint, types, spelling and tests
 # make test-faults                   kills processes, breaks networks, fills disks, and counts stored and lost samples
 # make lint | type | spell | pytest | format | bench | pictures | clean
-# PROCESSES=1 runs the tests in one process instead of two.
+# PROCESSES=1 runs the tests in one process instead of three, FAULT_PROCESSES=1 those of faults instead of two.
 # PYTHON=python3.12 chooses the interpreter for .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-PROCESSES ?= 2
+PROCESSES ?= 3
+FAULT_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -42,7 +43,7 @@ pytest: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile $(ARGS)
 
 test-faults: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -q -rs -m faults tests/faults $(ARGS)
+	$(BIN)/python -m pytest -q -rs -m faults -n $(FAULT_PROCESSES) --dist worksteal tests/faults $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .

@@ -5,6 +5,8 @@ At the end one line names the system packages whose lack made tests skip; none i
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -20,6 +22,13 @@ def pytest_configure() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compiles the simulator once before pytest-xdist starts processes, so that no test pays for it."""
+    is_in_charge = not hasattr(session.config, "workerinput")
+    if is_in_charge and session.config.getoption("numprocesses", None) and not session.config.option.collectonly:
+        subprocess.run([sys.executable, "-m", "tests.compile_simulator"], cwd=session.config.rootpath, check=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -17,8 +17,8 @@ from tests.faults.rig import Rig
 NUM_WORKERS = 4
 """Names for which there are tokens: w0, w1, ..."""
 
-_ROWS = pytest.StashKey[list[table.Row]]()
-_IS_WHOLE = pytest.StashKey[bool]()
+_ROW = "fault"
+"""Name of the property of a test that holds its row."""
 
 
 class AddRow(Protocol):
@@ -34,37 +34,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    rows: list[table.Row] = []
-    config.stash[_ROWS] = rows
-    config.stash[_IS_WHOLE] = False
+    if not hasattr(config, "workerinput"):  # pytest-xdist's processes pass their rows on
+        config.pluginmanager.register(FaultTable(config))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    named = {_fault(item) for item in session.items} - {None}
-    # A run of single tests prints single rows.
-    is_part = session.config.option.keyword or any("::" in str(arg) or ".py" in str(arg) for arg in session.config.args)
-    session.config.stash[_IS_WHOLE] = bool(named) and not is_part
+class FaultTable:
+    """Collects the rows of all tests, in whichever process they ran, and prints them at the end.
 
+    Args:
+        config: Tells which tests were asked for.
+    """
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    config = session.config
-    rows = config.stash[_ROWS]
-    if config.stash[_IS_WHOLE] and not config.option.collectonly and table.missing(rows):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._rows: list[table.Row] = []
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A phase of a test has ended; the last one repeats the properties of the others."""
+        if report.when != "teardown":
+            self._rows += [table.Row.from_json(str(value)) for name, value in report.user_properties if name == _ROW]
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    rows = config.stash[_ROWS]
-    if not rows:
-        return
-    terminalreporter.section("faults")
-    terminalreporter.write_line(table.as_text(rows))
-    if config.stash[_IS_WHOLE]:
-        for fault in table.missing(rows):
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """All tests have ended."""
+        if self._missing():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Prints the table and the faults without a row."""
+        if not self._rows:
+            return
+        terminalreporter.section("faults")
+        terminalreporter.write_line(table.as_text(self._rows))
+        for fault in self._missing():
             terminalreporter.write_line(f"MISSING: no row for {fault!r}", red=True)
-    path = config.getoption("--faults-table", None)
-    if path is not None:
-        table.write_page(Path(path), rows, table.conditions())
+        path = self._config.getoption("--faults-table", None)
+        if path is not None:
+            table.write_page(Path(path), self._rows, table.conditions())
+
+    def _missing(self) -> list[str]:
+        """Faults that have no row after a run of the whole suite; a run of single tests prints single rows."""
+        is_part = self._config.option.keyword or any("::" in arg or ".py" in arg for arg in self._config.args)
+        return [] if is_part or not self._rows else table.missing(self._rows)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,7 +83,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     fault = _fault(item)
     if fault is not None and report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        item.config.stash[_ROWS].append(table.Row(fault, None, 0.0, reason.removeprefix("Skipped: ")))
+        row = table.Row(fault, None, 0.0, reason.removeprefix("Skipped: "))
+        report.user_properties.append((_ROW, row.to_json()))
     return report
 
 
@@ -86,7 +97,7 @@ def add_row(request: pytest.FixtureRequest) -> AddRow:
 
     def add(account: Account, remark: str = "") -> None:
         row = table.Row(str(fault), account, time.monotonic() - began_s, remark)
-        request.config.stash[_ROWS].append(row)
+        request.node.user_properties.append((_ROW, row.to_json()))
         assert account.is_exact, table.as_text([row])
 
     return add

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -89,6 +90,16 @@ class Row(NamedTuple):
         counts = ("",) * 5 if account is None else tuple(f"{count:,}" for count in account)
         return (self.fault, *counts, f"{self.seconds:.0f}", self.remark)
 
+    def to_json(self) -> str:
+        """As one line, for another process."""
+        return json.dumps(self)
+
+    @classmethod
+    def from_json(cls, line: str) -> Row:
+        """The inverse of ``to_json``."""
+        fault, account, seconds, remark = json.loads(line)
+        return cls(fault, None if account is None else Account(*account), seconds, remark)
+
 
 def missing(rows: Sequence[Row]) -> list[str]:
     """Named faults without a row."""
@@ -152,7 +163,7 @@ _PAGE = """\
 Written by `make test-faults ARGS="--faults-table docs/faults.md"`; do not edit it by hand.
 
 ```bash
-make test-faults                                             # all of it, about ten minutes; run nothing else
+make test-faults                                             # all of it, about six minutes; run nothing else
 .venv/bin/python -m pytest -m faults tests/faults -k relay   # some of it
 ```
 

@@ -18,7 +18,7 @@ from tests.faults import messages
 from tests.faults.attacker import Attacker
 from tests.faults.audit import FUZZ
 from tests.faults.conftest import AddRow
-from tests.faults.rig import LearnerProcess, Process, Rig
+from tests.faults.rig import LearnerProcess, Process, Rig, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -120,7 +120,7 @@ def replay(rig: Rig, learner: LearnerProcess, worker: Process) -> int:
                 *(messages.encoded(identity, seq, PICTURE_BYTES) for seq in range(1, count + 1))
             ).was_taken
     learner.await_more(400, worker)
-    assert learner.status["statistics"]["gateway/duplicates"] >= 2 * count
+    wait_until(lambda: learner.status["statistics"]["gateway/duplicates"] >= 2 * count, learner, worker)
     return 2 * count
 
 

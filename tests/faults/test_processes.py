@@ -38,8 +38,8 @@ def test_a_killed_learner_resumes_with_the_rows_it_had_stored(rig: Rig, add_row:
 
 @pytest.mark.fault("worker killed (kill -9)")
 def test_a_killed_worker_delivers_the_rows_in_its_outbox(rig: Rig, add_row: AddRow) -> None:
-    # The learner is slower than the worker, so that there is a backlog when the worker is killed.
-    learner, worker = rig.learner(segment_s=0.05), rig.worker(episodes=100, step_s=0.001)
+    # The learner is much slower than the worker, so that there is a backlog when the worker is killed.
+    learner, worker = rig.learner(segment_s=0.5), rig.worker(episodes=100, step_s=0.001)
     learner.start()
     worker.start()
     sent, undriven = 0, 0

@@ -72,13 +72,10 @@ def convolution_operations(update: Update) -> int:
     return sum(count for operator, count in counts.items() if "convolution" in str(operator))
 
 
-def peak(precision: Precision, seconds: float) -> float:
+def peak(precision: Precision, seconds: float, clock: Callable[[], float] = time.perf_counter) -> float:
     """Floating-point operations per second of the fastest square products."""
     share = seconds / len(PEAK_SIZES)
-    return max(
-        2 * size**3 * calls_per_second(square_products(size, precision), time.perf_counter)(share)
-        for size in PEAK_SIZES
-    )
+    return max(2 * size**3 * calls_per_second(square_products(size, precision), clock)(share) for size in PEAK_SIZES)
 
 
 def on_threads(program: Callable[[float], float]) -> Program:

@@ -31,21 +31,22 @@ class Blocked(MetaPathFinder):
 
 sys.meta_path.insert(0, Blocked())
 import torch
-from benchmarks.rows.__main__ import main
-from benchmarks.rows import convolutions, gpu_updates, redq_updates, sac_updates
+from benchmarks.rows import __main__, check, convolutions, gpu_updates, redq_updates, sac_updates, updates
 torch.set_num_threads(1)
-case = gpu_updates.case(torch.device("cpu"), batch_size=4)
-assert case.programs["gpu_redq"](0.0) > 0
-assert case.programs["gpu_shared_cnn"](0.0) > 0
-assert "Stable-Baselines3" in sac_updates.lidar().missing
+gpu_updates.update_on(updates.CPU, updates.LIDAR, "mlp", updates.redq_config(4))()
+try:
+    import benchmarks.rows.stable_baselines
+except ImportError:
+    print("ended")
 """
 BLOCKED = ("hydra", "omegaconf", "gymnasium", "rl_games", "numba", "stable_baselines3", "cv2", "grpc", "safetensors")
 
 
+@pytest.mark.timeout(300)
 def test_update_and_gpu_rows_need_torch_and_numpy_alone() -> None:
     command = [sys.executable, "-c", BARE.format(blocked=BLOCKED)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110)
-    assert ended.returncode == 0, ended.stderr
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.stdout == "ended\n", ended.stderr
 
 
 def test_gpu_rows_have_their_bars_and_run_on_the_device_that_is_given() -> None:

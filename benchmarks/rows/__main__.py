@@ -106,7 +106,7 @@ def _measure(
     progress = Progress(title)
     progress.report("preparing", "")
     case = cases.make(name, device)
-    turns = take_turns(case.programs, options.turns, options.seconds, progress.report)
+    turns = take_turns(case, options.turns, options.seconds, progress.report)
     found = results(case, turns)
     progress.end()
     print(table(found), flush=True)

@@ -28,7 +28,7 @@ from algos.config import EncoderKind
 from benchmarks.rows.convolutions import peak
 from benchmarks.rows.counted import Work, counted
 from benchmarks.rows.record import FOLDER, load, machine
-from benchmarks.rows.row import Program
+from benchmarks.rows.row import Case, Program
 from benchmarks.rows.turns import calls_per_second, take_turns
 from benchmarks.rows.updates import FULL, LIDAR, Update, our_update, precisions, sac_config
 
@@ -60,7 +60,7 @@ def main() -> int:
     programs: dict[str, Program] = {title: calls_per_second(update) for title, update in updates.items()}
     programs |= {precision.name: partial(peak, precision, clock=time.process_time) for precision in precisions()}
     programs[MEMORY] = copy_rate()
-    turns = take_turns(programs, options.turns, options.seconds, _report)
+    turns = take_turns(Case([], programs), options.turns, options.seconds, _report)
     rates = {title: statistics.median(turn[title] for turn in turns) for title in programs}
     points = placed(works, rates)
     peaks = {precision.name: rates[precision.name] for precision in precisions()}

@@ -47,6 +47,8 @@ class Case:
     programs: Mapping[str, Program]
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why a program that a row names is not there, such as a package that is not installed."""
+    has_warm_up: bool = True
+    """Whether each program runs for a moment before the first turn: caches fill, compilers run."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from benchmarks.learning.outcome import events_of, scalars
 from benchmarks.learning.trainings import ROOT
 from benchmarks.rows.row import Program
 
-START_S = 120.0
+START_S = 600.0
 """How long a training may take until it logs for the first time."""
 STOP_S = 60.0
 POLL_S = 1.0

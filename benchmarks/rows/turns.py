@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from benchmarks.rows.row import Program
+from benchmarks.rows.row import Case, Program
 
 WARM_UP_S = 0.05
-"""Of each program before the first turn: caches fill, compilers run."""
 
 
-def take_turns(
-    programs: Mapping[str, Program], turns: int, seconds: float, report: Callable[[str, str], None]
-) -> list[dict[str, float]]:
+def take_turns(case: Case, turns: int, seconds: float, report: Callable[[str, str], None]) -> list[dict[str, float]]:
     """Runs each program once in each turn, in every other turn from the last to the first.
 
     Args:
-        programs: By title.
+        case: Whose programs run.
         turns: How many.
         seconds: Of each program in each turn.
         report: Is told which turn it is, and what runs now.
@@ -25,8 +22,8 @@ def take_turns(
     Returns:
         The rates of each turn, by title.
     """
-    titles = list(programs)
-    for title in titles:
+    programs, titles = case.programs, list(case.programs)
+    for title in titles if case.has_warm_up else ():
         report("warm-up", title)
         programs[title](WARM_UP_S)
     measured = []

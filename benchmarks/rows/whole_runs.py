@@ -41,6 +41,7 @@ def sac() -> Case:
             alone: training_rate([*SAC_WORDS, *ratios], "time/updates"),
             loop: calls_per_second(update, time.perf_counter),
         },
+        has_warm_up=False,
     )
 
 
@@ -56,4 +57,5 @@ def ppo() -> Case:
             before: training_rate([*PPO_WORDS, *lock_step], "time/env_steps"),
             after: training_rate(PPO_WORDS, "time/env_steps"),
         },
+        has_warm_up=False,
     )

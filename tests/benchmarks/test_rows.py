@@ -69,11 +69,20 @@ def test_programs_take_turns_and_change_their_order() -> None:
         return run
 
     told: list[str] = []
-    turns = take_turns({"a": made("a"), "b": made("b")}, 2, 3.0, lambda stage, title: told.append(f"{stage} {title}"))
+    turns = take_turns(
+        Case([], {"a": made("a"), "b": made("b")}), 2, 3.0, lambda stage, title: told.append(f"{stage} {title}")
+    )
     assert [title for title, _ in ran] == ["a", "b", "a", "b", "b", "a"]
     assert [seconds for _, seconds in ran][2:] == [3.0] * 4
     assert turns == [{"a": 3.0, "b": 4.0}, {"a": 6.0, "b": 5.0}]
     assert told[2:] == ["turn 1 of 2 a", "turn 1 of 2 b", "turn 2 of 2 b", "turn 2 of 2 a"]
+
+
+def test_case_without_warm_up_begins_with_its_first_turn() -> None:
+    seen: list[float] = []
+    case = Case([], {"a": lambda seconds: float(seen.append(seconds) or 1.0)}, has_warm_up=False)
+    take_turns(case, 2, 3.0, lambda stage, title: None)
+    assert seen == [3.0, 3.0]
 
 
 def test_rate_is_calls_by_the_clock_until_everything_is_done() -> None:

@@ -44,10 +44,10 @@ def growth(values: np.ndarray, elapsed_s: np.ndarray) -> float:
 
     Args:
         values: Steps and values of the counter, shape (n, 2).
-        elapsed_s: Steps and seconds, shape (n, 2).
+        elapsed_s: Steps and seconds of the same records, the last of which may be missing, shape (n or n - 1, 2).
     """
-    seconds = np.interp(values[:, 0], elapsed_s[:, 0], elapsed_s[:, 1])
-    return float((values[-1, 1] - values[1, 1]) / (seconds[-1] - seconds[1]))
+    last = min(len(values), len(elapsed_s)) - 1
+    return float((values[last, 1] - values[1, 1]) / (elapsed_s[last, 1] - elapsed_s[1, 1]))
 
 
 def _driven(folder: Path, words: Sequence[str], counter: str, seconds: float) -> float:

@@ -2,7 +2,11 @@
 # make train ARGS="task=TM20Lidar"   the same with your arguments
 # make test                          installs what is missing, then lint, types, spelling and tests
 # make test-faults                   kills processes, breaks networks, fills disks, and counts stored and lost samples
-# make lint | type | spell | pytest | format | bench | pictures | clean
+# make bench                         the project's table: ratios to the peers, with spread and bar; ARGS="--only lidar"
+# make bench-gpu                     the updates on a GPU; PYTHON_GPU=python3 where torch and numpy are all that is there
+# make bench-check                   compares the newest ratios with benchmarks/baseline.json; ARGS=--store stores them
+# make bench-parts                   the other benchmarks of one part each (benchmarks/README.md)
+# make lint | type | spell | pytest | format | pictures | clean
 # PROCESSES=1 runs the tests in one process instead of three, FAULT_PROCESSES=1 those of faults instead of two.
 # PYTHON=python3.12 chooses the interpreter for .venv.
 
@@ -13,6 +17,7 @@ PROCESSES ?= 3
 FAULT_PROCESSES ?= 2
 
 BIN := $(VENV)/bin
+PYTHON_GPU ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
@@ -22,7 +27,7 @@ CHECKPOINT_WORDS := --play --play=% --checkpoint --checkpoint=% checkpoint=%
 DEFAULT_TASK := $(if $(filter task=% $(CHECKPOINT_WORDS),$(ARGS)),,task=TM20Full)
 DEFAULT_TRAIN := $(if $(filter task=% train=% $(CHECKPOINT_WORDS),$(ARGS)),,train=TM20FullSAC)
 
-.PHONY: train test test-faults lint type spell pytest format bench pictures clean
+.PHONY: train test test-faults lint type spell pytest format bench bench-gpu bench-check bench-parts pictures clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py $(strip $(DEFAULT_TASK) $(DEFAULT_TRAIN) $(ARGS))
@@ -50,6 +55,15 @@ format: $(INSTALLED_DEV)
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED_DEV)
+	$(BIN)/python -m benchmarks.rows $(ARGS)
+
+bench-gpu:
+	$(PYTHON_GPU) -m benchmarks.rows --gpu $(ARGS)
+
+bench-check:
+	$(PYTHON_GPU) -m benchmarks.rows.check $(ARGS)
+
+bench-parts: $(INSTALLED_DEV)
 	for script in benchmarks/*.py; do \
 		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 

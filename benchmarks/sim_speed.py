@@ -2,38 +2,30 @@
 
 Kernel: 5 physics ticks and one observation, through ``SimulatedGame``. Whole step: ``env.step()`` of the registered
 task, reward included, on ``long`` at the speed of the scripted driver (its actions are recorded first, then replayed).
-The best of several rounds counts, so that other work on the machine matters little. All of this is on one core.
-Fleet: ``CARS`` cars in one call on all cores, reward included, and the kernel with one car, in turns; their ratio is to
-``cores x one car``, by the clock and, because other work on the machine counts there, by the time of the cores. The
-last figures are the time and memory of a track of ``LOOP_KM``: the first process that drives it builds its grids, the
-others map them.
+The best of several rounds counts, so that other work on the machine matters little. All of this is on one core; many
+cars in one call: ``benchmarks.rows.fleet``. The last figures are the time and memory of a track of ``LOOP_KM``: the
+first process that drives it builds its grids, the others map them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import math
-import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import gymnasium
 import numpy as np
 
 import tasks
-from tasks import registry
-from tasks.config import GameKind, TaskConfig
+from tasks.config import TaskConfig
 from tasks.game.clock import VirtualClock
 from tasks.sim.game import SimulatedGame
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.scripted_driver import ScriptedDriver
-from tasks.sim.threads import threads_for
 from tasks.sim.track import load_track, road_of
 
 TRACK = "long"
@@ -41,10 +33,6 @@ ROUNDS = 7
 STEPS = 600
 CAR_RACING_STEPS = 60
 LOOP_KM = 21
-CARS = 64
-FLEET_TURNS = 7
-FLEET_STEPS = 100
-FLEET_TARGET = 0.8
 TARGETS = {"kernel image": 25_000, "kernel LIDAR": 60_000, "env.step TM20Full": 8_000, "env.step TM20Lidar": 12_000}
 
 
@@ -64,8 +52,6 @@ def main() -> None:
     for name, rate in rates.items():
         ratio = "" if anchor is None else f", {rate / anchor:,.0f} x CarRacing-v3"
         print(f"{name}: {rate:,.0f} steps/s{ratio} (target {TARGETS[name]:,})")
-    for name in ("TM20Lidar", "TM20Full"):
-        print(fleet_line(name), flush=True)
     built_s, mapped_s, size = loop_cost()
     print(f"grids of a loop of {LOOP_KM} km: built in {built_s:.2f} s, mapped in {mapped_s:.2f} s, {size / 1e6:.0f} MB")
 
@@ -86,82 +72,11 @@ def loop_cost() -> tuple[float, float, int]:
     return seconds[0], seconds[1], grids.nbytes
 
 
-class Pace(NamedTuple):
-    """Steps per second, by the clock and by the time that cores worked."""
-
-    wall: float
-    cores: float
-
-
-def fleet_line(name: str) -> str:
-    """Says how many cars in one call compare with one car on one core."""
-    config = task_config(name)
-    cores = threads_for(CARS)
-    fleet_turn, car_turn = fleet_of(config), car_of(config)
-    turns = [(fleet_turn(), car_turn()) for _ in range(FLEET_TURNS + 1)][1:]
-    by_clock = [fleet.wall / (cores * car.wall) for fleet, car in turns]
-    by_cores = [fleet.cores / car.cores for fleet, car in turns]
-    rate, load = statistics.median(fleet.wall for fleet, _ in turns), os.getloadavg()[0]
-    return (
-        f"{name}, {CARS} cars in one call on {cores} cores: {rate:,.0f} steps/s; relative to {cores} x one car "
-        f"{_spread(by_clock)} (target {FLEET_TARGET}), per second of a core {_spread(by_cores)}; load {load:.1f}"
-    )
-
-
-def task_config(name: str) -> TaskConfig:
-    """The task on the track of this benchmark."""
-    config = registry.resolve_game(replace(registry.default_config(name), track=TRACK, game=GameKind.sim))
-    assert isinstance(config, TaskConfig)
-    return config
-
-
-def fleet_of(config: TaskConfig) -> Callable[[], Pace]:
-    """Drives many cars; each call is a turn."""
-    batch = registry.batch_class(config)
-    assert batch is not None
-    fleet, actions = batch(config, CARS, 0), record_actions()[:FLEET_STEPS]
-
-    def turn() -> Pace:
-        fleet.reset()
-        return pace(lambda: [fleet.step(np.tile(action, (CARS, 1))) for action in actions], CARS * len(actions))
-
-    return turn
-
-
-def car_of(config: TaskConfig) -> Callable[[], Pace]:
-    """Drives one car through ``SimulatedGame``; each call is a turn."""
-    clock = VirtualClock()
-    game = SimulatedGame(clock, load_track(config.track), config)
-    observe = game.image if config.name == "TM20Full" else game.lidar
-    actions = record_actions()
-
-    def drive() -> None:
-        for action in actions:
-            drive_step(game, clock, action, observe)
-
-    def turn() -> Pace:
-        game.restart(0)
-        return pace(drive, len(actions))
-
-    return turn
-
-
 def drive_step(game: SimulatedGame, clock: VirtualClock, action: np.ndarray, observe: Callable[[], np.ndarray]) -> None:
     """One step of 50 ms."""
     game.apply(action)
     clock.sleep_until(clock.now() + 0.05)
     observe()
-
-
-def pace(run: Callable[[], object], count: int) -> Pace:
-    """Of ``count`` steps."""
-    wall, cores = time.perf_counter(), time.process_time()
-    run()
-    return Pace(count / (time.perf_counter() - wall), count / (time.process_time() - cores))
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def kernel_rate(config: TaskConfig, observe: Callable[[SimulatedGame], np.ndarray]) -> float:

@@ -152,10 +152,10 @@ def learn() -> None:
     import torch
 
     from algos.config import EncoderKind
-    from benchmarks.update_speed import FULL, our_update
+    from benchmarks.rows.updates import FULL, our_update, sac_config
 
     torch.set_num_threads(1)
-    update = our_update(FULL, EncoderKind.compact_cnn, 64)
+    update = our_update(FULL, EncoderKind.compact_cnn, sac_config(64))
     update()
     print("learning", flush=True)
     threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 
+from algos.replay.kernels import compiled
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
 
@@ -503,11 +503,7 @@ def _take(source: np.ndarray, slots: np.ndarray, out: np.ndarray) -> None:
     np.take(source, slots, axis=0, out=out, mode="clip")
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    return numba.njit(cache=True, nogil=True, boundscheck=False)(function)
-
-
-@_jit
+@compiled
 def _evict(expiring: np.ndarray, lowest: int, new_lowest: int, end: int) -> int:
     """Lets the rows lowest..new_lowest-1 go; returns minus the number of rows that became invalid with them."""
     lost = 0
@@ -518,7 +514,7 @@ def _evict(expiring: np.ndarray, lowest: int, new_lowest: int, end: int) -> int:
     return -lost
 
 
-@_jit
+@compiled
 def _action_before(row: int, lowest: int, previous: np.ndarray, is_first: np.ndarray) -> tuple[int, int]:
     """Row before ``row`` in the action buffer when it survives resets, and the oldest row looked at.
 
@@ -539,7 +535,7 @@ def _action_before(row: int, lowest: int, previous: np.ndarray, is_first: np.nda
     return before, row
 
 
-@_jit
+@compiled
 def _oldest_needed(
     row: int, lowest: int, previous: np.ndarray, is_first: np.ndarray, history: int, act_buf_len: int, reset: bool
 ) -> int:
@@ -567,7 +563,7 @@ def _oldest_needed(
     return oldest
 
 
-@_jit
+@compiled
 def _link(
     row: int,
     before: int,
@@ -606,7 +602,7 @@ def _link(
     return gained
 
 
-@_jit
+@compiled
 def _keep_valid(candidates: np.ndarray, lowest: int, following: np.ndarray, oldest: np.ndarray, out: np.ndarray) -> int:
     """Copies candidates that have a successor and a whole history."""
     kept = 0
@@ -618,7 +614,7 @@ def _keep_valid(candidates: np.ndarray, lowest: int, following: np.ndarray, olde
     return kept
 
 
-@_jit
+@compiled
 def _frame_window(row: int, out: np.ndarray, previous: np.ndarray, is_first: np.ndarray) -> None:
     """Slots of the newest frames at ``row``, newest last; the first frame of the episode is repeated."""
     for column in range(len(out) - 1, -1, -1):
@@ -628,7 +624,7 @@ def _frame_window(row: int, out: np.ndarray, previous: np.ndarray, is_first: np.
             row = previous[slot]
 
 
-@_jit
+@compiled
 def _action_window(row: int, out: np.ndarray, previous: np.ndarray, is_first: np.ndarray, reset: bool) -> None:
     """Slots of the action buffer at ``row``, newest last."""
     for column in range(len(out) - 1, -1, -1):
@@ -643,7 +639,7 @@ def _action_window(row: int, out: np.ndarray, previous: np.ndarray, is_first: np
             row = before if before >= 0 else row
 
 
-@_jit
+@compiled
 def _observe(
     rows: np.ndarray,
     previous: np.ndarray,
@@ -658,7 +654,7 @@ def _observe(
         _action_window(rows[index], action_slots[index], previous, is_first, reset)
 
 
-@_jit
+@compiled
 def _locate(
     rows: np.ndarray,
     n_step: int,

@@ -8,13 +8,12 @@ Learning" (R2D2), section 3: stored state and burn-in.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 
+from algos.replay.kernels import compiled
 from algos.replay.memory import ReplayMemory
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
@@ -195,11 +194,7 @@ class _Places:
         self.terminated = np.zeros((batch_size, sequence_length), np.float32)
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    return numba.njit(cache=True, nogil=True, boundscheck=False)(function)
-
-
-@_jit
+@compiled
 def _walk(
     starts: np.ndarray,
     lengths: np.ndarray,

@@ -11,10 +11,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium import spaces
+
+if TYPE_CHECKING:
+    from gymnasium import spaces
 
 ACTION_PREFIX = "action_"
 Info = dict[str, Any]
@@ -52,6 +54,8 @@ class Field:
 
     def space(self) -> spaces.Box:
         """The Gymnasium space of the whole field."""
+        from gymnasium import spaces  # at use: who learns or stores needs no spaces
+
         return spaces.Box(self.low, self.high, self.shape, np.dtype(self.dtype).type)
 
 
@@ -107,14 +111,20 @@ class ObservationSpec:
 
     def tuple_space(self) -> spaces.Tuple:
         """The space of rtgym's tuple."""
+        from gymnasium import spaces  # at use: who learns or stores needs no spaces
+
         return spaces.Tuple([field.space() for field in self.all_fields()])
 
     def dict_space(self) -> spaces.Dict:
         """The same, by name."""
+        from gymnasium import spaces  # at use: who learns or stores needs no spaces
+
         return spaces.Dict({field.name: field.space() for field in self.all_fields()})
 
     def flat_space(self) -> spaces.Box:
         """One float32 vector of the scaled visible fields, for learners that take nothing else."""
+        from gymnasium import spaces  # at use: who learns or stores needs no spaces
+
         fields = self.visible.all_fields()
         low = np.concatenate([self._scaled_bound(f, f.low) for f in fields])
         high = np.concatenate([self._scaled_bound(f, f.high) for f in fields])

@@ -1,0 +1,1 @@
+"""The rows of the table that the project measures itself by: ``python -m benchmarks.rows``."""

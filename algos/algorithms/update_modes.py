@@ -10,7 +10,6 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,16 +64,16 @@ class CapturedUpdate:
         """One update."""
         key = improves, len(batch.reward)
         if key not in self._graphs:
-            steps = partial(self._steps, improves=improves)
-            self._graphs[key] = _Graph(steps, self._to_device(batch), self._generator)
+            self._graphs[key] = _Graph(self._steps, improves, self._to_device(batch), self._generator)
         return self._graphs[key](batch)
 
 
 class _Graph:
-    """Steps on batches of one size."""
+    """The same steps on batches of one size."""
 
-    def __init__(self, steps: Callable[[Batch], dict[str, Tensor]], like: Batch, generator: torch.Generator) -> None:
+    def __init__(self, steps: Steps, improves: bool, like: Batch, generator: torch.Generator) -> None:
         self._steps = steps
+        self._improves = improves
         self._generator = generator
         self._batch = _own_tensors(like)
         self._stream = torch.cuda.Stream()
@@ -97,7 +96,7 @@ class _Graph:
         """An update on the stream of the capture, as torch asks for."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
-            metrics = self._steps(self._batch)
+            metrics = self._steps(self._batch, self._improves)
         torch.cuda.current_stream().wait_stream(self._stream)
         return metrics
 
@@ -106,7 +105,7 @@ class _Graph:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            self._metrics = self._steps(self._batch)
+            self._metrics = self._steps(self._batch, self._improves)
         return graph
 
 

@@ -49,6 +49,13 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["+foo=1"], ["unknown key foo"]),
         (["seed=abc"], ["seed must be an integer", "'abc'"]),
         (["seed=-1"], ["seed must be >= 0", "repeatable", "got -1"]),
+        (["profil=true"], ["unknown key profil", "profile"]),
+        (["task=TM20Lidar", "task.game=sim", "train=TM20LidarPPO", "profile=true"], ["profile must be false with"]),
+        (
+            ["task=TM20Lidar", "task.game=sim", "device=cpu", "train.params.config.update_mode=graph"],
+            ["train.params.config.update_mode must be auto or eager here, got graph", "CUDA graphs need a GPU"],
+        ),
+        (["train.params.config.update_mode=fast"], ["train.params.config.update_mode", "fast", "eager"]),
         (["max_updates=0"], ["max_updates must be null or >= 1, got 0"]),
         (["task=TM20Lidar", "task.game=sim", "train=TM20LidarPPO", "max_updates=9"], ["max_updates must be null with"]),
         (

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from algos.algorithms.optimizers import load_moments, make_optimizer, step
-from algos.config import NetworkConfig, OffPolicyConfig, OptimizerKind, check_combination
+from algos.algorithms.update_modes import CapturedUpdate, Steps, chosen_mode
+from algos.config import NetworkConfig, OffPolicyConfig, OptimizerKind, UpdateMode, check_combination
 from algos.networks import (
     CriticNetwork,
     Inputs,
@@ -33,6 +34,8 @@ from tasks.experience.observation import ObservationSpec
 
 LAST_LEARNING_RATE = 0.1
 """Fraction of the learning rates that is left at the end of ``lr_decay_updates``."""
+LOSSES = ("policy_evaluation", "actor_loss")
+"""Methods that ``update_mode=compile`` compiles, with their derivatives."""
 
 
 class OffPolicyAlgorithm:
@@ -65,6 +68,8 @@ class OffPolicyAlgorithm:
         self.device = torch.device(device)
         self.precision = chosen_precision(config.precision, self.device)
         """float32 or bfloat16."""
+        self.mode = chosen_mode(config.update_mode, self.device)
+        """eager, compile or graph."""
         self.num_updates = 0
         self._dtype = dtype
         self._generator = torch.Generator(self.device).manual_seed(seed)
@@ -76,6 +81,10 @@ class OffPolicyAlgorithm:
             draw_from(critic, self._generator)
         self._build_temperature(spec.action_size)
         self._build_optimizers()
+        if self.mode is UpdateMode.compile:
+            for name in LOSSES:
+                setattr(self, name, torch.compile(getattr(self, name)))
+        self._run = self._runner()
 
     def make_memory(self, spec: ObservationSpec, seed: int) -> ReplayMemory:
         """Builds the replay memory whose batches the algorithm learns from."""
@@ -91,6 +100,15 @@ class OffPolicyAlgorithm:
     def make_target_critic(self) -> CriticNetwork:
         """A copy of the critics that no optimiser trains."""
         return copy.deepcopy(self.critic).requires_grad_(False)
+
+    def steps(self, batch: Batch, improves: bool) -> dict[str, Tensor]:
+        """The part of an update that runs on the device: reads no tensor on the host, and gives metrics.
+
+        Args:
+            batch: Transitions of the replay memory, on any device.
+            improves: Whether actor and temperature make a step, too.
+        """
+        raise NotImplementedError
 
     def prepare(self, batch: Batch) -> tuple[Batch, Inputs, Inputs]:
         """The batch on the device, and what the networks see of its observations and of those that follow."""
@@ -142,6 +160,7 @@ class OffPolicyAlgorithm:
                 load_moments(optimizer, state["optimizers"][name])
         self._generator.set_state(state["generator"].cpu())
         self.num_updates = int(state["num_updates"])
+        self._run = self._runner()
 
     def load_acting_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Starts from a trained policy with fresh critics (fine-tuning)."""
@@ -174,7 +193,16 @@ class OffPolicyAlgorithm:
         fraction = 1.0 - (1.0 - LAST_LEARNING_RATE) * done
         for name, rate in (("critic", config.lr_critic), ("actor", config.lr_actor)):
             for group in self._optimizers[name].param_groups:
-                group["lr"] = rate * fraction
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate * fraction)
+                else:
+                    group["lr"] = rate * fraction
+
+    def _runner(self) -> Steps:
+        """What makes the steps; a graph knows the tensors of the optimisers, so it is another one when these change."""
+        if self.mode is UpdateMode.graph:
+            return CapturedUpdate(self.steps, self._to_device, self._generator)
+        return self.steps
 
     def _inputs(self, observation: Mapping[str, Tensor]) -> Inputs:
         pixels = self.network.random_shift
@@ -207,10 +235,10 @@ class OffPolicyAlgorithm:
         self._target_parameters = _parameters([self.target_critic])
         self._optimizers: dict[str, torch.optim.Optimizer] = {
             "critic": make_optimizer(
-                config.optimizer_critic, critics, config.lr_critic, config.betas_critic, config.l2_critic
+                config.optimizer_critic, critics, self._rate(config.lr_critic), config.betas_critic, config.l2_critic
             ),
             "actor": make_optimizer(
-                config.optimizer_actor, actors, config.lr_actor, config.betas_actor, config.l2_actor
+                config.optimizer_actor, actors, self._rate(config.lr_actor), config.betas_actor, config.l2_actor
             ),
         }
         if config.learn_entropy_coef:
@@ -218,6 +246,10 @@ class OffPolicyAlgorithm:
             self._optimizers["temperature"] = make_optimizer(
                 OptimizerKind.adam, [self.log_alpha], config.lr_entropy, config.betas_entropy, 0.0
             )
+
+    def _rate(self, rate: float) -> float | Tensor:
+        """A learning rate as the optimiser takes it; a graph reads the one that changes from a tensor."""
+        return torch.tensor(rate, device=self.device) if self.mode is UpdateMode.graph else rate
 
 
 def _parameters(modules: Iterable[nn.Module]) -> list[Tensor]:

@@ -16,7 +16,7 @@ DEFAULT_BETAS = (0.9, 0.999)
 def make_optimizer(
     kind: OptimizerKind,
     parameters: Sequence[Tensor],
-    learning_rate: float,
+    learning_rate: float | Tensor,
     betas: Sequence[float] | None,
     weight_decay: float,
 ) -> torch.optim.Optimizer:
@@ -25,7 +25,7 @@ def make_optimizer(
     Args:
         kind: Which optimiser.
         parameters: What it trains.
-        learning_rate: Step size.
+        learning_rate: Step size; a tensor where it shall change within a CUDA graph.
         betas: Averaging factors of adam and adamw; None: (0.9, 0.999).
         weight_decay: Added to the gradient, except adamw: decoupled from it.
     """

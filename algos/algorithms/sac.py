@@ -30,17 +30,22 @@ class SAC(OffPolicyAlgorithm):
             batch: Transitions of the replay memory, on any device.
 
         Returns:
-            Metrics as tensors on the device; nothing waits for the device.
+            Metrics as tensors on the device, which are good until the next update; nothing waits for the device.
         """
         self.decay_learning_rates()
         with products(self.precision, self.device):
-            batch, inputs, next_inputs = self.prepare(batch)
-            loss, features, metrics = self.policy_evaluation(batch, inputs, next_inputs)
-            self.descend("critic", loss)
-            if self.num_updates % self.config.actor_period == 0:
-                metrics |= self.policy_improvement(inputs, features.detach())
-            self.update_targets()
+            metrics = self._run(batch, self.num_updates % self.config.actor_period == 0)
         self.num_updates += 1
+        return metrics
+
+    def steps(self, batch: Batch, improves: bool) -> Metrics:
+        """Those of critics, actor and temperature where ``improves``, and targets."""
+        batch, inputs, next_inputs = self.prepare(batch)
+        loss, features, metrics = self.policy_evaluation(batch, inputs, next_inputs)
+        self.descend("critic", loss)
+        if improves:
+            metrics |= self.policy_improvement(inputs, features.detach())
+        self.update_targets()
         return metrics
 
     def policy_evaluation(self, batch: Batch, inputs: Inputs, next_inputs: Inputs) -> tuple[Tensor, Tensor, Metrics]:

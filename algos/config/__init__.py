@@ -32,6 +32,7 @@ from algos.config.off_policy import (
     OptimizerKind,
     PolicyValue,
     Precision,
+    UpdateMode,
     WarmUp,
 )
 
@@ -54,6 +55,7 @@ __all__ = [
     "RecurrentNetworkConfig",
     "SACConfig",
     "TQCConfig",
+    "UpdateMode",
     "WarmUp",
     "check_combination",
     "network_from_plain",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from algos.config.off_policy import Betas, OffPolicyConfig, PolicyValue
+from algos.config.off_policy import Betas, OffPolicyConfig, PolicyValue, UpdateMode
 from tasks.words.keys import Decides, decides, needs, only_with
 from tasks.words.limits import Amount, Count, Fraction, NotNegative, Positive
 from tasks.words.refusals import require
@@ -155,3 +155,8 @@ class RSACConfig(SACConfig):
     """Consecutive rows of a sequence that are learned from; gradients go back this far in time."""
     burn_in: Amount = 8
     """Rows before them that bring the stored state up to date with the present weights, without gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expected = "auto, eager or compile: a graph needs batches of one size, and sequences differ in length"
+        require(self.update_mode is not UpdateMode.graph, "update_mode", self.update_mode.name, expected)

@@ -42,6 +42,20 @@ class Precision(Enum):
     """Half the bits; weights, losses and optimisers stay float32. For processors with AVX512_BF16 or AMX, and GPUs."""
 
 
+class UpdateMode(Enum):
+    """How the steps of an update are run; the results are equal but for rounding."""
+
+    auto = "auto"
+    """eager: the only one that was seen to pay."""
+    eager = "eager"
+    """As they stand, one call after the other."""
+    compile = "compile"
+    """The losses go through torch.compile, which takes a minute or more at the start and needs a C++ compiler (on a GPU
+    triton)."""
+    graph = "graph"
+    """As a CUDA graph, on a GPU only: captured once, then launched as a whole."""
+
+
 class WarmUp(Enum):
     """What acts before the first weights arrive."""
 
@@ -118,6 +132,8 @@ class OffPolicyConfig(Checked):
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     precision: Precision = Precision.auto
     """auto, float32 or bfloat16: that of matrix products and convolutions in an update."""
+    update_mode: UpdateMode = UpdateMode.auto
+    """auto, eager, compile or graph: how the steps of an update are run."""
     env_steps_before_training: Amount = 1000
     """Steps of the warm-up policy before the first update."""
     warm_up: WarmUp = field(
@@ -167,6 +183,8 @@ class OffPolicyConfig(Checked):
             has_betas = kind in (OptimizerKind.adam, OptimizerKind.adamw)
             expected = f"null with the optimiser {kind.name}, which has none"
             require(betas is None or has_betas, f"betas_{network}", betas, expected)
+            can_run = self.update_mode is not UpdateMode.graph or kind is not OptimizerKind.rmsprop
+            require(can_run, f"optimizer_{network}", kind.name, "adam, adamw or sgd with update_mode=graph")
 
     @property
     def ensemble_size(self) -> int:

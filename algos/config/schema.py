@@ -156,7 +156,8 @@ class RunConfig(Checked):
     torch_threads: CountOrAuto = field(
         default="auto", metadata=acts_in(Role.train, Role.play) | belongs_to(Belongs.command)
     )
-    """Threads of the learner's torch; auto: 1 on the CPU (workers need the cores), torch's own number with cuda."""
+    """Threads of the learner's torch; auto on the CPU: 1 or, where the first updates of a training show that it is
+    faster, as many as workers leave cores; torch's own number with cuda."""
     experiment: FolderName = field(
         default="${choices.train}", metadata=acts_in(Role.train, instead={Role.record: "record.name"})
     )
@@ -228,6 +229,8 @@ class RunConfig(Checked):
         metadata=acts_in(Role.train) | needs(only_with("launcher", "ray")) | belongs_to(Belongs.command),
     )
     """Where Ray places workers, with launcher=ray."""
+    profile: bool = field(default=False, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
+    """Write a trace of updates 51 to 100 of this command into the run folder. Not for PPO."""
     debug: DebugConfig = field(default_factory=DebugConfig, metadata=acts_in(Role.train))
     """Checks that cost time."""
     choices: ChoicesConfig = field(default_factory=ChoicesConfig, metadata=acts_in())

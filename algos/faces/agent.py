@@ -32,9 +32,11 @@ from algos.config.schema import CheckpointMode
 from algos.faces.evaluator import InProcessEvaluator, evaluation_seeds
 from algos.faces.task_env import env_info, make_env, observation_spec
 from algos.faces.training_run import TrainingRun, nothing_left
-from algos.learning.learner import Learner, LearnerSchedule
+from algos.learning.learner import Learner, LearnerSchedule, UpdatedAlgorithm
 from algos.learning.links import InlineLink
 from algos.learning.pace import Pace
+from algos.learning.profile import ProfiledAlgorithm
+from algos.learning.threads import ThreadChoice, num_cores
 from algos.replay.lenient_storage import LenientStorage
 from algos.replay.scan import copy_chunks
 from algos.replay.transforms import ReplayTransforms
@@ -95,6 +97,9 @@ class OffPolicyAgent(BaseAlgorithm):
         self.spec = observation_spec(self.env_info)
         self.algorithm = self.make_algorithm(self.spec, torch.device(self.ppo_device), self.run.seed)
         self.memory = self.algorithm.make_memory(self.spec, self.run.seed)
+        self._learning = self._with_threads(self.algorithm)
+        if self.run.config.profile:
+            self._learning = ProfiledAlgorithm(self._learning, self.files.profile)
         self.transforms = ReplayTransforms(self.sac_config.replay_transforms, self.run.seed)
         self.storage: LenientStorage | None = None
         self.learner = self._make_learner(None)
@@ -199,6 +204,8 @@ class OffPolicyAgent(BaseAlgorithm):
                 acting.close()
         if self.storage is not None:
             self.storage.close()
+        if isinstance(self._learning, ProfiledAlgorithm):
+            self._learning.close()
         self.log.close()
 
     def clear_stats(self) -> None:
@@ -333,6 +340,16 @@ class OffPolicyAgent(BaseAlgorithm):
         self._inline_link = InlineLink(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return None, env_info(env)
 
+    def _with_threads(self, algorithm: SAC) -> UpdatedAlgorithm:
+        """The algorithm; it finds out how many threads it takes where nobody said so and workers leave several cores.
+
+        Not in a synchronous run, which is repeated bit for bit only with the same number, and not beside a game.
+        """
+        free = num_cores() - self.run.config.num_workers
+        is_open = self.run.config.torch_threads == "auto" and self.ppo_device == "cpu"
+        is_compared = is_open and free > 1 and self.vec_env is not None and not self.vec_env.is_real_time
+        return ThreadChoice(algorithm, free) if is_compared else algorithm
+
     def _begin(self) -> bool:
         """Opens the replay and starts the workers, if there are any, behind what is stored of theirs; False: again."""
         if self._has_begun:
@@ -351,7 +368,7 @@ class OffPolicyAgent(BaseAlgorithm):
         learner = Learner(
             self.memory,
             storage,
-            self.algorithm,
+            self._learning,
             make_pace(
                 self.sac_config,
                 self.is_synchronous,

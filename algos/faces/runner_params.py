@@ -72,6 +72,7 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         _check_clock(config)
         _check_single_game(config)
         _check_max_updates(config)
+        _check_profile(config)
     _check_fit(config, spec, train_files)
     _check_network_name(config)
     if isinstance(config.train, Mapping):
@@ -88,15 +89,16 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         import torch
 
         from algos.acting.policy import build_policy
+        from algos.algorithms.update_modes import chosen_mode
         from algos.networks import chosen_precision
         from algos.replay.transforms import replay_transforms
 
         _check_combination(config.train)
         if not is_playing:
             _check_privileged(config, spec)
-            chosen_precision(
-                config.train.params.config.precision, torch.device(resolve_device("device", config.device))
-            )
+            device = torch.device(resolve_device("device", config.device))
+            chosen_precision(config.train.params.config.precision, device)
+            chosen_mode(config.train.params.config.update_mode, device)
             replay_transforms(config.train.params.config.replay_transforms)
         # Builds the network once, so that an image too small for it is refused here.
         build_policy(worker_policy(config.train, spec, "cpu"), config.seed)
@@ -179,7 +181,8 @@ def runner_params(
 def num_torch_threads(params: Mapping[str, Any]) -> int | None:
     """Threads for torch in the learner; None: torch's own number.
 
-    On the CPU one thread is the default: the small networks gain little from more, and workers need the cores.
+    On the CPU one thread is the default: small networks gain little from more, and workers need the cores. Where they
+    leave some, ``algos.learning.threads`` compares.
     """
     asked = params["config"]["run"].torch_threads
     if asked != "auto":
@@ -247,6 +250,14 @@ def _check_max_updates(config: RunConfig) -> None:
             f"max_updates={config.max_updates} would never be reached: max_env_steps={steps} ends the training after "
             f"{ratio * int(steps):.0f} updates or fewer, {ratio:g} for each step; raise max_env_steps to at least "
             f"{math.ceil(config.max_updates / ratio)}, or leave max_updates out"
+        )
+
+
+def _check_profile(config: RunConfig) -> None:
+    """Refuses a trace of updates that our learner does not make."""
+    if config.profile and not isinstance(config.train, OffPolicyTrainConfig):
+        raise ValueError(
+            f"profile must be false with train={config.choices.train}, got true: only SAC and its variants have a trace"
         )
 
 

@@ -495,9 +495,12 @@ class _MetricSums:
 
     def means(self) -> dict[str, float]:
         """Mean of each metric over the updates that had it; a name without group belongs to ``losses/``."""
+        if not self._sums:
+            return {}
+        sums = torch.stack(list(self._sums.values())).tolist()  # the device is waited for once
         return {
-            name if "/" in name else f"losses/{name}": float(value) / self._counts[name]
-            for name, value in self._sums.items()
+            name if "/" in name else f"losses/{name}": total / self._counts[name]
+            for name, total in zip(self._sums, sums, strict=True)
         }
 
 

@@ -33,6 +33,7 @@ class RunFiles:
         self.directory = directory
         self.nn = directory / "nn"
         self.summaries = directory / "summaries"
+        self.profile = directory / "profile"
         try:
             self.nn.mkdir(parents=True, exist_ok=True)
             self.summaries.mkdir(exist_ok=True)

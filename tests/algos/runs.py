@@ -20,7 +20,7 @@ DRIVING: dict[str, Any] = {"n_step": 3, "alpha": 0.01, "learn_entropy_coef": Fal
 def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, Any]:
     """Params of a small synchronous SAC run; ``changes`` go to the SAC configuration or, where known, to the run."""
     run_keys: dict[str, Any] = {"max_env_steps": 120, "synchronous": True}
-    known = (*run_keys, "checkpoint_mode", "play")
+    known = (*run_keys, "checkpoint_mode", "play", "profile", "torch_threads")
     run_keys |= {key: changes.pop(key) for key in list(changes) if key in known}
     rows = changes.pop("synchronous_rows", 1)
     env_keys = {"num_workers": 1, "segment_rows": 8, "window": 4}
@@ -70,7 +70,7 @@ def make_params(train_dir: Path, run: str = "run", **changes: Any) -> dict[str, 
             "num_actors": 1,
             "reward_shaper": {},
             "torch_compile": False,
-            "run": RunConfig(task=task, train=train, experiment="toy", **run_keys),
+            "run": RunConfig(task=task, train=train, experiment="toy", num_workers=env_keys["num_workers"], **run_keys),
         },
     }
 

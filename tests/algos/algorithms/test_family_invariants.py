@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import typing
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from algos.algorithms.crossq import CrossQ
@@ -216,6 +218,33 @@ def test_an_update_never_waits_for_the_device(name: str) -> None:
             metrics = agent.update(random_batch(image_spec(), 4, seed))
         assert all(isinstance(value, Tensor) and value.dim() == 0 for value in metrics.values())
         assert not any(value.requires_grad for value in metrics.values())
+
+
+@pytest.mark.parametrize(("name", "observation"), CASES)
+def test_an_update_touches_no_other_device_than_its_own(
+    name: str, observation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's meta device has no numbers: reading one, or a product with a tensor that stayed on the CPU, raises."""
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device: generator())
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
+    monkeypatch.setattr(
+        "algos.algorithms.off_policy.make_optimizer", lambda kind, parameters, rate, *rest: SGD(parameters, rate)
+    )
+    spec, network = OBSERVATIONS[observation]
+    network = replace(
+        network,
+        observation_normalization=Normalization.running,
+        random_shift=0 if observation == "lidar" else 2,
+        **NETWORK_KEYS.get(name, {}),
+    )
+    algorithm_type, config_type = FAMILY[name]
+    keys = ALGORITHM_KEYS[name] | {"lr_decay_updates": 4, "debug": DebugConfig(extra_metrics=True)}
+    agent = algorithm_type(spec, config_type(**keys), network, torch.device("meta"), seed=0)
+    for seed in range(2):
+        metrics = agent.update(random_batch(spec, 4, seed))
+        assert {value.device.type for value in metrics.values()} == {"meta"}
 
 
 @pytest.mark.parametrize(("name", "observation"), CASES)

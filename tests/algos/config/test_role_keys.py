@@ -63,6 +63,7 @@ ROLES = {
     "worker": "worker",
     "worker.envs_per_worker": "train worker",
     "ray": "train",
+    "profile": "train",
     "debug": "train",
     "choices": "",
 }

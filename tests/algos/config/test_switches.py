@@ -37,6 +37,7 @@ from algos.config import (
     RSACConfig,
     SACConfig,
     TQCConfig,
+    UpdateMode,
     WarmUp,
 )
 from algos.config.algorithms import TRAIN_SCHEMAS
@@ -98,6 +99,7 @@ OUTSIDE: dict[str, Any] = {
     "memory_size": 100,
     "gamma": 0.5,
     "n_step": 3,
+    "update_mode": UpdateMode.eager,
     "env_steps_before_training": 1,
     "warm_up": WarmUp.driving,
     "min_updates_per_env_step": 0.1,

@@ -23,6 +23,7 @@ from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, Isa
 from algos.config import NetworkConfig
 from algos.config.errors import UsageError
 from algos.config.schema import CheckpointMode, typed_train
+from algos.learning.threads import ThreadChoice
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.config import config_to_dict
 from tasks.process.write_trouble import NotSavedError
@@ -121,6 +122,51 @@ def test_the_seed_determines_the_losses_and_zero_is_a_valid_seed(tmp_path):
         agent.train()
     assert losses["a"] == losses["b"]
     assert losses["a"] != losses["c"]
+
+
+@pytest.mark.parametrize(("max_env_steps", "last"), [(160, 7), (45, 5)])
+def test_profile_writes_a_trace_that_names_the_updates(tmp_path, monkeypatch, caplog, max_env_steps, last):
+    """Updates 4 to 7, or as many as there are: five when training ends after 45 steps."""
+    monkeypatch.setattr("algos.learning.profile.FIRST_UPDATE", 3)
+    monkeypatch.setattr("algos.learning.profile.NUM_UPDATES", 4)
+    caplog.set_level(logging.INFO)
+    make_runner(make_params(tmp_path, max_env_steps=max_env_steps, profile=True)).run({"train": True})
+    folder = tmp_path / "run" / "profile"
+    names = [event.get("name") for event in json.loads((folder / "trace.json").read_text())["traceEvents"]]
+    updates = names.count("update")
+    assert updates == last - 3
+    assert names.count("aten::_fused_adam_") >= updates
+    assert "aten::baddbmm" in (folder / "operators.txt").read_text()
+    said = f"profile of updates 4 to {last}: {folder / 'trace.json'} (open it at https://ui.perfetto.dev"
+    assert said in caplog.text
+    assert load_checkpoint(tmp_path / "run" / "nn" / "last.pth").counters["updates"] >= last
+
+
+def test_profile_says_when_training_ends_before_the_trace_begins(tmp_path, caplog):
+    make_runner(make_params(tmp_path, max_env_steps=45, profile=True)).run({"train": True})
+    assert "profile=true wrote no trace: it begins after 50 updates, and training ended after 5" in caplog.text
+    assert not (tmp_path / "run" / "profile").exists()
+
+
+@pytest.mark.parametrize(
+    ("cores", "keys", "is_compared"),
+    [
+        (4, {}, True),
+        (2, {}, False),
+        (4, {"num_workers": 3}, False),
+        (4, {"torch_threads": 2}, False),
+        (4, {"synchronous": True}, False),
+    ],
+)
+def test_threads_are_compared_where_workers_leave_cores_and_nobody_said_how_many(
+    tmp_path, monkeypatch, cores, keys, is_compared
+):
+    monkeypatch.setattr("algos.faces.agent.num_cores", lambda: cores)
+    agent = make_agent(make_params(tmp_path, **({"synchronous": False} | keys)))
+    try:
+        assert isinstance(agent._learning, ThreadChoice) is is_compared
+    finally:
+        agent.close()
 
 
 KILL_SCRIPT = """

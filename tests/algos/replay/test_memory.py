@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from algos.replay.memory import NUM_BUFFERS, Batch, ReplayMemory
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
+from tasks.registry import observation_spec
 from tests.algos.replay.replay_reference import DEFAULT_ACTION, Run, make_spec, n_step
 
 GAMMA = 0.9
@@ -376,3 +378,14 @@ def test_the_default_action_reaches_the_action_buffer() -> None:
     b = next(b for b, row_id in enumerate(drawn_ids(batch)) if row_id in first_ids)
     for i in range(3):
         assert batch.observation[f"action_{i}"][b].tolist() == DEFAULT_ACTION.tolist()
+
+
+def test_a_stored_row_of_tm20full_takes_little_more_than_its_picture() -> None:
+    """Everything that grows with the capacity, per row: at most 1.05 times the 64 x 64 bytes of the newest picture."""
+    spec, capacity = observation_spec("TM20Full"), 20_000
+    tracemalloc.start()
+    memory = ReplayMemory(spec, capacity, n_step=3, gamma=GAMMA, seed=0)
+    num_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(memory) == 0
+    assert 64 * 64 < num_bytes / capacity <= 1.05 * 64 * 64

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from algos.algorithms.sac import SAC
-from algos.config import REDQConfig
+from algos.config import EncoderKind, REDQConfig
 from algos.replay.memory import Batch
 from benchmarks.rows.updates import LIDAR, Update, filled_memory, our_agent
 from tasks.experience.observation import ObservationSpec
@@ -67,7 +67,7 @@ class CriticList:
 def critic_list_update(config: REDQConfig) -> Update:
     """One sampled update of the critics, LIDAR."""
     memory = filled_memory(LIDAR, config.n_step, config.gamma)
-    critics = CriticList(LIDAR, config, our_agent(LIDAR, "mlp", config))
+    critics = CriticList(LIDAR, config, our_agent(LIDAR, EncoderKind.mlp, config))
     return lambda: critics.update(memory.sample(config.batch_size))
 
 

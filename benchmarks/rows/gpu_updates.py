@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -60,12 +61,12 @@ def update_on(
 
 def copied(batch: Batch, device: torch.device) -> Batch:
     """A batch of its own on a device."""
-    parts = (
+    parts: list[Any] = [
         {name: tensor.to(device, copy=True) for name, tensor in part.items()}
         if isinstance(part, dict)
         else part.to(device, copy=True)
         for part in batch
-    )
+    ]
     return Batch(*parts)
 
 

@@ -80,7 +80,12 @@ def test_programs_take_turns_and_change_their_order() -> None:
 
 def test_case_without_warm_up_begins_with_its_first_turn() -> None:
     seen: list[float] = []
-    case = Case([], {"a": lambda seconds: float(seen.append(seconds) or 1.0)}, has_warm_up=False)
+
+    def program(seconds: float) -> float:
+        seen.append(seconds)
+        return 1.0
+
+    case = Case([], {"a": program}, has_warm_up=False)
     take_turns(case, 2, 3.0, lambda stage, title: None)
     assert seen == [3.0, 3.0]
 

@@ -82,7 +82,8 @@ ROOMS: dict[str, str] = {
     "algos.acting": "algos.config algos.networks tasks.experience tasks.words",
     "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
-    "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
+    "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.registry tasks.trackmania "
+    "tasks.words",
     # the command line, where both sides meet
     "train": "algos.config algos.faces algos.run tasks.acting tasks.config tasks.envs tasks.game tasks.live "
     "tasks.plugins tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch "

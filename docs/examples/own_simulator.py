@@ -169,9 +169,7 @@ class BoatEnv(TaskEnv):
 
     def _first(self, observation: Mapping[str, np.ndarray]) -> Any:
         fields = {name: values[0] for name, values in observation.items()}
-        return self._observed(
-            self.observation_spec.to_tuple(fields)
-        )  # in the form that was chosen: tuple, dict or flat
+        return self._observed(self.observation_spec.to_tuple(fields))  # in the form that was asked for
 
 
 registry.register("Boat", f"{__name__}:BoatEnv", BoatConfig, batch=f"{__name__}:BoatFleet")

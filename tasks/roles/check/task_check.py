@@ -55,7 +55,7 @@ class TaskCheck:
         if not isinstance(env.interface, DrivingInterface):
             env.close()
             raise ValueError(f"--check shows TrackMania tasks (TM20...), got task {task.name!r}")
-        self._clock: Clock = WallClock() if self.is_live else env.env.clock
+        self._clock: Clock = WallClock() if self.is_live else env.clock
         self.game = _watched(env.interface, self._task, self._clock)
         """What stands between the task and its game."""
         self._driver = _scripted_driver(self._task, self.game.inner)

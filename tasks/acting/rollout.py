@@ -120,9 +120,8 @@ class Rollout:
                 chosen = action[row]
                 chosen[:] = act(observation)
                 self._actions.append(chosen)
-                watch.enter()
-                observation, step_reward, is_terminated, is_truncated, info = env_step(chosen)
-                watch.leave()
+                with watch.call():
+                    observation, step_reward, is_terminated, is_truncated, info = env_step(chosen)
                 reward[row] = number(step_reward, "reward", self._whose)
                 has_ended = flag(is_terminated, "terminated", self._whose) or flag(
                     is_truncated, "truncated", self._whose

@@ -48,21 +48,12 @@ class StepWatch:
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Anything else that may hang, such as making an environment."""
-        self.enter()
+        """A call that may hang, such as a step, or making an environment; it has ended also where it raises."""
+        began_s = self._began_s = self._now()
         try:
             yield
         finally:
-            self.leave()
-
-    def enter(self) -> None:
-        """Marks the beginning of a call."""
-        self._began_s = self._now()
-
-    def leave(self) -> None:
-        """Marks the end of a call."""
-        began_s, self._began_s = self._began_s, None
-        if began_s is not None:
+            self._began_s = None
             self._longest_s = max(self._longest_s, self._now() - began_s)
 
     def hangs_for_s(self) -> float:
@@ -125,18 +116,12 @@ class _WatchedEnv(gymnasium.Wrapper):
         self._watch = watch
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        self._watch.enter()
-        try:
+        with self._watch.call():
             return self.env.step(action)
-        finally:
-            self._watch.leave()
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        self._watch.enter()
-        try:
+        with self._watch.call():
             return self.env.reset(**kwargs)
-        finally:
-            self._watch.leave()
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("_"):

@@ -162,3 +162,18 @@ def test_what_a_rollout_drives_is_watched_without_a_wrapper() -> None:
     rollout.run(3)
     assert seen == [2 * HANGING_S, 0.0, 0.0]  # the reset was long, so a longer step is no surprise
     assert watch.hangs_for_s() == 0.0
+
+
+def test_a_rollout_whose_step_raises_does_not_hang() -> None:
+    clock = SteppedClock()
+    watch = StepWatch(clock)
+
+    class Failing(CountingEnv):
+        def step(self, action: np.ndarray) -> Any:
+            raise ValueError("no")
+
+    rollout = Rollout(Failing(), RandomPolicy(0), "w", 0, 0, step_watch=watch)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no"):
+        rollout.run(3)
+    clock.now_s += 10 * HANGING_S
+    assert watch.hangs_for_s() == 0.0

@@ -1,6 +1,6 @@
 """The fastest lap of the relaxed car, as what the search knows of the road beyond its horizon.
 
-``minimum_time`` makes it, ``search`` reads it. States are rows (offset, direction, speed, yaw rate, steer), see ``STATE``.
+``minimum_time`` makes it, ``search`` reads it. States are rows (offset, direction, speed, yaw rate, steer): ``STATE``.
 """
 
 from __future__ import annotations

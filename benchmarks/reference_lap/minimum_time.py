@@ -1,41 +1,44 @@
 """The lower bound: minimum-time optimal control of a car that is never slower than the simulator's.
 
-Direct collocation (Hermite and Simpson) over the stations of the centre line, solved by IPOPT through CasADi:
-Verschueren et al., https://arxiv.org/abs/1512.06484, has the method. States are offset n, direction d relative to the road,
-speed u, yaw rate r and steering wheel s; time is the integral of 1 / station speed.
+Direct collocation (Hermite and Simpson) over the stations of the centre line, solved by IPOPT through CasADi. States
+are the offset from the centre line, the direction relative to it, the speed along the heading, the yaw rate and the
+steering wheel; time is the integral of 1 / station speed.
 
 What holds for the relaxed car, and why it only makes it faster than the car of ``tasks.sim.vehicle``:
 
 * Controls change at any moment, by any part, without delay: every sequence of 20 Hz actions is one of these. Only the
   first 50 ms are lost, as the environment drives them with the default action whatever the policy does.
-* Gas gives the full step of acceleration that the speed has, less what the steer costs (as simulated). The steps down are
-  taken late, by more than a tick: an upper envelope. Gas and brake together give less than gas at every speed.
-* A pause of the gears still drives with both pedals pressed, the best that a pause leaves. It is charged only where the
-  car must shift: up to the first slow corner after each speed of a shift was first reached; and after a corner through
-  which the fastest lap without pauses goes more than 10 % below the speed at which the gear is left (staying above it
-  there would mean a corner 10 % faster than the fastest).
-* The brake gives its law at any speed in any direction, in any part of it. Rolling costs nothing; in the simulator it costs
-  more than 1 m/s2.
-* The yaw rate follows the steer by the simulated law, the steer moves at its simulated rate. The sideways speed is exactly
-  what grip gives, without its lag of 8 ms.
+* Gas gives the full acceleration of the speed's range, less what the steer costs (as simulated). The ranges end late,
+  by more than a tick: an upper envelope. Gas and brake together give less than gas at every speed.
+* A pause of the gears still drives as with both pedals pressed, the best that a pause leaves. It is charged only where
+  the car must shift: up to the first slow corner after the speed of a shift was first reached; and after a corner
+  through which the fastest lap without pauses goes more than 10 % below the speed at which the gear is left. (A lap
+  that keeps the gear there would have to be 10 % faster in the corner than the fastest. This is the one step that is
+  argued by size.)
+* The brake gives its law in any part of it. Rolling costs nothing; in the simulator it costs more than 1 m/s2.
+* The yaw rate follows the steer by the simulated law with its time constant, the steer moves at its simulated rate. The
+  sideways speed is exactly what grip gives, without its lag of 8 ms.
 * The whole road: the body reaches to the wall, with the simulated drag of the border, but without its loss of grip.
-* The lap begins 2 m behind the start at the speed that full gas gives there, wherever steering could have put the car.
+* The lap begins 2 m behind the start, at the speed and time of full gas straight on, in any place and direction to
+  which steering could have brought the car.
 * The finish is crossed anywhere and in any direction.
 
-What the bound does not speak of: laps that touch a wall (``search`` refuses them) and slides, which in the simulator only
-begin with both pedals in a corner faster than 198 km/h and cost speed. IPOPT finds a local optimum, from the line of
-least curvature; it has no proof that no other line is faster.
+What the bound does not speak of: laps that touch a wall (``search`` refuses them), and slides. A slide begins only with
+both pedals in a corner faster than 198 km/h; it takes speed, and brings the nose round no faster than grip does. IPOPT
+finds a local optimum, from the line of least curvature on; that no other line is faster is not proven. The mesh leaves
+an error of some milliseconds.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.reference_lap.guide import DIRECTION, OFFSET, SPEED, STATE, STEER, YAW_RATE, Guide
-from benchmarks.reference_lap.road import Road, road_of
+from benchmarks.reference_lap.guide import DIRECTION, OFFSET, SPEED, STATE, Guide
+from benchmarks.reference_lap.road import road_of
 from tasks.sim.reference_lap import STEP_S, stations_m
 from tasks.sim.scripted_driver import DriverParameters, racing_line, speed_profile
 from tasks.sim.track import Track
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 MESH_M = 2.0
 """Distance of the mesh points [m]."""
 _BEGIN_M = 2.0
+_COARSE = 2.0
 _CORNER_MARGIN = 0.1
 _STEP_WIDTH_MPS, _PAUSE_WIDTH_MPS = 0.15, 0.08
 _CONTROLS = ("steer_rate", "gas", "brake", "border")
@@ -72,7 +76,7 @@ class OptimalControlError(ValueError):
 
 
 def minimum_time(track: Track, car: VehicleConstants, mesh_m: float = MESH_M) -> Bound:
-    """Solves twice: without pauses of the gears, and with those that the first solution shows to be inevitable.
+    """Solves twice: coarsely without pauses of the gears, then with those that the first solution shows as inevitable.
 
     Raises:
         OptimalControlError: No CasADi, a corner too tight for the coordinates of the centre line, or no convergence.
@@ -81,10 +85,10 @@ def minimum_time(track: Track, car: VehicleConstants, mesh_m: float = MESH_M) ->
         import casadi  # noqa: F401 (a missing one is told here, before anything is computed)
     except ImportError as error:
         raise OptimalControlError("the lower bound needs CasADi: pip install 'tm20-rl[oracle]'") from error
-    problem = _Problem(track, car, mesh_m)
-    free = problem.solve(problem.first_guess(), np.zeros((len(car.upshift_kmh), problem.num_intervals)))
-    charged = _inevitable_shifts(car, free.state[:, SPEED])
-    return problem.bound(problem.solve(free, charged))
+    coarse, fine = _Problem(track, car, _COARSE * mesh_m), _Problem(track, car, mesh_m)
+    no_pauses = np.zeros((len(car.upshift_kmh), coarse.num_intervals))
+    free = fine.refined(coarse, coarse.solve(coarse.first_guess(), no_pauses))
+    return fine.bound(fine.solve(free, _inevitable_shifts(car, free.state[:, SPEED])))
 
 
 class _Solution(NamedTuple):
@@ -139,6 +143,13 @@ class _Problem:
         state = np.stack([np.interp(self._stations, station, row) for row in rows], axis=1)
         state[:, SPEED] = np.maximum(state[:, SPEED], self._begin_mps)
         control = np.tile([0.0, 0.5, 0.1, 0.0], (self.num_intervals, 1))
+        return _Solution(state, control, np.zeros_like(state), np.zeros(len(state)))
+
+    def refined(self, coarse: _Problem, found: _Solution) -> _Solution:
+        """What was found on another mesh, on this one."""
+        state = np.stack([np.interp(self._stations, coarse._stations, row) for row in found.state.T], axis=1)
+        interval = np.searchsorted(coarse._stations, self._stations[:-1], side="right") - 1
+        control = found.control[np.minimum(interval, coarse.num_intervals - 1)]
         return _Solution(state, control, np.zeros_like(state), np.zeros(len(state)))
 
     def solve(self, guess: _Solution, charged: FloatArray) -> _Solution:
@@ -241,13 +252,13 @@ class _Problem:
 
 
 def _inevitable_shifts(car: VehicleConstants, speed: FloatArray) -> FloatArray:
-    """Where each shift up costs its pause, 1 or 0, shape (gears - 1, M - 1), from the speeds of a lap without pauses."""
+    """Where each shift up costs its pause, 1 or 0, shape (gears - 1, M - 1); from the speeds of a lap without them."""
     slow = [i for i in range(1, len(speed) - 1) if speed[i] <= speed[i - 1] and speed[i] < speed[i + 1]]
     ends = [0, *slow, len(speed) - 1]
     charged = np.zeros((len(car.upshift_kmh), len(speed) - 1))
     for gear, (up, down) in enumerate(zip(car.upshift_kmh, car.downshift_kmh, strict=True)):
         is_low = True
-        for begin, end in zip(ends[:-1], ends[1:], strict=True):
+        for begin, end in itertools.pairwise(ends):
             is_low |= 3.6 * speed[begin] < (1.0 - _CORNER_MARGIN) * down
             charged[gear, begin:end] = is_low
             # Within the margin of the speed of the shift it stays open whether the car has shifted.

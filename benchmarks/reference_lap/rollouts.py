@@ -1,7 +1,7 @@
 """Many cars that drive different actions from one moment of an episode: physics only, no pictures and no LIDAR.
 
-The cars are those of ``tasks.trackmania.fleet`` (``tasks.sim.cars``) in an episode without randomization. The first step
-is driven by the default action, as by the environment; action k acts from (k + 1) x 50 ms on.
+The cars are those of ``tasks.trackmania.fleet`` (``tasks.sim.cars``) in an episode without randomization. The first
+step is driven by the default action, as by the environment; action k acts from (k + 1) x 50 ms on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds the actions of a fast lap: cross-entropy search over the next seconds, step by step along the lap, again and again.
+"""Finds the actions of a fast lap: cross-entropy search over the next seconds, place by place along the lap.
 
 At each place of the lap many cars drive samples of the next actions (``rollouts``); each is rated by the time that the
 rest of the lap takes from where it ends (``guide``), or by its lap time where it finishes. The steer is drawn from
@@ -124,9 +124,7 @@ class Search:
             chance += rate * (seen - chance)
         return np.concatenate([best, rest]), ends_at
 
-    def _draw(
-        self, best: Actions, steer: FloatArray, spread: FloatArray, chance: FloatArray, count: int
-    ) -> Actions:
+    def _draw(self, best: Actions, steer: FloatArray, spread: FloatArray, chance: FloatArray, count: int) -> Actions:
         """Samples, the best so far among them, shape (B, H, 3)."""
         rng, horizon = self._rng, len(steer)
         noise = rng.standard_normal((count, horizon))
@@ -137,7 +135,8 @@ class Search:
         limits = np.cumsum(np.maximum(chance, _LEAST), axis=1)
         way = (rng.random((count, horizon, 1)) * limits[:, -1:] > limits).sum(axis=2)  # (B, H, 4) -> (B, H)
         # A third keeps the pedals of the best, so that its steer is refined too.
-        way[: count // 6] = way[count // 2 : count // 2 + count // 6] = (best[:, None, :2] == PEDALS).all(axis=2).argmax(axis=1)
+        kept = np.arange(count) % 3 == 0
+        way[kept] = (best[:, None, :2] == PEDALS).all(axis=2).argmax(axis=1)
         samples = rounded_actions(np.concatenate([PEDALS[way], (steer + spread * noise)[:, :, None]], axis=2))
         samples[0] = best
         return samples

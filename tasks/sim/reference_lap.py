@@ -87,15 +87,15 @@ def load_reference_lap(
     path = reference_file(name_or_path)
     if not path.is_file():
         return None
+    twin = name_or_path if is_point_file(name_or_path) else name_or_path.removesuffix(MIRRORED_SUFFIX)
+    track = load_track(twin, width_m)
     try:
         data = _read(path)
-        twin = name_or_path if is_point_file(name_or_path) else name_or_path.removesuffix(MIRRORED_SUFFIX)
-        is_of_this = data["track"] == load_track(twin, width_m).hash() and data["vehicle"] == _car_text(car)
         lap = _lap(data)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         logger.warning("%s is no reference lap (%s); python -m benchmarks.reference_lap writes one", path, error)
         return None
-    if not is_of_this:
+    if data.get("track") != track.hash() or data.get("vehicle") != _car_text(car):
         return None
     if twin != name_or_path:
         lap = lap._replace(actions=lap.actions * np.array([1, 1, -1], np.float32))

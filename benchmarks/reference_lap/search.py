@@ -146,7 +146,7 @@ class Search:
         ahead = float(np.median(memory[:, vehicle.SPEED_LONG])) * STEP_S * 20
         station, offset = self._road.project(memory[:, vehicle.X], memory[:, vehicle.Z], near_m + ahead)
         direction = memory[:, vehicle.YAW] - self._road.heading_at(station)
-        moving = memory[:, [vehicle.SPEED_LONG, vehicle.YAW_RATE, vehicle.STEER]]
+        moving = memory[:, [vehicle.SPEED_LONG, vehicle.SPEED_LAT, vehicle.YAW_RATE, vehicle.STEER]]
         state = np.concatenate([offset[:, None], direction[:, None], moving], axis=1)
         lap = (step + 1) * STEP_S + self._guide.time_to_go_s(station, state)
         finish = finish_time_s(memory)

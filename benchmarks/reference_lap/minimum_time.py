@@ -60,10 +60,9 @@ from tasks.sim.vehicle import (
 if TYPE_CHECKING:
     import casadi
 
-MESH_M = 2.0
+MESH_M = 4.0
 """Distance of the mesh points [m]."""
 _BEGIN_M = 2.0
-_COARSE = 2.0
 _CORNER_MARGIN = 0.2
 _STEP_WIDTH_MPS, _PAUSE_WIDTH_MPS = 0.15, 0.08
 _CONTROLS = ("steer_rate", "border", "gas", "brake", "slide_gas", "slide_both", "slide_brake")
@@ -71,6 +70,8 @@ _STEER_RATE, _BORDER, _GAS, _BRAKE, _SLIDE_GAS, _SLIDE_BOTH, _SLIDE_BRAKE = rang
 _PEDALS = slice(_GAS, _SLIDE_BRAKE + 1)
 """Shares of the time in each way to drive; what is left rolls."""
 _SLIDES = slice(_SLIDE_GAS, _SLIDE_BRAKE + 1)
+_CALM_S = 3e-6
+"""Weight of steering and pressing about: it decides between ways to drive that are equally fast [s]."""
 _SIDE_MPS = 0.5
 """Sideways speed over which the force of a slide changes its side."""
 
@@ -87,7 +88,7 @@ class OptimalControlError(ValueError):
 
 
 def minimum_time(track: Track, car: VehicleConstants, mesh_m: float = MESH_M) -> Bound:
-    """Solves twice: coarsely without slides and pauses, then with slides and the pauses that are inevitable.
+    """Solves twice: without slides and pauses, then with slides and the pauses that are inevitable.
 
     Raises:
         OptimalControlError: No CasADi, a corner too tight for the coordinates of the centre line, or no convergence.
@@ -96,11 +97,11 @@ def minimum_time(track: Track, car: VehicleConstants, mesh_m: float = MESH_M) ->
         import casadi  # noqa: F401 (a missing one is told here, before anything is computed)
     except ImportError as error:
         raise OptimalControlError("the lower bound needs CasADi: pip install 'tm20-rl[oracle]'") from error
-    coarse, fine = _Problem(track, car, _COARSE * mesh_m), _Problem(track, car, mesh_m)
-    no_pauses = np.zeros((len(car.upshift_kmh), coarse.num_intervals))
-    grips = fine.refined(coarse, coarse.solve(coarse.first_guess(), no_pauses, may_slide=False))
+    problem = _Problem(track, car, mesh_m)
+    no_pauses = np.zeros((len(car.upshift_kmh), problem.num_intervals))
+    grips = problem.solve(problem.first_guess(), no_pauses, may_slide=False)
     charged = _inevitable_shifts(car, grips.state[:, SPEED])
-    return fine.bound(fine.solve(grips, charged, may_slide=True))
+    return problem.bound(problem.solve(grips, charged, may_slide=True))
 
 
 class _Solution(NamedTuple):
@@ -159,13 +160,6 @@ class _Problem:
         control = np.tile([0.0, 0.0, 0.5, 0.1, 0.0, 0.0, 0.0], (self.num_intervals, 1))
         return _Solution(state, control, np.zeros_like(state), np.zeros(len(state)))
 
-    def refined(self, coarse: _Problem, found: _Solution) -> _Solution:
-        """What was found on another mesh, on this one."""
-        state = np.stack([np.interp(self._stations, coarse._stations, row) for row in found.state.T], axis=1)
-        interval = np.searchsorted(coarse._stations, self._stations[:-1], side="right") - 1
-        control = found.control[np.minimum(interval, coarse.num_intervals - 1)]
-        return _Solution(state, control, np.zeros_like(state), np.zeros(len(state)))
-
     def solve(self, guess: _Solution, charged: FloatArray, *, may_slide: bool) -> _Solution:
         """The fastest lap near a guess.
 
@@ -187,9 +181,12 @@ class _Problem:
         reach = self._reach().map(count)
         limits = [reach(state[:, :-1], control), reach(state[:, 1:], control), casadi.sum1(control[_PEDALS, :])]
         unknowns = casadi.veccat(state, control)
-        calm = 1e-6 * casadi.sumsqr(control[_STEER_RATE, :] / self._car.steer_slew)
+        calm = _CALM_S * (
+            casadi.sumsqr(control[_STEER_RATE, :] / self._car.steer_slew) + casadi.sumsqr(control[_PEDALS, :])
+        )
         program = {"x": unknowns, "f": casadi.sum2(times) + calm, "g": casadi.veccat(defects, *limits)}
         quiet = {"ipopt.print_level": 0, "print_time": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-6, "ipopt.max_iter": 800}
+        quiet |= {"ipopt.acceptable_tol": 1e-4, "ipopt.acceptable_iter": 5}
         solver = casadi.nlpsol("lap", "ipopt", program, quiet)
         found = solver(x0=np.concatenate([guess.state.ravel(), guess.control.ravel()]), **self._limits(may_slide))
         if not solver.stats()["success"]:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks.reference_lap.minimum_time import MESH_M, Bound, minimum_time
 from benchmarks.reference_lap.road import road_of
@@ -72,7 +73,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("stopped before the bound was known")
         return 130
-    console.print(f"{place.track.name}: lower bound {bound.lap_time_s:.3f} s", highlight=False)
+    console.print(f"{place.track.name}: lower bound {_seconds(bound.lap_time_s)}", highlight=False)
     first = None if line.fresh or stored is None else stored.actions
     lap = _searched(place, bound, stored, first, line, console)
     _report(place, bound, lap, Path(line.picture or f"runs/reference_lap/{place.track.name}.png"), console)
@@ -106,44 +107,59 @@ def _searched(
     rollouts = Rollouts(place.track, place.car, line.cars, threads_for(line.cars))
     search = Search(road_of(place.track), bound.guide, rollouts, line.seed)
     best = stored
-    plan = np.zeros((0, 3), np.float32) if first is None else first
+    bound_s = bound.lap_time_s or (stored.lower_bound_s if stored else None)
+    plan, plan_s = np.zeros((0, 3), np.float32), math.inf
+    if stored is not None and first is not None:
+        plan, plan_s = first, stored.lap_time_s
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn()
     try:
         with Progress(*columns, console=console, transient=True) as progress:
             for sweep in range(line.sweeps):
                 spread = SPREADS[min(sweep + (first is not None), len(SPREADS) - 1)]
                 bar = progress.add_task(f"sweep {sweep + 1} of {line.sweeps}", total=1.0)
-                actions, lap_s = search.sweep(
-                    plan, SearchSettings(spread=spread), lambda share, bar=bar: progress.update(bar, completed=share)
-                )
+                actions, lap_s = search.sweep(plan, SearchSettings(spread=spread), _shown(progress, bar))
                 progress.remove_task(bar)
                 progress.console.print(f"sweep {sweep + 1}: {lap_s:.3f} s", highlight=False)
+                if lap_s < plan_s:
+                    plan, plan_s = actions, lap_s
                 if lap_s < (math.inf if best is None else best.lap_time_s):
-                    best = ReferenceLap(lap_s, bound.lap_time_s, actions)
+                    best = ReferenceLap(lap_s, bound_s, actions)
                     store_reference_lap(best, place.name, place.width_m, place.car)
-                plan = actions if best is None else best.actions
     except KeyboardInterrupt:
         console.print("stopped; the best lap so far is kept")
-    if best is not None and best.lower_bound_s != bound.lap_time_s:
-        best = best._replace(lower_bound_s=bound.lap_time_s)
+    if best is not None and best.lower_bound_s != bound_s:
+        best = best._replace(lower_bound_s=bound_s)
         store_reference_lap(best, place.name, place.width_m, place.car)
     return best
 
 
 def _report(place: Place, bound: Bound, lap: ReferenceLap | None, path: Path, console: Console) -> None:
     """Prints the times; draws the lap."""
-    rows = [f"T_lb       {bound.lap_time_s:8.3f} s   lower bound"]
+    rows = [f"T_lb       {_seconds(bound.lap_time_s)}   lower bound"]
     if lap is not None:
-        gap = lap.lap_time_s / bound.lap_time_s - 1.0
-        rows.append(f"T_ref      {lap.lap_time_s:8.3f} s   best lap driven, {100 * gap:.2f} % above the bound")
+        gap = (
+            ""
+            if bound.lap_time_s is None
+            else f", {100 * (lap.lap_time_s / bound.lap_time_s - 1):.2f} % above the bound"
+        )
+        rows.append(f"T_ref      {_seconds(lap.lap_time_s)}   best lap driven{gap}")
         scripted_s = scripted_lap_time_s(place.track, place.car)
-        rows.append(f"scripted   {scripted_s:8.3f} s   {scripted_s / lap.lap_time_s:.3f} of T_ref")
+        rows.append(f"scripted   {_seconds(scripted_s)}   {scripted_s / lap.lap_time_s:.3f} of T_ref")
         trace, _ = replay(place.track, lap.actions, place.car)
         driven = np.stack([trace.x, trace.z, trace.speed_mps], axis=1)
         title = f"{place.track.name}: reference lap {lap.lap_time_s:.3f} s"
         pictures.plot_driven_line(place.track.centre_line, place.track.width_m, [driven], path, title=title)
         rows.append(f"picture    {path}")
     console.print("\n".join(rows), highlight=False)
+
+
+def _shown(progress: Progress, bar: TaskID) -> Callable[[float], None]:
+    """Shows a share on a bar."""
+    return lambda share: progress.update(bar, completed=share)
+
+
+def _seconds(time_s: float | None) -> str:
+    return "not found " if time_s is None else f"{time_s:8.3f} s"
 
 
 if __name__ == "__main__":

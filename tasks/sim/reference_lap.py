@@ -108,19 +108,19 @@ def store_reference_lap(
     """Writes the lap beside its track, and returns the file.
 
     Args:
-        lap: Its steer must lie on the steps of ``rounded_actions``.
+        lap: Its actions must be such as ``rounded_actions`` gives.
         name_or_path: The track, not a mirrored one: that shares its twin's lap.
         width_m: As for ``load_reference_lap``.
         car: The game's when None.
     """
-    gas, brake, steer = lap.actions.T
+    gas, brake, steer = lap.actions[:, 0], lap.actions[:, 1], lap.actions[:, 2]
     data = {
         "lap_time_s": lap.lap_time_s,
         "lower_bound_s": lap.lower_bound_s,
         "track": load_track(name_or_path, width_m).hash(),
         "vehicle": _car_text(car),
-        "gas": "".join(str(int(value > 0)) for value in gas),
-        "brake": "".join(str(int(value > 0)) for value in brake),
+        "gas": "".join("01"[int(value)] for value in gas.tolist()),
+        "brake": "".join("01"[int(value)] for value in brake.tolist()),
         "steer": np.rint(steer * STEER_STEPS).astype(int).tolist(),
     }
     rows = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in data.items())
@@ -139,7 +139,7 @@ def reference_file(name_or_path: str) -> Path:
 
 def rounded_actions(actions: FloatArray | NDArray[np.float32]) -> NDArray[np.float32]:
     """The actions that a file would give back: pedals 0 or 1, the steer on its steps."""
-    rounded = (np.asarray(actions) > 0).astype(np.float32)
+    rounded = (np.asarray(actions, np.float64) > 0.0).astype(np.float32)
     steer = np.rint(np.clip(np.asarray(actions, np.float64)[..., 2], -1.0, 1.0) * STEER_STEPS)
     rounded[..., 2] = (steer / STEER_STEPS).astype(np.float32)
     return rounded

@@ -57,6 +57,7 @@ def test_the_bound_is_below_full_gas_and_near_it_and_the_search_between_them(str
 
     track, car = load_track(straight), VehicleConstants()
     full_gas_s, bound = _full_gas_s(track), minimum_time(track, car)
+    assert bound.lap_time_s is not None
     assert 0.97 * full_gas_s < bound.lap_time_s < full_gas_s
     search = Search(road_of(track), bound.guide, Rollouts(track, car, 48))
     actions, lap_s = search.sweep(np.zeros((0, 3), np.float32), SearchSettings(rounds=3, elites=8))

@@ -40,7 +40,7 @@ EXTRAS_REQUIRE = {
     # workers on the nodes of a Ray cluster
     "cluster": ["ray==2.60.0"],
     # minimum-time laps to compare with
-    "oracle": ["casadi>=3.6,<4"],
+    "oracle": ["casadi==3.8.2"],
     "wandb": ["wandb>=0.18,<1"],
     # what `make test` and the benchmarks need
     "dev": [

@@ -24,7 +24,7 @@ ROOMS: dict[str, str] = {
     "tasks.recordings": "tasks.process",
     "tasks.points": "tasks.recordings",
     # games
-    "tasks.sim": "tasks.config tasks.game tasks.points tasks.recordings tasks.words",
+    "tasks.sim": "tasks.config tasks.game tasks.points tasks.process tasks.recordings tasks.words",
     "tasks.live.window": "tasks.game",
     "tasks.live.controls": "tasks.config tasks.game",
     "tasks.live.telemetry": "tasks.config tasks.game",

@@ -1,13 +1,15 @@
-"""An evaluation is compared with the human's lap if the track comes from a drive in the game."""
+"""An evaluation is compared with the laps that are known of the track: the reference lap, a human's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from algos.run.log import RunLog, summary
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
+from tasks.sim.reference_lap import load_reference_lap
 from tests.tasks.recordings.ghost_files import drive_along, ghost_file, right_turn
 
 
@@ -47,11 +49,24 @@ def test_the_log_has_the_humans_lap_and_the_ratio_to_it(tmp_path: Path) -> None:
     assert logged["evaluation/human_lap_ratio"] == pytest.approx(20.0 / human_s)
 
 
-def test_a_track_without_a_humans_lap_has_no_comparison(tmp_path: Path) -> None:
-    assert "evaluation/human_lap_time_s" not in _logged(tmp_path, "short")
+def test_the_log_has_the_reference_lap_of_a_shipped_track_and_the_ratio_to_it(tmp_path: Path) -> None:
+    lap = load_reference_lap("short")
+    assert lap is not None
+    logged = _logged(tmp_path, "short")
+    assert logged["evaluation/reference_lap_time_s"] == lap.lap_time_s
+    assert logged["evaluation/lap_ratio"] == pytest.approx(20.0 / lap.lap_time_s)
+    assert "evaluation/human_lap_time_s" not in logged
 
 
-def test_the_line_of_an_evaluation_has_the_ratio_to_the_humans_lap() -> None:
+def test_a_track_of_which_no_lap_is_known_has_no_comparison(tmp_path: Path) -> None:
+    z = np.arange(0.0, 131.0)
+    np.save(tmp_path / "line.npy", np.stack([0 * z, z], axis=1))
+    assert not [name for name in _logged(tmp_path, str(tmp_path / "line.npy")) if "ratio" in name]
+
+
+def test_the_line_of_an_evaluation_has_the_ratios() -> None:
     report = EvaluationReport((EpisodeResult(1, True, 21.0, 30.0, 1.0, 400, 0.0),))
-    assert summary(report, 20.0) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
-    assert summary(report) == "1/1 finished, lap 21.00 s"
+    assert summary(report, {"human": 20.0}) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
+    both = summary(report, {"reference": 20.5, "human": 20.0})
+    assert both == "1/1 finished, lap 21.00 s, 1.024 of the reference lap 20.50 s, 1.050 of the human lap 20.00 s"
+    assert summary(report, {}) == "1/1 finished, lap 21.00 s"

@@ -28,6 +28,7 @@ from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import driven_line
 from tasks import pictures
 from tasks.acting.evaluation import LEAGUE_RUNS, ClipRecorder, evaluate, league_score, play_results, write_results
+from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED, Laps, ratio_key, time_key
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.laps.files import ComparedLaps, write_laps
 from tasks.laps.lap import sectors
@@ -124,8 +125,7 @@ class RemotePlayer(BasePlayer):
             report,
             place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
-            scripted_lap_time_s=self._scripted_lap_time_s(),
-            human_lap_time_s=course.human_lap_time_s(self.task) if course.has_course(self.task) else None,
+            laps=self._laps_to_compare(),
         )
         laps = self._compared_laps(report)
         if laps is not None:
@@ -170,9 +170,13 @@ class RemotePlayer(BasePlayer):
         outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
         _say(f"  seed {episode.seed:<9} {outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
 
-    def _scripted_lap_time_s(self) -> float | None:
-        drives_there = course.has_course(self.task) and self.task["game"] == "sim"
-        return course.scripted_lap_time_s(self.task) if drives_there else None
+    def _laps_to_compare(self) -> Laps:
+        """Those of the track, and the scripted driver's, which drives in the simulator only."""
+        if not course.has_course(self.task):
+            return {}
+        scripted_s = course.scripted_lap_time_s(self.task) if self.task["game"] == "sim" else math.nan
+        laps = course.laps_to_compare(self.task)
+        return laps if math.isnan(scripted_s) else {**laps, SCRIPTED: scripted_s}
 
 
 class _Sampling:
@@ -216,14 +220,11 @@ def results_table(report: EvaluationReport, results: Plain) -> str:
         time = "lap" if "track" in results else "time"
         rows.append((f"mean {time}", f"{lap:.3f} s (std {std:.3f} s)"))
         rows.append((f"best {time}", f"{min(report.lap_times_s):.3f} s"))
-    if results.get("scripted_lap_time_s") is not None:
-        rows.append(("scripted driver", f"{results['scripted_lap_time_s']:.3f} s"))
-    if results.get("lap_ratio") is not None:
-        rows.append(("mean lap / scripted", f"{results['lap_ratio']:.3f}"))
-    if results.get("human_lap_time_s") is not None:
-        rows.append(("human driver", f"{results['human_lap_time_s']:.3f} s"))
-    if results.get("human_lap_ratio") is not None:
-        rows.append(("mean lap / human", f"{results['human_lap_ratio']:.3f}"))
+    for driver in (REFERENCE, HUMAN, SCRIPTED):
+        if time_key(driver) in results:
+            rows.append((f"{driver} lap", f"{results[time_key(driver)]:.3f} s"))
+        if results.get(ratio_key(driver)) is not None:
+            rows.append((f"mean lap / {driver}", f"{results[ratio_key(driver)]:.3f}"))
     return _lines(rows)
 
 

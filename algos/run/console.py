@@ -62,6 +62,8 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
         Metric("wall contacts", "rollout/wall_contacts", "{:.1f}"),
         Metric("evaluated finishes", "evaluation/finish_rate", "{:.0%}", plain=True),
         Metric("evaluated lap", "evaluation/lap_time_s", "{:.2f} s"),
+        Metric("reference lap", "evaluation/reference_lap_time_s", "{:.2f} s"),
+        Metric("lap / reference", "evaluation/lap_ratio", "{:.3f}", plain=True),
         Metric("human lap", "evaluation/human_lap_time_s", "{:.2f} s"),
         Metric("lap / human", "evaluation/human_lap_ratio", "{:.3f}", plain=True),
     ),

@@ -19,9 +19,10 @@ import numpy as np
 
 from algos.run.console import Console
 from algos.run.wandb_log import WandbLog
+from tasks.experience.compared_laps import Laps, comparison, comparison_text
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.worker_status import WorkerStatus
-from tasks.trackmania.course import Course, course, has_course, human_lap_time_s
+from tasks.trackmania.course import Course, course, has_course, laps_to_compare
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +62,11 @@ class RunLog:
         self._title = title
         self._task = task
         self._course: Course | None = None
-        self.human_lap_time_s: float | None = None
+        self.laps: Laps = {}
+        """Laps to compare with."""
         if task is not None and has_course(task):
             with suppress(ValueError):  # a removed file ends nothing
-                self.human_lap_time_s = human_lap_time_s(task)
+                self.laps = laps_to_compare(task)
         self._console: Console | None = None
         self._max_env_steps = max_env_steps
         self._max_updates = max_updates
@@ -99,10 +101,8 @@ class RunLog:
             The scalars.
         """
         metrics = {f"evaluation/{name}": value for name, value in report.statistics().items()}
-        if self.human_lap_time_s is not None:
-            metrics["evaluation/human_lap_time_s"] = self.human_lap_time_s
-            if report.mean_lap_time_s is not None:
-                metrics["evaluation/human_lap_ratio"] = report.mean_lap_time_s / self.human_lap_time_s
+        compared = comparison(report.mean_lap_time_s, self.laps)
+        metrics |= {f"evaluation/{name}": value for name, value in compared.items() if value is not None}
         self.scalars(metrics, env_steps)
         self._pictures = [future for future in self._pictures if not future.done()]
         if len(self._pictures) < MAX_QUEUED_PICTURES and not self._is_closed:
@@ -158,25 +158,22 @@ def driven_line(course: Course, report: EvaluationReport, title: str, path: Path
         [episode.trajectory for episode in report.episodes],
         path,
         finished=[bool(episode.finished) for episode in report.episodes],
-        title=f"{title}: {summary(report, course.human_lap_time_s)}",
+        title=f"{title}: {summary(report, course.laps)}",
     )
 
 
-def summary(report: EvaluationReport, human_lap_time_s: float | None = None) -> str:
+def summary(report: EvaluationReport, laps: Laps) -> str:
     """One line: finished episodes, mean lap or progress; where there is no finish the mean return.
 
     Args:
         report: What was driven.
-        human_lap_time_s: Lap of a person to compare with [s]; None: none is known.
+        laps: Laps to compare with.
     """
     if not report.has_finish:
         return f"return {report.mean_return or 0.0:.1f} (std {report.std_return or 0.0:.1f})"
     finished = sum(bool(episode.finished) for episode in report.episodes)
     line = f"{finished}/{len(report.episodes)} finished"
     if report.mean_lap_time_s is not None:
-        line = f"{line}, lap {report.mean_lap_time_s:.2f} s"
-        if human_lap_time_s is None:
-            return line
-        return f"{line}, {report.mean_lap_time_s / human_lap_time_s:.3f} of the human lap {human_lap_time_s:.2f} s"
+        return f"{line}, lap {report.mean_lap_time_s:.2f} s{comparison_text(report.mean_lap_time_s, laps)}"
     progress = [episode.progress for episode in report.episodes if not math.isnan(episode.progress)]
     return f"{line}, progress {100 * float(np.mean(progress)):.0f} %" if progress else line

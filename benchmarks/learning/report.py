@@ -79,7 +79,7 @@ def _row(arm: str, seed: str, rows: Sequence[Outcome], has_laps: bool) -> str:
 def _laps(rows: Sequence[Outcome]) -> list[str]:
     finished = [sum(episode["finished"] for episode in row.results["episodes"]) for row in rows]
     laps = [row.results["mean_lap_time_s"] or np.inf for row in rows]
-    ratios = [row.results["lap_ratio"] or np.inf for row in rows]
+    ratios = [lap / row.results["scripted_lap_time_s"] for lap, row in zip(laps, rows, strict=True)]
     std = f" ({rows[0].results['std_lap_time_s'] or 0:.2f})" if len(rows) == 1 else ""
     return [f"{np.median(finished):.0f}/10", f"{np.median(laps):.2f}{std}", f"{np.median(ratios):.3f}"]
 

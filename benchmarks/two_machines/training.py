@@ -249,7 +249,7 @@ def _play(folder: Path, run: Path) -> Driven:
         len(finished),
         float(np.mean(finished)) if finished else math.nan,
         float(np.std(finished)) if finished else math.nan,
-        results["lap_ratio"] if finished else math.nan,
+        results["scripted_lap_ratio"] if finished else math.nan,
     )
 
 

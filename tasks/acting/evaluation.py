@@ -20,6 +20,7 @@ import numpy as np
 
 from tasks.acting.punctuality import punctual
 from tasks.envs.interface import Interrupted
+from tasks.experience.compared_laps import Laps, comparison
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.observation import Info
 from tasks.experience.policy import ActingPolicy
@@ -169,19 +170,15 @@ def play_results(
     *,
     place: Mapping[str, str],
     checkpoint: str,
-    scripted_lap_time_s: float | None,
-    human_lap_time_s: float | None = None,
+    laps: Laps,
 ) -> dict[str, Any]:
-    """The content of ``results.json``; ``lap_ratio`` is the mean lap over the scripted driver's.
-
-    Where a person's lap is known, ``human_lap_ratio`` is the mean lap over that.
+    """The content of ``results.json``, with the mean lap over each lap that it is compared with.
 
     Args:
         report: The evaluation. The summary of a task without a finish has no laps.
         place: What was driven on, by key: the task, its track and game.
         checkpoint: File of the policy.
-        scripted_lap_time_s: Lap of the scripted driver there; None: it does not drive there.
-        human_lap_time_s: Lap of the person who drove the line of the track; None: unknown.
+        laps: Laps to compare with.
     """
     keys = ("seed", *(("finished", "lap_time_s") if report.has_finish else ()), "return")
     keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")
@@ -200,16 +197,7 @@ def play_results(
         "mean_lap_time_s": lap,
         "std_lap_time_s": report.std_lap_time_s,
     }
-    if "track" not in place:
-        return results
-    results |= {"scripted_lap_time_s": scripted_lap_time_s, "lap_ratio": _ratio(lap, scripted_lap_time_s)}
-    if human_lap_time_s is not None:
-        results |= {"human_lap_time_s": human_lap_time_s, "human_lap_ratio": _ratio(lap, human_lap_time_s)}
-    return results
-
-
-def _ratio(lap: float | None, reference: float | None) -> float | None:
-    return lap / reference if lap is not None and reference else None
+    return results | comparison(lap, laps)
 
 
 def write_results(path: str | Path, results: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""The course that a drive is compared with: line and width of the track, and the scripted driver's lap.
+"""The course that a drive is compared with: line and width of the track, and the laps that others drove there.
 
 Pictures and results use it (``algos.faces.agent``, ``algos.faces.players``), and ``train.py``, which logs what it read
 from the user's files. It needs no environment.
@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tasks.config import GameKind, TaskConfig, config_from_dict
+from tasks.experience.compared_laps import HUMAN, REFERENCE, Laps
 from tasks.points.files import Frame, PointFile, is_point_file, read_points
+
+if TYPE_CHECKING:
+    from tasks.sim.reference_lap import ReferenceLap
 
 LEAST_HEIGHT_M = 1.0
 """A track whose heights span less is flat for people [m]."""
@@ -27,8 +32,8 @@ class Course(NamedTuple):
     centre_line: np.ndarray
     """x, y, z [m] with x to the right of z, in the live game too, shape (N, 3)."""
     width_m: float
-    human_lap_time_s: float | None = None
-    """Lap of the person who drove the line in the game [s]; None: unknown."""
+    laps: Laps = MappingProxyType({})
+    """As ``laps_to_compare`` gives them."""
 
 
 def has_course(task: Mapping[str, Any]) -> bool:
@@ -52,7 +57,7 @@ def course(task: Mapping[str, Any]) -> Course:
 
     track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
     line = np.asarray(track.centre_line)
-    return Course(str(task["track"]), line, float(track.width_m), human_lap_time_s(task))
+    return Course(str(task["track"]), line, float(track.width_m), laps_to_compare(task))
 
 
 def file_notes(task: TaskConfig) -> list[str]:
@@ -101,22 +106,33 @@ def _live_course(task: Mapping[str, Any]) -> Course:
 
     keys = ("track", "track_width_m", "reward")
     config = config_from_dict(TaskConfig, {"name": "live", **{key: task[key] for key in keys if key in task}}, "task")
-    return Course(config.track, path_of_task(config), config.track_width_m, human_lap_time_s(task))
+    return Course(config.track, path_of_task(config), config.track_width_m, laps_to_compare(task))
 
 
-def human_lap_time_s(task: Mapping[str, Any]) -> float | None:
-    """Lap of the person who drove the line of a task in the game [s]; None: unknown.
+def laps_to_compare(task: Mapping[str, Any]) -> Laps:
+    """Laps with which those of a task are compared: the reference lap and the human's, where one is known.
 
     Args:
         task: TaskConfig as plain data.
     """
-    path = (task.get("reward") or {}).get("path")
-    for name in (path, task["track"]):
-        if name is not None and is_point_file(str(name)):
-            lap_time_s = read_points(str(name)).human_lap_time_s
-            if lap_time_s is not None:
-                return lap_time_s
-    return None
+    reference, human_s = reference_lap(task), _human_lap_time_s(task)
+    found = {} if reference is None else {REFERENCE: reference.lap_time_s}
+    return found if human_s is None else {**found, HUMAN: human_s}
+
+
+def reference_lap(task: Mapping[str, Any]) -> ReferenceLap | None:
+    """The best lap that is known of a task's road with its car in the simulator; None: none is, or the game is live.
+
+    Args:
+        task: TaskConfig as plain data.
+    """
+    if task.get("game") == "live":
+        return None
+    from tasks.sim.reference_lap import load_reference_lap
+    from tasks.sim.vehicle_files import load_vehicle
+
+    width_m, car = float(task.get("track_width_m", 25.75)), load_vehicle(task.get("vehicle"))
+    return load_reference_lap(str(task["track"]), width_m, car)
 
 
 def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
@@ -127,3 +143,14 @@ def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
 
     track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
     return float(lap_time_s(track, load_vehicle(task.get("vehicle"))))
+
+
+def _human_lap_time_s(task: Mapping[str, Any]) -> float | None:
+    """Lap of the person who drove the line of a task in the game [s]; None: unknown."""
+    path = (task.get("reward") or {}).get("path")
+    for name in (path, task["track"]):
+        if name is not None and is_point_file(str(name)):
+            lap_time_s = read_points(str(name)).human_lap_time_s
+            if lap_time_s is not None:
+                return lap_time_s
+    return None

@@ -15,7 +15,8 @@ from tests.algos.runs import make_params, make_runner
 
 pytestmark = pytest.mark.timeout(120)
 FIELDS = {"task", "track", "game", "checkpoint", "episodes", "finish_rate", "mean_lap_time_s", "std_lap_time_s"}
-FIELDS |= {"scripted_lap_time_s", "lap_ratio", "mean_return", "std_return"}
+FIELDS |= {"scripted_lap_time_s", "scripted_lap_ratio", "reference_lap_time_s", "lap_ratio"}
+FIELDS |= {"mean_return", "std_return"}
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,7 @@ def toy_course(monkeypatch):
     line = np.stack([np.linspace(-5, 5, 101), np.zeros(101), np.zeros(101)], axis=1)
     monkeypatch.setattr(course, "course", lambda task: course.Course("toy", line, 4.0))
     monkeypatch.setattr(course, "scripted_lap_time_s", lambda task: 0.5)
+    monkeypatch.setattr(course, "laps_to_compare", lambda task: {"reference": 0.4})
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,8 @@ def test_play_writes_results_video_and_plot_beside_the_run(trained, monkeypatch,
         lap == pytest.approx(0.05 * episode["steps"]) for lap, episode in zip(laps, results["episodes"], strict=True)
     )
     assert all(episode["steps"] in (9, 10) for episode in results["episodes"])
-    assert results["lap_ratio"] == pytest.approx(np.mean(laps) / 0.5)
+    assert results["lap_ratio"] == pytest.approx(np.mean(laps) / 0.4)
+    assert results["scripted_lap_ratio"] == pytest.approx(np.mean(laps) / 0.5)
     assert (folder / "episode.mp4").stat().st_size > 0
     assert (folder / "driven_line.png").stat().st_size > 0
     printed = capsys.readouterr().out

@@ -53,5 +53,5 @@ def test_a_track_without_a_humans_lap_has_no_comparison(tmp_path: Path) -> None:
 
 def test_the_line_of_an_evaluation_has_the_ratio_to_the_humans_lap() -> None:
     report = EvaluationReport((EpisodeResult(1, True, 21.0, 30.0, 1.0, 400, 0.0),))
-    assert summary(report, 20.0) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
-    assert summary(report) == "1/1 finished, lap 21.00 s"
+    assert summary(report, {"human": 20.0}) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
+    assert summary(report, {}) == "1/1 finished, lap 21.00 s"

@@ -277,29 +277,30 @@ def test_results_json_has_the_documented_fields_and_no_nan(tmp_path: Any) -> Non
         report,
         place={"task": "TM20Lidar", "track": "short", "game": "sim"},
         checkpoint="best.pth",
-        scripted_lap_time_s=8.0,
+        laps={"reference": 7.0, "scripted": 8.0},
     )
     write_results(tmp_path / "results.json", results)
     read = json.loads((tmp_path / "results.json").read_text())
     assert list(read) == [
         "task", "track", "game", "checkpoint", "episodes", "mean_return", "std_return", "finish_rate",
-        "mean_lap_time_s", "std_lap_time_s", "scripted_lap_time_s", "lap_ratio",
+        "mean_lap_time_s", "std_lap_time_s", "reference_lap_time_s", "lap_ratio", "scripted_lap_time_s",
+        "scripted_lap_ratio",
     ]  # fmt: skip
     assert read["episodes"][0] == {
         "seed": 2, "finished": True, "lap_time_s": 10.0, "return": 12.5, "progress": 1.0, "steps": 4,
     }  # fmt: skip
     assert read["episodes"][1]["lap_time_s"] is None
-    assert read["lap_ratio"] == pytest.approx(1.25)
+    assert read["lap_ratio"] == pytest.approx(10.0 / 7.0)
+    assert read["scripted_lap_ratio"] == pytest.approx(1.25)
     assert (read["mean_return"], read["std_return"]) == (pytest.approx(6.75), pytest.approx(5.75))
 
 
 def test_the_lap_is_compared_with_a_known_humans_lap() -> None:
     report = EvaluationReport((EpisodeResult(2, True, 10.0, 12.5, 1.0, 4, 0.0),))
     place = {"task": "TM20Lidar", "track": "run.Ghost.Gbx", "game": "live"}
-    results = play_results(report, place=place, checkpoint="b", scripted_lap_time_s=None, human_lap_time_s=8.0)
+    results = play_results(report, place=place, checkpoint="b", laps={"human": 8.0})
     assert (results["human_lap_time_s"], results["human_lap_ratio"]) == (8.0, 1.25)
-    unknown = play_results(report, place=place, checkpoint="b", scripted_lap_time_s=None)
-    assert "human_lap_time_s" not in unknown
+    assert not {"scripted_lap_time_s", "lap_ratio"} & set(results)
 
 
 def returns_of(*returns: float) -> EvaluationReport:
@@ -313,14 +314,14 @@ def test_a_task_without_a_finish_is_scored_by_its_return_without_laps() -> None:
     assert report.statistics() == {"return": -200.0, "episode_length": 100.0}
     sent = EvaluationReport.from_parts(json.loads(json.dumps(report.to_json())), report.arrays())
     assert sent.score() == report.score()
-    results = play_results(report, place={"task": "Gym"}, checkpoint="best.pth", scripted_lap_time_s=None)
+    results = play_results(report, place={"task": "Gym"}, checkpoint="best.pth", laps={})
     assert list(results) == ["task", "checkpoint", "episodes", "mean_return", "std_return"]
     assert results["episodes"][0] == {"seed": 0, "return": -100.0, "steps": 100}
     assert (results["mean_return"], results["std_return"]) == (-200.0, 100.0)
 
 
 def test_a_finish_without_a_track_has_no_scripted_lap() -> None:
-    results = play_results(report_of(2.0), place={"task": "RCDrone"}, checkpoint="best.pth", scripted_lap_time_s=None)
+    results = play_results(report_of(2.0), place={"task": "RCDrone"}, checkpoint="best.pth", laps={})
     assert results["mean_lap_time_s"] == 2.0
     assert not {"scripted_lap_time_s", "lap_ratio"} & set(results)
 

@@ -350,7 +350,7 @@ def play(display: str, folder: Path, episodes: int) -> dict[str, Any]:
 def test_the_shipped_checkpoint_plays_the_live_game(display: str, tmp_path: Path) -> None:
     results = play(display, tmp_path, episodes=2)
     assert (results["task"], results["track"], results["game"]) == ("TM20Lidar", "short", "live")
-    assert results["scripted_lap_time_s"] is None
+    assert "scripted_lap_time_s" not in results
     # The slow test checks how often it finishes.
     assert len(results["episodes"]) == 2
     assert results["finish_rate"] >= 0.5

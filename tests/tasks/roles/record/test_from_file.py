@@ -14,7 +14,7 @@ from tasks.recordings.recording import load_npz
 from tasks.roles.config import DriveConfig, RecordConfig
 from tasks.roles.record import record
 from tasks.sim.track import load_track
-from tasks.trackmania.course import course, file_notes, human_lap_time_s
+from tasks.trackmania.course import course, file_notes, laps_to_compare
 from tasks.trackmania.reference_path import load_reference_path, path_of_task
 from tests.tasks.recordings.ghost_files import NICKNAME, UID, drive_along, replay_file, right_turn
 
@@ -58,7 +58,7 @@ def test_the_path_is_driven_in_both_games_with_the_humans_lap(tmp_path: Path) ->
     assert lap is not None
     for game in ("sim", "live"):
         task = {"track": str(file), "game": game}
-        assert human_lap_time_s(task) == course(task).human_lap_time_s == lap
+        assert laps_to_compare(task) == course(task).laps == {"human": lap}
     live = TaskConfig(name="TM20Lidar", game=GameKind.live, track=str(file))
     np.testing.assert_array_equal(path_of_task(live), np.load(file) * [-1.0, 1.0, 1.0])
     simulated = load_track(str(file)).centre_line

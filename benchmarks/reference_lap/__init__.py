@@ -1,0 +1,1 @@
+"""Reference laps, the fastest possible and the fastest driven: ``python -m benchmarks.reference_lap``."""

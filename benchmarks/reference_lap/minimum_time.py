@@ -1,0 +1,302 @@
+"""The lower bound: minimum-time optimal control of a car that is never slower than the simulator's.
+
+Direct collocation (Hermite and Simpson) over the stations of the centre line, solved by IPOPT through CasADi. States
+are the offset from the centre line, the direction relative to it, the speed along the heading, the yaw rate and the
+steering wheel; time is the integral of 1 / station speed.
+
+What holds for the relaxed car, and why it only makes it faster than the car of ``tasks.sim.vehicle``:
+
+* Controls change at any moment, by any part, without delay: every sequence of 20 Hz actions is one of these. Only the
+  first 50 ms are lost, as the environment drives them with the default action whatever the policy does.
+* Gas gives the full acceleration of the speed's range, less what the steer costs (as simulated). The ranges end late,
+  by more than a tick: an upper envelope. Gas and brake together give less than gas at every speed.
+* A pause of the gears still drives as with both pedals pressed, the best that a pause leaves. It is charged only where
+  the car must shift: up to the first slow corner after the speed of a shift was first reached; and after a corner
+  through which the fastest lap without pauses goes more than 10 % below the speed at which the gear is left. (A lap
+  that keeps the gear there would have to be 10 % faster in the corner than the fastest. This is the one step that is
+  argued by size.)
+* The brake gives its law in any part of it. Rolling costs nothing; in the simulator it costs more than 1 m/s2.
+* The yaw rate follows the steer by the simulated law with its time constant, the steer moves at its simulated rate. The
+  sideways speed is exactly what grip gives, without its lag of 8 ms.
+* The whole road: the body reaches to the wall, with the simulated drag of the border, but without its loss of grip.
+* The lap begins 2 m behind the start, at the speed and time of full gas straight on, in any place and direction to
+  which steering could have brought the car.
+* The finish is crossed anywhere and in any direction.
+
+What the bound does not speak of: laps that touch a wall (``search`` refuses them), and slides. A slide begins only with
+both pedals in a corner faster than 198 km/h; it takes speed, and brings the nose round no faster than grip does. IPOPT
+finds a local optimum, from the line of least curvature on; that no other line is faster is not proven. The mesh leaves
+an error of some milliseconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.reference_lap.guide import DIRECTION, OFFSET, SPEED, STATE, Guide
+from benchmarks.reference_lap.road import road_of
+from tasks.sim.reference_lap import STEP_S, stations_m
+from tasks.sim.scripted_driver import DriverParameters, racing_line, speed_profile
+from tasks.sim.track import Track
+from tasks.sim.vehicle import (
+    SIDEWAYS_NODES_MPS,
+    TICK_S,
+    TURN_NODES_KMH,
+    FloatArray,
+    VehicleConstants,
+    turn_rate_at,
+)
+
+if TYPE_CHECKING:
+    import casadi
+
+MESH_M = 2.0
+"""Distance of the mesh points [m]."""
+_BEGIN_M = 2.0
+_COARSE = 2.0
+_CORNER_MARGIN = 0.1
+_STEP_WIDTH_MPS, _PAUSE_WIDTH_MPS = 0.15, 0.08
+_CONTROLS = ("steer_rate", "gas", "brake", "border")
+_STEER_RATE, _GAS, _BRAKE, _BORDER = range(len(_CONTROLS))
+
+
+class Bound(NamedTuple):
+    """The fastest lap of the relaxed car."""
+
+    lap_time_s: float
+    guide: Guide
+
+
+class OptimalControlError(ValueError):
+    """Raised when no lap could be computed; the message says why."""
+
+
+def minimum_time(track: Track, car: VehicleConstants, mesh_m: float = MESH_M) -> Bound:
+    """Solves twice: coarsely without pauses of the gears, then with those that the first solution shows as inevitable.
+
+    Raises:
+        OptimalControlError: No CasADi, a corner too tight for the coordinates of the centre line, or no convergence.
+    """
+    try:
+        import casadi  # noqa: F401 (a missing one is told here, before anything is computed)
+    except ImportError as error:
+        raise OptimalControlError("the lower bound needs CasADi: pip install 'tm20-rl[oracle]'") from error
+    coarse, fine = _Problem(track, car, _COARSE * mesh_m), _Problem(track, car, mesh_m)
+    no_pauses = np.zeros((len(car.upshift_kmh), coarse.num_intervals))
+    free = fine.refined(coarse, coarse.solve(coarse.first_guess(), no_pauses))
+    return fine.bound(fine.solve(free, _inevitable_shifts(car, free.state[:, SPEED])))
+
+
+class _Solution(NamedTuple):
+    state: FloatArray
+    """At the mesh points, shape (M, 5)."""
+    control: FloatArray
+    """Of each interval, shape (M - 1, 4)."""
+    costate: FloatArray
+    """Shape (M, 5)."""
+    time_s: FloatArray
+    """Race time at the mesh points [s], shape (M,)."""
+
+
+class _Problem:
+    """The nonlinear program of one track and car."""
+
+    def __init__(self, track: Track, car: VehicleConstants, mesh_m: float) -> None:
+        self._track, self._car, self._road = track, car, road_of(track)
+        count = max(2, round((self._road.length_m - _BEGIN_M) / mesh_m))
+        self._stations = np.linspace(_BEGIN_M, self._road.length_m, count + 1)
+        self._interval_m = float(self._stations[1] - self._stations[0])
+        self._curvature = np.diff(self._road.heading_at(self._stations)) / self._interval_m
+        self._reach_m = self._road.wall_at_m - car.half_width
+        tightest = float(np.abs(self._curvature).max())
+        if tightest * self._reach_m >= 0.98:
+            raise OptimalControlError(
+                f"track {track.name} has a corner of radius {1 / tightest:.1f} m, the bound needs more than "
+                f"{self._reach_m:.1f} m: the road there folds over its own middle"
+            )
+        self._begin_mps = math.sqrt(2 * car.acceleration[0] * _BEGIN_M)
+        self._begin_s = STEP_S + self._begin_mps / car.acceleration[0]
+
+    @property
+    def num_intervals(self) -> int:
+        """Intervals of the mesh."""
+        return len(self._curvature)
+
+    def first_guess(self) -> _Solution:
+        """The line of least curvature, at the scripted driver's speeds."""
+        line = racing_line(self._track)
+        station = stations_m(self._track.centre_line, line)
+        along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+        step = np.gradient(line, axis=0)
+        heading = np.unwrap(np.arctan2(step[:, 0], step[:, 1]))
+        index = np.round(station / 0.1).astype(int)
+        away, middle = line - self._road.points[index], self._road.heading[index]
+        offset = away[:, 0] * np.cos(middle) - away[:, 1] * np.sin(middle)
+        speed = speed_profile(line, DriverParameters(steer_fraction=0.9), self._car)
+        yaw_rate = np.gradient(heading, along) * speed
+        full = np.array([turn_rate_at(self._car, value) for value in speed])
+        rows = (offset, heading - middle, speed, yaw_rate, np.clip(yaw_rate / full, -1.0, 1.0))
+        state = np.stack([np.interp(self._stations, station, row) for row in rows], axis=1)
+        state[:, SPEED] = np.maximum(state[:, SPEED], self._begin_mps)
+        control = np.tile([0.0, 0.5, 0.1, 0.0], (self.num_intervals, 1))
+        return _Solution(state, control, np.zeros_like(state), np.zeros(len(state)))
+
+    def refined(self, coarse: _Problem, found: _Solution) -> _Solution:
+        """What was found on another mesh, on this one."""
+        state = np.stack([np.interp(self._stations, coarse._stations, row) for row in found.state.T], axis=1)
+        interval = np.searchsorted(coarse._stations, self._stations[:-1], side="right") - 1
+        control = found.control[np.minimum(interval, coarse.num_intervals - 1)]
+        return _Solution(state, control, np.zeros_like(state), np.zeros(len(state)))
+
+    def solve(self, guess: _Solution, charged: FloatArray) -> _Solution:
+        """The fastest lap near a guess.
+
+        Args:
+            guess: Where to begin.
+            charged: 1 where a shift to gear 2, 3, ... costs its pause, shape (gears - 1, intervals).
+        """
+        import casadi
+
+        count, width = self.num_intervals, self._interval_m
+        state = casadi.MX.sym("state", len(STATE), count + 1)
+        control = casadi.MX.sym("control", len(_CONTROLS), count)
+        law = self._law().map(count)
+        given = (control, self._curvature[None], charged)
+        before, slow_before = law(state[:, :-1], *given)
+        after, slow_after = law(state[:, 1:], *given)
+        middle = (state[:, :-1] + state[:, 1:]) / 2 + width / 8 * (before - after)
+        between, slow_between = law(middle, *given)
+        defects = state[:, 1:] - state[:, :-1] - width / 6 * (before + 4 * between + after)
+        times = width / 6 * (slow_before + 4 * slow_between + slow_after)
+        reach = self._reach().map(count)
+        limits = [reach(state[:, :-1], control), reach(state[:, 1:], control), control[_GAS, :] + control[_BRAKE, :]]
+        unknowns = casadi.veccat(state, control)
+        calm = 1e-6 * casadi.sumsqr(control[_STEER_RATE, :] / self._car.steer_slew)
+        program = {"x": unknowns, "f": casadi.sum2(times) + calm, "g": casadi.veccat(defects, *limits)}
+        quiet = {"ipopt.print_level": 0, "print_time": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-6, "ipopt.max_iter": 800}
+        solver = casadi.nlpsol("lap", "ipopt", program, quiet)
+        found = solver(x0=np.concatenate([guess.state.ravel(), guess.control.ravel()]), **self._limits())
+        if not solver.stats()["success"]:
+            raise OptimalControlError(f"no fastest lap of track {self._track.name}: {solver.stats()['return_status']}")
+        values = np.array(found["x"]).ravel()
+        states = values[: (count + 1) * len(STATE)].reshape(-1, len(STATE))
+        controls = values[states.size :].reshape(-1, len(_CONTROLS))
+        slopes = -np.array(found["lam_g"]).ravel()[: count * len(STATE)].reshape(-1, len(STATE))
+        passed = np.array(casadi.Function("times", [unknowns], [times])(values)).ravel()
+        time_s = self._begin_s + np.concatenate([[0.0], np.cumsum(passed)])
+        return _Solution(states, controls, np.concatenate([slopes[:1], slopes]), time_s)
+
+    def bound(self, found: _Solution) -> Bound:
+        """The result, with the start of the lap before the mesh."""
+        gas, brake = (np.append(found.control[:, i], found.control[-1, i]) for i in (_GAS, _BRAKE))
+        rows = (self._stations, found.time_s, found.state, found.costate, gas, brake)
+        first = np.zeros(len(STATE))
+        heads = (0.0, STEP_S, first, found.costate[0], 1.0, 0.0)
+        guide = Guide(*(np.concatenate([np.asarray(head)[None], row]) for head, row in zip(heads, rows, strict=True)))
+        return Bound(float(found.time_s[-1]), guide)
+
+    def _law(self) -> casadi.Function:
+        """Slopes of the state over the station, and the time per metre."""
+        import casadi
+
+        car = self._car
+        state, control = casadi.SX.sym("x", len(STATE)), casadi.SX.sym("c", len(_CONTROLS))
+        curvature, charged = casadi.SX.sym("k"), casadi.SX.sym("p", len(car.upshift_kmh))
+        offset, direction, speed, yaw_rate, steer = casadi.vertsplit(state)
+        steer_rate, gas, brake, border = casadi.vertsplit(control)
+        per_steer = _table(SIDEWAYS_NODES_MPS, car.sideways_per_steer, speed) + car.sideways_braking * brake
+        sideways = per_steer * steer - _table(SIDEWAYS_NODES_MPS, car.sideways_per_turn, speed) * yaw_rate
+        lost = casadi.fmax(car.steer_loss, car.steer_loss_slow - car.steer_loss_fade * speed) * steer**2
+        pull = gas * (_full_gas(car, speed, charged) - lost)
+        hold = brake * casadi.fmax(car.brake_slow, car.brake_per_speed * speed)
+        turn = steer * _table(TURN_NODES_KMH, car.turn_rate, 3.6 * speed)
+        along = (speed * casadi.cos(direction) - sideways * casadi.sin(direction)) / (1 - offset * curvature)
+        change = casadi.vertcat(
+            speed * casadi.sin(direction) + sideways * casadi.cos(direction),
+            yaw_rate - curvature * along,
+            pull - hold - car.off_road_drag * border * speed + yaw_rate * sideways,
+            (turn - yaw_rate) / car.yaw_lag_s,
+            steer_rate,
+        )
+        return casadi.Function("law", [state, control, curvature, charged], [change / along, 1 / along])
+
+    def _reach(self) -> casadi.Function:
+        """How far the body reaches over what its part of the border allows, at its four corners."""
+        import casadi
+
+        state, control = casadi.SX.sym("x", len(STATE)), casadi.SX.sym("c", len(_CONTROLS))
+        length, width = self._car.half_length, self._car.half_width
+        room = (self._road.wall_at_m - self._road.border_at_m) * control[_BORDER]
+        ahead, aside = length * casadi.sin(state[DIRECTION]), width * casadi.cos(state[DIRECTION])
+        corners = [side * state[OFFSET] + end * ahead + aside - room for side in (1, -1) for end in (1, -1)]
+        return casadi.Function("reach", [state, control], [casadi.vertcat(*corners)])
+
+    def _limits(self) -> dict[str, FloatArray]:
+        """Of all unknowns and constraints; where no law of the car stands behind one, it is wider than any lap."""
+        count, slew = self.num_intervals, self._car.steer_slew
+        low = np.tile([-self._reach_m, -1.3, 3.0, -2.5, -1.0], (count + 1, 1))
+        high = np.tile([self._reach_m, 1.3, 170.0, 2.5, 1.0], (count + 1, 1))
+        low[0], high[0] = [-0.15, -0.2, self._begin_mps, -1.0, -1.0], [0.15, 0.2, self._begin_mps, 1.0, 1.0]
+        low_controls, high_controls = (np.tile(row, (count, 1)) for row in ([-slew, 0, 0, 0], [slew, 1, 1, 1]))
+        defects, corners, pedals = np.zeros(5 * count), np.full(8 * count, self._road.border_at_m), np.ones(count)
+        return {
+            "lbx": np.concatenate([low.ravel(), low_controls.ravel()]),
+            "ubx": np.concatenate([high.ravel(), high_controls.ravel()]),
+            "lbg": np.concatenate([defects, np.full(8 * count, -np.inf), 0 * pedals]),
+            "ubg": np.concatenate([defects, corners, pedals]),
+        }
+
+
+def _inevitable_shifts(car: VehicleConstants, speed: FloatArray) -> FloatArray:
+    """Where each shift up costs its pause, 1 or 0, shape (gears - 1, M - 1); from the speeds of a lap without them."""
+    slow = [i for i in range(1, len(speed) - 1) if speed[i] <= speed[i - 1] and speed[i] < speed[i + 1]]
+    ends = [0, *slow, len(speed) - 1]
+    charged = np.zeros((len(car.upshift_kmh), len(speed) - 1))
+    for gear, (up, down) in enumerate(zip(car.upshift_kmh, car.downshift_kmh, strict=True)):
+        is_low = True
+        for begin, end in itertools.pairwise(ends):
+            is_low |= 3.6 * speed[begin] < (1.0 - _CORNER_MARGIN) * down
+            charged[gear, begin:end] = is_low
+            # Within the margin of the speed of the shift it stays open whether the car has shifted.
+            is_low &= bool(3.6 * speed[begin : end + 1].max() < (1.0 - _CORNER_MARGIN) * up)
+    return charged
+
+
+def _full_gas(car: VehicleConstants, speed: Any, charged: Any) -> Any:
+    """Upper envelope of the acceleration of full gas [m/s2], with the pauses that are charged."""
+    pull = car.acceleration[0]
+    for until_kmh, low, high in zip(
+        car.acceleration_until_kmh, car.acceleration[:-1], car.acceleration[1:], strict=True
+    ):
+        late_mps = low * TICK_S + 1.5 * _STEP_WIDTH_MPS
+        pull += (high - low) * _risen(speed, until_kmh / 3.6 + late_mps, _STEP_WIDTH_MPS)
+    steps = pull
+    for gear, (up_kmh, pause_s) in enumerate(zip(car.upshift_kmh, car.shift_pause_s, strict=True)):
+        up_mps, width = up_kmh / 3.6, _PAUSE_WIDTH_MPS
+        left = max(0.0, car.both_pedals - car.both_pedals_per_speed * up_mps)
+        gained = left * pause_s
+        if gained > 4 * width:
+            inside = _risen(speed, up_mps + width, width) * (1 - _risen(speed, up_mps + gained - width, width))
+            pull -= charged[gear] * inside * (steps - left)
+    return pull
+
+
+def _risen(value: Any, at: float, width: float) -> Any:
+    """0 below, 1 above, smooth over some widths."""
+    import casadi
+
+    return 0.5 * (1 + casadi.tanh((value - at) / width))
+
+
+def _table(nodes: tuple[float, ...], values: tuple[float, ...], at: Any) -> Any:
+    """Linear between the nodes and constant beyond them, as the simulator's tables."""
+    import casadi
+
+    found = values[0]
+    for low, high, first, last in zip(nodes[:-1], nodes[1:], values[:-1], values[1:], strict=True):
+        found += (last - first) / (high - low) * (casadi.fmin(casadi.fmax(at, low), high) - low)
+    return found

@@ -25,7 +25,7 @@ ROOMS: dict[str, str] = {
     "tasks.points": "tasks.recordings",
     "tasks.laps": "tasks.pictures tasks.process",
     # games
-    "tasks.sim": "tasks.config tasks.game tasks.points tasks.process tasks.recordings tasks.words",
+    "tasks.sim": "tasks.config tasks.game tasks.laps tasks.points tasks.process tasks.recordings tasks.words",
     "tasks.live.window": "tasks.game",
     "tasks.live.controls": "tasks.config tasks.game",
     "tasks.live.telemetry": "tasks.config tasks.game",

@@ -236,11 +236,10 @@ def compared_results(laps: ComparedLaps, seed: int) -> dict[str, Any]:
         seed: Of the episode whose lap it is.
     """
     reference = laps.others[0] if laps.others else None
-    parts = sectors(laps.driven, reference, laps.length_m)
     return {
         "reference": None if reference is None else {"name": reference.name, "lap_time_s": reference.lap_time_s},
         "compared_seed": seed,
-        "sectors": [{**part._asdict(), "lost_s": part.lost_s} for part in parts],
+        "sectors": [part.to_json() for part in sectors(laps.driven, reference, laps.length_m)],
     }
 
 

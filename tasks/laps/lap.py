@@ -16,12 +16,6 @@ FloatArray = NDArray[np.float64]
 NUM_SECTORS = 10
 """A road is compared in so many parts of equal length."""
 
-_BEHIND_M = 5.0
-_AHEAD_M = 60.0
-"""How far before and after its last place on the road a car is looked for [m]: farther than it drives between two
-samples, nearer than another part of the road that passes by."""
-
-
 _ENDS_M = 0.1
 """A car that is nearer to the end of the road has reached it [m]."""
 
@@ -73,28 +67,10 @@ class Sector(NamedTuple):
             return None
         return self.time_s - self.reference_time_s
 
-
-def stations_m(centre_line: np.ndarray, places: np.ndarray) -> FloatArray:
-    """How far along a centre line each place of a drive is [m], never falling, shape (T,).
-
-    Args:
-        centre_line: Points from start to finish [m], shape (N, 3) x,y,z or (N, 2) x,z.
-        places: x, z of the car in driving order [m], shape (T, 2).
-    """
-    line = np.asarray(centre_line, np.float64)[:, [0, -1]]
-    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    found, last = np.empty(len(places)), 0.0
-    for i, place in enumerate(np.asarray(places, np.float64)):
-        low, high = np.searchsorted(along, (last - _BEHIND_M, last + _AHEAD_M))
-        window = slice(max(0, int(low) - 1), max(int(high) + 1, int(low) + 2))
-        last = max(last, _nearest_m(line[window], along[window], place))
-        found[i] = last
-    return found
-
-
-def length_m(centre_line: np.ndarray) -> float:
-    """Length of a line of points x,y,z or x,z over the ground [m]."""
-    return float(np.linalg.norm(np.diff(np.asarray(centre_line)[:, [0, -1]], axis=0), axis=1).sum())
+    def to_json(self) -> dict[str, float | None]:
+        """Plain data, to a tenth of a millisecond."""
+        values = {**self._asdict(), "lost_s": self.lost_s}
+        return {key: None if value is None else round(value, 4) for key, value in values.items()}
 
 
 def times_at(lap: Lap, places_m: FloatArray, road_m: float) -> FloatArray:
@@ -134,16 +110,6 @@ def time_lost(driven: Lap, reference: Lap, road_m: float) -> tuple[FloatArray, F
     """Places along the road [m], and how much later the driven lap was there than the reference [s]."""
     places = np.linspace(0.0, road_m, 401)
     return places, times_at(driven, places, road_m) - times_at(reference, places, road_m)
-
-
-def _nearest_m(line: FloatArray, along: FloatArray, place: FloatArray) -> float:
-    """Where a piece of a line comes nearest to a place, along the line [m]."""
-    begins, steps = line[:-1], np.diff(line, axis=0)
-    squared = np.maximum(np.einsum("ij,ij->i", steps, steps), 1e-12)
-    share = np.clip(np.einsum("ij,ij->i", place - begins, steps) / squared, 0.0, 1.0)
-    off = begins + steps * share[:, None] - place
-    nearest = int(np.argmin(np.einsum("ij,ij->i", off, off)))
-    return float(along[nearest] + share[nearest] * (along[nearest + 1] - along[nearest]))
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Laps to compare a drive with: a person's, and where there is none that of the scripted driver.
+"""Laps to compare a drive with: the reference lap, a person's, and where there is neither the scripted driver's.
 
 ``--play`` draws a driven lap against them.
 """
@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED
 from tasks.experience.evaluation_report import EpisodeResult
 from tasks.laps.files import ROAD_SPACING_M, ComparedLaps
-from tasks.laps.lap import Lap, LapTrace, length_m, stations_m
+from tasks.laps.lap import Lap, LapTrace
 from tasks.points.files import POINT_SPACING_M
 from tasks.recordings.ghost import is_gbx, read_ghost
 from tasks.recordings.recording import COLUMNS, Recording, load_npz
-from tasks.trackmania.course import Course
-
-HUMAN, SCRIPTED = "human", "scripted driver"
+from tasks.sim.reference_lap import replay, stations_m
+from tasks.sim.track import load_track
+from tasks.sim.vehicle_files import load_vehicle
+from tasks.trackmania.course import Course, reference_lap
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +42,20 @@ def compared_laps(task: Mapping[str, Any], course: Course, episode: EpisodeResul
     stride = round(ROAD_SPACING_M / POINT_SPACING_M)
     ground = course.centre_line[:, [0, -1]]
     road = np.vstack([ground[:-1:stride], ground[-1]])
-    return ComparedLaps(road, course.width_m, length_m(ground), driven, reference_laps(task, course))
+    return ComparedLaps(road, course.width_m, (len(ground) - 1) * POINT_SPACING_M, driven, reference_laps(task, course))
 
 
 def reference_laps(task: Mapping[str, Any], course: Course) -> list[Lap]:
-    """Laps of a task's road, the most telling first: a person's, else the scripted driver's in the simulator.
+    """Laps of a task's road, the most telling first; the scripted driver's only in the simulator, and alone.
 
     Args:
         task: TaskConfig as plain data.
         course: Its road.
     """
-    laps = []
+    laps: list[Lap | None] = []
     try:
-        laps.append(_human_lap(task, course))
-        if laps == [None] and task.get("game") == "sim":
+        laps += [_reference_lap(task, course), _human_lap(task, course)]
+        if not any(laps) and task.get("game") == "sim":
             laps.append(_scripted_lap(task, course))
     except (ValueError, OSError) as error:
         logger.warning("a lap to compare with is left out: %s", error)
@@ -75,6 +77,14 @@ def _driven_lap(course: Course, episode: EpisodeResult, *, is_keyboard: bool) ->
     return _lap(course, name, episode.lap_time_s, times_s[known], rows[known, :2], rows[known, 2], actions[known])
 
 
+def _reference_lap(task: Mapping[str, Any], course: Course) -> Lap | None:
+    stored = reference_lap(task)
+    if stored is None:
+        return None
+    trace, _ = replay(load_track(task["track"], course.width_m), stored.actions, load_vehicle(task.get("vehicle")))
+    return Lap(_name(REFERENCE), stored.lap_time_s, trace)
+
+
 def _human_lap(task: Mapping[str, Any], course: Course) -> Lap | None:
     """The drive that the road was made of, where it is known."""
     path = (task.get("reward") or {}).get("path")
@@ -87,7 +97,7 @@ def _human_lap(task: Mapping[str, Any], course: Course) -> Lap | None:
             places = np.stack([-columns["x"], columns["z"]], axis=1)  # x of the game points to the left
             actions = np.stack([columns["gas"], columns["brake"], columns["steer"]], axis=1)
             times_s, speed_mps = columns["t_ms"] / 1000, columns["speed"]
-            return _lap(course, HUMAN, course.human_lap_time_s, times_s, places, speed_mps, actions)
+            return _lap(course, _name(HUMAN), course.laps.get(HUMAN), times_s, places, speed_mps, actions)
     return None
 
 
@@ -104,15 +114,13 @@ def _pieces(name: str) -> Sequence[Recording]:
 
 def _scripted_lap(task: Mapping[str, Any], course: Course) -> Lap | None:
     from tasks.sim.scripted_driver import scripted_lap
-    from tasks.sim.track import load_track
-    from tasks.sim.vehicle_files import load_vehicle
 
     track = load_track(task["track"], course.width_m)
     lap, states, controls = scripted_lap(track, load_vehicle(task.get("vehicle")))
     if math.isnan(lap.finish_time_s):
         return None
     rows = np.array([(s.time_s, s.x, s.z, math.hypot(s.forward_mps, s.sideways_mps)) for s in states])
-    return _lap(course, SCRIPTED, lap.finish_time_s, rows[:, 0], rows[:, 1:3], rows[:, 3], controls)
+    return _lap(course, _name(SCRIPTED), lap.finish_time_s, rows[:, 0], rows[:, 1:3], rows[:, 3], controls)
 
 
 def _lap(
@@ -132,3 +140,8 @@ def _lap(
     return Lap(
         name, lap_time_s, LapTrace(times_s, stations, x, z, np.asarray(speed_mps, np.float64), gas, brake, steer)
     )
+
+
+def _name(driver: str) -> str:
+    """As the console and titles of pictures call it."""
+    return f"{driver} lap"

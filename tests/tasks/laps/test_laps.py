@@ -1,4 +1,4 @@
-"""Two laps over one road: places along it, times at them, sectors, their file and their picture."""
+"""Two laps over one road: times along it, sectors, their file and their picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.laps.files import ComparedLaps, read_laps, write_laps
-from tasks.laps.lap import Lap, LapTrace, length_m, sectors, stations_m, time_lost
+from tasks.laps.lap import Lap, LapTrace, sectors, time_lost
 from tasks.laps.picture import draw_comparison
 
 ROAD = np.stack([np.zeros(101), np.linspace(0.0, 100.0, 101)], axis=1)
@@ -23,17 +23,6 @@ def lap_at(speed_mps: float, name: str = "car", until_m: float = 100.0) -> Lap:
     ones = np.ones_like(times_s)
     trace = LapTrace(times_s, along, 0 * ones, along, speed_mps * ones, ones, 0 * ones, 0.25 * ones)
     return Lap(name, 100.0 / speed_mps if until_m >= 100.0 else None, trace)
-
-
-def test_places_on_a_hairpin_are_those_of_the_part_that_is_driven() -> None:
-    # Up along x = 0 and back along x = 10, 100 m each: both parts are near a car between them.
-    up = np.stack([np.zeros(101), np.arange(101.0)], axis=1)
-    line = np.concatenate([up, np.stack([np.full(101, 10.0), np.arange(100.0, -1.0, -1.0)], axis=1)])
-    places = np.concatenate([np.stack([np.full(20, 5.5), np.arange(0.0, 100.0, 5.0)], axis=1), [[5.0, 90.0]]])
-    stations = stations_m(line, places)
-    assert stations[:12] == pytest.approx(np.arange(0.0, 60.0, 5.0))
-    assert (np.diff(stations) >= 0.0).all()
-    assert length_m(line) == pytest.approx(210.0)
 
 
 def test_sectors_say_where_time_is_lost_and_add_up_to_the_lap() -> None:

@@ -1,4 +1,4 @@
-"""A driven lap is compared with a person's, and where there is none with that of the scripted driver."""
+"""A driven lap is compared with the stored one, a person's, and where there is neither with the scripted driver's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tasks.experience.evaluation_report import EpisodeResult
 from tasks.laps.lap import Lap
 from tasks.trackmania.course import course
-from tasks.trackmania.reference_laps import HUMAN, SCRIPTED, compared_laps, reference_laps
+from tasks.trackmania.reference_laps import compared_laps, reference_laps
 from tests.tasks.recordings.ghost_files import drive_along, ghost_file, right_turn
 
 SHORT = {"track": "short", "game": "sim"}
@@ -26,9 +26,16 @@ def driven(lap: Lap, seed: int = 7) -> EpisodeResult:
     )
 
 
-def test_the_scripted_driver_is_the_reference_of_a_track_that_nobody_drove() -> None:
+def test_a_stored_lap_comes_first_and_drives_to_its_time() -> None:
     (lap,) = reference_laps(SHORT, course(SHORT))
-    assert lap.name == SCRIPTED
+    assert (lap.name, lap.lap_time_s) == ("reference lap", course(SHORT).laps["reference"])
+    assert lap.trace.time_s[-1] == pytest.approx(course(SHORT).laps["reference"], abs=0.011)
+
+
+def test_the_scripted_driver_is_the_reference_of_a_track_that_nobody_drove(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.trackmania.reference_laps.reference_lap", lambda task: None)
+    (lap,) = reference_laps(SHORT, course(SHORT))
+    assert lap.name == "scripted lap"
     # Every 50 ms from the first look to the finish, at the end of the road.
     assert lap.lap_time_s is not None
     assert len(lap.trace.time_s) == pytest.approx(lap.lap_time_s / 0.05, abs=2)
@@ -46,7 +53,7 @@ def test_an_equal_drive_loses_nothing_and_pedals_are_on_or_off() -> None:
     assert laps.driven.name == "policy, seed 7"
     assert laps.driven.trace.station_m == pytest.approx(lap.trace.station_m, abs=1e-3)
     assert set(laps.driven.trace.gas) <= {0.0, 1.0}
-    assert [other.name for other in laps.others] == [SCRIPTED]
+    assert [other.name for other in laps.others] == ["reference lap"]
 
 
 def test_a_drive_without_places_or_times_is_not_compared() -> None:
@@ -59,7 +66,7 @@ def test_the_lap_of_a_ghost_is_that_of_the_human_on_our_side_of_the_mirror(tmp_p
     path.write_bytes(ghost_file(drive_along(right_turn(), 25.0)))
     task = {"track": str(path), "game": "sim"}
     (lap,) = reference_laps(task, course(task))
-    assert (lap.name, lap.lap_time_s) == (HUMAN, course(task).human_lap_time_s)
+    assert (lap.name, lap.lap_time_s) == ("human lap", course(task).laps["human"])
     # It drove the middle of its own road at 25 m/s, from the start to the end.
     assert lap.trace.station_m == pytest.approx(25.0 * lap.trace.time_s, abs=1.0)
     off = np.abs(course(task).centre_line[:, None, 0] - lap.trace.x[None]).min(axis=0)

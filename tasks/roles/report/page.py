@@ -13,24 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import numpy as np
-from markupsafe import Markup
-
-from tasks.laps.files import ComparedLaps
-from tasks.laps.lap import NUM_SECTORS, Lap, sectors, time_lost
-from tasks.pictures import MPS_TO_KMH
-from tasks.roles.report.charts import WIDE, Series, line_chart, sector_chart, speed_gradient, track_map
+from tasks.roles.report.charts import Series, line_chart, speed_gradient
 from tasks.roles.report.curves import Curve
+from tasks.roles.report.laps_section import STYLES, comparisons, maps
 from tasks.roles.report.run_facts import Play, RunFacts, number
 
-STYLES = ("a", "b")
-"""Class of each run in the page's style."""
 MAX_VIDEO_BYTES = 8 * 10**6
 """A larger video is linked instead of embedded."""
 MAX_PICTURE_BYTES = 4 * 10**6
 
 _NONE = "-"
-_SAME_ROAD_M = 0.5
 
 
 class _Wanted(NamedTuple):
@@ -64,7 +56,6 @@ _RESULT_NAMES = {
     "finish_rate": "finished [%]",
     "mean_lap_time_s": "mean lap [s]",
     "std_lap_time_s": "standard deviation of the laps [s]",
-    "lap_ratio": "mean lap / reference lap",
     "reference_lap_time_s": "reference lap [s]",
     "scripted_lap_time_s": "scripted lap [s]",
     "scripted_lap_ratio": "mean lap / scripted lap",
@@ -94,9 +85,13 @@ def render(runs: Sequence[RunFacts], folder: Path, now: datetime) -> str:
         subtitle="A training run" if len(runs) == 1 else "Two training runs beside each other",
         gradient=speed_gradient(),
         runs=[_run_card(run, style) for run, style in zip(runs, STYLES, strict=False)],
-        curve_groups=_curve_groups(runs),
-        maps=_maps(runs),
-        comparisons=_comparisons(runs),
+        driving=_curve_group(runs, "Learning curves", _DRIVING),
+        learning=[
+            _curve_group(runs, "Losses", _losses(runs)),
+            _curve_group(runs, "Speed of training", _SPEED),
+        ],
+        maps=maps(runs),
+        comparisons=comparisons(runs),
         plays=[_play_card(run, run.play, folder) for run in runs if run.play is not None],
         differences=_differences(runs),
         settings=_settings(runs),
@@ -130,8 +125,11 @@ def _tiles(run: RunFacts) -> Iterable[tuple[str, str]]:
             yield "mean lap when played", f"{lap:.2f} s"
         if play.laps is not None and play.laps.driven.lap_time_s is not None:
             yield "best lap when played", f"{play.laps.driven.lap_time_s:.2f} s"
-        if (ratio := number(results.get("lap_ratio"))) is not None:
-            yield "mean lap / reference", f"{ratio:.3f}"
+        for driver in ("reference", "human", "scripted"):
+            ratio = number(results.get("lap_ratio" if driver == "reference" else f"{driver}_lap_ratio"))
+            if ratio is not None and f"{driver}_lap_time_s" in results:
+                yield f"mean lap / {driver} lap", f"{ratio:.3f}"
+                break
         if (mean := number(results.get("mean_return"))) is not None and "finish_rate" not in results:
             yield "mean return when played", f"{mean:.1f}"
     best = curves.get("evaluation/best_lap_time_s")
@@ -148,14 +146,14 @@ def _tiles(run: RunFacts) -> Iterable[tuple[str, str]]:
         yield "updates", f"{updates.values[-1]:,.0f}"
 
 
-def _curve_groups(runs: Sequence[RunFacts]) -> list[dict[str, Any]]:
-    names = sorted({name for run in runs for name in run.curves})
-    losses = [_Wanted(_title(name), name.partition("/")[2], ((name, "training"),)) for name in names
-              if name.startswith(("losses/", "train/"))]  # fmt: skip
-    groups = (("Learning curves", _DRIVING), ("Losses", losses), ("Speed of training", _SPEED))
-    found = [{"title": title, "charts": [chart for one in wanted if (chart := _curve_chart(runs, one))]}
-             for title, wanted in groups]  # fmt: skip
-    return [group for group in found if group["charts"]]
+def _losses(runs: Sequence[RunFacts]) -> list[_Wanted]:
+    """A chart for each curve that an algorithm logged of its learning."""
+    names = sorted({name for run in runs for name in run.curves if name.startswith(("losses/", "train/"))})
+    return [_Wanted(_title(name), name.partition("/")[2], ((name, "training"),)) for name in names]
+
+
+def _curve_group(runs: Sequence[RunFacts], title: str, wanted: Iterable[_Wanted]) -> dict[str, Any]:
+    return {"title": title, "charts": [chart for one in wanted if (chart := _curve_chart(runs, one))]}
 
 
 def _curve_chart(runs: Sequence[RunFacts], wanted: _Wanted) -> dict[str, Any] | None:
@@ -174,6 +172,12 @@ def _curve_chart(runs: Sequence[RunFacts], wanted: _Wanted) -> dict[str, Any] | 
             series.append(Series(title, drawn.steps, values, f"{style} faint" if is_faint else style,
                                  is_dotted=is_evaluation and len(drawn.steps) <= 60))  # fmt: skip
             legend.append((f"{label} (faint)" if is_faint else label, style))
+    if len(runs) > 1:  # who is who says more; evaluations are marked, training is faint
+        legend = [
+            (run.name, style)
+            for run, style in zip(runs, STYLES, strict=False)
+            if (run.curves.keys() & dict(wanted.names))
+        ]
     if not series:
         return None
     return {
@@ -185,137 +189,6 @@ def _curve_chart(runs: Sequence[RunFacts], wanted: _Wanted) -> dict[str, Any] | 
 
 def _last_step(runs: Sequence[RunFacts]) -> float:
     return max(1.0, *(float(curve.steps.max()) for run in runs for curve in run.curves.values()))
-
-
-def _maps(runs: Sequence[RunFacts]) -> list[dict[str, Any]]:
-    found = [(run, laps) for run in runs if (laps := _laps_of(run)) is not None]
-    speeds = [float(laps.driven.trace.speed_mps.max()) * MPS_TO_KMH for _, laps in found]
-    top = 10.0 * np.ceil(max(speeds, default=10.0) / 10.0)
-    maps = []
-    for run, laps in found:
-        references = list(zip(laps.others, _reference_styles(laps.others), strict=True))
-        maps.append(
-            {
-                "title": f"{run.name}: {_legend(laps.driven)}",
-                "svg": track_map(laps, references, top),
-                "max_speed": f"{top:.0f}",
-                "legend": [(lap.name, style) for lap, style in references],
-            }
-        )
-    return maps
-
-
-def _comparisons(runs: Sequence[RunFacts]) -> list[dict[str, Any]]:
-    """Traces and sectors: of runs on the same road together, else of each by itself."""
-    found = [
-        (run, style, laps) for run, style in zip(runs, STYLES, strict=False) if (laps := _laps_of(run)) is not None
-    ]
-    if len(found) == 2 and not _is_same_road(found[0][2], found[1][2]):
-        return [_comparison([one], f"Traces and sectors of {one[0].name}") for one in found]
-    return [_comparison(found, "Traces and sectors")] if found else []
-
-
-def _comparison(found: Sequence[tuple[RunFacts, str, ComparedLaps]], title: str) -> dict[str, Any]:
-    road_m = found[0][2].length_m
-    others = found[0][2].others
-    references = list(zip(others, _reference_styles(others), strict=True))
-    driven = [(laps.driven, style) for _, style, laps in found]
-    everybody = [*references, *driven]
-    marks = np.linspace(0.0, road_m, NUM_SECTORS + 1)[1:-1].tolist()
-    charts = [_trace_chart(everybody, what, road_m, marks) for what in _TRACES]
-    groups, columns = [], []
-    for lap, style in driven:
-        for reference, reference_style in references:
-            mark = style if reference is references[0][0] else reference_style
-            who = f"{lap.name} to {reference.name}"
-            groups.append((who, mark, sectors(lap, reference, road_m)))
-            columns.append(f"{lap.name} lost to {reference.name} [s]")
-    if references:
-        lost = [Series(f"{lap.name} to {reference.name}", *time_lost(lap, reference, road_m),
-                       style if reference is references[0][0] else f"{style} dashed")
-                for lap, style in driven for reference, _ in references]  # fmt: skip
-        charts.append(line_chart(lost, _ALONG, "time lost so far [s]", size=(WIDE[0], 190), x_range=(0.0, road_m),
-                                 marks=marks, zero=True))  # fmt: skip
-        charts.append(sector_chart(groups, road_m))
-    return {
-        "title": title,
-        "legend": [(_legend_of(run, lap), style) for run, lap, style in _named(found, references)],
-        "charts": charts,
-        "columns": columns,
-        "rows": _sector_rows(groups),
-    }
-
-
-class _Trace(NamedTuple):
-    """A chart of one quantity over the road."""
-
-    field: str
-    label: str
-    factor: float = 1.0
-    range: tuple[float, float] | None = None
-    is_stepped: bool = False
-    height: int = 120
-
-
-_ALONG = "distance along the middle of the road [m]"
-_TRACES = (
-    _Trace("speed_mps", "speed [km/h]", MPS_TO_KMH, height=230),
-    _Trace("gas", "gas", range=(-0.1, 1.1), is_stepped=True, height=95),
-    _Trace("brake", "brake", range=(-0.1, 1.1), is_stepped=True, height=95),
-    _Trace("steer", "steer, right +", range=(-1.1, 1.1), height=150),
-)
-
-
-def _trace_chart(laps: Sequence[tuple[Lap, str]], what: _Trace, road_m: float, marks: Sequence[float]) -> Markup:
-    series = [
-        Series(lap.name, lap.trace.station_m, values * what.factor, style, what.is_stepped)
-        for lap, style in laps
-        for values in (getattr(lap.trace, what.field),)
-    ]
-    return line_chart(
-        series, "", what.label, size=(WIDE[0], what.height), x_range=(0.0, road_m), y_range=what.range,
-        marks=marks, zero=what.field == "steer",
-    )  # fmt: skip
-
-
-def _sector_rows(groups: Sequence[tuple[str, str, Sequence[Any]]]) -> list[dict[str, Any]]:
-    rows = []
-    for index, first in enumerate(groups[0][2] if groups else ()):
-        cells = []
-        for _, _, parts in groups:
-            lost = parts[index].lost_s
-            style = "" if lost is None or abs(lost) < 0.005 else "lost" if lost > 0.0 else "won"
-            cells.append({"text": _NONE if lost is None else f"{lost:+.3f}", "style": style})
-        rows.append({"number": index + 1, "from_m": f"{first.from_m:.0f}", "to_m": f"{first.to_m:.0f}", "cells": cells})
-    return rows
-
-
-def _named(
-    found: Sequence[tuple[RunFacts, str, ComparedLaps]], references: Sequence[tuple[Lap, str]]
-) -> Iterable[tuple[RunFacts | None, Lap, str]]:
-    yield from ((run if len(found) > 1 else None, laps.driven, style) for run, style, laps in found)
-    yield from ((None, lap, style) for lap, style in references)
-
-
-def _legend_of(run: RunFacts | None, lap: Lap) -> str:
-    return _legend(lap) if run is None else f"{run.name}, {_legend(lap)}"
-
-
-def _legend(lap: Lap) -> str:
-    return f"{lap.name} ({'not finished' if lap.lap_time_s is None else f'{lap.lap_time_s:.3f} s'})"
-
-
-def _reference_styles(others: Sequence[Lap]) -> list[str]:
-    return ["ref" if index == 0 else "human" for index in range(len(others))]
-
-
-def _is_same_road(first: ComparedLaps, second: ComparedLaps) -> bool:
-    is_as_long = abs(first.length_m - second.length_m) < _SAME_ROAD_M and len(first.road) == len(second.road)
-    return is_as_long and float(np.abs(first.road - second.road).max()) < _SAME_ROAD_M
-
-
-def _laps_of(run: RunFacts) -> ComparedLaps | None:
-    return run.play.laps if run.play is not None else None
 
 
 def _play_card(run: RunFacts, play: Play, folder: Path) -> dict[str, Any]:

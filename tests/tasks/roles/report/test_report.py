@@ -118,6 +118,23 @@ def test_two_runs_are_side_by_side_with_their_differences_marked(runs: Path) -> 
     assert re.findall(r"<mark>(.*?)</mark>", source) == ["0.99", "0.95"]
 
 
+def test_laps_of_two_runs_on_one_road_share_their_charts(runs: Path) -> None:
+    folder = write_run(runs, "first")
+    write_run(runs, "second")
+    assert report("first", "second") == 0
+    page = Page(folder / "report_with_second.html")
+    assert page.text.count("Traces and sectors") == 1
+    for name in ("first", "second"):
+        assert f"{name}, {FOREIGN} lost to human [s]" in page.text
+    write_run(runs, "elsewhere")
+    (play,) = (runs / "elsewhere").glob("play/*")
+    write_laps(play / "laps.json", ComparedLaps(ROAD[:, ::-1], 20.0, 100.0, lap_at(20.0), []))
+    assert report("first", "elsewhere") == 0
+    text = Page(folder / "report_with_elsewhere.html").text
+    assert "Traces and sectors of first" in text
+    assert "Traces and sectors of elsewhere" in text
+
+
 def test_the_newest_run_is_latest_and_an_unplayed_one_says_what_plays_it(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

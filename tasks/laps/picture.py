@@ -79,9 +79,9 @@ def _number_sectors(axes: Axes, laps: ComparedLaps, reference: Lap) -> None:
         middle = int(np.searchsorted(along, (sector.from_m + sector.to_m) / 2))
         ahead = laps.road[min(middle + 1, len(laps.road) - 1)] - laps.road[max(middle - 1, 0)]
         side = np.array([-ahead[1], ahead[0]]) / max(float(np.hypot(*ahead)), 1e-9)
-        place = laps.road[middle] + side * (laps.width_m * 0.5 + 0.02 * float(np.ptp(laps.road, axis=0).max()))
+        x, z = laps.road[middle] + side * (laps.width_m * 0.5 + 0.02 * float(np.ptp(laps.road, axis=0).max()))
         box = {"boxstyle": "round,pad=0.25", "facecolor": _colour(sector.lost_s), "edgecolor": "none"}
-        axes.text(*place, str(number), color="white", fontsize=8, ha="center", va="center", bbox=box, zorder=6)
+        axes.text(x, z, str(number), color="white", fontsize=8, ha="center", va="center", bbox=box, zorder=6)
 
 
 def _draw_traces(panels: list[Axes], driven: Lap, reference: Lap) -> None:

@@ -107,8 +107,9 @@ def track_map(laps: ComparedLaps, references: Sequence[tuple[Lap, str]], max_spe
     road = laps.road * np.array([1.0, -1.0])  # SVG's y points down
     low, high = road.min(axis=0) - laps.width_m, road.max(axis=0) + laps.width_m
     margin = _MAP_MARGIN * float((high - low).max())
-    left, top, width, height = *(low - margin), *(high - low + 2 * margin)
-    unit = max(float(width), float(height)) / 100
+    left, top = (low - margin).tolist()
+    width, height = (high - low + 2 * margin).tolist()
+    unit = max(width, height) / 100
     parts = [
         Markup('<path class="road-edge" d="{}" style="stroke-width:{}"/>').format(
             _d(road), _n(laps.width_m + 0.8 * unit)

@@ -72,7 +72,7 @@ def plot_driven_line(
     dpi = 100
     figure = Figure(figsize=(size_px[0] / dpi, size_px[1] / dpi), dpi=dpi, layout="constrained")
     axes = figure.add_subplot()
-    _draw_road(axes, line, width_m)
+    draw_road(axes, line, width_m)
     _draw_speed_lines(figure, axes, trajectories, max_speed_kmh)
     _mark_failures(axes, trajectories, finished)
     axes.set_aspect("equal")
@@ -83,10 +83,41 @@ def plot_driven_line(
     axes.set_ylabel("z [m]")
     longest = max(map(len, title.splitlines()), default=0)
     axes.set_title(title.replace("$", r"\$"), wrap=True, fontsize=min(12, 12 * 50 / max(1, longest)))
-    picture = _rasterize(figure)
+    picture = rasterize(figure)
     if path is not None:
         write_png(picture, path)
     return picture
+
+
+def draw_road(axes: Axes, line: np.ndarray, width_m: float) -> None:
+    """Draws a road from above.
+
+    Args:
+        axes: What it is drawn on; its legend names start and finish.
+        line: x, z of the middle of the road from start to finish [m], shape (N, 2).
+        width_m: Width of the road [m].
+    """
+    from matplotlib.collections import PolyCollection
+
+    left, right = _road_edges(line, width_m)
+    quads = np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)  # (N-1, 4, 2)
+    axes.add_collection(PolyCollection(list(quads), facecolors="#e3e3e6", edgecolors="face", linewidths=0.6, zorder=1))
+    for edge in (left, right):
+        axes.plot(edge[:, 0], edge[:, 1], color="#202020", linewidth=1.0, zorder=2)
+    axes.plot(line[:, 0], line[:, 1], color="#9a9aa0", linewidth=0.6, linestyle=(0, (6, 6)), zorder=2)
+    for index, colour, name in ((0, "#1a8f3c", "start"), (-1, "#c0281e", "finish")):
+        ends = np.stack([left[index], right[index]])
+        axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=3.0, zorder=3, label=name)
+    axes.legend(loc="best", fontsize=8, framealpha=0.85)
+
+
+def rasterize(figure: Figure) -> np.ndarray:
+    """The picture of a figure, uint8 RGB, shape (h, w, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def write_png(picture: np.ndarray, path: str | Path) -> None:
@@ -254,21 +285,6 @@ def _road_edges(line: np.ndarray, width_m: float) -> tuple[np.ndarray, np.ndarra
     return line + to_left * width_m / 2, line - to_left * width_m / 2
 
 
-def _draw_road(axes: Axes, line: np.ndarray, width_m: float) -> None:
-    from matplotlib.collections import PolyCollection
-
-    left, right = _road_edges(line, width_m)
-    quads = np.stack([left[:-1], left[1:], right[1:], right[:-1]], axis=1)  # (N-1, 4, 2)
-    axes.add_collection(PolyCollection(list(quads), facecolors="#e3e3e6", edgecolors="face", linewidths=0.6, zorder=1))
-    for edge in (left, right):
-        axes.plot(edge[:, 0], edge[:, 1], color="#202020", linewidth=1.0, zorder=2)
-    axes.plot(line[:, 0], line[:, 1], color="#9a9aa0", linewidth=0.6, linestyle=(0, (6, 6)), zorder=2)
-    for index, colour, name in ((0, "#1a8f3c", "start"), (-1, "#c0281e", "finish")):
-        ends = np.stack([left[index], right[index]])
-        axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=3.0, zorder=3, label=name)
-    axes.legend(loc="best", fontsize=8, framealpha=0.85)
-
-
 def _draw_speed_lines(
     figure: Figure, axes: Axes, trajectories: Sequence[np.ndarray], max_speed_kmh: float | None
 ) -> None:
@@ -307,14 +323,6 @@ def _mark_failures(axes: Axes, trajectories: Sequence[np.ndarray], finished: Seq
         known = np.asarray(trajectory)[np.isfinite(np.asarray(trajectory)[:, :2]).all(axis=1)]
         if not has_finished and len(known):
             axes.plot(known[-1, 0], known[-1, 1], marker="X", color="#c0281e", markersize=9, zorder=5)
-
-
-def _rasterize(figure: Figure) -> np.ndarray:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _checked_frames(frames: np.ndarray | Sequence[np.ndarray], fps: float) -> list[np.ndarray]:

@@ -23,8 +23,9 @@ ROOMS: dict[str, str] = {
     "tasks.pictures": "tasks.process",
     "tasks.recordings": "tasks.process",
     "tasks.points": "tasks.recordings",
+    "tasks.laps": "tasks.pictures tasks.process",
     # games
-    "tasks.sim": "tasks.config tasks.game tasks.points tasks.process tasks.recordings tasks.words",
+    "tasks.sim": "tasks.config tasks.game tasks.laps tasks.points tasks.process tasks.recordings tasks.words",
     "tasks.live.window": "tasks.game",
     "tasks.live.controls": "tasks.config tasks.game",
     "tasks.live.telemetry": "tasks.config tasks.game",
@@ -37,7 +38,8 @@ ROOMS: dict[str, str] = {
     "tasks.sim tasks.words",
     "tasks": "tasks.envs tasks.registry",
     "tasks.gymnasium_ids": "tasks",
-    "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.points tasks.sim",
+    "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.laps tasks.live tasks.points "
+    "tasks.recordings tasks.sim",
     # acting, in this process and in others
     "tasks.acting": "tasks.config tasks.envs tasks.experience tasks.process tasks.registry tasks.words",
     "tasks.remote.config": "tasks.words",
@@ -71,8 +73,10 @@ ROOMS: dict[str, str] = {
     "tasks.roles.record": "tasks.config tasks.game tasks.live.telemetry tasks.live.window tasks.recordings "
     "tasks.roles.config tasks.roles.drive tasks.roles.recording tasks.roles.recording_files tasks.sim "
     "tasks.trackmania",
+    "tasks.roles.report": "tasks.laps tasks.pictures tasks.process",
     "tasks.roles.dispatch": "tasks.config tasks.live tasks.remote.access tasks.remote.config tasks.remote.relay "
-    "tasks.roles.calibrate tasks.roles.check tasks.roles.config tasks.roles.drive tasks.roles.record tasks.words",
+    "tasks.roles.calibrate tasks.roles.check tasks.roles.config tasks.roles.drive tasks.roles.record "
+    "tasks.roles.report tasks.words",
     # learning
     "algos.config": "tasks.config tasks.process tasks.remote.config tasks.roles.config tasks.words",
     "algos.networks": "algos.config tasks.experience",
@@ -82,8 +86,8 @@ ROOMS: dict[str, str] = {
     "algos.acting": "algos.config algos.networks tasks.experience tasks.words",
     "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
-    "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.registry tasks.trackmania "
-    "tasks.words",
+    "tasks.acting tasks.config tasks.experience tasks.laps tasks.pictures tasks.process tasks.registry "
+    "tasks.trackmania tasks.words",
     # the command line, where both sides meet
     "train": "algos.config algos.faces algos.run tasks.acting tasks.config tasks.envs tasks.game tasks.live "
     "tasks.plugins tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch "

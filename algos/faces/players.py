@@ -30,9 +30,12 @@ from tasks import pictures
 from tasks.acting.evaluation import LEAGUE_RUNS, ClipRecorder, evaluate, league_score, play_results, write_results
 from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED, Laps, ratio_key, time_key
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
+from tasks.laps.files import ComparedLaps, write_laps
+from tasks.laps.lap import sectors
+from tasks.laps.picture import draw_comparison, legend_name
 from tasks.process.step_watch import HangReporter, StepWatch
 from tasks.process.write_trouble import NotSavedError, reason
-from tasks.trackmania import course
+from tasks.trackmania import course, reference_laps
 from tasks.words.nested import Plain
 
 logger = logging.getLogger(__name__)
@@ -124,16 +127,28 @@ class RemotePlayer(BasePlayer):
             checkpoint=str(self.checkpoint_path),
             laps=self._laps_to_compare(),
         )
+        laps = self._compared_laps(report)
+        if laps is not None:
+            results |= compared_results(laps, _shown(report).seed)
         _say(results_table(report, results))
         if self.play.rules is Rules.league and len(report.episodes) == LEAGUE_RUNS:
             _say(_league_line(report))
-        missing = [_failure(path, write) for path, write in self._files(report, results, directory).items()]
+        files = self._files(report, results, laps, directory)
+        missing = [_failure(path, write) for path, write in files.items()]
         if any(missing):
             raise NotSavedError(f"not saved: {', '.join(filter(None, missing))}")
-        _say(f"written to {directory}")
+        _say(f"written to {directory}: {', '.join(path.name for path in files)}")
         return results
 
-    def _files(self, report: EvaluationReport, results: Plain, directory: Path) -> dict[Path, Callable[[Path], object]]:
+    def _compared_laps(self, report: EvaluationReport) -> ComparedLaps | None:
+        """The lap that is shown beside those that are known of its road; None: there is no road or no drive."""
+        if not course.has_course(self.task) or not report.episodes:
+            return None
+        return reference_laps.compared_laps(self.task, course.course(self.task), _shown(report))
+
+    def _files(
+        self, report: EvaluationReport, results: Plain, laps: ComparedLaps | None, directory: Path
+    ) -> dict[Path, Callable[[Path], object]]:
         """What is left behind, and what writes each."""
         files: dict[Path, Callable[[Path], object]] = {}
         files[directory / "results.json"] = lambda path: write_results(path, results)
@@ -144,6 +159,11 @@ class RemotePlayer(BasePlayer):
             files[directory / "driven_line.png"] = lambda path: driven_line(
                 course.course(task), report, str(task["track"]), path
             )
+        if self.play.plot and laps is not None:
+            files[directory / "laps.json"] = lambda path: write_laps(path, laps)
+            if laps.others:
+                title = f"{_what(task)}: {legend_name(laps.driven)} against {legend_name(laps.others[0])}"
+                files[directory / "comparison.png"] = lambda path: draw_comparison(laps, title, path)
         return files
 
     def _print_episode(self, episode: EpisodeResult) -> None:
@@ -206,6 +226,32 @@ def results_table(report: EvaluationReport, results: Plain) -> str:
         if results.get(ratio_key(driver)) is not None:
             rows.append((f"mean lap / {driver}", f"{results[ratio_key(driver)]:.3f}"))
     return _lines(rows)
+
+
+def compared_results(laps: ComparedLaps, seed: int) -> dict[str, Any]:
+    """What results.json says of a lap against the first of those that it is compared with.
+
+    Args:
+        laps: The laps.
+        seed: Of the episode whose lap it is.
+    """
+    reference = laps.others[0] if laps.others else None
+    return {
+        "reference": None if reference is None else {"name": reference.name, "lap_time_s": reference.lap_time_s},
+        "compared_seed": seed,
+        "sectors": [part.to_json() for part in sectors(laps.driven, reference, laps.length_m)],
+    }
+
+
+def _shown(report: EvaluationReport) -> EpisodeResult:
+    """The episode with the best lap; where none finished, the one that came farthest."""
+
+    def rank(episode: EpisodeResult) -> tuple[float, float]:
+        lap = episode.lap_time_s
+        progress = episode.progress
+        return (-math.inf if lap is None else -lap, -math.inf if math.isnan(progress) else progress)
+
+    return max(report.episodes, key=rank)
 
 
 def _failure(path: Path, write: Callable[[Path], object]) -> str:

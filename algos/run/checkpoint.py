@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import os
 import platform
 import random
 import zipfile
@@ -236,6 +237,12 @@ def software_versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return versions
+
+
+def machine() -> dict[str, str]:
+    """What this process runs on: system, processor, its cores, and the GPU where torch finds one."""
+    facts = {"system": platform.platform(), "processor": platform.machine(), "cores": str(os.cpu_count() or "unknown")}
+    return facts | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
 def run_directory(path: str | Path) -> Path | None:

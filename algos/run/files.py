@@ -1,4 +1,4 @@
-"""Saves the configuration and the checkpoints of a training in its run folder.
+"""Saves the configuration, the versions and the checkpoints of a training in its run folder.
 
 Both agents save through a ``RunFiles``. A full disk ends no training: the log says what could not be written, the
 previous file stays, and the next save tries again.
@@ -6,6 +6,7 @@ previous file stays, and the next save tries again.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from algos.config.errors import UsageError
-from algos.run.checkpoint import Checkpoint, save_checkpoint, snapshot
+from algos.run.checkpoint import Checkpoint, machine, save_checkpoint, snapshot, software_versions
 from tasks.process.atomic_file import write_file
 from tasks.process.write_trouble import NotSavedError, WriteTrouble, reason
 
@@ -23,7 +24,7 @@ class RunFiles:
 
     Args:
         directory: The run folder.
-        full_config: Content of ``config.yaml``; empty: none is written.
+        full_config: Content of ``config.yaml``; empty: none is written, and no ``versions.json``.
 
     Raises:
         UsageError: The folders cannot be made.
@@ -46,6 +47,9 @@ class RunFiles:
             text = yaml.safe_dump(dict(full_config), sort_keys=False, allow_unicode=True)
             path = directory / "config.yaml"
             self._write(path, lambda: write_file(path, text.encode()))
+            versions = json.dumps(software_versions() | machine(), indent=2) + "\n"
+            versions_path = directory / "versions.json"
+            self._write(versions_path, lambda: write_file(versions_path, versions.encode()))
 
     @property
     def newest(self) -> Path:

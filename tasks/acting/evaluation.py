@@ -11,6 +11,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -234,6 +235,8 @@ def _drive(
     observation, _ = env.reset(seed=seed)
     policy.begin_episode()
     rows: list[tuple[float, float, float, float]] = []
+    race_times_s: list[float] = []
+    actions: list[np.ndarray] = []
     done = False
     info: Info = {}
     while not done:
@@ -244,8 +247,11 @@ def _drive(
         action = policy.act(observation, deterministic=True)
         observation, reward, terminated, truncated, info = env.step(action)
         rows.append((info.get("x", math.nan), info.get("z", math.nan), info.get("speed_mps", math.nan), float(reward)))
+        race_times_s.append(info.get("race_time_s", math.nan))
+        actions.append(np.array(action, np.float32))
         done = bool(terminated or truncated)
-    return _result(seed, np.asarray(rows, np.float32).reshape(-1, 4), info), info
+    result = _result(seed, np.asarray(rows, np.float32).reshape(-1, 4), info)
+    return replace(result, race_times_s=np.array(race_times_s), actions=np.stack(actions)), info
 
 
 def _result(seed: int, trajectory: np.ndarray, info: Info) -> EpisodeResult:

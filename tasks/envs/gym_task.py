@@ -23,7 +23,7 @@ from tasks.envs.foreign import as_field, fields_of, flag, leaves, number
 from tasks.envs.realtime import TaskEnv
 from tasks.experience.observation import Info, ObservationSpec
 
-MEANT_FOR_TASKS = ("x", "z", "speed_mps", "truncated", "game_lost", "episode_statistics")
+MEANT_FOR_TASKS = ("x", "z", "speed_mps", "race_time_s", "truncated", "game_lost", "episode_statistics")
 """Infos that mean something else in an evaluation; an environment's own ones of these names are left out."""
 
 _logger = logging.getLogger(__name__)

@@ -31,6 +31,10 @@ class EpisodeResult:
     max_speed_mps: float = math.nan
     trajectory: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """x [m], z [m], speed [m/s] and reward after each step, float32, shape (T, 4); NaN where the task has none."""
+    race_times_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Race time of each row of the trajectory [s], shape (T,); NaN where the task has none. Not sent to a learner."""
+    actions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    """The action of each step: it acts from its row of the trajectory on, shape (T, A). Not sent to a learner."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without the trajectory; NaN becomes null."""

@@ -64,10 +64,10 @@ def run(role: Role, config: RoleConfig, runs: Path) -> int:
 
 
 def run_without_configuration(line: CommandLine, runs: Path) -> str:
-    """Installs the plugin, makes credentials, or fits the car; returns what was done, for people.
+    """Installs the plugin, makes credentials, fits the car, or writes a report; returns what was done, for people.
 
     Args:
-        line: What was typed; its role is install_plugin, make_credentials or calibrate.
+        line: What was typed; its role is install_plugin, make_credentials, calibrate or report.
         runs: Folder of all runs.
 
     Raises:
@@ -81,6 +81,10 @@ def run_without_configuration(line: CommandLine, runs: Path) -> str:
         from tasks.roles.calibrate import calibrate
 
         return calibrate.run(line.files, runs)
+    if line.role is Role.report:
+        from tasks.roles.report import report
+
+        return report.run(line.runs, runs)
     from tasks.remote.access.credentials import make_credentials
 
     if line.folder is None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tasks.config import MIRRORED_SUFFIX, TaskConfig
 from tasks.game.clock import VirtualClock
+from tasks.laps.lap import LapTrace
 from tasks.points.files import POINT_SPACING_M, is_point_file
 from tasks.process.atomic_file import write_file
 from tasks.sim.game import CarState, SimulatedGame
@@ -52,26 +53,6 @@ class ReferenceLap(NamedTuple):
     """No lap without walls is shorter [s]; None: not computed."""
     actions: NDArray[np.float32]
     """[gas, brake, steer] of each step, shape (N, 3)."""
-
-
-class LapTrace(NamedTuple):
-    """A lap as it was driven, every 10 ms from the start to the finish; each field has shape (T,)."""
-
-    time_s: FloatArray
-    """Race time [s]."""
-    station_m: FloatArray
-    """Place along the centre line, from the start [m]; never falls."""
-    x: FloatArray
-    """[m]"""
-    z: FloatArray
-    """[m]"""
-    speed_mps: FloatArray
-    gas: FloatArray
-    """What acts: 0 or 1."""
-    brake: FloatArray
-    """0 or 1."""
-    steer: FloatArray
-    """-1 to 1, positive to the right."""
 
 
 def load_reference_lap(
@@ -156,7 +137,7 @@ def replay(
         car: The game's when None.
 
     Returns:
-        The drive to its finish, or to the end of the actions; and the car there, which tells the lap time.
+        The drive to its finish, or to the end of the actions, every 10 ms; and the car there, which tells the lap time.
     """
     clock = VirtualClock()
     game = SimulatedGame(clock, track, TaskConfig(), car or VehicleConstants())

@@ -203,11 +203,10 @@ def drive_scripted(
 ) -> list[Lap]:
     """Laps of the scripted driver, one per seed."""
     driver = ScriptedDriver(track, parameters, constants)
-    limit = 10.0 + track.length_m / 12.0
     laps = []
     for seed in seeds:
         driver.reset()
-        laps.append(drive(track, driver.act, seed, limit, constants))
+        laps.append(drive(track, driver.act, seed, _limit_s(track), constants))
     return laps
 
 
@@ -242,17 +241,30 @@ def scripted_lap_time_s(track: Track, constants: VehicleConstants | None = None)
         track: The road.
         constants: Another car than the game's; nothing is stored for it.
     """
-    car = constants or VehicleConstants()
-    if track.scripted is not None and car == VehicleConstants():
-        return track.scripted.lap_time_s
-    key = track.hash(), car
-    if key not in _TUNED:
-        try:
-            _TUNED[key] = tune(track, car)[1]
-        except ValueError as error:
-            logger.warning("no reference lap: %s", error)
-            _TUNED[key] = math.nan
-    return _TUNED[key]
+    return _tuned(track, constants)[1]
+
+
+def scripted_lap(track: Track, constants: VehicleConstants | None = None) -> tuple[Lap, list[CarState], np.ndarray]:
+    """One lap of the tuned scripted driver, seeded, with the car every 50 ms and the controls that acted on it.
+
+    Args:
+        track: The road.
+        constants: Another car than the game's.
+
+    Returns:
+        The lap, the states, and [gas, brake, steer] from each of them on, shape (T, 3).
+    """
+    driver = ScriptedDriver(track, _tuned(track, constants)[0], constants)
+    states: list[CarState] = []
+    controls = [np.zeros(3, np.float32)]
+
+    def act(state: CarState) -> np.ndarray:
+        states.append(state)
+        controls.append(driver.act(state))
+        return controls[-1]
+
+    lap = drive(track, act, LAP_SEEDS[0], _limit_s(track), constants)
+    return lap, states, np.stack(controls[: len(states)])
 
 
 @lru_cache(maxsize=1)
@@ -300,7 +312,27 @@ def main(arguments: Sequence[str]) -> None:
         sys.stdout.write(f"{name}: {lap:.3f} s with {parameters}\n")
 
 
-_TUNED: dict[tuple[str, VehicleConstants], float] = {}
+_TUNED: dict[tuple[str, VehicleConstants], tuple[DriverParameters, float]] = {}
+
+
+def _tuned(track: Track, constants: VehicleConstants | None) -> tuple[DriverParameters, float]:
+    """The best parameters on a track, and their mean lap [s], NaN when none finishes."""
+    car = constants or VehicleConstants()
+    if track.scripted is not None and car == VehicleConstants():
+        return DriverParameters(**track.scripted.parameters), track.scripted.lap_time_s
+    key = track.hash(), car
+    if key not in _TUNED:
+        try:
+            _TUNED[key] = tune(track, car)
+        except ValueError as error:
+            logger.warning("no reference lap: %s", error)
+            _TUNED[key] = DriverParameters(), math.nan
+    return _TUNED[key]
+
+
+def _limit_s(track: Track) -> float:
+    """Race time at which an episode is given up [s]."""
+    return 10.0 + track.length_m / 12.0
 
 
 def _store(name: str, result: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class DrivingInterface(TaskInterface):
     ``control=keyboard`` they press binary arrows: gas > 0, brake > 0, steer beyond +-0.5.
 
     An episode terminates at the finish and as ``ProgressReward`` says. Every step info holds ``progress`` (covered
-    fraction of the path), ``x``, ``z`` [m] and ``speed_mps``.
+    fraction of the path), ``x``, ``z`` [m], ``speed_mps`` and ``race_time_s``, by the clock.
 
     A live game may be lost in mid-episode (closed, minimised, in a menu, ...): that step sees once more what was seen
     last, brings no reward, and has ``truncated`` (True) and ``game_lost`` (what was found, what to do) in its info. The
@@ -350,6 +350,7 @@ class DrivingInterface(TaskInterface):
             "x": telemetry.x,
             "z": telemetry.z,
             "speed_mps": telemetry.speed,
+            "race_time_s": self._clock.now() - self._started_at,
         }
 
 

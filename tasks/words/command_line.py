@@ -66,11 +66,12 @@ class Role(Enum):
     install_plugin = "install-plugin"
     make_credentials = "make-credentials"
     calibrate = "calibrate"
+    report = "report"
 
 
 RUNNER_ROLES = (Role.train, Role.play)
 """Roles that rl_games' Runner runs."""
-ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials, Role.calibrate)
+ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials, Role.calibrate, Role.report)
 """What takes no word of the configuration."""
 
 _ROLE_HELP = {
@@ -85,7 +86,16 @@ _ROLE_HELP = {
 }
 TYPED_AS = {"record.from": "record.from_file"}
 """Keys by what is typed for them: Python lets no field be called ``from``."""
-_OWN_FLAGS = ("--checkpoint", "--headless", "--to", "--make-credentials", "--hosts", "--workers", "--calibrate")
+_OWN_FLAGS = (
+    "--checkpoint",
+    "--headless",
+    "--to",
+    "--make-credentials",
+    "--hosts",
+    "--workers",
+    "--calibrate",
+    "--report",
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ class CommandLine:
     """Given with --workers."""
     files: list[str] = field(default_factory=list)
     """Given with --calibrate."""
+    runs: list[str] = field(default_factory=list)
+    """Given with --report."""
 
 
 class CommandLineError(ValueError):
@@ -134,7 +146,13 @@ def parse(argv: Sequence[str]) -> CommandLine:
         raise CommandLineError("--hosts and --workers belong to --make-credentials DIR")
     folder = flags.make_credentials or flags.to
     return CommandLine(
-        role, _keys_first(words), folder, _names(flags.hosts), _names(flags.workers), flags.calibrate or []
+        role,
+        _keys_first(words),
+        folder,
+        _names(flags.hosts),
+        _names(flags.workers),
+        flags.calibrate or [],
+        flags.report or [],
     )
 
 
@@ -172,6 +190,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="fit the simulator's car to recordings, ghosts or replays (files or folders); writes a vehicle.yaml",
     )
     parser.add_argument(
+        "--report",
+        metavar="RUN",
+        nargs="+",
+        help="write a page about a run (its name, its folder, or latest), or about two beside each other",
+    )
+    parser.add_argument(
         "--headless", action="store_true", help="no window and no live display, plain lines; the same as headless=true"
     )
     return parser
@@ -183,7 +207,9 @@ def help_text() -> str:
 
 
 def _role(flags: argparse.Namespace) -> Role:
-    chosen = [role for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate) if getattr(flags, role.name)]
+    chosen = [
+        role for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate, Role.report) if getattr(flags, role.name)
+    ]
     if len(chosen) > 1:
         raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
     return chosen[0] if chosen else Role.train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 from pathlib import Path
@@ -96,7 +97,8 @@ def test_the_best_state_survives_a_full_disk(tmp_path: Path, disk: FullDisk) -> 
 def test_the_configuration_is_written_when_there_is_space(tmp_path: Path, disk: FullDisk) -> None:
     disk.names = {"config.yaml"}
     files = RunFiles(tmp_path, {"seed": 3})
-    assert names(tmp_path) == ["nn", "summaries"]
+    assert names(tmp_path) == ["nn", "summaries", "versions.json"]
+    assert json.loads((tmp_path / "versions.json").read_text()).keys() >= {"python", "torch", "rl_games", "system"}
     disk.names = set()
     files.save_newest(checkpoint(1), is_periodic=False)
     assert (tmp_path / "config.yaml").read_text() == "seed: 3\n"

@@ -41,6 +41,7 @@ class CountdownEnv(gymnasium.Env):
         finishes = self.seeds[-1] is not None and self.seeds[-1] % 2 == 0
         terminated = self.step_index == (4 if finishes else 2)
         info: dict[str, Any] = {"x": 2.0 * self.step_index, "z": 5.0, "speed_mps": 40.0}
+        info["race_time_s"] = 0.05 * self.step_index
         if terminated:
             self.has_ended = True
             info["episode_statistics"] = {
@@ -102,6 +103,13 @@ def test_every_seed_drives_one_episode_and_its_statistics_come_back() -> None:
     assert report.mean_lap_time_s == pytest.approx(11.0)
     assert report.std_lap_time_s == pytest.approx(1.0)
     assert env.closed == 0
+
+
+def test_every_step_has_its_race_time_and_its_action() -> None:
+    (episode,) = evaluate(CountdownEnv(), FullGasPolicy(), [2]).episodes
+    assert episode.race_times_s == pytest.approx([0.05, 0.10, 0.15, 0.20])
+    assert episode.actions.tolist() == [[1.0, -1.0, 0.0]] * 4
+    assert len(episode.trajectory) == 4
 
 
 class LosingEnv(CountdownEnv):

@@ -218,7 +218,7 @@ def test_every_info_says_where_the_car_is() -> None:
     _, info = env.reset(seed=1)
     assert info["progress"] == 0.0
     *_, info = env.step(GAS)
-    assert set(info) == {"progress", "x", "z", "speed_mps"}
+    assert set(info) == {"progress", "x", "z", "speed_mps", "race_time_s"}
 
 
 def test_tmrls_reward_can_be_chosen() -> None:

@@ -1,0 +1,1 @@
+"""--report: a page about a run, or about two beside each other."""

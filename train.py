@@ -74,7 +74,6 @@ def run(composed: DictConfig, role: Role, words: Sequence[str]) -> None:
     Raises:
         UsageError: If the configuration does not fit; nothing was started or written.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if role not in RUNNER_ROLES:
         with _refusals():
             status = _without_runner(configured(composed, role, words), role)
@@ -102,12 +101,16 @@ def prepare(composed: DictConfig, role: Role, words: Sequence[str]) -> dict[str,
     from algos.config.hydra_entry import options
     from algos.faces.runner_params import check, resolve, runner_params
     from algos.run.folder import newest_checkpoints, run_folder
+    from algos.run.zoo import entries
     from tasks import registry
     from tasks.remote.access.invitation import check_credentials
 
     if role is Role.play and composed.checkpoint is None:
         found = ", ".join(newest_checkpoints()) or "none yet"
-        raise ValueError(f"--play needs --checkpoint FILE; the newest below runs: {found}")
+        raise ValueError(
+            f"--play needs --checkpoint FILE, latest, or zoo:NAME (one of {', '.join(entries())}); the newest below "
+            f"runs: {found}"
+        )
     config = configured(composed, role, words)
     spec = registry.observation_spec(config.task.name, config.task)
     check(config, spec, options("train"), is_playing=role is Role.play)
@@ -242,9 +245,11 @@ def _without_runner(config: RunConfig, role: Role) -> int:
 def _command(argv: Sequence[str]) -> int:
     from algos.config.hydra_entry import compose_and_call, config_folders, plugin_words
     from algos.config.options import is_option, with_default_train
+    from algos.run.checkpoint_words import with_checkpoint_files
     from algos.run.stored_config import with_stored_choices
     from tasks.plugins import load_plugins
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with _refusals():
         line = parse(argv)
     if "--help" in line.words:
@@ -258,12 +263,13 @@ def _command(argv: Sequence[str]) -> int:
         sys.stdout.write(done + "\n")
         return 0
     with _refusals():
-        load_plugins(plugin_words(line.words))
-        folders = [CONFIG_DIR, *config_folders(line.words)]
+        typed = with_checkpoint_files(line.words, line.role)
+        load_plugins(plugin_words(typed))
+        folders = [CONFIG_DIR, *config_folders(typed)]
         register_options(folders)
-        words = with_stored_choices(line.words, lambda group, name: is_option(group, name, folders))
+        words = with_stored_choices(typed, lambda group, name: is_option(group, name, folders))
         words = with_default_train(words, folders)
-    added = set(words) - set(line.words)  # choices of files that were not typed
+    added = set(words) - set(typed)  # choices of files that were not typed
 
     def job(composed: DictConfig, words: Sequence[str]) -> None:
         run(composed, line.role, [word for word in words if word not in added])

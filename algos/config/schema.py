@@ -163,7 +163,7 @@ class RunConfig(Checked):
     )
     """Name of the run folder, runs/<experiment>_<date>; default: the name of the train YAML."""
     checkpoint: str | None = field(default=None, metadata=acts_in(*DRIVING) | belongs_to(Belongs.command))
-    """File to start from; the same as --checkpoint."""
+    """File to start from, ``latest`` or ``zoo:NAME``; the same as --checkpoint."""
     checkpoint_mode: CheckpointMode = field(
         default=CheckpointMode.resume, metadata=acts_in(Role.train) | belongs_to(Belongs.command)
     )

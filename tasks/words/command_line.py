@@ -153,7 +153,10 @@ def build_parser() -> argparse.ArgumentParser:
     for role, text in _ROLE_HELP.items():
         parser.add_argument(f"--{role.value}", action="store_true", help=text)
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="start from this file; the same as checkpoint=FILE (see checkpoint_mode)"
+        "--checkpoint",
+        metavar="FILE",
+        help="start from this file, the newest run's (latest), or one of the repository (zoo:NAME); the same as "
+        "checkpoint=FILE (see checkpoint_mode)",
     )
     parser.add_argument("--to", metavar="DIR", help="with --install-plugin: the folder to copy it into")
     parser.add_argument(
@@ -212,7 +215,7 @@ def _check_flags(words: Sequence[str]) -> None:
 
 def _with_checkpoint(words: list[str], path: str) -> list[str]:
     if not path:
-        raise CommandLineError("--checkpoint needs the path of a checkpoint, e.g. runs/RUN/nn/best.pth")
+        raise CommandLineError("--checkpoint needs a checkpoint: runs/RUN/nn/best.pth, latest or zoo:NAME")
     typed = [word for word in words if word.startswith("checkpoint=")]
     word = as_typed(f"checkpoint={path}", is_sweep=False)
     if any(other != word for other in typed):

@@ -174,7 +174,7 @@ def test_the_command_refuses_a_key_without_effect(
     monkeypatch.chdir(tmp_path)
     words = [role, word, "task.game=sim"] if role != "--server" else [role, word, "remote.listen=127.0.0.1:0"]
     if role == "--play":
-        words.append(f"checkpoint={train.CONFIG_DIR.parent / 'runs/TM20LidarSAC_trained/nn/best.pth'}")
+        words.append("checkpoint=zoo:TM20Lidar")
     assert train.main(words) == 2
     assert f"train.py: {word.partition('=')[0]} does nothing with {role}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -76,6 +76,8 @@ def run(composed: DictConfig, role: Role, words: Sequence[str]) -> None:
     """
     if role not in RUNNER_ROLES:
         with _refusals():
+            if role is Role.export:
+                _require_checkpoint(composed, role)
             status = _without_runner(configured(composed, role, words), role)
         if status:
             sys.exit(status)
@@ -100,17 +102,12 @@ def prepare(composed: DictConfig, role: Role, words: Sequence[str]) -> dict[str,
     """
     from algos.config.hydra_entry import options
     from algos.faces.runner_params import check, resolve, runner_params
-    from algos.run.folder import newest_checkpoints, run_folder
-    from algos.run.zoo import entries
+    from algos.run.folder import run_folder
     from tasks import registry
     from tasks.remote.access.invitation import check_credentials
 
-    if role is Role.play and composed.checkpoint is None:
-        found = ", ".join(newest_checkpoints()) or "none yet"
-        raise ValueError(
-            f"--play needs --checkpoint FILE, latest, or zoo:NAME (one of {', '.join(entries())}); the newest below "
-            f"runs: {found}"
-        )
+    if role is Role.play:
+        _require_checkpoint(composed, role)
     config = configured(composed, role, words)
     spec = registry.observation_spec(config.task.name, config.task)
     check(config, spec, options("train"), is_playing=role is Role.play)
@@ -121,6 +118,19 @@ def prepare(composed: DictConfig, role: Role, words: Sequence[str]) -> dict[str,
     is_renamed = any(word.startswith("experiment=") for word in words)
     folder = run_folder(config, is_playing=role is Role.play, is_renamed=is_renamed)
     return runner_params(resolve(config), spec, folder, _worker_words(config))
+
+
+def _require_checkpoint(composed: DictConfig, role: Role) -> None:
+    """Refuses a role that needs a trained policy and got none; says which there are."""
+    from algos.run.folder import newest_checkpoints
+    from algos.run.zoo import entries
+
+    if composed.checkpoint is None:
+        found = ", ".join(newest_checkpoints()) or "none yet"
+        raise ValueError(
+            f"--{role.value} needs --checkpoint FILE, latest, or zoo:NAME (one of {', '.join(entries())}); the newest "
+            f"below runs: {found}"
+        )
 
 
 def configured(composed: DictConfig, role: Role, words: Sequence[str]) -> RunConfig:
@@ -222,6 +232,11 @@ def _without_runner(config: RunConfig, role: Role) -> int:
         benchmark.require_clock(config.task)
         policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
         benchmark.run(config.task, config.benchmark, policy, new_dated_folder(RUNS, "benchmark", datetime.now()))
+        return 0
+    if role is Role.export:
+        from algos.export import export
+
+        sys.stdout.write(export.run(config) + "\n")
         return 0
     if role is Role.worker:
         from algos.faces.configured_policy import expert_weights, remote_policy

@@ -84,10 +84,13 @@ ROOMS: dict[str, str] = {
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
     "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.registry tasks.trackmania "
     "tasks.words",
+    "algos.export": "algos.acting algos.config algos.faces algos.run tasks.config tasks.experience tasks.process "
+    "tasks.registry",
     # the command line, where both sides meet
-    "train": "algos.config algos.faces algos.run tasks.acting tasks.config tasks.envs tasks.game tasks.live "
-    "tasks.plugins tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch "
-    "tasks.remote.worker tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania tasks.words",
+    "train": "algos.config algos.export algos.faces algos.run tasks.acting tasks.config tasks.envs tasks.game "
+    "tasks.live tasks.plugins tasks.process tasks.registration tasks.registry tasks.remote.access "
+    "tasks.remote.launch tasks.remote.worker tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania "
+    "tasks.words",
 }
 """Every room, from the ground up, and the rooms that its files import: only rooms that stand above it in this table.
 

@@ -98,6 +98,16 @@ class PlayConfig(Checked):
 
 @dataclass
 class WandbConfig:
+@dataclass
+class ExportConfig(Checked):
+    """What --export does (``export``)."""
+
+    to: str | None = None
+    """File to write; null: beside the checkpoint, with its name and the ending .onnx."""
+    steps: Count = 200
+    """Steps of a simulated drive on which the file must act as the policy does."""
+
+
     """Weights & Biases (``wandb``), the extra ``wandb`` of setup.py; log in with ``wandb login``."""
 
     enabled: bool = False
@@ -199,6 +209,10 @@ class RunConfig(Checked):
     """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
     record: RecordConfig = field(
         default_factory=RecordConfig,
+    export: ExportConfig = field(
+        default_factory=ExportConfig, metadata=acts_in(Role.export) | belongs_to(Belongs.command)
+    )
+    """What --export does."""
         metadata=acts_in(Role.record, Role.drive) | needs(only_with("drive.record", True, roles=(Role.drive,))),
     )
     """What --record does."""

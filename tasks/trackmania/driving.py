@@ -40,7 +40,7 @@ _FAR_FROM_START_M = 50.0
 
 _logger = logging.getLogger(__name__)
 
-SPEED = Field("speed", (1,), high=MAX_SPEED_MPS, scale=55.6)
+SPEED = Field("speed", (1,), high=MAX_SPEED_MPS, scale=55.6, unit="m/s")
 """[m/s]; the scale is 200 km/h."""
 
 
@@ -66,6 +66,8 @@ class DrivingInterface(TaskInterface):
 
     def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
         """Builds the task over a game.
+
+    action_meaning = ("gas where above 0", "brake where above 0", "steer, positive to the right")
 
         Args:
             game: The game; closed with the task.

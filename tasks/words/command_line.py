@@ -66,6 +66,7 @@ class Role(Enum):
     install_plugin = "install-plugin"
     make_credentials = "make-credentials"
     calibrate = "calibrate"
+    export = "export"
 
 
 RUNNER_ROLES = (Role.train, Role.play)
@@ -85,7 +86,16 @@ _ROLE_HELP = {
 }
 TYPED_AS = {"record.from": "record.from_file"}
 """Keys by what is typed for them: Python lets no field be called ``from``."""
-_OWN_FLAGS = ("--checkpoint", "--headless", "--to", "--make-credentials", "--hosts", "--workers", "--calibrate")
+_OWN_FLAGS = (
+    "--checkpoint",
+    "--headless",
+    "--to",
+    "--make-credentials",
+    "--hosts",
+    "--workers",
+    "--calibrate",
+    "--export",
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,8 @@ def parse(argv: Sequence[str]) -> CommandLine:
     words = [as_typed(_renamed(_without_plus(word)), is_sweep=is_sweep) for word in words]
     _check_flags(words)
     role = _role(flags)
+    if flags.export not in (None, "onnx"):
+        raise CommandLineError(f"--export takes onnx, got {flags.export}")
     if flags.checkpoint is not None:
         words = _with_checkpoint(words, flags.checkpoint)
     if flags.headless:
@@ -175,6 +187,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="fit the simulator's car to recordings, ghosts or replays (files or folders); writes a vehicle.yaml",
     )
     parser.add_argument(
+        "--export",
+        metavar="onnx",
+        help="write the policy of a checkpoint as an .onnx file, which drives without this program and without torch",
+    )
+    parser.add_argument(
         "--headless", action="store_true", help="no window and no live display, plain lines; the same as headless=true"
     )
     return parser
@@ -186,7 +203,9 @@ def help_text() -> str:
 
 
 def _role(flags: argparse.Namespace) -> Role:
-    chosen = [role for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate) if getattr(flags, role.name)]
+    chosen = [
+        role for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate, Role.export) if getattr(flags, role.name)
+    ]
     if len(chosen) > 1:
         raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
     return chosen[0] if chosen else Role.train

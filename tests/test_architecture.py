@@ -38,6 +38,7 @@ ROOMS: dict[str, str] = {
     "tasks": "tasks.envs tasks.registry",
     "tasks.gymnasium_ids": "tasks",
     "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.points tasks.sim",
+    "tasks.film": "tasks.game tasks.pictures tasks.process tasks.sim tasks.trackmania",
     # acting, in this process and in others
     "tasks.acting": "tasks.config tasks.envs tasks.experience tasks.process tasks.registry tasks.words",
     "tasks.remote.config": "tasks.words",
@@ -82,7 +83,7 @@ ROOMS: dict[str, str] = {
     "algos.acting": "algos.config algos.networks tasks.experience tasks.words",
     "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
-    "tasks.acting tasks.config tasks.experience tasks.pictures tasks.process tasks.registry tasks.trackmania "
+    "tasks.acting tasks.config tasks.experience tasks.film tasks.process tasks.registry tasks.trackmania "
     "tasks.words",
     "algos.export": "algos.acting algos.config algos.faces algos.run tasks.config tasks.experience tasks.process "
     "tasks.registry",

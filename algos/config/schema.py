@@ -84,7 +84,9 @@ class PlayConfig(Checked):
     rules: Rules = Rules.normal
     """normal or league."""
     video: bool = True
-    """Whether an mp4 of the first episode is written."""
+    """Whether an mp4 of the first episode is written, 1280 x 720 pixels at 30 pictures a second."""
+    animation: bool = False
+    """Whether the first episode is written as a small animated picture, episode.webp, of less than 2 MB."""
     plot: bool = True
     """Whether the driven line is plotted."""
     deterministic: bool = True
@@ -97,8 +99,6 @@ class PlayConfig(Checked):
 
 
 @dataclass
-class WandbConfig:
-@dataclass
 class ExportConfig(Checked):
     """What --export does (``export``)."""
 
@@ -108,6 +108,8 @@ class ExportConfig(Checked):
     """Steps of a simulated drive on which the file must act as the policy does."""
 
 
+@dataclass
+class WandbConfig:
     """Weights & Biases (``wandb``), the extra ``wandb`` of setup.py; log in with ``wandb login``."""
 
     enabled: bool = False
@@ -207,12 +209,12 @@ class RunConfig(Checked):
     """Weights & Biases."""
     play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
     """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
-    record: RecordConfig = field(
-        default_factory=RecordConfig,
     export: ExportConfig = field(
         default_factory=ExportConfig, metadata=acts_in(Role.export) | belongs_to(Belongs.command)
     )
     """What --export does."""
+    record: RecordConfig = field(
+        default_factory=RecordConfig,
         metadata=acts_in(Role.record, Role.drive) | needs(only_with("drive.record", True, roles=(Role.drive,))),
     )
     """What --record does."""

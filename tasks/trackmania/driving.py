@@ -11,7 +11,7 @@ import math
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from tasks.trackmania.lost_game import GameWait
 from tasks.trackmania.reference_path import path_length_m, path_of_task, path_on_track, resample
 from tasks.trackmania.reward import ProgressReward
 from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
+
+if TYPE_CHECKING:
+    from tasks.sim.chase_view import ChaseCar, ChaseView
 
 _MIN_EPISODE_STEPS = 1000
 _SLOWEST_LAP_MPS = 8.0
@@ -64,10 +67,10 @@ class DrivingInterface(TaskInterface):
     Only a critic sees them.
     """
 
+    action_meaning = ("gas where above 0", "brake where above 0", "steer, positive to the right")
+
     def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
         """Builds the task over a game.
-
-    action_meaning = ("gas where above 0", "brake where above 0", "steer, positive to the right")
 
         Args:
             game: The game; closed with the task.
@@ -227,6 +230,27 @@ class DrivingInterface(TaskInterface):
             return np.ascontiguousarray(self.game.frame()[:, :, 2::-1])
         except GameError:
             return None
+
+    def chase_view(self) -> ChaseView | None:
+        """What draws the car on the present track, also later; None: only the game's window shows it."""
+        view: Callable[[], ChaseView] | None = getattr(self.game, "chase_view", None)
+        return None if view is None else view()
+
+    def chase_car(self) -> ChaseCar:
+        """What a film shows of the car now; of the live game what telemetry says.
+
+        Raises:
+            GameError: The game is lost.
+        """
+        from tasks.sim.chase_view import ChaseCar
+
+        known: Callable[[], ChaseCar] | None = getattr(self.game, "chase_car", None)
+        if known is not None:
+            return known()
+        car, _ = self.game.telemetry()
+        time_s = self._clock.now() - self._started_at
+        controls = (car.steer, car.gas, car.is_braking)
+        return ChaseCar(car.x, car.z, 0.0, 0.0, *controls, abs(car.speed), int(car.gear), time_s)
 
     def episode_statistics(self) -> dict[str, float]:
         """What the episode came to; see ``tasks.experience.samples.EPISODE_STATISTICS``."""

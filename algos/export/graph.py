@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,21 +49,21 @@ def onnx_bytes(actor: DeterministicActor, spec: ObservationSpec) -> bytes:
     if actor.memory_size:
         inputs.append(torch.zeros(1, actor.memory_size))
         names, outputs = [*names, MEMORY], [*outputs, NEXT_MEMORY]
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        file = Path(folder) / "policy.onnx"
         # The exporter by tracing needs no further package; torch calls it legacy, and warns of what a check settles.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             _ByPosition(actor, spec.visible.names).eval(),  # the exporter puts the mode that it found back
             tuple(inputs),
-            buffer,
+            file,
             input_names=names,
             output_names=outputs,
             dynamic_axes={name: {0: "batch"} for name in (*names, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
-    return buffer.getvalue()
+        return file.read_bytes()
 
 
 class _ByPosition(nn.Module):

@@ -35,7 +35,7 @@ def policy_only(checkpoint: Checkpoint) -> Checkpoint:
     """What acts of a checkpoint, without the keys that belong to the machine and the person that trained it."""
     owners = marked_keys(Belongs)
     config = {key: value for key, value in checkpoint.config.items() if owners.get(key) is not Belongs.command}
-    counters = {key: checkpoint.counters[key] for key in ("env_steps", "updates") if key in checkpoint.counters}
+    counters = {key: value for key, value in checkpoint.counters.items() if key in ("env_steps", "updates")}
     return replace(
         checkpoint, config=config, algorithm_state={}, counters=counters, replay={}, rollout={}, rng={}, best={}
     )

@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -118,14 +118,15 @@ def _between(shots: Sequence[Shot], times_s: np.ndarray, time_s: float) -> Chase
     span_s = new.time_s - old.time_s
     share = min(max((time_s - old.time_s) / span_s, 0.0), 1.0) if span_s > 0 else 0.0
     turn = math.remainder(new.yaw - old.yaw, math.tau)  # a heading may pass from pi to -pi
-    values = [a + share * (b - a) for a, b in zip(old, new, strict=True)]
-    return old._make(values)._replace(yaw=old.yaw + share * turn, gear=(new if share == 1.0 else old).gear)
+    mixed: Any = [a + share * (b - a) for a, b in zip(old, new, strict=True)]
+    return type(old)(*mixed)._replace(yaw=old.yaw + share * turn, gear=(new if share == 1.0 else old).gear)
 
 
 def _fitted(shot: Shot) -> np.ndarray:
     """The environment's own picture, as large as fits, on a dark ground."""
     assert shot.picture is not None
     bgr = cv2.imdecode(shot.picture, cv2.IMREAD_COLOR)
+    assert bgr is not None
     height, width = bgr.shape[:2]
     scale = min(WIDTH / width, HEIGHT / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

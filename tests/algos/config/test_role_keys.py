@@ -15,8 +15,8 @@ from tasks.config import config_to_dict
 from tasks.words.command_line import Role
 from tasks.words.keys import CONFIGURED, Workers
 
-EVERYWHERE = "train play worker server record check benchmark drive"
-DRIVING = "train play worker record check benchmark drive"
+EVERYWHERE = "train play worker server record check benchmark drive export"
+DRIVING = "train play worker record check benchmark drive export"
 ROLES = {
     "task": DRIVING,
     "task.randomization": "train play worker check benchmark",
@@ -45,6 +45,7 @@ ROLES = {
     "observers": "train",
     "wandb": "train",
     "play": "train play",
+    "export": "export",
     "record": "record drive",
     "record.driver": "record",
     "record.from_file": "record",

@@ -149,8 +149,7 @@ def test_a_unit_is_no_part_of_what_a_checkpoint_must_fit() -> None:
     spec = registry.observation_spec("TM20Lidar", config)
     assert "unit" not in spec.to_json()["fields"][0]
     assert json.loads(description(stored, config, spec, 7)["inputs"])[-1]["shape"] == [7]
-    live = TaskConfig(game=GameKind.live)
-    assert (simulated(live).game, simulated(live).clock) == (GameKind.sim, ClockKind.virtual)
+    assert simulated(TaskConfig(game=GameKind.live)) == TaskConfig(game=GameKind.sim, clock=ClockKind.virtual)
 
 
 def test_what_cannot_be_exported_is_refused_in_one_line(

@@ -43,6 +43,8 @@ EXTRAS_REQUIRE = {
     "cluster": ["ray==2.60.0"],
     # minimum-time laps to compare with
     "oracle": ["casadi==3.8.2"],
+    # --export onnx, and docs/examples/drive_onnx.py, which needs onnxruntime alone
+    "onnx": ["onnx==1.23.2", "onnxruntime==1.32.0"],
     "wandb": ["wandb>=0.18,<1"],
     # what `make test` and the benchmarks need
     "dev": [

@@ -74,9 +74,10 @@ def run(composed: DictConfig, role: Role, words: Sequence[str]) -> None:
     Raises:
         UsageError: If the configuration does not fit; nothing was started or written.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if role not in RUNNER_ROLES:
         with _refusals():
+            if role is Role.export:
+                _require_checkpoint(composed, role)
             status = _without_runner(configured(composed, role, words), role)
         if status:
             sys.exit(status)
@@ -101,13 +102,12 @@ def prepare(composed: DictConfig, role: Role, words: Sequence[str]) -> dict[str,
     """
     from algos.config.hydra_entry import options
     from algos.faces.runner_params import check, resolve, runner_params
-    from algos.run.folder import newest_checkpoints, run_folder
+    from algos.run.folder import run_folder
     from tasks import registry
     from tasks.remote.access.invitation import check_credentials
 
-    if role is Role.play and composed.checkpoint is None:
-        found = ", ".join(newest_checkpoints()) or "none yet"
-        raise ValueError(f"--play needs --checkpoint FILE; the newest below runs: {found}")
+    if role is Role.play:
+        _require_checkpoint(composed, role)
     config = configured(composed, role, words)
     spec = registry.observation_spec(config.task.name, config.task)
     check(config, spec, options("train"), is_playing=role is Role.play)
@@ -118,6 +118,19 @@ def prepare(composed: DictConfig, role: Role, words: Sequence[str]) -> dict[str,
     is_renamed = any(word.startswith("experiment=") for word in words)
     folder = run_folder(config, is_playing=role is Role.play, is_renamed=is_renamed)
     return runner_params(resolve(config), spec, folder, _worker_words(config))
+
+
+def _require_checkpoint(composed: DictConfig, role: Role) -> None:
+    """Refuses a role that needs a trained policy and got none; says which there are."""
+    from algos.run.folder import newest_checkpoints
+    from algos.run.zoo import entries
+
+    if composed.checkpoint is None:
+        found = ", ".join(newest_checkpoints()) or "none yet"
+        raise ValueError(
+            f"--{role.value} needs --checkpoint FILE, latest, or zoo:NAME (one of {', '.join(entries())}); the newest "
+            f"below runs: {found}"
+        )
 
 
 def configured(composed: DictConfig, role: Role, words: Sequence[str]) -> RunConfig:
@@ -220,6 +233,11 @@ def _without_runner(config: RunConfig, role: Role) -> int:
         policy = acting_policy(config, registry.observation_spec(config.task.name, config.task))
         benchmark.run(config.task, config.benchmark, policy, new_dated_folder(RUNS, "benchmark", datetime.now()))
         return 0
+    if role is Role.export:
+        from algos.export import export
+
+        sys.stdout.write(export.run(config) + "\n")
+        return 0
     if role is Role.worker:
         from algos.faces.configured_policy import expert_weights, remote_policy
         from tasks.acting.env_source import EnvSource
@@ -242,9 +260,11 @@ def _without_runner(config: RunConfig, role: Role) -> int:
 def _command(argv: Sequence[str]) -> int:
     from algos.config.hydra_entry import compose_and_call, config_folders, plugin_words
     from algos.config.options import is_option, with_default_train
+    from algos.run.checkpoint_words import with_checkpoint_files
     from algos.run.stored_config import with_stored_choices
     from tasks.plugins import load_plugins
 
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with _refusals():
         line = parse(argv)
     if "--help" in line.words:
@@ -258,12 +278,13 @@ def _command(argv: Sequence[str]) -> int:
         sys.stdout.write(done + "\n")
         return 0
     with _refusals():
-        load_plugins(plugin_words(line.words))
-        folders = [CONFIG_DIR, *config_folders(line.words)]
+        typed = with_checkpoint_files(line.words, line.role)
+        load_plugins(plugin_words(typed))
+        folders = [CONFIG_DIR, *config_folders(typed)]
         register_options(folders)
-        words = with_stored_choices(line.words, lambda group, name: is_option(group, name, folders))
+        words = with_stored_choices(typed, lambda group, name: is_option(group, name, folders))
         words = with_default_train(words, folders)
-    added = set(words) - set(line.words)  # choices of files that were not typed
+    added = set(words) - set(typed)  # choices of files that were not typed
 
     def job(composed: DictConfig, words: Sequence[str]) -> None:
         run(composed, line.role, [word for word in words if word not in added])

@@ -129,17 +129,6 @@ def write_png(picture: np.ndarray, path: str | Path) -> None:
     write_file(Path(path), packed.getbuffer())
 
 
-def write_video(frames: np.ndarray | Sequence[np.ndarray], path: str | Path, fps: float) -> None:
-    """Writes pictures that are already there as a video, see ``VideoFile``.
-
-    Raises:
-        OSError: It cannot be written; there is no file then.
-    """
-    with VideoFile(path, fps) as video:
-        for picture in _checked_frames(frames, fps):
-            video.add(picture)
-
-
 def encode_gif(frames: np.ndarray | Sequence[np.ndarray], fps: float) -> bytes:
     """An endlessly repeating GIF of uint8 RGB pictures; GIF keeps time in 10 ms, and viewers not under 20 ms."""
     pictures = _checked_frames(frames, fps)
@@ -184,13 +173,15 @@ class VideoFile:
     Args:
         path: File to write; the folder is made.
         fps: Pictures per second.
+        crf: H.264's constant rate factor: smaller is larger and better.
     """
 
-    def __init__(self, path: str | Path, fps: float) -> None:
+    def __init__(self, path: str | Path, fps: float, crf: int = 20) -> None:
         if not fps > 0:
             raise ValueError(f"fps must be > 0, got {fps}")
         self._path = Path(path)
         self._fps = fps
+        self._crf = crf
         self._shape: tuple[int, ...] = ()
         self._encoder: subprocess.Popen[bytes] | None = None
 
@@ -250,7 +241,7 @@ class VideoFile:
         height, width = self._shape[:2]
         size = f"{width + width % 2}x{height + height % 2}"
         pictures = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(self._fps), "-i", "-"]
-        encoding = ["-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-preset", "veryfast"]
+        encoding = ["-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self._crf), "-preset", "veryfast"]
         return subprocess.Popen(
             [get_ffmpeg_exe(), "-y", "-v", "error", *pictures, *encoding, "-movflags", "+faststart", str(self._path)],
             stdin=subprocess.PIPE,

@@ -146,6 +146,12 @@ def action_space(name: str, config: AnyTaskConfig | None = None) -> spaces.Box:
     return spaces.Box(-1.0, 1.0, (observation_spec(name, config).action_size,))
 
 
+def action_meaning(name: str) -> tuple[str, ...]:
+    """What each entry of a task's action does, for people; empty where the task does not say."""
+    said: tuple[str, ...] = getattr(_task_class(name), "action_meaning", ())
+    return said
+
+
 def fingerprint(name: str, config: AnyTaskConfig) -> str:
     """What a worker and its learner must agree on: observation, timing, reward, track (files by their content).
 

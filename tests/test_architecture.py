@@ -40,6 +40,7 @@ ROOMS: dict[str, str] = {
     "tasks.gymnasium_ids": "tasks",
     "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.laps tasks.live tasks.points "
     "tasks.recordings tasks.sim",
+    "tasks.film": "tasks.game tasks.pictures tasks.process tasks.sim tasks.trackmania",
     # acting, in this process and in others
     "tasks.acting": "tasks.config tasks.envs tasks.experience tasks.process tasks.registry tasks.words",
     "tasks.remote.config": "tasks.words",
@@ -86,12 +87,15 @@ ROOMS: dict[str, str] = {
     "algos.acting": "algos.config algos.networks tasks.experience tasks.words",
     "algos.run": "algos.config tasks.experience tasks.pictures tasks.process tasks.trackmania tasks.words",
     "algos.faces": "algos.acting algos.algorithms algos.config algos.learning algos.networks algos.replay algos.run "
-    "tasks.acting tasks.config tasks.experience tasks.laps tasks.pictures tasks.process tasks.registry "
-    "tasks.trackmania tasks.words",
+    "tasks.acting tasks.config tasks.experience tasks.film tasks.laps tasks.process tasks.registry tasks.trackmania "
+    "tasks.words",
+    "algos.export": "algos.acting algos.config algos.faces algos.run tasks.config tasks.experience tasks.process "
+    "tasks.registry",
     # the command line, where both sides meet
-    "train": "algos.config algos.faces algos.run tasks.acting tasks.config tasks.envs tasks.game tasks.live "
-    "tasks.plugins tasks.process tasks.registration tasks.registry tasks.remote.access tasks.remote.launch "
-    "tasks.remote.worker tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania tasks.words",
+    "train": "algos.config algos.export algos.faces algos.run tasks.acting tasks.config tasks.envs tasks.game "
+    "tasks.live tasks.plugins tasks.process tasks.registration tasks.registry tasks.remote.access "
+    "tasks.remote.launch tasks.remote.worker tasks.roles.benchmark tasks.roles.dispatch tasks.trackmania "
+    "tasks.words",
 }
 """Every room, from the ground up, and the rooms that its files import: only rooms that stand above it in this table.
 

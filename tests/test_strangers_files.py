@@ -23,6 +23,7 @@ from algos.config.typed_only import SECTIONS
 from algos.faces.ppo import ppo_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from algos.run.stored_config import with_stored_choices
+from algos.run.zoo import entry_file
 from tasks.config import config_to_dict
 from tasks.registry import observation_spec
 from tasks.words.command_line import Role
@@ -70,7 +71,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch, path: Path, algorithm: str) -> Pa
         policy = build_policy(record, 0)
         weights = policy._model.state_dict() if algorithm == "PPO" else policy.weights()
         stored = config_to_dict(config["run"])
-        kept = {"config": stored, "observation_spec": record["kwargs"]["spec"], "algorithm_state": {}}
+        kept = {"config": stored, "observation_spec": record["kwargs"]["spec"], "algorithm_state": {"step": 0}}
         acts = {**record, "weights": weights, "version": 1}
         save_checkpoint(path, Checkpoint(algorithm=params["algo"]["name"], task="Gym", policy=acts, **kept))
 
@@ -212,7 +213,9 @@ def test_the_configuration_of_a_run_and_a_copy_of_ours_are_read(
     seen: list[Any] = []
     shutil.copytree(train.CONFIG_DIR, tmp_path / "cfg")
     within(monkeypatch, [f"--config-path={tmp_path / 'cfg'}", "seed=3"], lambda composed, words: seen.append(composed))
-    run = train.CONFIG_DIR.parent / "runs" / "TM20LidarSAC_trained"
+    run = tmp_path / "run"
+    run.mkdir()
+    OmegaConf.save(load_checkpoint(entry_file("TM20Lidar")).config, run / "config.yaml")
     within(monkeypatch, [f"--config-path={run}", "seed=4"], lambda composed, words: seen.append(composed))
     assert [composed["seed"] for composed in seen] == [3, 4]
 

@@ -1,35 +1,121 @@
-"""The repository's checkpoint drives with today's code: a change of observations fails here."""
+"""The zoo: its entries drive as their results say; ``--checkpoint`` finds them, and the newest run."""
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 
 import tasks
-from algos.acting.policy import make_acting_policy
+from algos.faces.configured_policy import trained_policy
+from algos.run import zoo
 from algos.run.checkpoint import load_checkpoint
+from algos.run.checkpoint_words import with_checkpoint_files
+from benchmarks.zoo.__main__ import main as add_entry
+from benchmarks.zoo.entry import MAX_BYTES, save_policy
 from tasks.acting.evaluation import evaluate
 from tasks.experience.observation import ObservationSpec
-from tasks.sim.scripted_driver import scripted_lap_time_s
-from tasks.sim.track import load_track
+from tasks.words.command_line import Role, parse
+from tasks.words.nested import leaves, value_at
+from tests.test_config_files import composed
+from tests.test_strangers_files import untrained
+from tests.test_train_checkpoint import refused
 
-SHIPPED = Path(__file__).parent.parent / "runs" / "TM20LidarSAC_trained" / "nn" / "best.pth"
+
+def resolved(word: str, role: Role = Role.play, *words: str) -> str:
+    return with_checkpoint_files(parse([f"checkpoint={word}", *words]).words, role)[0]
 
 
 @pytest.mark.timeout(120)
-def test_shipped_policy_finishes_medium_within_1_35_of_the_scripted_lap() -> None:
+@pytest.mark.parametrize("name", zoo.entries())
+def test_an_entry_of_the_zoo_drives_as_its_results_say(name: str) -> None:
     torch.set_num_threads(1)
-    checkpoint = load_checkpoint(SHIPPED)
-    policy = make_acting_policy(**checkpoint.policy["kwargs"], seed=0)
-    policy.load_weights(checkpoint.acting_weights(), int(checkpoint.policy["version"]))
+    file = zoo.entry_file(name)
+    checkpoint = load_checkpoint(file)
+    results = json.loads((file.parent / zoo.RESULTS).read_text())
     env = tasks.make(checkpoint.task, observation="dict", config=checkpoint.config["task"])
     assert env.observation_spec == ObservationSpec.from_json(checkpoint.observation_spec)
+    first = results["episodes"][0]
 
-    report = evaluate(env, policy, range(3))
+    report = evaluate(env, trained_policy(checkpoint, str(file), env.observation_spec, "cpu", 0), [first["seed"]])
 
     env.close()
-    assert report.finish_rate == 1.0
-    assert report.mean_lap_time_s is not None
-    assert report.mean_lap_time_s < 1.35 * scripted_lap_time_s(load_track("medium"))
+    assert file.stat().st_size < MAX_BYTES
+    assert results["checkpoint"] == f"zoo:{name}"
+    assert len(results["episodes"]) == 10
+    assert report.finish_rate == float(first["finished"])
+    assert report.mean_lap_time_s == pytest.approx(first["lap_time_s"], rel=0.03)
+    line = parse(shlex.split((file.parent / zoo.COMMAND).read_text())[2:])
+    assert (line.role, composed(*line.words)["task"]["name"]) == (Role.train, checkpoint.task)
+
+
+def test_an_entry_has_what_acts_and_the_command_that_trained_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
+    run = untrained(monkeypatch, tmp_path / "best.pth", "SAC")
+    before = load_checkpoint(run)
+
+    assert add_entry([str(run), "Mine", "play.episodes=2"]) == 0
+
+    entry = load_checkpoint(zoo.entry_file("Mine"))
+    assert (entry.algorithm_state, entry.replay, entry.rng, entry.best) == ({}, {}, {}, {})
+    assert not {"remote", "wandb", "device", "checkpoint"} & entry.config.keys()
+    assert all((entry.acting_weights()[name] == array).all() for name, array in before.acting_weights().items())
+    results = json.loads((tmp_path / "zoo" / "Mine" / zoo.RESULTS).read_text())
+    assert (results["checkpoint"], len(results["episodes"])) == ("zoo:Mine", 2)
+    command = shlex.split((tmp_path / "zoo" / "Mine" / zoo.COMMAND).read_text())
+    assert command[:4] == ["python", "train.py", "task=Gym", "train=GymSAC"]
+    again = composed(*parse(command[2:]).words)
+    told = {key: value for key, value in leaves(before.config) if key.startswith(("task.", "train.", "seed"))}
+    assert {key: value_at(again, key) for key in told} == told
+    assert "has nothing to learn on" in refused(capsys, "checkpoint=zoo:Mine")
+    assert "checkpoint zoo:Yours is not in the zoo, which has Mine" in refused(capsys, "--play", "checkpoint=zoo:Yours")
+
+
+def test_a_large_policy_is_kept_in_half_precision_and_a_larger_one_is_refused(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(zoo.entry_file("TM20Lidar"))
+    for rows, is_kept in ((400, True), (700, False)):
+        checkpoint.policy["weights"] = {"matrix": torch.ones(rows, 1000), "bias": torch.ones(3)}
+        path = tmp_path / f"{rows}.pth"
+        if is_kept:
+            save_policy(path, checkpoint)
+            weights = load_checkpoint(path).policy["weights"]
+            assert (weights["matrix"].dtype, weights["bias"].dtype) == (torch.float16, torch.float32)
+        else:
+            with pytest.raises(ValueError, match="in half precision"):
+                save_policy(path, checkpoint)
+            assert not path.exists()
+
+
+def test_latest_is_the_run_that_saved_last_its_best_to_play_and_its_last_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no run in .* has saved one"):
+        resolved("latest")
+    for age, name in enumerate(
+        ["new/nn/last.pth", "new/nn/best.pth", "old/nn/best.pth", "play/x.pth", "zoo/Z/policy.pth"]
+    ):
+        file = tmp_path / "runs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (1e9 - age, 1e9 - age))
+    caplog.set_level("INFO")
+    assert resolved("latest") == "checkpoint='runs/new/nn/best.pth'"
+    assert "checkpoint latest: runs/new/nn/best.pth" in caplog.text
+    assert resolved("latest", Role.train) == "checkpoint='runs/new/nn/last.pth'"
+    assert resolved("latest", Role.train, "checkpoint_mode=weights") == "checkpoint='runs/new/nn/best.pth'"
+    (tmp_path / "runs/new/nn/best.pth").unlink()
+    assert resolved("latest") == "checkpoint='runs/new/nn/last.pth'"
+    assert resolved("./latest") == "checkpoint='./latest'"
+
+
+def test_the_names_can_be_swept() -> None:
+    words = with_checkpoint_files(parse(["--play", "-m", "checkpoint=zoo:TM20Lidar,other.pth"]).words, Role.play)
+    assert words[0] == f"checkpoint='{zoo.entry_file('TM20Lidar')}','other.pth'"

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from algos.acting.deterministic import DeterministicActor, SquashedMean
 from algos.acting.exploration import Explorer
 from algos.config import NetworkConfig, WarmUp, network_from_plain
 from algos.networks import ActingNetwork, copy_weights
@@ -125,6 +126,10 @@ class ActingPolicy:
             noise = np.stack([explorer.noise() for explorer in self._explorers])
             mean = mean + np.exp(log_std) * noise
         return np.tanh(mean)
+
+    def deterministic_actor(self) -> DeterministicActor:
+        """What ``act`` does with ``deterministic``, as one network that shares the weights."""
+        return SquashedMean(self._network)
 
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of the weights, as ``load_weights`` takes them; random ones before it was called."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from algos.acting.deterministic import RecurrentMean
 from algos.acting.policy import ActingPolicy, warm_up_named
 from algos.config import RecurrentNetworkConfig, WarmUp, network_from_plain
 from algos.networks import ActingNetwork, RecurrentEncoder
@@ -73,6 +74,10 @@ class RecurrentPolicy(ActingPolicy):
     def recurrent_states(self) -> np.ndarray:
         """The same of all environments: shape (N, S), float32."""
         return self._memory.cpu().numpy()
+
+    def deterministic_actor(self) -> RecurrentMean:
+        """What ``act`` does with ``deterministic``, as one network that shares the weights."""
+        return RecurrentMean(self._network)
 
     def begin_episodes(self, chosen: Sequence[int]) -> None:
         """Called after every reset of these environments: forgets."""

@@ -84,7 +84,9 @@ class PlayConfig(Checked):
     rules: Rules = Rules.normal
     """normal or league."""
     video: bool = True
-    """Whether an mp4 of the first episode is written."""
+    """Whether an mp4 of the first episode is written, 1280 x 720 pixels at 30 pictures a second."""
+    animation: bool = False
+    """Whether the first episode is written as a small animated picture, episode.webp, of less than 2 MB."""
     plot: bool = True
     """Whether the driven line is plotted."""
     deterministic: bool = True
@@ -94,6 +96,16 @@ class PlayConfig(Checked):
         super().__post_init__()
         is_league = self.rules is Rules.league
         require(not is_league or self.episodes == 10, "episodes", self.episodes, "10 with play.rules=league")
+
+
+@dataclass
+class ExportConfig(Checked):
+    """What --export does (``export``)."""
+
+    to: str | None = None
+    """File to write; null: beside the checkpoint, with its name and the ending .onnx."""
+    steps: Count = 200
+    """Steps of a simulated drive on which the file must act as the policy does."""
 
 
 @dataclass
@@ -163,7 +175,7 @@ class RunConfig(Checked):
     )
     """Name of the run folder, runs/<experiment>_<date>; default: the name of the train YAML."""
     checkpoint: str | None = field(default=None, metadata=acts_in(*DRIVING) | belongs_to(Belongs.command))
-    """File to start from; the same as --checkpoint."""
+    """File to start from, ``latest`` or ``zoo:NAME``; the same as --checkpoint."""
     checkpoint_mode: CheckpointMode = field(
         default=CheckpointMode.resume, metadata=acts_in(Role.train) | belongs_to(Belongs.command)
     )
@@ -197,6 +209,10 @@ class RunConfig(Checked):
     """Weights & Biases."""
     play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
     """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
+    export: ExportConfig = field(
+        default_factory=ExportConfig, metadata=acts_in(Role.export) | belongs_to(Belongs.command)
+    )
+    """What --export does."""
     record: RecordConfig = field(
         default_factory=RecordConfig,
         metadata=acts_in(Role.record, Role.drive) | needs(only_with("drive.record", True, roles=(Role.drive,))),

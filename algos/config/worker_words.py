@@ -29,10 +29,15 @@ def worker_words(config: Plain, files: Plain) -> list[str]:
     words = [f"{group}={written(choices[group])}" for group in ("task", "train")]
     marks = marked_keys(Workers)
     for key, value in leaves(config):
-        is_shared = nearest(marks, key) is Workers.same and not _is_implied_clock(config, key)
+        is_shared = nearest(marks, key) is Workers.same and not is_implied_clock(config, key)
         if is_shared and value != value_at(files, key):
-            words.append(f"{key if _PLAIN.fullmatch(key) else _quoted(key)}={written(value)}")
+            words.append(word(key, value))
     return words
+
+
+def word(key: str, value: object) -> str:
+    """KEY=VALUE, quoted for a shell where it must be."""
+    return f"{key if _PLAIN.fullmatch(key) else _quoted(key)}={written(value)}"
 
 
 def written(value: object) -> str:
@@ -58,7 +63,7 @@ def _written(value: object) -> str:
     return text if is_plain and ":" not in text else quote(text)
 
 
-def _is_implied_clock(config: Plain, key: str) -> bool:
+def is_implied_clock(config: Plain, key: str) -> bool:
     """Whether this is the clock that goes with the game, which a worker chooses by itself."""
     return key == "task.clock" and value_at(config, key) == (
         "wall" if value_at(config, "task.game") == "live" else "virtual"

@@ -26,10 +26,11 @@ from algos.faces.task_env import env_info, make_env, observation_spec
 from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import driven_line
-from tasks import pictures
-from tasks.acting.evaluation import LEAGUE_RUNS, ClipRecorder, evaluate, league_score, play_results, write_results
+from tasks.acting.evaluation import LEAGUE_RUNS, evaluate, league_score, play_results, write_results
 from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED, Laps, ratio_key, time_key
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
+from tasks.film.frames import write_animation, write_film
+from tasks.film.recorder import FilmRecorder
 from tasks.laps.files import ComparedLaps, write_laps
 from tasks.laps.lap import sectors
 from tasks.laps.picture import draw_comparison, legend_name
@@ -39,10 +40,6 @@ from tasks.trackmania import course, reference_laps
 from tasks.words.nested import Plain
 
 logger = logging.getLogger(__name__)
-
-VIDEO_EVERY = 2
-VIDEO_MAX_FRAMES = 1200
-VIDEO_MAX_WIDTH = 400
 
 
 class RemotePlayer(BasePlayer):
@@ -67,6 +64,7 @@ class RemotePlayer(BasePlayer):
         self.checkpoint_path: str | None = None
         self.checkpoint: Checkpoint | None = None
         self.policy: Any = None
+        self._film = FilmRecorder() if self.play.video or self.play.animation else None
         self._stop = threading.Event()
 
     def load_networks(self, params: Plain) -> None:
@@ -96,12 +94,16 @@ class RemotePlayer(BasePlayer):
         if self.checkpoint_path is None:
             raise ValueError("--play needs a checkpoint: add --checkpoint runs/<run>/nn/best.pth")
         _say(f"{_what(self.task)} with {self.checkpoint_path}")
-        clip = ClipRecorder(VIDEO_EVERY, VIDEO_MAX_FRAMES, VIDEO_MAX_WIDTH) if self.play.video else None
         policy = self.policy if self.play.deterministic else _Sampling(self.policy)
         try:
             with StopOnInterrupt(self._stop), HangReporter(lambda: {"this process": self._watch.hangs_for_s()}):
                 report = evaluate(
-                    self.env, policy, self._seeds(), clip=clip, on_episode=self._print_episode, stop=self._stop.is_set
+                    self.env,
+                    policy,
+                    self._seeds(),
+                    film=self._film,
+                    on_episode=self._print_episode,
+                    stop=self._stop.is_set,
                 )
         finally:
             self.env.close()
@@ -152,9 +154,12 @@ class RemotePlayer(BasePlayer):
         """What is left behind, and what writes each."""
         files: dict[Path, Callable[[Path], object]] = {}
         files[directory / "results.json"] = lambda path: write_results(path, results)
-        clip, task = report.clip, self.task
-        if clip is not None and len(clip):
-            files[directory / "episode.mp4"] = lambda path: pictures.write_video(clip, path, report.clip_fps or 10.0)
+        film, task = self._film, self.task
+        if film is not None and film.shots:
+            if self.play.video:
+                files[directory / "episode.mp4"] = lambda path: write_film(film, path, _what(task))
+            if self.play.animation:
+                files[directory / "episode.webp"] = lambda path: write_animation(film, path, _what(task))
         if self.play.plot and report.episodes and course.has_course(task):
             files[directory / "driven_line.png"] = lambda path: driven_line(
                 course.course(task), report, str(task["track"]), path

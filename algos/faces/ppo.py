@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from rl_games.algos_torch import a2c_continuous, model_builder
 from rl_games.algos_torch.network_builder import NetworkBuilder
+from rl_games.algos_torch.running_mean_std import RunningMeanStd
 from rl_games.common import vecenv
 from torch import nn
 
+from algos.acting.deterministic import DeterministicActor
 from algos.acting.policy import build_policy
 from algos.config import NetworkConfig
 from algos.config.schema import CheckpointMode
@@ -412,6 +414,16 @@ class PPOPolicy:
         action = result["mus" if deterministic else "actions"].reshape(-1)
         return action.clamp(-1.0, 1.0).cpu().numpy().astype(np.float32)
 
+    def deterministic_actor(self) -> DeterministicActor:
+        """What ``act`` does with ``deterministic``, as one network that shares the weights.
+
+        Raises:
+            ValueError: The network is a recurrent one, of a plugin.
+        """
+        if self._model.is_rnn():
+            raise ValueError("a recurrent network of rl_games cannot be exported; RSAC's can")
+        return _ClampedMean(self._model, self._spec, self._is_flat)
+
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         """Loads the model's state."""
         self._model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
@@ -468,6 +480,38 @@ def ppo_policy(params: Plain, spec: ObservationSpec) -> dict[str, Any]:
             "device": str(config.get("inference_device", "cpu")),
         },
     }
+
+
+class _ClampedMean(DeterministicActor):
+    """The mean of rl_games' model, clamped to [-1, 1], without the parts that a graph cannot have: scripted modules."""
+
+    def __init__(self, model: Any, spec: ObservationSpec, is_flat: bool) -> None:
+        super().__init__()
+        self.network = model.a2c_network
+        self.statistics = _unscripted(model.running_mean_std) if model.normalize_input else nn.Identity()
+        self._fields = spec.visible.all_fields()
+        self._is_flat = is_flat
+
+    def forward(
+        self, observation: Mapping[str, torch.Tensor], memory: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The action; the memory as it is."""
+        inputs = self.statistics(self._flat(observation) if self._is_flat else dict(observation))
+        mean, *_ = self.network({"is_train": False, "prev_actions": None, "obs": inputs, "rnn_states": None})
+        return mean.clamp(-1.0, 1.0), memory
+
+    def _flat(self, observation: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """``ObservationSpec.flatten_batch`` in torch."""
+        parts = [(observation[field.name].float().flatten(1) - field.offset) / field.scale for field in self._fields]
+        return torch.cat(parts, dim=1)
+
+
+def _unscripted(scripted: Any) -> nn.Module:
+    """The module that rl_games compiled, with the same statistics."""
+    plain: Any = RunningMeanStd(tuple(scripted.running_mean.shape))
+    for name, _ in plain.named_buffers():
+        setattr(plain, name, getattr(scripted, name))
+    return plain
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error

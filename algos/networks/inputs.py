@@ -105,7 +105,7 @@ class InputLayer(nn.Module):
             return None
         image = observation[self.image_field.name]
         if _has_colours(self.image_field):  # (B, [history], H, W, 3) -> (B, [history], 3, H, W)
-            image = image.movedim(-1, -3)
+            image = image.movedim(image.dim() - 1, image.dim() - 3)  # not negative: for ONNX
         height, width = image.shape[-2:]
         return image.reshape(image.shape[0], -1, height, width)
 

@@ -64,7 +64,13 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
     from algos.run.checkpoint import load_checkpoint
 
     path = str(composed["checkpoint"])
-    stored = load_checkpoint(path).config
+    checkpoint = load_checkpoint(path)
+    if not checkpoint.algorithm_state and not is_playing:
+        raise ValueError(
+            f"checkpoint {path} has nothing to learn on, only what acts, as those of the zoo: play or export it; a "
+            "training goes on from a last.pth or best.pth in a folder runs/<run>/nn"
+        )
+    stored = checkpoint.config
     config = merge_stored(stored, composed, overrides)
     if is_playing:
         config |= {key: copy.deepcopy(composed[key]) for key in _keys_of(Belongs.learning)}

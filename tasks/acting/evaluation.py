@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
@@ -79,6 +79,18 @@ class ClipRecorder:
         return np.stack(self._frames) if self._frames else None
 
 
+class Recorder(Protocol):
+    """Sees an episode while it is driven; ``tasks.film.recorder.FilmRecorder`` is one."""
+
+    def begin(self, env: gymnasium.Env) -> None:
+        """Called after the reset; an episode that is driven again begins again."""
+        ...
+
+    def step(self, env: gymnasium.Env, action: np.ndarray, reward: float, info: Mapping[str, object]) -> None:
+        """Called after each step."""
+        ...
+
+
 class LeagueScore(NamedTuple):
     """Result of ten runs under the rules of the Roborace League."""
 
@@ -99,6 +111,7 @@ def evaluate(
     seeds: Sequence[int],
     *,
     clip: ClipRecorder | None = None,
+    film: Recorder | None = None,
     on_episode: Callable[[EpisodeResult], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> EvaluationReport:
@@ -108,7 +121,8 @@ def evaluate(
         env: A dict-observation environment, or what makes one; an environment made here is also closed here.
         policy: Acts with ``deterministic=True``; its ``version``, where it has one, goes into the report.
         seeds: Seed of each episode, passed to ``env.reset``.
-        clip: Records the first episode when given.
+        clip: Takes pictures of the first episode when given; they go into the report.
+        film: Records the first episode when given.
         on_episode: Called with each result as soon as it is known.
         stop: Asked before each step, and while an environment that can ``watch`` it waits for its game; true abandons
             the running episode and the rest.
@@ -119,13 +133,14 @@ def evaluate(
     """
     if not isinstance(env, gymnasium.Env):
         with contextlib.closing(env()) as made:
-            return evaluate(made, policy, seeds, clip=clip, on_episode=on_episode, stop=stop)
+            return evaluate(made, policy, seeds, clip=clip, film=film, on_episode=on_episode, stop=stop)
     if stop is not None and hasattr(env, "watch"):
         env.watch(stop)
     episodes: list[EpisodeResult] = []
     with punctual() if getattr(env, "is_real_time", False) else contextlib.nullcontext():
         for index, seed in enumerate(seeds):
-            result = _drive_undisturbed(env, policy, int(seed), clip if index == 0 else None, stop)
+            recorders = (clip, film) if index == 0 else (None, None)
+            result = _drive_undisturbed(env, policy, int(seed), *recorders, stop)
             if result is None:
                 break
             episodes.append(result)
@@ -210,12 +225,13 @@ def _drive_undisturbed(
     policy: ActingPolicy,
     seed: int,
     clip: ClipRecorder | None,
+    film: Recorder | None,
     stop: Callable[[], bool] | None,
 ) -> EpisodeResult | None:
     """One episode to its end, or None when stopped before. A game that keeps getting lost counts at last."""
     for attempts_left in reversed(range(_MAX_ATTEMPTS)):
         try:
-            result, info = _drive(env, policy, seed, clip, stop)
+            result, info = _drive(env, policy, seed, clip, film, stop)
         except Interrupted:
             return None
         if "game_lost" not in info or not attempts_left:
@@ -229,11 +245,14 @@ def _drive(
     policy: ActingPolicy,
     seed: int,
     clip: ClipRecorder | None,
+    film: Recorder | None,
     stop: Callable[[], bool] | None,
 ) -> tuple[EpisodeResult | None, Mapping[str, object]]:
     """One episode and the info of its last step; no result when stopped before."""
     observation, _ = env.reset(seed=seed)
     policy.begin_episode()
+    if film is not None:
+        film.begin(env)
     rows: list[tuple[float, float, float, float]] = []
     race_times_s: list[float] = []
     actions: list[np.ndarray] = []
@@ -249,6 +268,8 @@ def _drive(
         rows.append((info.get("x", math.nan), info.get("z", math.nan), info.get("speed_mps", math.nan), float(reward)))
         race_times_s.append(info.get("race_time_s", math.nan))
         actions.append(np.array(action, np.float32))
+        if film is not None:
+            film.step(env, action, float(reward), info)
         done = bool(terminated or truncated)
     result = _result(seed, np.asarray(rows, np.float32).reshape(-1, 4), info)
     return replace(result, race_times_s=np.array(race_times_s), actions=np.stack(actions)), info

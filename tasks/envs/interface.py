@@ -35,6 +35,8 @@ class TaskInterface(RealTimeGymInterface, ABC):
 
     observation_spec: ObservationSpec
     """Fields in the order of the lists that reset() and get_obs_rew_terminated_info() return, then the actions."""
+    action_meaning: tuple[str, ...] = ()
+    """What each entry of an action does, for people; may be empty."""
     is_waiting: bool = False
     """Whether a call waits for the game on purpose and has logged it; this does not count as hanging."""
 

@@ -155,6 +155,8 @@ class RCDroneInterface(TaskInterface):
         clock: Tells the time; virtual or wall.
     """
 
+    action_meaning = ("velocity along x, of 2 m/s", "velocity along y, of 2 m/s")
+
     def __init__(self, config: RCDroneConfig, clock: Clock) -> None:
         self.observation_spec = self.spec_for(config)
         self._clock = clock
@@ -171,8 +173,8 @@ class RCDroneInterface(TaskInterface):
     @classmethod
     def spec_for(cls, config: RCDroneConfig) -> ObservationSpec:
         """Position and target, each number a field as in the tutorial."""
-        fields = [Field(f"pos_{axis}", (1,), low=-1.0, high=1.0) for axis in "xy"]
-        fields += [Field(f"tar_{axis}", (1,), low=-TARGET_RANGE_M, high=TARGET_RANGE_M) for axis in "xy"]
+        fields = [Field(f"pos_{axis}", (1,), low=-1.0, high=1.0, unit="m") for axis in "xy"]
+        fields += [Field(f"tar_{axis}", (1,), low=-TARGET_RANGE_M, high=TARGET_RANGE_M, unit="m") for axis in "xy"]
         rtgym = config.rtgym
         return ObservationSpec(tuple(fields), 2, rtgym.act_buf_len if rtgym.act_in_obs else 0, rtgym.reset_act_buf)
 

@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from dataclasses import field as dataclass_field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ class Field:
     offset: float = 0.0
     privileged: bool = False
     """Whether only a critic may see it, in training; a policy never does."""
+    unit: str = dataclass_field(default="", compare=False)
+    """Of the value, for people; empty: a number without one. No part of what a checkpoint must fit."""
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -171,10 +174,11 @@ class ObservationSpec:
         return crc
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, for configs, checkpoints and the link. ``privileged`` is named only where it is true."""
+        """Plain data, for configs, checkpoints and the link, without units; ``privileged`` only where it is true."""
         data = asdict(self)
         data["fields"] = [
-            {key: entry[key] for key in entry if key != "privileged" or entry[key]} for entry in data["fields"]
+            {key: value for key, value in entry.items() if key != "unit" and (key != "privileged" or value)}
+            for entry in data["fields"]
         ]
         return data
 

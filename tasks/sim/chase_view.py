@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ Uint8Array = NDArray[np.uint8]
 CHASE_LENS = Lens(height_m=3.4, back_m=8.5, pitch=math.radians(13.0), focal_per_height=1.0)
 _SUPERSAMPLING = 2
 _CAMERA_LAG_S = 0.12
+_SHIFT = 4
+"""Bits behind the comma of a pixel, as OpenCV takes them."""
 _HAZE_RGB = np.array([196.0, 206.0, 214.0], np.float32)
 _HAZE_FROM_M = 60.0
 
@@ -45,6 +48,10 @@ class ChaseCar(NamedTuple):
     time_s: float
 
 
+ChaseView = Callable[[ChaseCar, int, int], NDArray[np.uint8]]
+"""Draws a car on its track: car, width and height [px] -> RGB, shape (height, width, 3)."""
+
+
 class _Face(NamedTuple):
     """A polygon of the car."""
 
@@ -53,7 +60,9 @@ class _Face(NamedTuple):
     colour: tuple[int, int, int]
 
 
-def render_chase(car: ChaseCar, grids: TrackGrids, width: int, height: int) -> Uint8Array:
+def render_chase(
+    car: ChaseCar, grids: TrackGrids, width: int, height: int, *, has_dashboard: bool = True
+) -> Uint8Array:
     """Draws the view.
 
     Args:
@@ -61,6 +70,7 @@ def render_chase(car: ChaseCar, grids: TrackGrids, width: int, height: int) -> U
         grids: The track.
         width: Of the picture [px].
         height: Of the picture [px].
+        has_dashboard: Whether speed, time and controls are written over it.
 
     Returns:
         RGB, shape (height, width, 3).
@@ -73,12 +83,13 @@ def render_chase(car: ChaseCar, grids: TrackGrids, width: int, height: int) -> U
     back = CHASE_LENS.back_m
     size = (_SUPERSAMPLING * width, _SUPERSAMPLING * height)
     pose = np.array([car.x, car.z, camera_yaw])
-    picture = np.ascontiguousarray(draw_window(pose, grids, *size, CHASE_LENS)[:, :, 2::-1])
+    picture = np.asarray(cv2.cvtColor(draw_window(pose, grids, *size, CHASE_LENS), cv2.COLOR_BGRA2RGB), np.uint8)
     _draw_hills(picture, camera_yaw)
     _add_haze(picture)
     _draw_car(picture, car, -swing, back)
     small: Uint8Array = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    _draw_dashboard(small, car)
+    if has_dashboard:
+        _draw_dashboard(small, car)
     return small
 
 
@@ -117,37 +128,47 @@ def _haze_rows(width: int, height: int) -> NDArray[np.float32]:
 
 def _draw_car(picture: Uint8Array, car: ChaseCar, turn: float, back: float) -> None:
     """Draws the shadow and then the faces from the farthest to the nearest."""
-    shadow = picture.copy()
-    _fill(shadow, _to_camera(_box_floor(1.25, 2.35, 0.02), turn, back), (20, 20, 22))
-    cv2.addWeighted(shadow, 0.45, picture, 0.55, 0.0, dst=picture)
-    faces = [(_to_camera(face.corners, turn, back), face.colour) for face in _car_faces(car.steer, car.brake)]
-    for corners, colour in sorted(faces, key=lambda face: -float(np.linalg.norm(face[0], axis=1).mean())):
-        if _faces_camera(corners):
-            _fill(picture, corners, colour)
+    _draw_shadow(picture, _on_screen(picture, _to_camera(_box_floor(1.25, 2.35, 0.02), turn, back)))
+    faces = _car_faces(car.steer, car.brake)
+    corners = _to_camera(np.array([face.corners for face in faces]), turn, back)  # (F, 4, 3)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    is_seen = (normals * corners.mean(axis=1)).sum(axis=1) < 0.0
+    distances = np.linalg.norm(corners, axis=2).mean(axis=1)
+    points = _on_screen(picture, corners)
+    for index in np.argsort(-distances, kind="stable"):
+        if is_seen[index]:
+            cv2.fillPoly(picture, [points[index]], faces[index].colour, lineType=cv2.LINE_AA, shift=_SHIFT)
 
 
-def _fill(picture: Uint8Array, corners: FloatArray, colour: tuple[int, int, int]) -> None:
-    """Projects a polygon in camera coordinates and fills it."""
+def _draw_shadow(picture: Uint8Array, points: NDArray[np.int32]) -> None:
+    """Darkens a polygon, in the part of the picture where it lies."""
+    size = np.array(picture.shape[1::-1])
+    low = np.clip((points.min(axis=0) >> _SHIFT) - 1, 0, size)
+    high = np.clip((points.max(axis=0) >> _SHIFT) + 2, 0, size)
+    part = picture[low[1] : high[1], low[0] : high[0]]
+    if part.size:
+        shadow = part.copy()
+        offset = (low << _SHIFT).astype(np.int32)
+        cv2.fillPoly(shadow, [points - offset], (20, 20, 22), lineType=cv2.LINE_AA, shift=_SHIFT)
+        part[:] = cv2.addWeighted(shadow, 0.45, part, 0.55, 0.0)
+
+
+def _on_screen(picture: Uint8Array, corners: FloatArray) -> NDArray[np.int32]:
+    """Pixels (x, y), in units of 1/16, of points in camera coordinates: (..., 3) to (..., 2)."""
     height, width = picture.shape[:2]
     focal = CHASE_LENS.focal_per_height * height
-    x = width / 2 + focal * corners[:, 0] / corners[:, 2]
-    y = height / 2 - focal * corners[:, 1] / corners[:, 2]
-    points = np.round(np.stack([x, y], axis=1) * 16).astype(np.int32)
-    cv2.fillPoly(picture, [points], colour, lineType=cv2.LINE_AA, shift=4)
+    x = width / 2 + focal * corners[..., 0] / corners[..., 2]
+    y = height / 2 - focal * corners[..., 1] / corners[..., 2]
+    return np.round(np.stack([x, y], axis=-1) * (1 << _SHIFT)).astype(np.int32)
 
 
 def _to_camera(corners: FloatArray, turn: float, back: float) -> FloatArray:
-    """Car frame to camera frame (right, up, depth)."""
-    right = corners[:, 0] * math.cos(turn) + corners[:, 2] * math.sin(turn)
-    forward = corners[:, 2] * math.cos(turn) - corners[:, 0] * math.sin(turn) + back
-    up = corners[:, 1] - CHASE_LENS.height_m
+    """Car frame to camera frame (right, up, depth), both (..., 3)."""
+    right = corners[..., 0] * math.cos(turn) + corners[..., 2] * math.sin(turn)
+    forward = corners[..., 2] * math.cos(turn) - corners[..., 0] * math.sin(turn) + back
+    up = corners[..., 1] - CHASE_LENS.height_m
     sin_pitch, cos_pitch = math.sin(CHASE_LENS.pitch), math.cos(CHASE_LENS.pitch)
-    return np.stack([right, up * cos_pitch + forward * sin_pitch, forward * cos_pitch - up * sin_pitch], axis=1)
-
-
-def _faces_camera(corners: FloatArray) -> bool:
-    normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
-    return float(normal @ corners.mean(axis=0)) < 0.0
+    return np.stack([right, up * cos_pitch + forward * sin_pitch, forward * cos_pitch - up * sin_pitch], axis=-1)
 
 
 def _car_faces(steer: float, brake: float) -> list[_Face]:

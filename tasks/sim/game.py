@@ -17,7 +17,7 @@ from tasks.game.clock import Clock
 from tasks.game.protocols import GameFacts, Telemetry
 from tasks.sim import vehicle
 from tasks.sim.cars import NOTHING_DRAWN, Cars
-from tasks.sim.chase_view import ChaseCar, render_chase
+from tasks.sim.chase_view import ChaseCar, ChaseView, render_chase
 from tasks.sim.track import Track
 from tasks.sim.vehicle import VehicleConstants
 
@@ -161,13 +161,21 @@ class SimulatedGame:
 
     def render_chase(self, width: int = 640, height: int = 360) -> NDArray[np.uint8]:
         """The car from behind, for people: RGB, shape (height, width, 3)."""
+        return render_chase(self.chase_car(), self._grids, width, height)
+
+    def chase_view(self) -> ChaseView:
+        """What draws a car on the present track, also later, without a dashboard."""
+        grids = self._grids
+        return lambda car, width, height: render_chase(car, grids, width, height, has_dashboard=False)
+
+    def chase_car(self) -> ChaseCar:
+        """What a view shows of the car at the newest tick."""
         state, memory = self.state(), self._memory
         gas, brake = float(memory[vehicle.GAS_IN]), float(memory[vehicle.BRAKE_IN])
         speed = math.hypot(state.forward_mps, state.sideways_mps)
-        car = ChaseCar(
+        return ChaseCar(
             state.x, state.z, state.yaw, state.yaw_rate, state.steer, gas, brake, speed, state.gear, state.time_s
         )
-        return render_chase(car, self._grids, width, height)
 
     def close(self) -> None:
         """Does nothing: there is nothing to release."""

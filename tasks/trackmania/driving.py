@@ -11,7 +11,7 @@ import math
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from tasks.trackmania.reference_path import path_length_m, path_of_task, path_on
 from tasks.trackmania.reward import ProgressReward
 from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
 
+if TYPE_CHECKING:
+    from tasks.sim.chase_view import ChaseCar, ChaseView
+
 _MIN_EPISODE_STEPS = 1000
 _SLOWEST_LAP_MPS = 8.0
 """ep_max_length auto: a lap at this mean speed is not truncated [m/s]."""
@@ -40,7 +43,7 @@ _FAR_FROM_START_M = 50.0
 
 _logger = logging.getLogger(__name__)
 
-SPEED = Field("speed", (1,), high=MAX_SPEED_MPS, scale=55.6)
+SPEED = Field("speed", (1,), high=MAX_SPEED_MPS, scale=55.6, unit="m/s")
 """[m/s]; the scale is 200 km/h."""
 
 
@@ -63,6 +66,8 @@ class DrivingInterface(TaskInterface):
     With ``task.privileged`` the fields of ``tasks.trackmania.road_state`` follow those of the task, before the actions.
     Only a critic sees them.
     """
+
+    action_meaning = ("gas where above 0", "brake where above 0", "steer, positive to the right")
 
     def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
         """Builds the task over a game.
@@ -225,6 +230,27 @@ class DrivingInterface(TaskInterface):
             return np.ascontiguousarray(self.game.frame()[:, :, 2::-1])
         except GameError:
             return None
+
+    def chase_view(self) -> ChaseView | None:
+        """What draws the car on the present track, also later; None: only the game's window shows it."""
+        view: Callable[[], ChaseView] | None = getattr(self.game, "chase_view", None)
+        return None if view is None else view()
+
+    def chase_car(self) -> ChaseCar:
+        """What a film shows of the car now; of the live game what telemetry says.
+
+        Raises:
+            GameError: The game is lost.
+        """
+        from tasks.sim.chase_view import ChaseCar
+
+        known: Callable[[], ChaseCar] | None = getattr(self.game, "chase_car", None)
+        if known is not None:
+            return known()
+        car, _ = self.game.telemetry()
+        time_s = self._clock.now() - self._started_at
+        controls = (car.steer, car.gas, car.is_braking)
+        return ChaseCar(car.x, car.z, 0.0, 0.0, *controls, abs(car.speed), int(car.gear), time_s)
 
     def episode_statistics(self) -> dict[str, float]:
         """What the episode came to; see ``tasks.experience.samples.EPISODE_STATISTICS``."""

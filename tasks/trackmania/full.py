@@ -35,9 +35,9 @@ class FullInterface(DrivingInterface):
         shape = (history, config.img_height, config.img_width, *channels)
         return (
             SPEED,
-            Field("gear", (1,), high=MAX_GEAR, scale=5.0),
-            Field("rpm", (1,), scale=11000.0),
-            Field("images", shape, "uint8", 0.0, 255.0, history, scale=255.0, offset=102.0),
+            Field("gear", (1,), high=MAX_GEAR, scale=5.0, unit="gear"),
+            Field("rpm", (1,), scale=11000.0, unit="1/min"),
+            Field("images", shape, "uint8", 0.0, 255.0, history, scale=255.0, offset=102.0, unit="grey or RGB level"),
         )
 
     @staticmethod

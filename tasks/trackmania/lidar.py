@@ -50,4 +50,4 @@ def lidar_field(config: TaskConfig) -> Field:
             f"got {config.window_width}x{config.window_height}"
         )
     shape = (config.img_hist_len, NUM_BEAMS)
-    return Field("lidar", shape, history=config.img_hist_len, scale=WINDOW[0] / 2.5)
+    return Field("lidar", shape, history=config.img_hist_len, scale=WINDOW[0] / 2.5, unit="px")

@@ -26,7 +26,7 @@ class LidarProgressInterface(LidarInterface):
     @classmethod
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
         """speed, progress, lidar."""
-        return (SPEED, Field("progress", (1,), high=1.0), lidar_field(config))
+        return (SPEED, Field("progress", (1,), high=1.0, unit="share of the path"), lidar_field(config))
 
     def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
         """speed, progress (0 at the start)."""

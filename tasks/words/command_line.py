@@ -67,6 +67,7 @@ class Role(Enum):
     make_credentials = "make-credentials"
     calibrate = "calibrate"
     report = "report"
+    export = "export"
 
 
 RUNNER_ROLES = (Role.train, Role.play)
@@ -95,6 +96,7 @@ _OWN_FLAGS = (
     "--workers",
     "--calibrate",
     "--report",
+    "--export",
 )
 
 
@@ -132,6 +134,8 @@ def parse(argv: Sequence[str]) -> CommandLine:
     words = [as_typed(_renamed(_without_plus(word)), is_sweep=is_sweep) for word in words]
     _check_flags(words)
     role = _role(flags)
+    if flags.export not in (None, "onnx"):
+        raise CommandLineError(f"--export takes onnx, got {flags.export}")
     if flags.checkpoint is not None:
         words = _with_checkpoint(words, flags.checkpoint)
     if flags.headless:
@@ -171,7 +175,10 @@ def build_parser() -> argparse.ArgumentParser:
     for role, text in _ROLE_HELP.items():
         parser.add_argument(f"--{role.value}", action="store_true", help=text)
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="start from this file; the same as checkpoint=FILE (see checkpoint_mode)"
+        "--checkpoint",
+        metavar="FILE",
+        help="start from this file, the newest run's (latest), or one of the repository (zoo:NAME); the same as "
+        "checkpoint=FILE (see checkpoint_mode)",
     )
     parser.add_argument("--to", metavar="DIR", help="with --install-plugin: the folder to copy it into")
     parser.add_argument(
@@ -196,6 +203,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="write a page about a run (its name, its folder, or latest), or about two beside each other",
     )
     parser.add_argument(
+        "--export",
+        metavar="onnx",
+        help="write the policy of a checkpoint as an .onnx file, which drives without this program and without torch",
+    )
+    parser.add_argument(
         "--headless", action="store_true", help="no window and no live display, plain lines; the same as headless=true"
     )
     return parser
@@ -208,7 +220,9 @@ def help_text() -> str:
 
 def _role(flags: argparse.Namespace) -> Role:
     chosen = [
-        role for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate, Role.report) if getattr(flags, role.name)
+        role
+        for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate, Role.report, Role.export)
+        if getattr(flags, role.name)
     ]
     if len(chosen) > 1:
         raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
@@ -238,7 +252,7 @@ def _check_flags(words: Sequence[str]) -> None:
 
 def _with_checkpoint(words: list[str], path: str) -> list[str]:
     if not path:
-        raise CommandLineError("--checkpoint needs the path of a checkpoint, e.g. runs/RUN/nn/best.pth")
+        raise CommandLineError("--checkpoint needs a checkpoint: runs/RUN/nn/best.pth, latest or zoo:NAME")
     typed = [word for word in words if word.startswith("checkpoint=")]
     word = as_typed(f"checkpoint={path}", is_sweep=False)
     if any(other != word for other in typed):

@@ -16,6 +16,7 @@ PATH_KEYS = (
     "record.from_file",
     "remote.credentials",
     "worker.outbox",
+    "export.to",
 )
 """Keys whose value is a file or folder."""
 PATH_LIST_KEYS = ("plugins", "hydra.searchpath")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tasks.pictures import VideoFile, add_gif, encode_gif, plot_driven_line, write_video
+from tasks.pictures import VideoFile, add_gif, encode_gif, plot_driven_line
 
 
 def arc_track() -> np.ndarray:
@@ -107,11 +107,17 @@ def test_a_misshapen_centre_line_is_refused(shape: tuple[int, ...]) -> None:
         plot_driven_line(np.zeros(shape), 20.0, [])
 
 
+def write_video(frames: np.ndarray, path: Path) -> None:
+    with VideoFile(path, 20) as video:
+        for frame in frames:
+            video.add(frame)
+
+
 @pytest.mark.parametrize("size", [(64, 96), (63, 97)])
 def test_video_of_any_size_keeps_its_pictures(tmp_path: Path, size: tuple[int, int]) -> None:
     frames = moving_square(12, *size)
     path = tmp_path / "clips" / "drive.mp4"
-    write_video(frames, path, fps=20)
+    write_video(frames, path)
     video = cv2.VideoCapture(str(path))
     even = (size[0] + size[0] % 2, size[1] + size[1] % 2)
     assert video.get(cv2.CAP_PROP_FPS) == 20
@@ -157,11 +163,9 @@ def test_tensorboard_reads_the_clip_back(tmp_path: Path, package: str) -> None:
         (np.zeros((2, 8, 8, 3), np.uint8), 0, "fps must be > 0"),
     ],
 )
-def test_impossible_settings_of_a_clip_are_refused(tmp_path: Path, frames: Any, fps: float, message: str) -> None:
+def test_impossible_settings_of_a_clip_are_refused(frames: Any, fps: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         encode_gif(frames, fps)
-    with pytest.raises(ValueError, match=message):
-        write_video(frames, tmp_path / "clip.mp4", fps)
 
 
 def test_a_video_without_pictures_leaves_no_file(tmp_path: Path) -> None:
@@ -175,7 +179,7 @@ def test_a_video_that_cannot_be_written_raises(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.mkdir()  # FFmpeg cannot open it
     with pytest.raises(OSError, match=r"FFmpeg ended with status \d+: '\S+clip\.mp4'"):
-        write_video(np.zeros((3, 40, 60, 3), np.uint8), path, 20)
+        write_video(np.zeros((3, 40, 60, 3), np.uint8), path)
 
 
 def test_a_video_is_written_without_a_forked_copy_of_this_process(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from tasks.config import config_to_dict
 from tasks.words.command_line import Role
 from tasks.words.keys import CONFIGURED, Workers
 
-EVERYWHERE = "train play worker server record check benchmark drive"
-DRIVING = "train play worker record check benchmark drive"
+EVERYWHERE = "train play worker server record check benchmark drive export"
+DRIVING = "train play worker record check benchmark drive export"
 ROLES = {
     "task": DRIVING,
     "task.randomization": "train play worker check benchmark",
@@ -45,6 +45,7 @@ ROLES = {
     "observers": "train",
     "wandb": "train",
     "play": "train play",
+    "export": "export",
     "record": "record drive",
     "record.driver": "record",
     "record.from_file": "record",
@@ -174,7 +175,7 @@ def test_the_command_refuses_a_key_without_effect(
     monkeypatch.chdir(tmp_path)
     words = [role, word, "task.game=sim"] if role != "--server" else [role, word, "remote.listen=127.0.0.1:0"]
     if role == "--play":
-        words.append(f"checkpoint={train.CONFIG_DIR.parent / 'runs/TM20LidarSAC_trained/nn/best.pth'}")
+        words.append("checkpoint=zoo:TM20Lidar")
     assert train.main(words) == 2
     assert f"train.py: {word.partition('=')[0]} does nothing with {role}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -38,7 +38,7 @@ from tests.tasks.live.live_driving import (
 )
 from tests.tasks.live.stand_ins import ROOT, StandIn
 
-CHECKPOINT = ROOT / "runs" / "TM20LidarSAC_trained" / "nn" / "best.pth"
+CHECKPOINT = ROOT / "runs" / "zoo" / "TM20Lidar" / "policy.pth"
 LIDAR_WINDOW = "958x488"
 ATTEMPTS = 3
 """Laps that the scripted driver may try: a busy machine stalls for moments."""

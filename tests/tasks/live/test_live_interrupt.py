@@ -14,7 +14,7 @@ import pytest
 from tests.tasks.live.live_driving import wait_until
 from tests.tasks.live.stand_ins import ROOT, StandIn
 
-CHECKPOINT = ROOT / "runs" / "TM20LidarSAC_trained" / "nn" / "best.pth"
+CHECKPOINT = ROOT / "runs" / "zoo" / "TM20Lidar" / "policy.pth"
 SOON_S = 20.0
 """Limit [s]; an idle machine needs less than 5 s, but tests share the machine."""
 ROLES = {

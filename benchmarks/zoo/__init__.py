@@ -1,0 +1,1 @@
+"""Makes an entry of the zoo, ``runs/zoo/<name>``, of a run; ``algos.run.zoo`` finds them."""

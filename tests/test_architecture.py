@@ -40,7 +40,7 @@ ROOMS: dict[str, str] = {
     "tasks.gymnasium_ids": "tasks",
     "tasks.trackmania": "tasks.config tasks.envs tasks.experience tasks.game tasks.laps tasks.live tasks.points "
     "tasks.recordings tasks.sim",
-    "tasks.film": "tasks.game tasks.pictures tasks.process tasks.sim tasks.trackmania",
+    "tasks.film": "tasks.game tasks.pictures tasks.process tasks.sim tasks.trackmania tasks.words",
     # acting, in this process and in others
     "tasks.acting": "tasks.config tasks.envs tasks.experience tasks.process tasks.registry tasks.words",
     "tasks.remote.config": "tasks.words",

@@ -30,6 +30,7 @@ from tasks.acting.evaluation import LEAGUE_RUNS, evaluate, league_score, play_re
 from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED, Laps, ratio_key, time_key
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.film.frames import write_animation, write_film
+from tasks.film.gap import reference_gaps_s
 from tasks.film.recorder import FilmRecorder
 from tasks.laps.files import ComparedLaps, write_laps
 from tasks.laps.lap import sectors
@@ -156,10 +157,11 @@ class RemotePlayer(BasePlayer):
         files[directory / "results.json"] = lambda path: write_results(path, results)
         film, task = self._film, self.task
         if film is not None and film.shots:
+            gaps = reference_gaps_s(task, film)
             if self.play.video:
-                files[directory / "episode.mp4"] = lambda path: write_film(film, path, _what(task))
+                files[directory / "episode.mp4"] = lambda path: write_film(film, path, _what(task), gaps)
             if self.play.animation:
-                files[directory / "episode.webp"] = lambda path: write_animation(film, path, _what(task))
+                files[directory / "episode.webp"] = lambda path: write_animation(film, path, _what(task), gaps)
         if self.play.plot and report.episodes and course.has_course(task):
             files[directory / "driven_line.png"] = lambda path: driven_line(
                 course.course(task), report, str(task["track"]), path

@@ -4,6 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
+from tasks.film.recorder import FilmRecorder
+from tasks.sim.reference_lap import replay, stations_m
+from tasks.sim.track import load_track
+from tasks.sim.vehicle_files import load_vehicle
+from tasks.trackmania import course
+from tasks.words.nested import Plain
+
+
+def reference_gaps_s(task: Plain, film: FilmRecorder) -> np.ndarray | None:
+    """How far each shot is behind the reference lap of a task [s]; None: none is stored for its road and car."""
+    cars = [shot.car for shot in film.shots if shot.car is not None]
+    lap = course.reference_lap(task) if course.has_course(task) and len(cars) == len(film.shots) else None
+    if lap is None:
+        return None
+    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
+    trace, _ = replay(track, lap.actions, load_vehicle(task.get("vehicle")))
+    places = np.array([(car.x, car.z) for car in cars])
+    times_s = np.array([car.time_s for car in cars])
+    return gaps_s(times_s, stations_m(np.asarray(track.centre_line), places), trace.time_s, trace.station_m)
+
 
 def gaps_s(
     times_s: np.ndarray, stations_m: np.ndarray, reference_times_s: np.ndarray, reference_stations_m: np.ndarray

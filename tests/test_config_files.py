@@ -196,7 +196,7 @@ def test_the_command_line_and_python_drive_the_same_task(task: str) -> None:
 
 def test_training_from_images_differs_from_lidar_in_the_expected_keys() -> None:
     full, lidar = run_config("task=TM20Full").train.params, run_config("task=TM20Lidar").train.params
-    assert (full.network.encoder, lidar.network.encoder) == (EncoderKind.fine_cnn, EncoderKind.mlp)
+    assert (full.network.encoder, lidar.network.encoder) == (EncoderKind.compact_cnn, EncoderKind.mlp)
     assert (full.config.batch_size, lidar.config.batch_size) == (64, 256)
     assert lidar.config.warm_up is WarmUp.driving
 

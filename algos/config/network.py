@@ -27,9 +27,7 @@ class EncoderKind(StrEnum):
     shared_cnn = "shared_cnn"
     """TMRL's convolutions once, then Linear, LayerNorm, tanh; trained by the critics, the actor sees it detached."""
     compact_cnn = "compact_cnn"
-    """Shared as above with 16k8s4, 32k4s2, 32k3s2, which leave 2x2 places of a 64x64 image: learns on a CPU."""
-    fine_cnn = "fine_cnn"
-    """The same with 32k3s1 at the end, which leaves 4x4 places: a tenth more time per update, and faster laps."""
+    """Shared as above with 16k8s4, 32k4s2, 32k3s2: learns on a CPU."""
 
 
 class EncoderTraits(NamedTuple):
@@ -46,7 +44,6 @@ ENCODERS: dict[str, EncoderTraits] = {
     EncoderKind.tmrl_cnn.value: EncoderTraits(reads_images=True, is_shared=False),
     EncoderKind.shared_cnn.value: EncoderTraits(reads_images=True),
     EncoderKind.compact_cnn.value: EncoderTraits(reads_images=True),
-    EncoderKind.fine_cnn.value: EncoderTraits(reads_images=True),
 }
 """All encoders by name: the built-in ones, and those that plugins registered in this process."""
 
@@ -78,7 +75,7 @@ class NetworkConfig(Checked):
     """Shape of the networks (``params.network``)."""
 
     encoder: str = "mlp"
-    """mlp, tmrl_cnn, shared_cnn, compact_cnn, fine_cnn, or a plugin's name (``algos.networks.add_encoder``)."""
+    """mlp, tmrl_cnn, shared_cnn, compact_cnn, or a name that a plugin gave to ``algos.networks.add_encoder``."""
     hidden: Widths = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers of actor and critics. With simba: one residual block each, all of one width."""
     actor: BodyKind = field(default=BodyKind.mlp, metadata=decides(Decides.networks, before="mlp"))
@@ -100,7 +97,7 @@ class NetworkConfig(Checked):
     layer_norm_actor: bool = False
     """The same in the actor."""
     feature_size: Count = field(default=64, metadata=needs(not_with(".encoder", "mlp", "tmrl_cnn")))
-    """Width of the trunk behind the convolutions of shared_cnn, compact_cnn and fine_cnn."""
+    """Width of the trunk behind the convolutions of shared_cnn and compact_cnn."""
     shared_encoder: bool | None = None
     """Whether the critics train one encoder that the actor sees detached (true), or actor and each critic train one of
     their own (false); null: the encoder's own way."""

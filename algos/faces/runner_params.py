@@ -280,7 +280,7 @@ def _check_fit(config: RunConfig, spec: ObservationSpec, train_files: list[str])
         return
     what = f"has images ({', '.join(images)})" if images else "has no images"
     reads = "needs one" if reads_images else "reads none"
-    suits = EncoderKind.fine_cnn if images else EncoderKind.mlp
+    suits = EncoderKind.compact_cnn if images else EncoderKind.mlp
     advice = f"set train.params.network.encoder={suits.name}"
     task = config.choices.task
     fitting = [f"train={task}{base}" for base in map(base_name, TRAIN_SCHEMAS) if f"{task}{base}" in train_files]

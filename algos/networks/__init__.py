@@ -10,7 +10,7 @@ from algos.networks.critics import CriticNetwork, Networks, build_networks
 from algos.networks.encoders import ConvEncoder, Encoder, FlatEncoder, add_encoder, build_encoder
 from algos.networks.ensemble import CriticEnsemble, ResidualEnsemble
 from algos.networks.images import block_kernel, random_shift, to_blocks
-from algos.networks.inputs import InputLayer, Inputs, PrivilegedLayer, is_image
+from algos.networks.inputs import InputLayer, Inputs, PrivilegedLayer, convolutions, is_image
 from algos.networks.layers import Dropout, StackedLayerNorm, StackedLinear, draw_from, frozen, in_full
 from algos.networks.matmul import chosen_precision, fast_matmul, multiplies_bfloat16, products
 from algos.networks.recurrent import RecurrentEncoder, SequenceInputs
@@ -44,6 +44,7 @@ __all__ = [
     "build_encoder",
     "build_networks",
     "chosen_precision",
+    "convolutions",
     "copy_weights",
     "draw_from",
     "fast_matmul",

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from algos.config import EncoderKind, EncoderTraits, NetworkConfig, RecurrentNetworkConfig, register_encoder_name
 from algos.networks.images import block_kernel
-from algos.networks.inputs import CONVOLUTIONS, InputLayer, Inputs
+from algos.networks.inputs import InputLayer, Inputs, convolutions
 from algos.networks.recurrent import RecurrentEncoder
 
 _BUILDERS: dict[str, Callable[[InputLayer, NetworkConfig], nn.Module]] = {}
@@ -101,7 +101,7 @@ class ConvEncoder(Encoder):
         channels, height, width = inputs.image_shape
         self._scale, self._offset = inputs.image_scale
         self.convolutions = nn.ModuleList()
-        for out_channels, kernel, stride in CONVOLUTIONS[config.encoder]:
+        for out_channels, kernel, stride in convolutions(config.encoder):
             self.convolutions.append(nn.Conv2d(channels, out_channels, kernel, stride))
             height, width, channels = (height - kernel) // stride + 1, (width - kernel) // stride + 1, out_channels
         _check_image_size(height, width, inputs, config.encoder)
@@ -134,7 +134,7 @@ class ConvEncoder(Encoder):
 def _check_image_size(height: int, width: int, inputs: InputLayer, encoder: str) -> None:
     if height < 1 or width < 1:
         _, image_height, image_width = inputs.image_shape
-        smallest = 64 if encoder in (EncoderKind.tmrl_cnn, EncoderKind.shared_cnn) else 36
+        smallest = 64 if encoder != EncoderKind.compact_cnn else 36
         raise ValueError(
             f"network.encoder {encoder} needs an image of at least {smallest}x{smallest} pixels, "
             f"got {image_width}x{image_height}; observe a larger one (TrackMania: task.img_width, task.img_height)"

@@ -16,17 +16,10 @@ from tasks.experience.observation import Field, ObservationSpec
 
 RUNNING_CLIP = 10.0
 """Running normalisation clips to this many standard deviations."""
-_TMRL = ((64, 8, 2), (64, 4, 2), (128, 4, 2), (128, 4, 2))
-CONVOLUTIONS: Mapping[str, Sequence[tuple[int, int, int]]] = {
-    EncoderKind.tmrl_cnn: _TMRL,
-    EncoderKind.shared_cnn: _TMRL,
-    EncoderKind.compact_cnn: ((16, 8, 4), (32, 4, 2), (32, 3, 2)),
-    EncoderKind.fine_cnn: ((16, 8, 4), (32, 4, 2), (32, 3, 1)),
-}
-"""(output channels, kernel, stride) of the built-in encoders with images.
-
-The first kernel is a multiple of its stride, as ``to_blocks`` needs.
-"""
+TMRL_CONVOLUTIONS = ((64, 8, 2), (64, 4, 2), (128, 4, 2), (128, 4, 2))
+"""(output channels, kernel, stride) of TMRL's VanillaCNN."""
+COMPACT_CONVOLUTIONS = ((16, 8, 4), (32, 4, 2), (32, 3, 2))
+"""The first kernel is a multiple of its stride in both, as ``to_blocks`` needs."""
 TMRL_SCALES = {"speed": 1000.0, "gear": 10.0, "rpm": 10000.0}
 """TMRL's preprocessor for tasks with images; an image is divided by 256."""
 
@@ -64,8 +57,8 @@ class InputLayer(nn.Module):
         if reads_images:
             _check_one_image(images, config.encoder)
         self.image_field = images[0] if images else None
-        self._has_blocks = config.encoder in CONVOLUTIONS
-        self._kernel, self._stride = CONVOLUTIONS[config.encoder][0][1:] if self._has_blocks else (1, 1)
+        self._kernel, self._stride = convolutions(config.encoder)[0][1:] if images else (1, 1)
+        self._has_blocks = config.encoder in EncoderKind.__members__
         self.vector_fields = tuple(f for f in fields if f is not self.image_field)
         self.vector_size = sum(f.size for f in self.vector_fields)
         self.is_running = config.observation_normalization is Normalization.running
@@ -175,6 +168,11 @@ class PrivilegedLayer(nn.Module):
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         """Scaled fields, shape (B, P), of every field of a batch, each (B, *field shape)."""
         return _flattened(self._fields, observation, self._gain.dtype) * self._gain + self._shift
+
+
+def convolutions(encoder: str) -> Sequence[tuple[int, int, int]]:
+    """(output channels, kernel, stride) of the layers of a built-in encoder with images."""
+    return COMPACT_CONVOLUTIONS if encoder == EncoderKind.compact_cnn else TMRL_CONVOLUTIONS
 
 
 def is_image(field: Field) -> bool:

@@ -79,16 +79,14 @@ def test_convolution_over_blocks_equals_strided_convolution(size: tuple[int, int
         assert torch.allclose(got, expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "kind", [EncoderKind.compact_cnn, EncoderKind.fine_cnn, EncoderKind.shared_cnn, EncoderKind.tmrl_cnn]
-)
+@pytest.mark.parametrize("kind", [EncoderKind.compact_cnn, EncoderKind.shared_cnn, EncoderKind.tmrl_cnn])
 def test_encoder_equals_plain_layers_on_scaled_pixels(kind: EncoderKind) -> None:
     spec = image_spec()
     layers = InputLayer(spec, NetworkConfig(encoder=kind), torch.float64)
     encoder: Any = ConvEncoder(layers, NetworkConfig(encoder=kind)).double()
     observation = random_observation(spec, np.random.default_rng(0), 5)
     pixels = (observation["images"].double() - 102) / 255
-    strides = {EncoderKind.compact_cnn: (4, 2, 2), EncoderKind.fine_cnn: (4, 2, 1)}.get(kind, (2, 2, 2, 2))
+    strides = {EncoderKind.compact_cnn: (4, 2, 2)}.get(kind, (2, 2, 2, 2))
     hidden = pixels
     for layer, stride in zip(encoder.convolutions, strides, strict=True):
         hidden = functional.relu(functional.conv2d(hidden, layer.weight, layer.bias, stride))
@@ -302,9 +300,7 @@ def test_unsuitable_observations_are_refused_with_advice() -> None:
         ActingNetwork(image_spec(4, 35, 64), COMPACT)
 
 
-@pytest.mark.parametrize(
-    ("kind", "size"), [(EncoderKind.tmrl_cnn, 64), (EncoderKind.compact_cnn, 36), (EncoderKind.fine_cnn, 36)]
-)
+@pytest.mark.parametrize(("kind", "size"), [(EncoderKind.tmrl_cnn, 64), (EncoderKind.compact_cnn, 36)])
 def test_the_smallest_image_that_the_message_names_works(kind: EncoderKind, size: int) -> None:
     acting = ActingNetwork(image_spec(4, size, size), NetworkConfig(encoder=kind))
     observation = random_observation(image_spec(4, size, size), np.random.default_rng(0), 2)

@@ -107,7 +107,7 @@ def test_plain_data_names_it() -> None:
 
 
 def test_an_unknown_name_is_refused_with_all_that_are_known() -> None:
-    with pytest.raises(ValueError, match=r"must be one of .*'mlp'.*'fine_cnn', 'pooled'.*got 'poold'"):
+    with pytest.raises(ValueError, match=r"encoder must be one of .*'mlp'.*'compact_cnn', 'pooled'.*got 'poold'"):
         NetworkConfig("poold")
 
 

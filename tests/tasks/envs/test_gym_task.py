@@ -499,7 +499,7 @@ def test_a_checkpoint_plays_with_its_arguments_and_is_scored_by_return(
         (["--check"], "is for TrackMania tasks"),
         (["--record"], "is for TrackMania tasks"),
         (["--benchmark"], "has not"),
-        ([f"task.id={PICTURES}"], "set train.params.network.encoder=fine_cnn"),
+        ([f"task.id={PICTURES}"], "set train.params.network.encoder=compact_cnn"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_starts(
@@ -517,7 +517,7 @@ def test_advice_for_images_names_only_training_files_that_read_images(
     monkeypatch.chdir(tmp_path)
     assert train.main(["task=Gym", "train=GymSAC", f"task.id={PICTURES}"]) == 2
     message = capsys.readouterr().err.strip()
-    assert message.endswith("set train.params.network.encoder=fine_cnn")
+    assert message.endswith("set train.params.network.encoder=compact_cnn")
 
 
 def test_the_leagues_rules_score_laps_only(

@@ -75,6 +75,27 @@ def beam_lengths(width: int, height: int) -> np.ndarray:
     return np.array([len(beam) - 1 for beam in _beams(width, height)], np.float32)
 
 
+def road_from_above(lines: Sequence[np.ndarray], width: int) -> Picture:
+    """The road ahead of a car, which stands at the left edge and looks to the right; the first line is the path.
+
+    Args:
+        lines: Points (forward, to the right) [m], each of shape (N, 2).
+        width: Of the picture [px].
+    """
+    reach_m = float(np.abs(np.concatenate(lines)).max()) + 1.0
+    scale = (width - 24) / reach_m
+    aside_m = max(float(np.abs(np.concatenate(lines)[:, 1]).max()), 15.0)
+    height = 24 + round(2 * scale * aside_m)
+    picture = np.full((height, width, 3), BACKGROUND, np.uint8)
+    for points, colour in zip(lines, (_OLD_COLOUR, *[OPEN_BEAM_COLOUR] * (len(lines) - 1)), strict=True):
+        pixels = np.round(points * scale + np.array([12.0, height / 2])).astype(np.int32)
+        cv2.polylines(picture, [pixels], False, colour, 1, cv2.LINE_AA)
+        for pixel in pixels.tolist():
+            cv2.circle(picture, pixel, 2, colour, -1, cv2.LINE_AA)
+    cv2.circle(picture, (12, height // 2), 4, BEAM_COLOUR, -1, cv2.LINE_AA)
+    return picture
+
+
 def history_row(images: np.ndarray, width: int) -> Picture:
     """An image history side by side, oldest left, each with its age in steps.
 

@@ -82,17 +82,17 @@ def road_from_above(lines: Sequence[np.ndarray], width: int) -> Picture:
         lines: Points (forward, to the right) [m], each of shape (N, 2).
         width: Of the picture [px].
     """
-    reach_m = float(np.abs(np.concatenate(lines)).max()) + 1.0
-    scale = (width - 24) / reach_m
-    aside_m = max(float(np.abs(np.concatenate(lines)[:, 1]).max()), 15.0)
-    height = 24 + round(2 * scale * aside_m)
-    picture = np.full((height, width, 3), BACKGROUND, np.uint8)
+    points = np.concatenate([*lines, np.zeros((1, 2))])
+    left_m, right_m = points[:, 1].min(), points[:, 1].max()
+    scale = (width - 24) / max(points[:, 0].max(), right_m - left_m, 1.0)
+    car = np.array([12.0, 12.0 - scale * left_m])
+    picture = np.full((24 + round(scale * (right_m - left_m)), width, 3), BACKGROUND, np.uint8)
     for points, colour in zip(lines, (_OLD_COLOUR, *[OPEN_BEAM_COLOUR] * (len(lines) - 1)), strict=True):
-        pixels = np.round(points * scale + np.array([12.0, height / 2])).astype(np.int32)
+        pixels = np.round(car + scale * points).astype(np.int32)
         cv2.polylines(picture, [pixels], False, colour, 1, cv2.LINE_AA)
         for pixel in pixels.tolist():
             cv2.circle(picture, pixel, 2, colour, -1, cv2.LINE_AA)
-    cv2.circle(picture, (12, height // 2), 4, BEAM_COLOUR, -1, cv2.LINE_AA)
+    cv2.circle(picture, np.round(car).astype(int).tolist(), 4, BEAM_COLOUR, -1, cv2.LINE_AA)
     return picture
 
 

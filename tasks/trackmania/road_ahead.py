@@ -8,6 +8,7 @@ towards +x, which is to the right. The kernels serve one car (``tasks.trackmania
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +44,11 @@ AHEAD_FIELDS = (
     ),
 )
 """What ``RoadAhead.observe`` returns; the table is there."""
-_SIZE = sum(field.size for field in AHEAD_FIELDS)
+_ENDS = list(accumulate(field.size for field in AHEAD_FIELDS))
+_SIZE = _ENDS[-1]
+_PARTS = [
+    (field.name, slice(end - field.size, end), field.shape) for field, end in zip(AHEAD_FIELDS, _ENDS, strict=True)
+]
 
 # State of a car.
 _IS_FOLLOWED, _ANCHOR_X, _ANCHOR_Z, _ANCHOR_YAW, _HEADING, _BEND, _LAST_MOVE_M, _FORWARD = range(8)
@@ -140,11 +145,7 @@ def new_rows(count: int) -> NDArray[np.float32]:
 
 def fields_of(rows: NDArray[np.float32]) -> dict[str, np.ndarray]:
     """The fields in rows of numbers, shape (..., D), as views of shape (..., *field shape)."""
-    ends = np.cumsum([field.size for field in AHEAD_FIELDS]).tolist()
-    return {
-        field.name: rows[..., end - field.size : end].reshape(*rows.shape[:-1], *field.shape)
-        for field, end in zip(AHEAD_FIELDS, ends, strict=True)
-    }
+    return {name: rows[..., part].reshape(rows.shape[:-1] + shape) for name, part, shape in _PARTS}
 
 
 def _with_way_back(line: NDArray[np.float64], lap_points: int) -> NDArray[np.float64]:

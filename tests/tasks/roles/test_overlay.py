@@ -56,8 +56,8 @@ def test_older_scans_are_dots_and_the_screenshot_stays_as_it_was() -> None:
 def test_the_road_ahead_runs_from_the_car_to_the_right() -> None:
     along = np.linspace(0.0, 99.0, 20)
     lines = [np.stack([along, np.full(20, aside)], axis=1) for aside in (0.0, -10.0, 10.0)]
-    drawn = overlay.road_from_above(lines, 824)  # 8 px a metre
-    middle = drawn.shape[0] // 2
+    drawn = overlay.road_from_above(lines, 816)  # 8 px a metre
+    middle = 12 + 80
     assert nearest_colour(drawn, middle, 12) == overlay.BEAM_COLOUR
     for row in (middle - 80, middle + 80):
         assert nearest_colour(drawn, row, 12) == nearest_colour(drawn, row, 804) == overlay.OPEN_BEAM_COLOUR

@@ -29,7 +29,8 @@ _RANDOM_STARTS = (Role.train, Role.play, Role.worker, Role.check, Role.benchmark
 """Roles in which a simulated episode draws its start; to drive and to record it is the middle of the road."""
 _LIVE = only_with("task.game", "live", "auto")
 _SIMULATOR = only_with("task.game", "sim", "auto")
-_IMAGE = not_with("task.name", "TM20Lidar", "TM20LidarProgress")
+_IMAGE = not_with("task.name", "TM20Lidar", "TM20LidarProgress", "TM20Track")
+_FRAMES = not_with("task.name", "TM20Track")
 _SHIPPED_NAMES = (*SHIPPED_TRACKS, *(name + MIRRORED_SUFFIX for name in SHIPPED_TRACKS))
 _OWN_TRACK = not_with("task.track", *_SHIPPED_NAMES, roles=_RANDOM_STARTS)
 
@@ -229,6 +230,8 @@ class TelemetryRecord(Enum):
     """The first public script: no finish flag, gear or rpm."""
     floats11 = "floats11"
     """TMRL's plugin, and ours."""
+    floats14 = "floats14"
+    """Ours, set to send heading and velocity too."""
     floats16 = "floats16"
     """Front and side speed, direction and time."""
     floats20 = "floats20"
@@ -312,7 +315,7 @@ class TaskConfig(RealTimeTaskConfig):
     """A TrackMania task: what is driven, observed and rewarded."""
 
     name: str = field(default="TM20Full", metadata=decides(Decides.observation))
-    """Registered task: TM20Full, TM20Lidar or TM20LidarProgress."""
+    """Registered task: TM20Full, TM20Lidar, TM20LidarProgress or TM20Track."""
     game: GameKind = GameKind.auto
     """auto, sim or live."""
     control: ControlKind = ControlKind.gamepad
@@ -335,7 +338,7 @@ class TaskConfig(RealTimeTaskConfig):
     """Height of the observed image [px]."""
     img_grayscale: bool = field(default=True, metadata=decides(Decides.observation) | needs(_IMAGE))
     """Grey images, or RGB."""
-    img_hist_len: Count = field(default=4, metadata=decides(Decides.observation))
+    img_hist_len: Count = field(default=4, metadata=decides(Decides.observation) | needs(_FRAMES))
     """Number of images or LIDAR scans in the observation, newest last."""
     privileged: bool = field(default=False, metadata=decides(Decides.critic_view, before=False))
     """Whether place on the path, motion and the road ahead are captured too, for a critic that sees more than the actor

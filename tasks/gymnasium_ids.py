@@ -1,4 +1,4 @@
-"""The tasks as Gymnasium ids: TM20Full-v0, TM20Lidar-v0, TM20LidarProgress-v0.
+"""The tasks as Gymnasium ids: TM20Full-v0, TM20Lidar-v0, TM20LidarProgress-v0, TM20Track-v0.
 
 Importing this module registers them, which is how Gymnasium (1.0 and later, without plugins) finds third-party ids:
 
@@ -16,7 +16,7 @@ from gymnasium.envs.registration import registry
 
 import tasks
 
-_TASKS = ("TM20Full", "TM20Lidar", "TM20LidarProgress")
+_TASKS = ("TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track")
 
 
 def register() -> None:

@@ -226,6 +226,9 @@ _TASKS: dict[str, TaskEntry] = {
         _LIDAR_WINDOW,
         batch="tasks.trackmania.fleet:LidarProgressFleet",
     ),
+    "TM20Track": TaskEntry(
+        "tasks.trackmania.track:TrackInterface", TaskConfig, {}, batch="tasks.trackmania.fleet:TrackFleet"
+    ),
     "RCDrone": TaskEntry("tasks.envs.rc_drone:RCDroneInterface", RCDroneConfig, {}),
     "Gym": TaskEntry("tasks.envs.gym_task:GymTaskEnv", GymConfig, {}),
 }

@@ -16,8 +16,8 @@ from tasks.config import ClockKind, GameKind
 
 
 def main() -> None:
-    """Steps one car and a batch of cars of a task with lidar and of one with pictures."""
-    for name in ("TM20Lidar", "TM20Full"):
+    """Steps one car and a batch of cars of a task with lidar, of one with pictures and of one with the road ahead."""
+    for name in ("TM20Lidar", "TM20Full", "TM20Track"):
         default = registry.default_config(name)
         config = dataclasses.replace(default, game=GameKind.sim, clock=ClockKind.virtual, track="short")
         env = tasks.make(name, config=config)

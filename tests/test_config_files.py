@@ -25,7 +25,7 @@ from train import register_options
 
 CFG = Path(__file__).resolve().parents[1] / "cfg"
 TASKS = sorted(file.stem for file in (CFG / "task").glob("*.yaml"))
-DRIVING = ["TM20Full", "TM20Lidar", "TM20LidarProgress"]
+DRIVING = ["TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track"]
 ENTRIES = [task + base_name(kind) for task in TASKS for kind in TRAIN_SCHEMAS]
 
 

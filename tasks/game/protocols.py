@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 
 class Telemetry(NamedTuple):
-    """The plugin's record of 11 little-endian float32 (44 bytes), in its order."""
+    """Where the car is and how it moves, in the order of our plugin's record of little-endian float32."""
 
     speed: float
     """[m/s]"""
@@ -30,10 +31,21 @@ class Telemetry(NamedTuple):
     """1 while the finish screen shows, else 0."""
     gear: float
     rpm: float
+    velocity_x: float = math.nan
+    """[m/s]; NaN, like all that follows, where the record lacks it."""
+    velocity_z: float = math.nan
+    """[m/s]"""
+    yaw: float = math.nan
+    """Heading [rad], 0 along +z, growing towards +x."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether everything is that a record cannot lack."""
+        return all(map(math.isfinite, self[: -len(self._field_defaults)]))
 
     def mirrored(self) -> Telemetry:
         """From the game's frame, whose x points to the left of z, to ours, or back."""
-        return self._replace(x=-self.x)
+        return self._replace(x=-self.x, velocity_x=-self.velocity_x, yaw=-self.yaw)
 
 
 class Game(Protocol):

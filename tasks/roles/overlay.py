@@ -75,6 +75,27 @@ def beam_lengths(width: int, height: int) -> np.ndarray:
     return np.array([len(beam) - 1 for beam in _beams(width, height)], np.float32)
 
 
+def road_from_above(lines: Sequence[np.ndarray], width: int) -> Picture:
+    """The road ahead of a car, which stands at the left edge and looks to the right; the first line is the path.
+
+    Args:
+        lines: Points (forward, to the right) [m], each of shape (N, 2).
+        width: Of the picture [px].
+    """
+    points = np.concatenate([*lines, np.zeros((1, 2))])
+    left_m, right_m = points[:, 1].min(), points[:, 1].max()
+    scale = (width - 24) / max(points[:, 0].max(), right_m - left_m, 1.0)
+    car = np.array([12.0, 12.0 - scale * left_m])
+    picture = np.full((24 + round(scale * (right_m - left_m)), width, 3), BACKGROUND, np.uint8)
+    for points, colour in zip(lines, (_OLD_COLOUR, *[OPEN_BEAM_COLOUR] * (len(lines) - 1)), strict=True):
+        pixels = np.round(car + scale * points).astype(np.int32)
+        cv2.polylines(picture, [pixels], False, colour, 1, cv2.LINE_AA)
+        for pixel in pixels.tolist():
+            cv2.circle(picture, pixel, 2, colour, -1, cv2.LINE_AA)
+    cv2.circle(picture, np.round(car).astype(int).tolist(), 4, BEAM_COLOUR, -1, cv2.LINE_AA)
+    return picture
+
+
 def history_row(images: np.ndarray, width: int) -> Picture:
     """An image history side by side, oldest left, each with its age in steps.
 

@@ -272,7 +272,7 @@ SHIFT_LEFT, SLIDING, DISTANCE, FINISH_TIME, CONTACTS, IMPACT, SINCE_CONTACT, OFF
 TICK, NEXT_FRAME, NUM_PENDING, INPUT_DELAY, FRAME_PHASE, HEIGHT = range(20, 26)
 # ... the telemetry record of the newest frame, the pose of that frame and of the one that is on the screen ...
 RECORD = 26
-RECORD_SIZE = 11
+RECORD_SIZE = 14
 POSE = RECORD + RECORD_SIZE
 SCREEN_POSE = POSE + 3
 # ... and the controls that were sent but do not act yet: (tick, gas, brake, steer) each.
@@ -512,6 +512,9 @@ def _take_frame(memory: FloatArray) -> None:
     memory[RECORD + 7] = 1.0 if memory[BRAKE_IN] > 0.0 else 0.0
     memory[RECORD + 8] = 0.0 if math.isnan(memory[FINISH_TIME]) else 1.0
     memory[RECORD + 9], memory[RECORD + 10] = memory[GEAR], memory[RPM]
+    sine, cosine = math.sin(memory[YAW]), math.cos(memory[YAW])
+    memory[RECORD + 11], memory[RECORD + 12] = u * sine + w * cosine, u * cosine - w * sine
+    memory[RECORD + 13] = memory[YAW]
     memory[NEXT_FRAME] += 1.0
 
 

@@ -53,7 +53,7 @@ class StandInGame:
         self._console = console
         self._clock = clock or WallClock()
         self._race = Race(load_track(options.track, is_in_game=True), self._clock, options.vehicle)
-        self._telemetry = TelemetryServer(options.port)
+        self._telemetry = TelemetryServer(options.port, options.num_floats)
         self._ghosts = GhostPort(options.ghost_port)
         self._pad = PadPort(options.pad_port) if options.pad_port is not None else None
         self._inputs = Inputs(self._pad)

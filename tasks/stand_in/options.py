@@ -35,6 +35,8 @@ class Options:
     """X display; None: $DISPLAY."""
     port: int = LiveConfig.port
     """Telemetry; 0: a free port."""
+    num_floats: int = 11
+    """Length of a record: 11, TMRL's, or 14 with velocity and heading."""
     ghost_port: int = LiveConfig.ghost_port
     """Ghost saver; 0: a free port."""
     pad_port: int | None = None
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--title", default=default.title, help="of the window")
     add("--display", help="X display, such as :1; without it $DISPLAY")
     add("--port", type=_port, default=default.port, help="telemetry port; 0: a free one")
+    add("--floats", type=int, choices=(11, 14), default=default.num_floats, dest="num_floats", help="in a record")
     add("--ghost-port", type=_port, default=default.ghost_port, help="port of the ghost saver; 0: a free one")
     add("--pad-port", type=_port, help="port for analog controls of tests; 0: a free one")
     add("--fps", type=_rate, default=default.fps, help="frames per second")

@@ -81,10 +81,11 @@ class Race:
     def telemetry(self) -> Telemetry:
         """The record of this frame, in the game's frame: x to the left of z."""
         state, controls = self.state, self._controls
-        return Telemetry(
+        sine, cosine = math.sin(state.yaw), math.cos(state.yaw)
+        telemetry = Telemetry(
             speed=math.hypot(state.forward_mps, state.sideways_mps),
             distance=state.distance_m,
-            x=-state.x,
+            x=state.x,
             y=self.track.height_m,
             z=state.z,
             steer=controls.steer,
@@ -93,7 +94,11 @@ class Race:
             finished=float(self.shows_finish_screen),
             gear=float(state.gear),
             rpm=state.rpm,
+            velocity_x=state.forward_mps * sine + state.sideways_mps * cosine,
+            velocity_z=state.forward_mps * cosine - state.sideways_mps * sine,
+            yaw=math.remainder(state.yaw, 2.0 * math.pi),
         )
+        return telemetry.mirrored()
 
 
 def _nothing_random() -> RandomizationConfig:

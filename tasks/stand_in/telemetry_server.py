@@ -15,15 +15,21 @@ from collections.abc import Sequence
 from tasks.game.protocols import Telemetry
 from tasks.stand_in.ports import HOST, Listener, reset
 
-_RECORD = struct.Struct("<11f")
 _PIECE_GAP_S = 0.0003
 
 
 class TelemetryServer:
     """Sends records to the one client that is served."""
 
-    def __init__(self, port: int) -> None:
-        """Opens the port; 0: a free one."""
+    def __init__(self, port: int, num_floats: int = 11) -> None:
+        """Opens the port.
+
+        Args:
+            port: 0: a free one.
+            num_floats: How much of a record is sent, from its beginning.
+        """
+        self._record = struct.Struct(f"<{num_floats}f")
+        self._num_floats = num_floats
         self._listener = Listener(port)
         self._client: socket.socket | None = None
         self._other: socket.socket | None = None
@@ -63,7 +69,7 @@ class TelemetryServer:
         """
         if self._client is None:
             return
-        self._held.append(_RECORD.pack(*telemetry))
+        self._held.append(self._record.pack(*telemetry[: self._num_floats]))
         if len(self._held) < burst:
             return
         records, self._held = self._held, []

@@ -1,6 +1,6 @@
-"""Shared code of the three TrackMania tasks: their game, controls, reward, statistics of an episode.
+"""Shared code of the TrackMania tasks: their game, controls, reward, statistics of an episode.
 
-``full.py``, ``lidar.py`` and ``lidar_progress.py`` add their observations.
+``full.py``, ``lidar.py``, ``lidar_progress.py`` and ``track.py`` add their observations.
 """
 
 from __future__ import annotations
@@ -84,8 +84,11 @@ class DrivingInterface(TaskInterface):
         self._clock = clock
         self._path = resample(np.asarray(path, np.float64))
         self._reward = ProgressReward(self._path, config.reward, config.rtgym.time_step_duration)
-        field = next(field for field in self.observation_spec.fields if field.history)
-        self._history = FrameHistory(field.history, field.frame_shape, field.dtype)
+        self._histories = {
+            field.name: FrameHistory(field.history, field.frame_shape, field.dtype)
+            for field in self.observation_spec.fields
+            if field.history
+        }
         self._road = RoadState(self._path) if config.privileged else None
         self._is_keyboard = config.control is ControlKind.keyboard
         self._is_live = config.game is GameKind.live
@@ -117,7 +120,7 @@ class DrivingInterface(TaskInterface):
     @classmethod
     @abstractmethod
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
-        """The observation fields, without the privileged ones and the actions. One of them has a history."""
+        """The observation fields, without the privileged ones and the actions. At most one has a history."""
 
     @classmethod
     def spec_for(cls, config: TaskConfig) -> ObservationSpec:
@@ -130,9 +133,9 @@ class DrivingInterface(TaskInterface):
         )
 
     @staticmethod
-    @abstractmethod
     def frames_of(game: Game) -> Callable[[], np.ndarray]:
-        """The game's method for the newest frame of the field with the history."""
+        """The game's method for the newest frame of the field with the history; a task without one needs none."""
+        return game.frame
 
     @abstractmethod
     def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
@@ -177,7 +180,7 @@ class DrivingInterface(TaskInterface):
             try:
                 telemetry = self._restart(seed, is_anywhere)
                 self._start_episode(telemetry)
-                self._last_observation = self._observe(telemetry, self._history.fill)
+                self._last_observation = self._observe(telemetry, FrameHistory.fill)
                 break
             except GameSetupError:
                 raise
@@ -197,7 +200,7 @@ class DrivingInterface(TaskInterface):
             finished = self._finish_is_new(telemetry)
             place = (telemetry.x, telemetry.y, telemetry.z)
             reward, terminated = self._reward.step(*place, finished, facts.wall_impact_mps)
-            observation = self._observe(telemetry, self._history.append)
+            observation = self._observe(telemetry, FrameHistory.append)
         except GameSetupError:
             raise
         except GameError as error:
@@ -291,7 +294,7 @@ class DrivingInterface(TaskInterface):
             telemetry, _ = self.game.telemetry()
             if not is_anywhere:
                 self._require_start(telemetry)
-            self._observe(telemetry, self._history.fill)  # modules loaded at first use are loaded before timing matters
+            self._observe(telemetry, FrameHistory.fill)  # modules loaded at first use are loaded before timing matters
             self._clock.sleep_until(self._clock.now() + self._config.sleep_time_at_reset)
         telemetry, _ = self.game.telemetry()
         return telemetry
@@ -338,11 +341,14 @@ class DrivingInterface(TaskInterface):
         if self._road is not None and telemetry is not None:
             self._road.begin(telemetry)
 
-    def _observe(self, telemetry: Telemetry, stack: Callable[[np.ndarray], np.ndarray]) -> list[np.ndarray]:
-        """All fields in their order; ``stack`` puts the newest frame into the history."""
-        dials, frames = self.dials(telemetry), stack(self.frames_of(self.game)())
-        fields = self.observation_spec.fields[: len(dials) + 1]
-        observed = [frames if field.history else dials[field.name] for field in fields]
+    def _observe(
+        self, telemetry: Telemetry, stack: Callable[[FrameHistory, np.ndarray], np.ndarray]
+    ) -> list[np.ndarray]:
+        """All fields in their order; ``stack`` puts the newest frame into a history."""
+        known = self.dials(telemetry)
+        for name, history in self._histories.items():
+            known[name] = stack(history, self.frames_of(self.game)())
+        observed = [known[field.name] for field in self.observation_spec.fields if not field.privileged]
         return observed if self._road is None else observed + self._road.observe(telemetry, self._reward.current_index)
 
     def _finish_is_new(self, telemetry: Telemetry) -> bool:

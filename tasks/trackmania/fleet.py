@@ -27,9 +27,11 @@ from tasks.trackmania.frame_history import FrameHistories
 from tasks.trackmania.full import MAX_GEAR, FullInterface
 from tasks.trackmania.lidar import LidarInterface
 from tasks.trackmania.lidar_progress import LidarProgressInterface
-from tasks.trackmania.reference_path import path_on_track, resample
+from tasks.trackmania.reference_path import path_on_track, resample, road_of_task
 from tasks.trackmania.reward import ProgressRewards
+from tasks.trackmania.road_ahead import RoadAhead, fields_of, new_rows, road_along
 from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
+from tasks.trackmania.track import TrackInterface
 
 _FIELD = Telemetry._fields.index
 _PLACE = slice(_FIELD("x"), _FIELD("z") + 1)
@@ -49,14 +51,12 @@ class Fleet(EpisodeBatch):
 
     interface: ClassVar[type[DrivingInterface]]
     """The task of one car."""
-    history_field: ClassVar[str]
-    """The field of pictures or scans."""
 
     def __init__(self, config: TaskConfig, num_envs: int, seed: int, threads: int | None = None) -> None:
         super().__init__(num_envs, seed)
         self.observation_spec = self.interface.spec_for(config)
         track = load_track(config.track, config.track_width_m)
-        path = resample(np.asarray(path_on_track(track.centre_line, config), np.float64))
+        path = self._path = resample(np.asarray(path_on_track(track.centre_line, config), np.float64))
         step_s, limit = config.rtgym.time_step_duration, config.rtgym.ep_max_length
         self._config = config
         self._threads = threads or threads_for(num_envs)
@@ -69,8 +69,6 @@ class Fleet(EpisodeBatch):
         self._num_steps = np.zeros(num_envs, np.int64)
         self._totals = np.zeros((num_envs, _NUM_TOTALS))
         self._finished = np.zeros(num_envs, np.bool_)
-        field = next(field for field in self.observation_spec.fields if field.name == self.history_field)
-        self._frames = FrameHistories(num_envs, field.history, field.frame_shape, field.dtype)
         self._privileged = {entry.name: np.zeros((num_envs, *entry.shape), np.float32) for entry in ROAD_FIELDS}
 
     def begin(self, chosen: Sequence[int], seeds: Sequence[int]) -> Observations:
@@ -93,7 +91,7 @@ class Fleet(EpisodeBatch):
         self._finished[indices] = False
         self._totals[indices] = 0.0
         self._totals[indices, _START_DISTANCE] = self._cars.records[indices, _FIELD("distance")]
-        self._frames.fill({index: self._first_frame(index) for index in indices.tolist()})
+        self._begin_views(indices)
         self._observe_roads(indices, is_first=True)
         observation = self._observation()
         self._send(indices, self._actions[:, -1])
@@ -108,7 +106,7 @@ class Fleet(EpisodeBatch):
         records = cars.records
         finished = records[:, _FIELD("finished")] != 0.0
         reward, terminated = self._rewards.step(records[:, _PLACE], finished, cars.memory[:, vehicle.IMPACT])
-        self._take_frames(*self._frames.next())
+        self._take_views()
         self._observe_roads(np.arange(len(actions)))
         self._note(reward, finished)
         clock.to_end()
@@ -138,16 +136,20 @@ class Fleet(EpisodeBatch):
         }
 
     @abstractmethod
-    def _first_frame(self, index: int) -> np.ndarray:
-        """The picture or scan of one car."""
+    def _begin_views(self, indices: NDArray[np.int64]) -> None:
+        """Looks at the road, for cars at the start of their episodes."""
 
     @abstractmethod
-    def _take_frames(self, out: np.ndarray, slot: int) -> None:
-        """Writes the pictures or scans of all."""
+    def _take_views(self) -> None:
+        """The same for all cars, after a step."""
 
     def _fields(self) -> dict[str, np.ndarray]:
-        """The fields without history, actions and what only a critic sees."""
+        """The fields without actions and what only a critic sees."""
         return {"speed": self._dial("speed", MAX_SPEED_MPS)}
+
+    def _engine(self) -> dict[str, np.ndarray]:
+        """The fields ``gear`` and ``rpm``."""
+        return {"gear": self._dial("gear", MAX_GEAR), "rpm": self._dial("rpm", np.inf)}
 
     def _dial(self, name: str, most: float) -> np.ndarray:
         """A value of the telemetry within 0 and ``most``, shape (N, 1)."""
@@ -156,7 +158,7 @@ class Fleet(EpisodeBatch):
 
     def _observation(self) -> Observations:
         """All fields; the arrays stay as they are."""
-        known = {**self._fields(), self.history_field: self._frames.stacks, **self._privileged}
+        known = {**self._fields(), **self._privileged}
         fields = {field.name: known[field.name] for field in self.observation_spec.fields}
         actions = {name: self._actions[:, i] for i, name in enumerate(self.observation_spec.action_names)}
         return {**fields, **actions}
@@ -192,7 +194,36 @@ class Fleet(EpisodeBatch):
         self._clock.start(chosen)
 
 
-class LidarFleet(Fleet):
+class FrameFleet(Fleet):
+    """Cars that see the newest pictures or scans, stacked."""
+
+    history_field: ClassVar[str]
+    """The field of these."""
+
+    def __init__(self, config: TaskConfig, num_envs: int, seed: int, threads: int | None = None) -> None:
+        super().__init__(config, num_envs, seed, threads)
+        field = next(field for field in self.observation_spec.fields if field.name == self.history_field)
+        self._frames = FrameHistories(num_envs, field.history, field.frame_shape, field.dtype)
+
+    @abstractmethod
+    def _first_frame(self, index: int) -> np.ndarray:
+        """The picture or scan of one car."""
+
+    @abstractmethod
+    def _take_frames(self, out: np.ndarray, slot: int) -> None:
+        """Writes the pictures or scans of all."""
+
+    def _begin_views(self, indices: NDArray[np.int64]) -> None:
+        self._frames.fill({index: self._first_frame(index) for index in indices.tolist()})
+
+    def _take_views(self) -> None:
+        self._take_frames(*self._frames.next())
+
+    def _fields(self) -> dict[str, np.ndarray]:
+        return {**super()._fields(), self.history_field: self._frames.stacks}
+
+
+class LidarFleet(FrameFleet):
     """TM20Lidar."""
 
     interface = LidarInterface
@@ -214,7 +245,7 @@ class LidarProgressFleet(LidarFleet):
         return {**super()._fields(), "progress": self._rewards.observed_progress.astype(np.float32)[:, None]}
 
 
-class FullFleet(Fleet):
+class FullFleet(FrameFleet):
     """TM20Full."""
 
     interface = FullInterface
@@ -227,7 +258,36 @@ class FullFleet(Fleet):
         self._cars.camera.images(self._cars.screen_poses, self._cars.track.grids, out, slot)
 
     def _fields(self) -> dict[str, np.ndarray]:
-        return {**super()._fields(), "gear": self._dial("gear", MAX_GEAR), "rpm": self._dial("rpm", np.inf)}
+        return {**super()._fields(), **self._engine()}
+
+
+class TrackFleet(Fleet):
+    """TM20Track."""
+
+    interface = TrackInterface
+
+    def __init__(self, config: TaskConfig, num_envs: int, seed: int, threads: int | None = None) -> None:
+        super().__init__(config, num_envs, seed, threads)
+        road = road_along(self._path, *road_of_task(config))
+        self._aheads = [RoadAhead(road) for _ in range(num_envs)]
+        self._rows = new_rows(num_envs)
+
+    def _begin_views(self, indices: NDArray[np.int64]) -> None:
+        for index in indices.tolist():
+            self._aheads[index].begin()
+        self._observe_ahead(indices)
+
+    def _take_views(self) -> None:
+        self._observe_ahead(np.arange(len(self._aheads)))
+
+    def _fields(self) -> dict[str, np.ndarray]:
+        return {**super()._fields(), **self._engine(), **fields_of(self._rows)}
+
+    def _observe_ahead(self, indices: NDArray[np.int64]) -> None:
+        self._rows = self._rows.copy()  # what was seen before stays as it is
+        records, places = self._cars.records, self._rewards.current_index.tolist()
+        for index in indices.tolist():
+            self._aheads[index].observe_into(self._rows[index], records[index], places[index])
 
 
 def _checked(actions: np.ndarray, count: int) -> NDArray[np.float32]:

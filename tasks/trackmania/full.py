@@ -12,6 +12,8 @@ from tasks.game.protocols import Game, Telemetry
 from tasks.trackmania.driving import SPEED, DrivingInterface, observed_speed
 
 MAX_GEAR = 6.0
+GEAR = Field("gear", (1,), high=MAX_GEAR, scale=5.0, unit="gear")
+RPM = Field("rpm", (1,), scale=11000.0, unit="1/min")
 
 
 class FullInterface(DrivingInterface):
@@ -35,8 +37,8 @@ class FullInterface(DrivingInterface):
         shape = (history, config.img_height, config.img_width, *channels)
         return (
             SPEED,
-            Field("gear", (1,), high=MAX_GEAR, scale=5.0, unit="gear"),
-            Field("rpm", (1,), scale=11000.0, unit="1/min"),
+            GEAR,
+            RPM,
             Field("images", shape, "uint8", 0.0, 255.0, history, scale=255.0, offset=102.0, unit="grey or RGB level"),
         )
 
@@ -47,10 +49,10 @@ class FullInterface(DrivingInterface):
 
     def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
         """speed, gear, rpm."""
-        gear = min(max(telemetry.gear, 0.0), MAX_GEAR)
-        rpm = max(telemetry.rpm, 0.0)
-        return {
-            "speed": observed_speed(telemetry),
-            "gear": np.array([gear], np.float32),
-            "rpm": np.array([rpm], np.float32),
-        }
+        return {"speed": observed_speed(telemetry), **observed_engine(telemetry)}
+
+
+def observed_engine(telemetry: Telemetry) -> dict[str, np.ndarray]:
+    """The fields ``gear`` and ``rpm``."""
+    gear = min(max(telemetry.gear, 0.0), MAX_GEAR)
+    return {"gear": np.array([gear], np.float32), "rpm": np.array([max(telemetry.rpm, 0.0)], np.float32)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.config import TaskConfig
+from tasks.config import GameKind, TaskConfig
 from tasks.points.files import POINT_SPACING_M, is_point_file, read_points
 
 _MAX_GAP_M = 50.0
@@ -61,6 +61,16 @@ def path_of_task(config: TaskConfig) -> np.ndarray:
 def path_on_track(centre_line: np.ndarray, config: TaskConfig) -> np.ndarray:
     """The reference path of a simulated task [m], shape (N, 3): ``task.reward.path``, else the middle of the track."""
     return centre_line if config.reward.path is None else load_reference_path(config.reward.path)
+
+
+def road_of_task(config: TaskConfig) -> tuple[np.ndarray, float]:
+    """The road that ``task.track`` names: its middle [m] every 0.1 m, shape (N, 3), and its width [m]."""
+    if config.game is GameKind.live and is_point_file(config.track):
+        return load_reference_path(config.track, is_in_game=True), config.track_width_m
+    from tasks.sim.track import load_track
+
+    track = load_track(config.track, config.track_width_m)
+    return track.centre_line, track.width_m
 
 
 def resample(points: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ FAKE = {"function": "tests.tasks.remote.fakes:make_env", "kwargs": {"length": 3}
 def test_every_task_is_registered_under_its_own_name() -> None:
     register_tasks()
     register_tasks()
-    assert set(registry.names()) >= {"TM20Full", "TM20Lidar", "TM20LidarProgress"}
+    assert set(registry.names()) >= {"TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track"}
     for name in registry.names():
         assert env_configurations.configurations[name]["vecenv_type"] == "REMOTE"
 

@@ -76,6 +76,7 @@ def test_a_task_is_described_without_building_it() -> None:
     spec = registry.observation_spec("TM20Lidar", registry.default_config("TM20Lidar"))
     assert spec.flat_space().shape == (83,)
     assert registry.observation_spec("TM20LidarProgress").flat_space().shape == (84,)
+    assert registry.observation_spec("TM20Track").flat_space().shape == (132,)
     assert registry.action_space("TM20Full").shape == (3,)
 
 

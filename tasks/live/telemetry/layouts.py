@@ -24,8 +24,12 @@ _MAX_POSITION = 1e5
 _MAX_DISTANCE = 1e7
 _MAX_GEAR = 10.0
 _MAX_RPM = 20000.0
+_MAX_YAW = 10.0
+"""Half a turn either way, or a whole turn in one, and a little more."""
 _MAX_AXIS = 1.001
 """Of the inputs, a little above 1 for the rounding of float32."""
+_OPTIONAL: Mapping[str, float] = Telemetry._field_defaults
+"""Fields that few records have, and their values in the others."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class RecordLayout:
     """The record of one plugin: little-endian float32 without a header.
 
     A field of ``Telemetry`` that the record lacks is 0: ``finished`` (then no finish is ever seen, and a lap ends with
-    the reference path), ``gear`` and ``rpm``; a missing ``distance`` is integrated by ``RecordStream``.
+    the reference path), ``gear`` and ``rpm``; a missing ``distance`` is integrated by ``RecordStream``. Heading and
+    velocity, which few records have, are NaN then.
     """
 
     name: str
@@ -55,8 +60,8 @@ class RecordLayout:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Fields of ``Telemetry`` that the record lacks."""
-        return tuple(name for name in Telemetry._fields if name not in self.columns)
+        """Fields of ``Telemetry`` that the record lacks, of those that most have."""
+        return tuple(name for name in Telemetry._fields if name not in {*self.columns, *_OPTIONAL})
 
     def decode(self, data: bytes | bytearray | memoryview, offset: int = 0) -> Telemetry:
         """The record that starts at ``offset``; it is not judged.
@@ -70,7 +75,7 @@ class RecordLayout:
         values = {name: floats[index] for name, index in self.columns.items()}
         if self.side_speed_column is not None:
             values["speed"] = math.hypot(values["speed"], floats[self.side_speed_column])
-        return Telemetry(**{name: values.get(name, 0.0) for name in Telemetry._fields})
+        return Telemetry(**{name: values.get(name, _OPTIONAL.get(name, 0.0)) for name in Telemetry._fields})
 
 
 def _columns(names: str) -> dict[str, int]:
@@ -84,6 +89,11 @@ LAYOUTS: Mapping[TelemetryRecord, RecordLayout] = {
     ),
     TelemetryRecord.floats11: RecordLayout(
         "TMRL's plugin", 11, _columns("speed distance x y z steer gas is_braking finished gear rpm")
+    ),
+    TelemetryRecord.floats14: RecordLayout(
+        "our plugin with heading and velocity",
+        14,
+        _columns("speed distance x y z steer gas is_braking finished gear rpm velocity_x velocity_z yaw"),
     ),
     TelemetryRecord.floats16: RecordLayout(
         "the plugin with front and side speed",
@@ -109,8 +119,9 @@ def implausible_reason(record: Telemetry) -> str | None:
     """Why no car can have sent this record, such as ``steer is 17.25``; None when one can."""
     for name, value in zip(Telemetry._fields, record, strict=True):
         low, high = _RANGES[name]
+        is_lacking = name in _OPTIONAL and math.isnan(value)
         # A NaN is in no range.
-        if not low <= value <= high:
+        if not (is_lacking or low <= value <= high):
             return f"{name} is {value:g}, expected {low:g} to {high:g}"
     return None
 
@@ -133,4 +144,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "finished": (0.0, 1.0),
     "gear": (-1.0, _MAX_GEAR),
     "rpm": (0.0, _MAX_RPM),
+    "velocity_x": (-_MAX_SPEED, _MAX_SPEED),
+    "velocity_z": (-_MAX_SPEED, _MAX_SPEED),
+    "yaw": (-_MAX_YAW, _MAX_YAW),
 }

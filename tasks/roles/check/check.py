@@ -7,6 +7,7 @@ the live game nothing is pressed: you drive; in the simulator the scripted drive
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,6 +16,7 @@ from pathlib import Path
 from tasks.config import TaskConfig
 from tasks.game.clock import WallClock
 from tasks.game.errors import GameSetupError
+from tasks.game.protocols import Telemetry
 from tasks.pictures import write_png
 from tasks.process.atomic_file import write_file
 from tasks.process.dated_folder import new_dated_folder
@@ -113,9 +115,14 @@ def _as_json(check: TaskCheck, found: Sequence[Finding]) -> str:
             name: {"shape": list(value.shape), "min": float(value.min()), "max": float(value.max())}
             for name, value in check.observation.items()
         },
-        "telemetry": None if check.seen is None else check.seen.telemetry._asdict(),
+        "telemetry": None if check.seen is None else _known(check.seen.telemetry),
     }
     return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def _known(telemetry: Telemetry) -> dict[str, float | None]:
+    """The record by name; what it lacks is null."""
+    return {name: None if math.isnan(value) else value for name, value in telemetry._asdict().items()}
 
 
 def _say(found: Sequence[Finding]) -> None:

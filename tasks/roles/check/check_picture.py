@@ -60,6 +60,9 @@ def _pictures(view: CheckView) -> Picture:
     if "lidar" in view.observation:
         screenshot = overlay.beams_over(screenshot, view.observation["lidar"])
     parts = [overlay.resized(screenshot, SCREENSHOT_WIDTH)]
+    if "path_ahead" in view.observation:
+        lines = [view.observation[name] for name in ("path_ahead", "left_border_ahead", "right_border_ahead")]
+        parts.append(overlay.road_from_above(lines, SCREENSHOT_WIDTH))
     parts += [
         overlay.history_row(view.observation[field.name], SCREENSHOT_WIDTH)
         for field in view.spec.fields

@@ -48,7 +48,7 @@ class WatchedGame:
     Args:
         inner: The game.
         clock: Its clock.
-        newest_frame: The screenshot that the last ``image`` or ``lidar`` was made of.
+        newest_frame: The screenshot that the last ``image``, ``lidar`` or ``frame`` was made of.
     """
 
     def __init__(self, inner: Game, clock: Clock, newest_frame: Callable[[], np.ndarray]) -> None:
@@ -56,16 +56,27 @@ class WatchedGame:
         self._clock = clock
         self._newest_frame = newest_frame
         self._record: tuple[Telemetry, float, float] | None = None
-        self.seen: Seen | None = None
-        """What the newest observation was made of; None before the first one."""
+        self._seen: Seen | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    @property
+    def seen(self) -> Seen | None:
+        """What the newest observation was made of, or its record and the present screenshot; None before the first.
+
+        Raises:
+            GameError: The present screenshot is needed and cannot be taken.
+        """
+        if self._seen is None and self._record is not None:
+            self.inner.frame()
+            self._keep()
+        return self._seen
+
     def telemetry(self) -> tuple[Telemetry, float]:
         """Newest record and its age [s]."""
         record, age_s = self.inner.telemetry()
-        self._record = (record, age_s, self._clock.now())
+        self._record, self._seen = (record, age_s, self._clock.now()), None
         return record, age_s
 
     def image(self) -> np.ndarray:
@@ -83,7 +94,7 @@ class WatchedGame:
     def _keep(self) -> None:
         if self._record is not None:
             record, age_s, read_at_s = self._record
-            self.seen = Seen(self._newest_frame(), record, age_s, read_at_s)
+            self._seen = Seen(self._newest_frame(), record, age_s, read_at_s)
 
 
 class WatchedLiveGame(WatchedGame):

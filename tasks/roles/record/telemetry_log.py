@@ -28,14 +28,14 @@ class TelemetryLog:
             telemetry: The record.
         """
         is_newer = not self._times_s or time_s > self._times_s[-1]
-        if is_newer and len(self._times_s) < _MAX_RECORDS and np.isfinite(telemetry).all():
+        if is_newer and len(self._times_s) < _MAX_RECORDS and telemetry.is_finite:
             self._times_s.append(time_s)
             self._records.append(telemetry)
 
     def recording(self, begin_s: float, end_s: float) -> Recording | None:
         """What was driven between two times; None: there are fewer than two states.
 
-        The plugin tells neither heading nor ground: the heading is where the car moves to, and the materials are
+        Few plugins tell the heading, none the ground: the heading is where the car moves to, and the materials are
         unknown.
         """
         times = np.array(self._times_s)

@@ -24,6 +24,7 @@ NEEDS: dict[str, tuple[str, object, object]] = {
     "task.img_width": ("task.name", "TM20Lidar", "TM20Full"),
     "task.img_height": ("task.name", "TM20LidarProgress", "TM20Full"),
     "task.img_grayscale": ("task.name", "TM20Lidar", "Mine"),
+    "task.img_hist_len": ("task.name", "TM20Track", "TM20Lidar"),
     "task.sleep_time_at_reset": ("task.game", "sim", "live"),
     "task.save_replays": ("task.game", "sim", "auto"),
     "task.randomization.frame_phase": ("task.game", "live", "auto"),

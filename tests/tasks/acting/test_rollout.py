@@ -124,7 +124,7 @@ def test_seed_zero_differs_from_seed_one_and_repeats() -> None:
     assert (make_rollout(0).run(5).action[1:] != make_rollout(1).run(5).action[1:]).any()
 
 
-@pytest.mark.parametrize("name", ["TM20Full", "TM20LidarProgress"])
+@pytest.mark.parametrize("name", ["TM20Full", "TM20LidarProgress", "TM20Track"])
 def test_the_simulator_is_restored_bit_for_bit(name: str) -> None:
     def rollout(seed: int) -> Rollout:
         env = registry.make(name, observation="dict", track="short", game="sim")

@@ -20,7 +20,7 @@ from tasks.envs.realtime import RealTimeEnv, VirtualTimeEnv, WallClockEnv
 from tasks.experience.samples import EPISODE_STATISTICS
 from tasks.game.clock import VirtualClock
 
-NAMES = ("TM20Full", "TM20Lidar", "TM20LidarProgress")
+NAMES = ("TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track")
 OBSERVATIONS = ("tuple", "dict", "flat")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tasks
 from tasks import registry
 from tasks.config import GameKind, LiveConfig, RandomizationConfig, TaskConfig
 from tasks.game.clock import VirtualClock
@@ -100,6 +101,17 @@ def assert_the_start_is_seen(observation: tuple[np.ndarray, ...]) -> None:
     config = TaskConfig(name="TM20Lidar", window_width=958, window_height=488, randomization=random)
     simulated = SimulatedGame(VirtualClock(), load_track("short"), config)
     np.testing.assert_array_equal(observation[1], np.tile(simulated.lidar(), (4, 1)))
+
+
+def test_the_road_ahead_is_that_of_the_simulator(game: StandIn) -> None:
+    env = live_env(game, "TM20Track", observation="dict")
+    observation, info = env.reset()
+    random = {"frame_phase": False, "start_offset_m": 0.0, "start_yaw_deg": 0.0}
+    simulated = tasks.make("TM20Track", observation="dict", game="sim", track="short", randomization=random)
+    for name, value in simulated.reset(seed=0)[0].items():
+        np.testing.assert_allclose(observation[name], value, atol=0.01, rtol=1e-3, err_msg=name)
+    drive_until_moved(env, info, metres=10.0)
+    env.close()
 
 
 def test_auto_chooses_the_live_game_when_it_runs(game: StandIn) -> None:

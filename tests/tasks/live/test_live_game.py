@@ -44,7 +44,7 @@ def test_a_restart_releases_the_controls_presses_once_and_waits_for_the_start(fa
     assert fake.deeds() == ["release", "restart"]
     pressed_at = fake.journal[-1][0]
     assert 0.7 <= fake.clock.now() - pressed_at < 0.7 + 2 * FRAME_S
-    assert game.telemetry()[0] == START.mirrored()
+    np.testing.assert_array_equal(game.telemetry()[0], START.mirrored())
 
 
 def test_telemetry_of_the_game_comes_with_x_to_the_right(fake: FakeLiveGame) -> None:

@@ -192,14 +192,17 @@ def test_metadata_is_complete() -> None:
     assert meta["blocks"] == ["TMRL_GrabData", "TMRL_SaveGhost"]
 
 
-def test_script_writes_the_eleven_floats_in_order_and_sends_them_at_once() -> None:
+def test_script_writes_the_floats_in_order_and_sends_them_at_once() -> None:
     script = (SOURCE / "main.as").read_text()
     sources = ("Speed", "Distance", "Position.x", "Position.y", "Position.z", "InputSteer", "InputGasPedal",
-               "InputIsBraking", "hasFinished", "EngineCurGear", "EngineRpm")  # fmt: skip
+               "InputIsBraking", "hasFinished", "EngineCurGear", "EngineRpm", "Velocity.x", "Velocity.z",
+               "Atan2(player.AimDirection.x, player.AimDirection.z)")  # fmt: skip
     written = re.findall(r"record\.Write\((.*)\);", script)
-    assert len(written) == 11
+    assert len(written) == 14
     for source, expression in zip(sources, written, strict=True):
         assert source in expression
+    always, when_set = script.split("if (Setting_SendsMotion)")
+    assert (always.count("record.Write("), when_set.count("record.Write(")) == (11, 3)
     assert script.count(".Write(record)") == 1
 
 

@@ -53,6 +53,16 @@ def test_older_scans_are_dots_and_the_screenshot_stays_as_it_was() -> None:
     np.testing.assert_array_equal(picture, before)
 
 
+def test_the_road_ahead_runs_from_the_car_to_the_right() -> None:
+    along = np.linspace(0.0, 99.0, 20)
+    lines = [np.stack([along, np.full(20, aside)], axis=1) for aside in (0.0, -10.0, 10.0)]
+    drawn = overlay.road_from_above(lines, 816)  # 8 px a metre
+    middle = 12 + 80
+    assert nearest_colour(drawn, middle, 12) == overlay.BEAM_COLOUR
+    for row in (middle - 80, middle + 80):
+        assert nearest_colour(drawn, row, 12) == nearest_colour(drawn, row, 804) == overlay.OPEN_BEAM_COLOUR
+
+
 def test_beam_lengths_equal_those_of_the_sensor_without_a_border() -> None:
     bright = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
     np.testing.assert_array_equal(overlay.beam_lengths(WIDTH, HEIGHT), LidarSensor()(bright))

@@ -38,7 +38,7 @@ ENTRIES = (
     np.array([0.25], np.float32),
     np.array([-1.0], np.float32),
 )
-TASKS = ("TM20Full", "TM20Lidar", "TM20LidarProgress")
+TASKS = ("TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track")
 GAS = np.array([1.0, 0.0, 0.2], np.float32)
 
 

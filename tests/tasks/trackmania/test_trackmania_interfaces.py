@@ -1,4 +1,4 @@
-"""The three TrackMania tasks over a fake game: observations, controls, end of an episode, statistics."""
+"""The TrackMania tasks over a fake game: observations, controls, end of an episode, statistics."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tasks.trackmania.frame_history import FrameHistory
 from tasks.trackmania.full import FullInterface
 from tasks.trackmania.lidar import LidarInterface
 from tasks.trackmania.lidar_progress import LidarProgressInterface
+from tasks.trackmania.track import TrackInterface
 from tests.tasks.fake_game import LENGTH_M, FakeGame, straight_path, task_config
 
 GAS = np.array([1.0, 0.0, 0.0], np.float32)
@@ -75,6 +76,20 @@ def test_lidar_progress_has_tmrls_fields() -> None:
     for _ in range(40):
         observation, *_, info = env.step(GAS)
     assert observation[1][0] == pytest.approx(round(info["x"] / 0.1) * 0.1 / LENGTH_M, abs=1e-3)
+
+
+def test_track_sees_the_road_and_no_picture() -> None:
+    env, game = build(TrackInterface, task_config("TM20Track"))
+    game.frame = game.image = game.lidar = None  # type: ignore[method-assign, assignment]
+    observation, _ = env.reset(seed=1)
+    assert env.observation_spec.names[:5] == ("speed", "gear", "rpm", "velocity", "yaw_rate")
+    assert observation in env.observation_space
+    for _ in range(40):
+        observation, *_, info = env.step(GAS)
+    seen = env.observation_spec.to_dict(observation)
+    assert seen["velocity"].tolist() == pytest.approx([info["speed_mps"], 0.0])
+    assert seen["path_ahead"][-1] == pytest.approx([6.0 * info["speed_mps"], 0.0], abs=0.11)
+    assert seen["left_border_ahead"][:, 1] == pytest.approx(np.full(20, -25.75 / 2))
 
 
 def test_lidar_needs_its_window() -> None:

@@ -3,6 +3,9 @@
 // Telemetry: TCP server on 127.0.0.1:9000. In each rendered frame in which a car is on a track, the connected program
 // gets one record of 11 little-endian float32 (44 bytes) in a single write; otherwise nothing is sent:
 //   speed [m/s], distance [m], x, y, z [m], steer, gas, is braking, finish screen shows, gear, engine speed [rpm].
+// With the setting "Heading and velocity" (F3, Settings) it is 14 float32 (56 bytes), with three more at the end:
+//   velocity along x and z [m/s], heading [rad], 0 along z and growing towards x.
+// The program then needs task.live.record=floats14.
 // Ghost: TCP server on 127.0.0.1:10000. A connection is the request; no byte goes either way.
 //
 // Written for Openplanet for Trackmania (2020) from its documentation and from public plugins. It has not been compiled
@@ -12,6 +15,9 @@ const string HOST = "127.0.0.1";
 const uint16 TELEMETRY_PORT = 9000;
 const uint16 GHOST_PORT = 10000;
 const uint64 RETRY_MS = 1000;
+
+[Setting name="Heading and velocity" description="Sends 14 numbers, for task.live.record=floats14"]
+bool Setting_SendsMotion = false;
 
 Net::Socket@ g_telemetryServer;
 Net::Socket@ g_ghostServer;
@@ -41,6 +47,7 @@ void ServeTelemetry()
         if (g_client is null && g_telemetryServer.CanRead())
         {
             @g_client = g_telemetryServer.Accept();
+            @record = MemoryBuffer(0);
             if (g_client !is null) print("telemetry: a program has connected");
         }
         if (g_client !is null)
@@ -109,6 +116,12 @@ bool FillRecord(MemoryBuffer@ record)
     record.Write(hasFinished ? 1.0f : 0.0f);
     record.Write(float(player.EngineCurGear));
     record.Write(float(player.EngineRpm));
+    if (Setting_SendsMotion)
+    {
+        record.Write(float(player.Velocity.x));
+        record.Write(float(player.Velocity.z));
+        record.Write(float(Math::Atan2(player.AimDirection.x, player.AimDirection.z)));
+    }
     // A write to a socket starts at the cursor.
     record.Seek(0, 0);
     return true;

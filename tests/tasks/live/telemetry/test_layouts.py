@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from tasks.config import TelemetryRecord
@@ -19,7 +20,7 @@ def test_every_record_of_the_configuration_has_a_layout() -> None:
 
 @pytest.mark.parametrize(
     ("record", "size"),
-    [("floats8", 32), ("floats11", 44), ("floats16", 64), ("floats20", 80), ("floats33", 132)],
+    [("floats8", 32), ("floats11", 44), ("floats14", 56), ("floats16", 64), ("floats20", 80), ("floats33", 132)],
 )
 def test_size_in_bytes(record: str, size: int) -> None:
     assert LAYOUTS[TelemetryRecord[record]].size == size
@@ -31,10 +32,11 @@ def test_unknown_size_is_no_record() -> None:
 
 
 def test_tmrl_record_is_decoded_in_its_order() -> None:
-    assert LAYOUTS[TelemetryRecord.floats11].decode(telemetry_bytes.DRIVING) == Telemetry(
+    decoded = LAYOUTS[TelemetryRecord.floats11].decode(telemetry_bytes.DRIVING)
+    np.testing.assert_array_equal(decoded, Telemetry(
         speed=12.5, distance=100.25, x=512.0, y=10.0, z=-3.5, steer=-0.25, gas=1.0, is_braking=0.0, finished=0.0,
         gear=3.0, rpm=7000.0,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,7 @@ def test_tmrl_record_is_decoded_in_its_order() -> None:
     [
         ("floats8", Telemetry(1, 2, 3, 4, 5, 6, 7, 8, finished=0, gear=0, rpm=0)),
         ("floats11", Telemetry(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)),
+        ("floats14", Telemetry(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, velocity_x=12, velocity_z=13, yaw=14)),
         (
             "floats20",
             Telemetry(3, 0, x=4, y=5, z=6, steer=7, gas=8, is_braking=9, finished=10, gear=20, rpm=0),
@@ -53,19 +56,21 @@ def test_tmrl_record_is_decoded_in_its_order() -> None:
     ],
 )
 def test_each_field_comes_from_its_float(record: str, expected: Telemetry) -> None:
-    assert LAYOUTS[TelemetryRecord[record]].decode(COUNTING) == expected
+    np.testing.assert_array_equal(LAYOUTS[TelemetryRecord[record]].decode(COUNTING), expected)
 
 
 def test_front_and_side_speed_make_one_speed() -> None:
     # 3 m/s ahead and 4 m/s aside are 5 m/s.
     record = telemetry_bytes.with_float(telemetry_bytes.with_float(COUNTING, 0, "00004040"), 1, "00008040")
     decoded = LAYOUTS[TelemetryRecord.floats16].decode(record)
-    assert decoded == Telemetry(5, 3, x=4, y=5, z=6, steer=7, gas=8, is_braking=9, finished=10, gear=11, rpm=12)
+    expected = Telemetry(5, 3, x=4, y=5, z=6, steer=7, gas=8, is_braking=9, finished=10, gear=11, rpm=12)
+    np.testing.assert_array_equal(decoded, expected)
 
 
 def test_what_a_record_lacks_is_named() -> None:
     assert LAYOUTS[TelemetryRecord.floats8].missing == ("finished", "gear", "rpm")
     assert LAYOUTS[TelemetryRecord.floats11].missing == ()
+    assert LAYOUTS[TelemetryRecord.floats14].missing == ()
     assert LAYOUTS[TelemetryRecord.floats16].missing == ()
     assert LAYOUTS[TelemetryRecord.floats20].missing == ("distance", "rpm")
     assert LAYOUTS[TelemetryRecord.floats33].missing == ("distance",)
@@ -112,6 +117,8 @@ def test_nan_and_infinity_are_implausible_in_every_field(index: int, value: str)
         ("finished", 0.5 + math.pi),
         ("gear", 11.0),
         ("rpm", 20001.0),
+        ("velocity_x", math.inf),
+        ("yaw", 11.0),
     ],
 )
 def test_value_out_of_its_range_is_implausible(field: str, value: float) -> None:

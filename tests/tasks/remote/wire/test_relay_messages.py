@@ -57,7 +57,7 @@ def test_a_status_survives_with_what_is_not_known() -> None:
     assert replace(row, round_trip_ms=0.0, weights_age_s=0.0) == replace(WORKER, round_trip_ms=0.0, weights_age_s=0.0)
 
 
-@pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar", "TM20LidarProgress"])
+@pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track"])
 def test_the_specs_of_the_tasks_survive(name: str) -> None:
     spec = registry.observation_spec(name, registry.default_config(name))
     again = relay_messages.decode_spec(relay_messages.encode_spec(spec))

@@ -95,7 +95,7 @@ def test_the_newest_image_is_the_one_of_the_screenshot_above_it(grey: bool) -> N
             )
 
 
-@pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar", "TM20LidarProgress"])
+@pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track"])
 def test_the_inputs_are_those_of_the_environment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "tasks.roles.check.task_check._scripted_driver", lambda *_: lambda: np.array([1, 0, 0.1], np.float32)
@@ -112,7 +112,7 @@ def test_the_inputs_are_those_of_the_environment(name: str, monkeypatch: pytest.
     env.close()
 
 
-@pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar"])
+@pytest.mark.parametrize("name", ["TM20Full", "TM20Lidar", "TM20Track"])
 def test_the_simulator_has_no_findings(name: str) -> None:
     with TaskCheck(task(name)) as looked_at:
         look_often(looked_at, 100)

@@ -74,6 +74,7 @@ def run(composed: DictConfig, role: Role, words: Sequence[str]) -> None:
     Raises:
         UsageError: If the configuration does not fit; nothing was started or written.
     """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if role not in RUNNER_ROLES:
         with _refusals():
             if role is Role.export:
@@ -264,7 +265,6 @@ def _command(argv: Sequence[str]) -> int:
     from algos.run.stored_config import with_stored_choices
     from tasks.plugins import load_plugins
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with _refusals():
         line = parse(argv)
     if "--help" in line.words:

@@ -140,7 +140,10 @@ def test_ppo_does_not_see_them(start: Start) -> None:
 def saved(path: Path, params: dict[str, Any]) -> Path:
     config = params["config"]
     return save_checkpoint(
-        path, Checkpoint(params["algo"]["name"], config["env_name"], config_to_dict(config["run"]), {}, {}, {})
+        path,
+        Checkpoint(
+            params["algo"]["name"], config["env_name"], config_to_dict(config["run"]), {}, {}, {"num_updates": 0}
+        ),
     )
 
 

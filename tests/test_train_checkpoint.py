@@ -67,7 +67,7 @@ def save_stored(path: Path, params: dict[str, Any]) -> Path:
             config=config_to_dict(config["run"]),
             observation_spec={},
             policy={},
-            algorithm_state={},
+            algorithm_state={"num_updates": 0},
         ),
     )
 

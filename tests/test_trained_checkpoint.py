@@ -94,7 +94,7 @@ def test_a_large_policy_is_kept_in_half_precision_and_a_larger_one_is_refused(tm
 
 
 def test_latest_is_the_run_that_saved_last_its_best_to_play_and_its_last_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"no run in .* has saved one"):
@@ -106,9 +106,8 @@ def test_latest_is_the_run_that_saved_last_its_best_to_play_and_its_last_to_go_o
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
         os.utime(file, (1e9 - age, 1e9 - age))
-    caplog.set_level("INFO")
     assert resolved("latest") == "checkpoint='runs/new/nn/best.pth'"
-    assert "checkpoint latest: runs/new/nn/best.pth" in caplog.text
+    assert "checkpoint latest: runs/new/nn/best.pth" in capsys.readouterr().out
     assert resolved("latest", Role.train) == "checkpoint='runs/new/nn/last.pth'"
     assert resolved("latest", Role.train, "checkpoint_mode=weights") == "checkpoint='runs/new/nn/best.pth'"
     (tmp_path / "runs/new/nn/best.pth").unlink()

@@ -43,9 +43,8 @@ def to_blocks(image: Tensor, kernel: int, stride: int) -> Tensor:
     rows, columns = ((size - kernel) // stride + kernel // stride for size in (height, width))
     image = image[:, :, : rows * stride, : columns * stride]
     word = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(stride)
-    if (
-        word is None or torch.onnx.is_in_onnx_export()
-    ):  # ONNX sees bytes as bytes; moved byte by byte, (B, C, Y, y, X, x) -> (B, Y, X, C, y, x)
+    is_exported = torch.onnx.is_in_onnx_export()  # ONNX cannot see bytes as words
+    if word is None or is_exported:  # moved byte by byte, (B, C, Y, y, X, x) -> (B, Y, X, C, y, x)
         blocks = image.reshape(batch, channels, rows, stride, columns, stride).permute(0, 2, 4, 1, 3, 5).contiguous()
     else:  # moved word by word, (B, C, Y, y, X) -> (B, Y, X, C, y)
         words = _aligned(image, stride).view(word).unflatten(2, (rows, stride))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +14,6 @@ from tasks.words.path_words import quote
 
 LATEST, ZOO_PREFIX = "latest", "zoo:"
 _NAME = re.compile(rf"""(?P<mark>['"])(?P<name>{LATEST}|{ZOO_PREFIX}[^'"]*)(?P=mark)""")
-
-_logger = logging.getLogger(__name__)
 
 
 def with_checkpoint_files(words: Sequence[str], role: Role, runs: Path = RUNS) -> list[str]:
@@ -35,7 +33,7 @@ def with_checkpoint_files(words: Sequence[str], role: Role, runs: Path = RUNS) -
         name = found["name"]
         is_latest = name == LATEST
         path = latest(runs, goes_on=goes_on) if is_latest else entry_file(name.removeprefix(ZOO_PREFIX))
-        _logger.info("checkpoint %s: %s", name, path)
+        sys.stdout.write(f"checkpoint {name}: {path}\n")
         return quote(str(path))
 
     return [_NAME.sub(as_file, word) if word.startswith("checkpoint=") else word for word in words]

@@ -382,7 +382,7 @@ class DrivingInterface(TaskInterface):
             "x": telemetry.x,
             "z": telemetry.z,
             "speed_mps": telemetry.speed,
-            "race_time_s": self._clock.now() - self._started_at,
+            "race_time_s": round(self._clock.now() - self._started_at, 6),
         }
 
 

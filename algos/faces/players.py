@@ -24,7 +24,7 @@ from algos.faces.configured_policy import trained_policy
 from algos.faces.task_env import env_info, make_env, observation_spec
 from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.run.interrupt import StopOnInterrupt
-from algos.run.log import driven_line
+from algos.run.log import driven_line, driven_lines
 from tasks import pictures
 from tasks.acting.evaluation import LEAGUE_RUNS, ClipRecorder, evaluate, league_score, play_results, write_results
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
@@ -120,7 +120,7 @@ class RemotePlayer(BasePlayer):
             report,
             place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
-            scripted_lap_time_s=self._scripted_lap_time_s(),
+            scripted_lap_time_s=self._scripted_lap_time_s(report),
             human_lap_time_s=course.human_lap_time_s(self.task) if course.has_course(self.task) else None,
         )
         _say(results_table(report, results))
@@ -140,18 +140,25 @@ class RemotePlayer(BasePlayer):
         if clip is not None and len(clip):
             files[directory / "episode.mp4"] = lambda path: pictures.write_video(clip, path, report.clip_fps or 10.0)
         if self.play.plot and report.episodes and course.has_course(task):
-            files[directory / "driven_line.png"] = lambda path: driven_line(
-                course.course(task), report, str(task["track"]), path
+            files[directory / "driven_line.png"] = lambda path: (
+                driven_lines(task, report, path)
+                if report.tracks
+                else driven_line(course.course(task), report, str(task["track"]), path)
             )
         return files
 
     def _print_episode(self, episode: EpisodeResult) -> None:
         outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
-        _say(f"  seed {episode.seed:<9} {outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
+        track = "" if episode.track is None else f"{episode.track:<9} "
+        _say(f"  seed {episode.seed:<9} {track}{outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
 
-    def _scripted_lap_time_s(self) -> float | None:
+    def _scripted_lap_time_s(self, report: EvaluationReport) -> float | None:
+        """Where each episode has a track of its own: the mean over those that were finished, as of the driven laps."""
         drives_there = course.has_course(self.task) and self.task["game"] == "sim"
-        return course.scripted_lap_time_s(self.task) if drives_there else None
+        if not report.tracks:
+            return course.scripted_lap_time_s(self.task) if drives_there else None
+        finished = [episode.track for episode in report.episodes if episode.finished]
+        return course.scripted_lap_time_s(self.task, finished) if finished else None
 
 
 class _Sampling:

@@ -182,7 +182,8 @@ def play_results(
         scripted_lap_time_s: Lap of the scripted driver there; None: it does not drive there.
         human_lap_time_s: Lap of the person who drove the line of the track; None: unknown.
     """
-    keys = ("seed", *(("finished", "lap_time_s") if report.has_finish else ()), "return")
+    keys = ("seed", *(("track",) if report.tracks else ()))
+    keys = (*keys, *(("finished", "lap_time_s") if report.has_finish else ()), "return")
     keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")
     results: dict[str, Any] = {
         **place,
@@ -276,6 +277,7 @@ def _result(seed: int, trajectory: np.ndarray, info: Info) -> EpisodeResult:
         mean_speed_mps=float(statistics.get("mean_speed_mps", trajectory[:, 2].mean())),
         max_speed_mps=float(statistics.get("max_speed_mps", trajectory[:, 2].max())),
         trajectory=trajectory,
+        track=str(info["track"]) if "track" in info else None,
     )
 
 

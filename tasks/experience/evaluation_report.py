@@ -31,6 +31,8 @@ class EpisodeResult:
     max_speed_mps: float = math.nan
     trajectory: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """x [m], z [m], speed [m/s] and reward after each step, float32, shape (T, 4); NaN where the task has none."""
+    track: str | None = None
+    """Name of the track where each episode has its own; None: all are on that of the task."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without the trajectory; NaN becomes null."""
@@ -44,6 +46,7 @@ class EpisodeResult:
             "wall_contacts": _number(self.wall_contacts),
             "mean_speed_mps": _number(self.mean_speed_mps),
             "max_speed_mps": _number(self.max_speed_mps),
+            "track": self.track,
         }
 
     @staticmethod
@@ -60,6 +63,7 @@ class EpisodeResult:
             mean_speed_mps=_from_number(data["mean_speed_mps"]),
             max_speed_mps=_from_number(data["max_speed_mps"]),
             trajectory=trajectory,
+            track=None if data["track"] is None else str(data["track"]),
         )
 
 
@@ -78,6 +82,11 @@ class EvaluationReport:
     def has_finish(self) -> bool:
         """Whether the task has a finish that an episode may reach; taken for granted while nothing was driven."""
         return not self.episodes or any(e.finished is not None for e in self.episodes)
+
+    @property
+    def tracks(self) -> list[str]:
+        """Names of the tracks of the episodes, in order, where each has its own; else none."""
+        return [e.track for e in self.episodes if e.track is not None]
 
     @property
     def finish_rate(self) -> float:

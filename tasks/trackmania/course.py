@@ -6,14 +6,17 @@ from the user's files. It needs no environment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tasks.config import GameKind, TaskConfig, config_from_dict
 from tasks.points.files import Frame, PointFile, is_point_file, read_points
+
+if TYPE_CHECKING:
+    from tasks.sim.track import Track
 
 LEAST_HEIGHT_M = 1.0
 """A track whose heights span less is flat for people [m]."""
@@ -40,19 +43,18 @@ def has_course(task: Mapping[str, Any]) -> bool:
     return "track" in task
 
 
-def course(task: Mapping[str, Any]) -> Course:
+def course(task: Mapping[str, Any], name: str | None = None) -> Course:
     """Loads the track of a task; of the live game only the reference path is known.
 
     Args:
         task: TaskConfig as plain data.
+        name: The track of an episode, where each has its own (``EpisodeResult.track``).
     """
     if task.get("game") == "live":
         return _live_course(task)
-    from tasks.sim.track import load_track
-
-    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
+    track = _track(task, name)
     line = np.asarray(track.centre_line)
-    return Course(str(task["track"]), line, float(track.width_m), human_lap_time_s(task))
+    return Course(name or str(task["track"]), line, float(track.width_m), human_lap_time_s(task))
 
 
 def file_notes(task: TaskConfig) -> list[str]:
@@ -119,11 +121,21 @@ def human_lap_time_s(task: Mapping[str, Any]) -> float | None:
     return None
 
 
-def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
-    """Lap of the shipped scripted driver with the car of a task on its track [s]."""
+def scripted_lap_time_s(task: Mapping[str, Any], names: Iterable[str | None] = (None,)) -> float:
+    """Lap of the shipped scripted driver with the car of a task on its track [s].
+
+    Args:
+        task: Its configuration as plain data.
+        names: The tracks of its episodes, where each has its own: the mean of their laps.
+    """
     from tasks.sim.scripted_driver import scripted_lap_time_s as lap_time_s
-    from tasks.sim.track import load_track
     from tasks.sim.vehicle_files import load_vehicle
 
-    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
-    return float(lap_time_s(track, load_vehicle(task.get("vehicle"))))
+    car = load_vehicle(task.get("vehicle"))
+    return float(np.mean([lap_time_s(_track(task, name), car) for name in names]))
+
+
+def _track(task: Mapping[str, Any], name: str | None) -> Track:
+    from tasks.sim.random_tracks import any_track
+
+    return any_track(name or task["track"], float(task.get("track_width_m", 25.75)))

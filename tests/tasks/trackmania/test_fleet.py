@@ -31,6 +31,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "keyboard": ("TM20Lidar", {"control": "keyboard", "rtgym": {"ep_max_length": 35, "act_buf_len": 3}}),
     "privileged": ("TM20Lidar", {"privileged": True}),
     "actions not seen": ("TM20LidarProgress", {"rtgym": {"act_in_obs": False}}),
+    "random tracks": ("TM20LidarProgress", {"track": "random", "privileged": True}),
+    "random tracks in pictures": ("TM20Full", {"track": "random"}),
 }
 NUM_CARS = 5
 

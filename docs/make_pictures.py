@@ -33,7 +33,7 @@ TRACK = "medium"
 SEED = 1
 VIEW_STEP = 190
 VIEW_WIDTH = 640
-RANDOM_TILE_PX = (250, 250)
+RANDOM_TILE_PX = (230, 230)
 
 Act = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 

@@ -81,7 +81,8 @@ class CarRoads:
             np.zeros((num_near, *self._roads[0].field.shape[1:]), np.float32),
         )
         # As those of one road are: the kernels are compiled for arrays that they cannot write to.
-        self.index, self.texture, self.clearance, self.field = (_read_only(table) for table in tables)
+        self.index, self.texture = _read_only(tables.entries), _read_only(tables.texture)
+        self.clearance, self.field = _read_only(tables.clearance), _read_only(tables.field)
         land = self._roads[0].texture[len(self._roads[0].clearance) :][: _LAND_TILES * _TILE_AREA]
         tables.texture[num_near * _TILE_AREA :][: len(land)] = land
         for car in range(count):

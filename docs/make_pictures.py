@@ -18,13 +18,14 @@ import numpy as np
 import tasks
 from tasks.config import GameKind
 from tasks.game.lidar_sensor import beam_pixels
-from tasks.pictures import plot_driven_line, write_png
+from tasks.pictures import plot_driven_line, side_by_side, write_png
 from tasks.registry import default_config
 from tasks.roles.check.task_check import TaskCheck
 from tasks.roles.config import RecordConfig
 from tasks.roles.overlay import below
 from tasks.roles.record.record import recorded_by_script
 from tasks.roles.recording_files import draw_map
+from tasks.sim.random_tracks import HELD_OUT_SEEDS, random_track
 from tasks.trackmania.course import course
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -32,12 +33,13 @@ TRACK = "medium"
 SEED = 1
 VIEW_STEP = 190
 VIEW_WIDTH = 640
+RANDOM_TILE_PX = (230, 230)
 
 Act = Callable[[Any, Mapping[str, np.ndarray]], np.ndarray]
 
 
 def main(arguments: list[str]) -> None:
-    """Writes view.png, driven_line.png, check.png and record.png into docs/images."""
+    """Writes view.png, driven_line.png, random_tracks.png, check.png and record.png into docs/images."""
     name, act = _trained(arguments[0]) if arguments else ("TM20Lidar", _scripted())
     env = tasks.make(name, observation="dict", track=TRACK, game="sim")
     trajectory, lap_time_s, view = _drive(env, act)
@@ -49,7 +51,18 @@ def main(arguments: list[str]) -> None:
     plot_driven_line(line.centre_line, line.width_m, [trajectory], IMAGES / "driven_line.png", title=title)
     if view is not None:
         write_png(view, IMAGES / "view.png")
+    draw_random_tracks()
     draw_roles()
+
+
+def draw_random_tracks() -> None:
+    """Writes the ten held-out random tracks (random_tracks.png)."""
+    tracks = [random_track(seed) for seed in HELD_OUT_SEEDS]
+    tiles = [
+        plot_driven_line(track.centre_line, track.width_m, [], title=track.name, size_px=RANDOM_TILE_PX)
+        for track in tracks
+    ]
+    write_png(side_by_side(tiles, 5), IMAGES / "random_tracks.png")
 
 
 def draw_roles() -> None:

@@ -24,6 +24,13 @@ SHIPPED_TRACKS = ("short", "medium", "long")
 """Tracks that come with the simulator."""
 MIRRORED_SUFFIX = "_mirrored"
 """Behind the name of a shipped track: left and right swapped."""
+RANDOM_TRACK = "random"
+"""As a track: another one each episode; with :SEED behind it one of them."""
+_ROAD_WIDTH_M = 25.75
+EVALUATION_SEED = 500_000
+"""Seed of the first episode of training's evaluations; the others follow it."""
+PLAY_SEED = 1_000_000
+"""Seed of the first episode of --play, unless said otherwise; the others follow it."""
 
 _RANDOM_STARTS = (Role.train, Role.play, Role.worker, Role.check, Role.benchmark)
 """Roles in which a simulated episode draws its start; to drive and to record it is the middle of the road."""
@@ -32,7 +39,7 @@ _SIMULATOR = only_with("task.game", "sim", "auto")
 _IMAGE = not_with("task.name", "TM20Lidar", "TM20LidarProgress", "TM20Track")
 _FRAMES = not_with("task.name", "TM20Track")
 _SHIPPED_NAMES = (*SHIPPED_TRACKS, *(name + MIRRORED_SUFFIX for name in SHIPPED_TRACKS))
-_OWN_TRACK = not_with("task.track", *_SHIPPED_NAMES, roles=_RANDOM_STARTS)
+_OWN_TRACK = not_with("task.track", *_SHIPPED_NAMES, RANDOM_TRACK, roles=_RANDOM_STARTS)
 
 Percent = Annotated[float, between(0, 90, "%")]
 """How far a constant of the car may be from its value."""
@@ -87,6 +94,20 @@ def config_from_dict(cls: type[Config], data: Mapping[str, object] | Config, pre
 def config_to_dict(config: Any) -> dict[str, Any]:
     """The inverse of ``config_from_dict``: plain data that JSON can hold, Enums by member name."""
     return {entry.name: _plain(getattr(config, entry.name)) for entry in fields(config)}
+
+
+def random_track_seed(track: str) -> int | None:
+    """SEED of the track random:SEED; None for any other track.
+
+    Raises:
+        ValueError: SEED is no whole number >= 0.
+    """
+    word, colon, seed = track.partition(":")
+    if word != RANDOM_TRACK or not colon:
+        return None
+    is_number = seed.isascii() and seed.isdigit() and len(seed) <= 18
+    require(is_number, "task.track", track, "random:SEED with a whole number SEED >= 0, of at most 18 digits")
+    return int(seed)
 
 
 class GameKind(Enum):
@@ -321,9 +342,9 @@ class TaskConfig(RealTimeTaskConfig):
     control: ControlKind = ControlKind.gamepad
     """gamepad (analog) or keyboard (binary arrows)."""
     track: str = "medium"
-    """Shipped track (short, medium, long, each also with _mirrored) or a file of points x,z or x,y,z [m]: .csv, .npy,
-    TMRL's reward.pkl."""
-    track_width_m: Annotated[float, above(2, "m")] = field(default=25.75, metadata=needs(_OWN_TRACK))
+    """Shipped track (short, medium, long, each also with _mirrored); random: another one each episode (simulator only);
+    random:SEED: one of them, SEED >= 0; or a file of points x,z or x,y,z [m]: .csv, .npy, TMRL's reward.pkl."""
+    track_width_m: Annotated[float, above(2, "m")] = field(default=_ROAD_WIDTH_M, metadata=needs(_OWN_TRACK))
     """Drivable width of a track given as a file [m]."""
     vehicle: str | None = None
     """The simulator's car: a YAML file of the constants that differ from the game's car (``tasks.sim.vehicle``), or the
@@ -363,6 +384,27 @@ class TaskConfig(RealTimeTaskConfig):
             "task.clock",
             self.clock.name,
             "'auto' or 'wall' when task.game is 'live': the game runs in real time",
+        )
+        require(
+            random_track_seed(self.track) is None or self.track_width_m == _ROAD_WIDTH_M,
+            "task.track_width_m",
+            self.track_width_m,
+            f"left out with task.track={self.track}: only the width of a track given as a file can be chosen",
+        )
+        if self.track != RANDOM_TRACK:
+            return
+        require(
+            not self.is_live,
+            "task.track",
+            self.track,
+            "a path on the map that is open in the game when task.game is 'live' (train.py --record writes one): "
+            "random tracks exist in the simulator only, task.game=sim",
+        )
+        require(
+            self.reward.path is None,
+            "task.reward.path",
+            self.reward.path,
+            f"null with task.track={RANDOM_TRACK}: each episode is rewarded along its own track",
         )
 
     @property

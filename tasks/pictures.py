@@ -120,6 +120,20 @@ def rasterize(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def side_by_side(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """One picture of several, row by row; what is left of the last row is white.
+
+    Args:
+        pictures: uint8 RGB, all of the same shape (h, w, 3).
+        columns: In each row, at most.
+    """
+    columns = min(columns, len(pictures))
+    missing = -len(pictures) % columns
+    padded = [*pictures, *[np.full_like(pictures[0], 255)] * missing]
+    rows = [np.concatenate(padded[first : first + columns], axis=1) for first in range(0, len(padded), columns)]
+    return np.concatenate(rows)
+
+
 def write_png(picture: np.ndarray, path: str | Path) -> None:
     """Writes a uint8 RGB or grey picture; the folder is made."""
     from PIL import Image

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from algos.config import DebugConfig
 from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.train_schema import REQUIRED
-from tasks.config import AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict
+from tasks.config import PLAY_SEED, AnyTaskConfig, GymConfig, RCDroneConfig, TaskConfig, config_from_dict
 from tasks.remote.config import Launcher, RayConfig, RemoteConfig, RemoteWorkerConfig
 from tasks.roles.config import BenchmarkConfig, CheckConfig, DriveConfig, RecordConfig
 from tasks.words.command_line import Role
@@ -79,7 +79,7 @@ class PlayConfig(Checked):
 
     episodes: Count = 10
     """Episodes to drive; the league's rules always take 10."""
-    seed: Amount = 1_000_000
+    seed: Amount = PLAY_SEED
     """Seed of the first episode; the others follow it. Far from the seeds of training's evaluations."""
     rules: Rules = Rules.normal
     """normal or league."""

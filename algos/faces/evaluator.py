@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from tasks.acting.evaluation import ClipRecorder, evaluate
+from tasks.config import EVALUATION_SEED
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.process.step_watch import StepWatch
 
-EVALUATION_SEED = 500_000
-"""Seed of the first evaluation episode; all evaluations of a run drive the same episodes, so that they compare."""
-
 
 def evaluation_seeds(episodes: int) -> tuple[int, ...]:
-    """Seeds of the episodes of an evaluation."""
+    """Seeds of the episodes of an evaluation: the same for all of a run, so that they compare."""
     return tuple(range(EVALUATION_SEED, EVALUATION_SEED + episodes))
 
 

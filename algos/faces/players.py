@@ -25,7 +25,7 @@ from algos.faces.configured_policy import trained_policy
 from algos.faces.task_env import env_info, make_env, observation_spec
 from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.run.interrupt import StopOnInterrupt
-from algos.run.log import driven_line
+from algos.run.log import driven_line, driven_lines
 from tasks.acting.evaluation import LEAGUE_RUNS, evaluate, league_score, play_results, write_results
 from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED, Laps, ratio_key, time_key
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
@@ -128,7 +128,7 @@ class RemotePlayer(BasePlayer):
             report,
             place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
-            laps=self._laps_to_compare(),
+            laps=self._laps_to_compare(report),
         )
         laps = self._compared_laps(report)
         if laps is not None:
@@ -147,7 +147,9 @@ class RemotePlayer(BasePlayer):
         """The lap that is shown beside those that are known of its road; None: there is no road or no drive."""
         if not course.has_course(self.task) or not report.episodes:
             return None
-        return reference_laps.compared_laps(self.task, course.course(self.task), _shown(report))
+        shown = _shown(report)
+        task = course.on_track(self.task, shown.track)
+        return reference_laps.compared_laps(task, course.course(task), shown)
 
     def _files(
         self, report: EvaluationReport, results: Plain, laps: ComparedLaps | None, directory: Path
@@ -157,33 +159,49 @@ class RemotePlayer(BasePlayer):
         files[directory / "results.json"] = lambda path: write_results(path, results)
         film, task = self._film, self.task
         if film is not None and film.shots:
-            gaps = reference_gaps_s(task, film)
+            filmed = course.on_track(task, report.episodes[0].track if report.episodes else None)
+            gaps = reference_gaps_s(filmed, film)
             if self.play.video:
-                files[directory / "episode.mp4"] = lambda path: write_film(film, path, _what(task), gaps)
+                files[directory / "episode.mp4"] = lambda path: write_film(film, path, _what(filmed), gaps)
             if self.play.animation:
-                files[directory / "episode.webp"] = lambda path: write_animation(film, path, _what(task), gaps)
+                files[directory / "episode.webp"] = lambda path: write_animation(film, path, _what(filmed), gaps)
         if self.play.plot and report.episodes and course.has_course(task):
-            files[directory / "driven_line.png"] = lambda path: driven_line(
-                course.course(task), report, str(task["track"]), path
+            files[directory / "driven_line.png"] = lambda path: (
+                driven_lines(task, report, path)
+                if report.tracks
+                else driven_line(course.course(task), report, str(task["track"]), path)
             )
         if self.play.plot and laps is not None:
             files[directory / "laps.json"] = lambda path: write_laps(path, laps)
+            where = _what(course.on_track(task, _shown(report).track))
             if laps.others:
-                title = f"{_what(task)}: {legend_name(laps.driven)} against {legend_name(laps.others[0])}"
+                title = f"{where}: {legend_name(laps.driven)} against {legend_name(laps.others[0])}"
                 files[directory / "comparison.png"] = lambda path: draw_comparison(laps, title, path)
+            else:
+                logger.info("comparison.png is left out: %s has no lap to compare with", where)
         return files
 
     def _print_episode(self, episode: EpisodeResult) -> None:
         outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
-        _say(f"  seed {episode.seed:<9} {outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
+        track = "" if episode.track is None else f"{episode.track:<9} "
+        _say(f"  seed {episode.seed:<9} {track}{outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
 
-    def _laps_to_compare(self) -> Laps:
-        """Those of the track, and the scripted driver's, which drives in the simulator only."""
+    def _laps_to_compare(self, report: EvaluationReport) -> Laps:
+        """Those of the track, and the scripted driver's, which drives in the simulator only.
+
+        Where each episode has its own track, the scripted lap is the mean over those that were finished.
+        """
         if not course.has_course(self.task):
             return {}
-        scripted_s = course.scripted_lap_time_s(self.task) if self.task["game"] == "sim" else math.nan
         laps = course.laps_to_compare(self.task)
+        scripted_s = self._scripted_lap_time_s(report) if self.task["game"] == "sim" else math.nan
         return laps if math.isnan(scripted_s) else {**laps, SCRIPTED: scripted_s}
+
+    def _scripted_lap_time_s(self, report: EvaluationReport) -> float:
+        """NaN where there is none."""
+        finished = [e.track for e in report.episodes if e.finished] if report.tracks else [None]
+        laps = [course.scripted_lap_time_s(course.on_track(self.task, track)) for track in finished]
+        return float(np.mean(laps)) if laps else math.nan
 
 
 class _Sampling:

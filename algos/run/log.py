@@ -22,12 +22,14 @@ from algos.run.wandb_log import WandbLog
 from tasks.experience.compared_laps import Laps, comparison, comparison_text
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.worker_status import WorkerStatus
-from tasks.trackmania.course import Course, course, has_course, laps_to_compare
+from tasks.trackmania.course import Course, course, has_course, laps_to_compare, on_track
 
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED_PICTURES = 2
 CLOSE_TIMEOUT_S = 3.0
+_TILE_PX, _TILES_IN_ROW = (420, 380), 5
+"""Size of the picture of one episode where each has a track of its own."""
 
 
 class RunLog:
@@ -143,6 +145,8 @@ class RunLog:
         has_places = any(len(trajectory) and np.isfinite(trajectory[:, :2]).any() for trajectory in trajectories)
         if self._task is None or not has_course(self._task) or not has_places:
             return None
+        if report.tracks:
+            return driven_lines(self._task, report)
         if self._course is None:
             self._course = course(self._task)
         return driven_line(self._course, report, f"{self._title}, {env_steps:,} steps")
@@ -160,6 +164,36 @@ def driven_line(course: Course, report: EvaluationReport, title: str, path: Path
         finished=[bool(episode.finished) for episode in report.episodes],
         title=f"{title}: {summary(report, course.laps)}",
     )
+
+
+def driven_lines(task: Mapping[str, object], report: EvaluationReport, path: Path | None = None) -> np.ndarray:
+    """Each evaluated episode over its own track, coloured by speed, uint8 RGB, shape (h, w, 3).
+
+    Args:
+        task: Its configuration as plain data; its episodes have tracks of their own.
+        report: What was driven.
+        path: PNG file to write; None: none.
+    """
+    from tasks import pictures
+
+    tiles = []
+    for episode in report.episodes:
+        driven_on = course(on_track(task, episode.track))
+        lap = f"{episode.progress:.0%}" if episode.lap_time_s is None else f"{episode.lap_time_s:.2f} s"
+        tiles.append(
+            pictures.plot_driven_line(
+                driven_on.centre_line,
+                driven_on.width_m,
+                [episode.trajectory],
+                finished=[bool(episode.finished)],
+                title=f"{driven_on.name}: {lap}",
+                size_px=_TILE_PX,
+            )
+        )
+    picture = pictures.side_by_side(tiles, _TILES_IN_ROW)
+    if path is not None:
+        pictures.write_png(picture, path)
+    return picture
 
 
 def summary(report: EvaluationReport, laps: Laps) -> str:

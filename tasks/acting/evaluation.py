@@ -195,7 +195,8 @@ def play_results(
         checkpoint: File of the policy.
         laps: Laps to compare with.
     """
-    keys = ("seed", *(("finished", "lap_time_s") if report.has_finish else ()), "return")
+    keys = ("seed", *(("track",) if report.tracks else ()))
+    keys = (*keys, *(("finished", "lap_time_s") if report.has_finish else ()), "return")
     keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")
     results: dict[str, Any] = {
         **place,
@@ -291,6 +292,7 @@ def _result(seed: int, trajectory: np.ndarray, info: Info) -> EpisodeResult:
         mean_speed_mps=float(statistics.get("mean_speed_mps", trajectory[:, 2].mean())),
         max_speed_mps=float(statistics.get("max_speed_mps", trajectory[:, 2].max())),
         trajectory=trajectory,
+        track=str(info["track"]) if "track" in info else None,
     )
 
 

@@ -35,6 +35,8 @@ class EpisodeResult:
     """Race time of each row of the trajectory [s], shape (T,); NaN where the task has none. Not sent to a learner."""
     actions: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     """The action of each step: it acts from its row of the trajectory on, shape (T, A). Not sent to a learner."""
+    track: str | None = None
+    """Name of the track where each episode has its own; None: all are on that of the task."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without the trajectory; NaN becomes null."""
@@ -48,6 +50,7 @@ class EpisodeResult:
             "wall_contacts": _number(self.wall_contacts),
             "mean_speed_mps": _number(self.mean_speed_mps),
             "max_speed_mps": _number(self.max_speed_mps),
+            "track": self.track,
         }
 
     @staticmethod
@@ -64,6 +67,7 @@ class EpisodeResult:
             mean_speed_mps=_from_number(data["mean_speed_mps"]),
             max_speed_mps=_from_number(data["max_speed_mps"]),
             trajectory=trajectory,
+            track=None if data["track"] is None else str(data["track"]),
         )
 
 
@@ -82,6 +86,11 @@ class EvaluationReport:
     def has_finish(self) -> bool:
         """Whether the task has a finish that an episode may reach; taken for granted while nothing was driven."""
         return not self.episodes or any(e.finished is not None for e in self.episodes)
+
+    @property
+    def tracks(self) -> list[str]:
+        """Names of the tracks of the episodes, in order, where each has its own; else none."""
+        return [e.track for e in self.episodes if e.track is not None]
 
     @property
     def finish_rate(self) -> float:

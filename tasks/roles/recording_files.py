@@ -144,9 +144,9 @@ def draw_map(
     line, width_m = recorded.points, task.track_width_m
     is_in_game = is_in_game or task.game is GameKind.live
     if not is_in_game:
-        from tasks.sim.track import load_track
+        from tasks.sim.random_tracks import any_track
 
-        track = load_track(task.track, task.track_width_m)
+        track = any_track(task.track, task.track_width_m)
         line, width_m = track.centre_line, track.width_m
     return plot_driven_line(line, width_m, [recorded.trajectory], file, title=title, is_x_left=is_in_game)
 

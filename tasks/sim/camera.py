@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tasks.game.lidar_sensor import FIRST_PIXEL, NUM_BEAMS
 from tasks.sim import grids as grids_module
 from tasks.sim import vehicle
+from tasks.sim.car_roads import CarRoads
 from tasks.sim.grids import TEXTURE_CELL_M, TrackGrids
 
 FloatArray = NDArray[np.float64]
@@ -42,7 +43,7 @@ _SKY_FIRST, _SKY_SHADES = 208, 32
 _HAZE_INDEX = _SKY_FIRST + _SKY_SHADES
 _ROAD_FIRST = np.uint8(grids_module.ROAD_FIRST)
 _BORDER = np.uint8(grids_module.BORDER_INDEX)
-_BLOCK_ROWS, _BLOCK_COLUMNS = vehicle.BLOCK_ROWS, vehicle.BLOCK_COLUMNS
+_BLOCK_ROWS, _BLOCK_COLUMNS, _INDEX_AT = vehicle.BLOCK_ROWS, vehicle.BLOCK_COLUMNS, vehicle.INDEX_AT
 # Rays are cast this many at a time, so that the cells they meet stay in the fastest cache.
 _CHUNK = 2048
 # cv2's fixed-point weights: bilinear taps sum to 2048 per axis; grey is 15 bit.
@@ -105,16 +106,19 @@ class FrontCamera:
         _render_image(pose, *self._view(grids), out.reshape(self._num_pixels, -1))
         return out
 
-    def images(self, poses: FloatArray, grids: TrackGrids, out: Uint8Array, slot: int) -> None:
+    def images(self, poses: FloatArray, roads: CarRoads, out: Uint8Array, slot: int) -> None:
         """``image`` of many cars.
 
         Args:
             poses: Of the cars, shape (N, 3).
-            grids: The track of all.
+            roads: Of the cars.
             out: Their frames, shape (N, any number, h, w) or (N, any number, h, w, 3).
             slot: Which frame of each is written.
         """
-        _render_images(poses, *self._view(grids), out.reshape(*out.shape[:2], self._num_pixels, -1), slot)
+        look_up = roads.places, roads.index, roads.texture
+        _render_images(
+            poses, *look_up, *self._view(roads.of(0))[3:], out.reshape(*out.shape[:2], self._num_pixels, -1), slot
+        )
 
     def lidar(self, pose: FloatArray, grids: TrackGrids) -> NDArray[np.float32]:
         """TMRL's beams on ``frame``: index of the first black pixel of each beam, float32, shape (19,)."""
@@ -122,9 +126,10 @@ class FrontCamera:
         _measure_beams(pose, *self._scanned(grids), out)
         return out
 
-    def lidars(self, poses: FloatArray, grids: TrackGrids, out: NDArray[np.float32], slot: int) -> None:
+    def lidars(self, poses: FloatArray, roads: CarRoads, out: NDArray[np.float32], slot: int) -> None:
         """``lidar`` of many cars into ``out``, shape (N, any number, 19); as ``images``."""
-        _measure_all(poses, *self._scanned(grids), out, slot)
+        look_up = roads.places, roads.index, roads.texture, roads.clearance
+        _measure_all(poses, *look_up, *self._scanned(roads.of(0))[4:], out, slot)
 
     @property
     def _image_shape(self) -> tuple[int, ...]:
@@ -355,15 +360,15 @@ def _blocks_around(
     place: np.ndarray, index: np.ndarray, eye_x: np.float32, eye_z: np.float32
 ) -> tuple[np.int32, np.int32, np.ndarray]:
     """Where 8 x 8 blocks around the camera begin, (column, row) in texture cells, and where their tiles are listed."""
-    rows, columns = int(place[_BLOCK_ROWS]), int(place[_BLOCK_COLUMNS])
+    rows, columns, at = int(place[_BLOCK_ROWS]), int(place[_BLOCK_COLUMNS]), int(place[_INDEX_AT])
     first_row, first_column = (np.int32(eye_z) >> 10) - 4, (np.int32(eye_x) >> 10) - 4
     tables = np.empty(64, np.int32)
     for i in range(8):
         for j in range(8):
             row, column = first_row + i, first_column + j
-            tables[8 * i + j] = rows * columns  # the list of the flat land
+            tables[8 * i + j] = at + rows * columns  # the list of the flat land
             if 0 <= row < rows and 0 <= column < columns:
-                tables[8 * i + j] = index[row * columns + column]
+                tables[8 * i + j] = index[at + row * columns + column]
     return np.int32(first_column << 10), np.int32(first_row << 10), tables
 
 
@@ -550,7 +555,7 @@ def _measure_beams(
 @njit(cache=True, parallel=True, nogil=True)
 def _measure_all(
     poses: np.ndarray,
-    place: np.ndarray,
+    places: np.ndarray,
     index: np.ndarray,
     texture: np.ndarray,
     clearance: np.ndarray,
@@ -562,13 +567,13 @@ def _measure_all(
 ) -> None:
     """``_measure_beams`` of each car, into one slot of its row."""
     for car in prange(out.shape[0]):
-        _measure_beams(poses[car], place, index, texture, clearance, chain, first_at, spans, out[car, slot])
+        _measure_beams(poses[car], places[car], index, texture, clearance, chain, first_at, spans, out[car, slot])
 
 
 @njit(cache=True, parallel=True, nogil=True)
 def _render_images(
     poses: np.ndarray,
-    place: np.ndarray,
+    places: np.ndarray,
     index: np.ndarray,
     texture: np.ndarray,
     forward: np.ndarray,
@@ -583,4 +588,4 @@ def _render_images(
     """``_render_image`` of each car, into one slot of its row."""
     for car in prange(out.shape[0]):
         pixels = out[car, slot]
-        _render_image(poses[car], place, index, texture, forward, right, fixed, weights, lanes, sky, pixels)
+        _render_image(poses[car], places[car], index, texture, forward, right, fixed, weights, lanes, sky, pixels)

@@ -1,4 +1,4 @@
-"""Cars on one track, each in its own episode and at its own time: their memory, their starts, their moves and views.
+"""Cars, each on its track, in its own episode and at its own time: their memory, their starts, their moves and views.
 
 ``tasks.sim.game`` is one of them behind the protocol of a game; ``tasks.trackmania.fleet`` steps many in one call. The
 kernels for many cars run those for one (``tasks.sim.vehicle``, ``tasks.sim.camera``) on all cores, so a car drives
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tasks.config import RandomizationConfig, TaskConfig
 from tasks.sim import vehicle
 from tasks.sim.camera import FrontCamera
+from tasks.sim.car_roads import CarRoads
 from tasks.sim.track import Track
 from tasks.sim.vehicle import FloatArray, VehicleConstants, VehicleFactors
 from tasks.sim.vehicle_files import load_vehicle
@@ -45,14 +46,17 @@ class Cars:
     """N cars; arrays have a row for each.
 
     Args:
-        track: The road of all.
+        track: The road of all, until ``put_on`` gives one of them another.
         config: Window, image, car and randomization are read from it.
         count: N.
         car: Another car than that of ``config``.
     """
 
     def __init__(self, track: Track, config: TaskConfig, count: int, car: VehicleConstants | None = None) -> None:
-        self.track = track
+        self.tracks = [track] * count
+        """On which each of them drives."""
+        self.roads = CarRoads(track.grids, count)
+        """The same for the kernels."""
         self.camera = FrontCamera(
             (config.window_width, config.window_height), (config.img_width, config.img_height), config.img_grayscale
         )
@@ -67,16 +71,21 @@ class Cars:
         """Of this episode's car."""
         self._restarted_at = np.zeros(count)
         self._randomization = config.randomization
-        self._walls = (track.grids.place, track.grids.index, track.grids.field)
 
     def draw(self, rng: np.random.Generator) -> EpisodeDraw:
         """What an episode draws, in a fixed order, whatever the ranges, so that none changes another's draw."""
         return _draw_episode(self._randomization, rng)
 
+    def put_on(self, track: Track, car: int) -> None:
+        """Gives a car another track; ``restart`` puts it there."""
+        self.tracks[car] = track
+        self.roads.put(car, track.grids)
+
     def restart(self, car: int, draw: EpisodeDraw, now_s: float) -> None:
         """Puts a car to its start, at race time 0 now."""
-        yaw = self.track.start_yaw
-        x, z = self.track.start_position
+        track = self.tracks[car]
+        yaw = track.start_yaw
+        x, z = track.start_position
         x += draw.along_m * math.sin(yaw) + draw.across_m * math.cos(yaw)
         z += draw.along_m * math.cos(yaw) - draw.across_m * math.sin(yaw)
         constants = self.constants[car]
@@ -84,17 +93,21 @@ class Cars:
         self._restarted_at[car] = now_s
         phase, delay = draw.frame_phase_s, draw.input_delay_ticks
         memory = self.memory[car]
-        vehicle.reset_memory(memory, x, self.track.height_m, z, yaw + draw.yaw, phase, delay, constants)
-        vehicle.advance(memory, 0.0, constants, *self._walls)
+        vehicle.reset_memory(memory, x, track.height_m, z, yaw + draw.yaw, phase, delay, constants)
+        vehicle.advance(memory, 0.0, constants, track.grids.place, track.grids.index, track.grids.field)
 
     def advance(self, now_s: FloatArray) -> None:
         """Lets each car reach its present, shape (N,)."""
-        vehicle.advance_all(self.memory, now_s - self._restarted_at, self.constants, *self._walls)
+        vehicle.advance_all(self.memory, now_s - self._restarted_at, self.constants, *self._walls())
 
     def send(self, now_s: FloatArray, controls: FloatArray, is_sent: NDArray[np.bool_]) -> None:
         """Lets them reach it, and sends [gas, brake, steer], shape (N, 3), to those that ``is_sent`` tells."""
         now_s = now_s - self._restarted_at
-        vehicle.send_all(self.memory, now_s, controls, is_sent, self.constants, *self._walls)
+        vehicle.send_all(self.memory, now_s, controls, is_sent, self.constants, *self._walls())
+
+    def _walls(self) -> tuple[FloatArray, NDArray[np.int32], NDArray[np.float32]]:
+        """What the kernels of all cars look up, in their order."""
+        return self.roads.places, self.roads.index, self.roads.field
 
 
 def _draw_episode(config: RandomizationConfig, rng: np.random.Generator) -> EpisodeDraw:

@@ -7,6 +7,7 @@ car catch up with the clock, tick by tick, so one class serves the virtual and t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -61,26 +62,31 @@ class SimulatedGame:
     """
 
     def __init__(
-        self, clock: Clock, track: Track, config: TaskConfig, constants: VehicleConstants | None = None
+        self,
+        clock: Clock,
+        track: Track,
+        config: TaskConfig,
+        constants: VehicleConstants | None = None,
+        track_of_episode: Callable[[int | None], Track] | None = None,
     ) -> None:
         """Puts the car to the start, at the clock's present time, with nothing drawn.
 
         Args:
             clock: What tells the time.
-            track: The road.
+            track: The road, until the first restart where each episode has its own.
             config: Window, image, car and randomization are read from it.
             constants: Another car than that of ``config``.
+            track_of_episode: The road of an episode, from its seed; None: ``track`` for all.
         """
-        self.track = track
         self.draw = NOTHING_DRAWN
         self._clock = clock
-        self._grids = track.grids
-        self._walls = (self._grids.place, self._grids.index, self._grids.field)
+        self._track_of_episode = track_of_episode
         self._rng = np.random.default_rng()
         cars = self._cars = Cars(track, config, 1, constants)
         self._camera = cars.camera
         self._memory, self._constants, self._record = cars.memory[0], cars.constants[0], cars.records[0]
         self._screen_pose = cars.screen_poses[0]
+        self._take_track(track)
         self._start()
 
     def telemetry(self) -> tuple[Telemetry, float]:
@@ -119,6 +125,8 @@ class SimulatedGame:
         Args:
             seed: Everything the episode draws follows from it; None continues an unseeded generator.
         """
+        if self._track_of_episode is not None:
+            self._take_track(self._track_of_episode(seed))
         rng = self._rng if seed is None else np.random.default_rng(seed)
         self.draw = self._cars.draw(rng)
         self._start()
@@ -184,6 +192,11 @@ class SimulatedGame:
         """Lets the car reach the present; returns the age of the newest frame [s]."""
         now = self._clock.now() - self._restarted_at
         return vehicle.advance(self._memory, now, self._constants, *self._walls)
+
+    def _take_track(self, track: Track) -> None:
+        self.track, self._grids = track, track.grids
+        self._walls = (self._grids.place, self._grids.index, self._grids.field)
+        self._cars.put_on(track, 0)
 
     def _start(self) -> None:
         self._restarted_at = self._clock.now()

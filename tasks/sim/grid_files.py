@@ -160,6 +160,8 @@ def _is_sound(grids: TrackGrids) -> bool:
     tile, block = TILE_CELLS**2, BLOCK_TILES**2
     if len(grids.place) != vehicle.PLACE_SIZE or not np.isfinite(grids.place).all():
         return False
+    if grids.place[vehicle.INDEX_AT] != 0.0:
+        return False
     shape = grids.place[[vehicle.BLOCK_ROWS, vehicle.BLOCK_COLUMNS]]
     cells = grids.place[[vehicle.FIELD_ROWS, vehicle.FIELD_COLUMNS]]
     if (shape < 1).any() or (cells < 2).any() or (cells > shape * BLOCK_TILES * (TILE_CELLS // 2)).any():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,8 @@ _TILE_BYTES = 2 * _TILE_AREA + 4 * (_FIELD_CELLS + 1) ** 2
 _SHADES = 512
 _PATCH_LEVELS = 16
 _FINE_TILES = _SHADES // TILE_CELLS
+PATTERN_TILES = _PATCH_LEVELS * _FINE_TILES**2
+"""Tiles of the pattern; behind them follow a flat one and those at the edge."""
 
 
 class Road(NamedTuple):
@@ -119,11 +122,11 @@ def build_grids(road: Road) -> TrackGrids:
     lists = _listed_pieces(pieces, layout, origin, outer + _REACH_M)
     walls = _find_walls(pieces, stations, *lists, layout.tiles, *origin, outer, apart_m(road.width_m), road.period_m)
     wall_lists = _listed_pieces(walls, layout, origin, outer)
-    shades = np.random.default_rng(road.seed).integers(0, 256, (_SHADES, _SHADES), dtype=np.uint8)
+    shades, pattern = _pattern(road.seed)
     near, clearance, field = _paint(
         pieces, stations, *lists, walls, *wall_lists, layout.tiles, *origin, shades, outer, road.length_m, road.period_m
     )
-    index, land = _lay_land(layout, shades, 2 * rows, 2 * columns)
+    index, land = _lay_land(layout, shades, pattern, 2 * rows, 2 * columns)
     texture = np.concatenate([near, land]).ravel()
     place = _place_vector(road, origin, rows, columns, layout.blocks.shape)
     arrays = (place, index, texture, clearance.ravel(), field)
@@ -195,13 +198,14 @@ def _listed_pieces(
     return starts, members
 
 
-def _lay_land(layout: _Layout, shades: Uint8Array, rows: int, columns: int) -> tuple[IntArray, Uint8Array]:
+def _lay_land(
+    layout: _Layout, shades: Uint8Array, pattern: Uint8Array, rows: int, columns: int
+) -> tuple[IntArray, Uint8Array]:
     """The index, and the tiles that follow those near the road: the pattern's, one flat tile, and those at the edge.
 
     A tile of the pattern has one patch level and a tile of the fine shades, so the pattern has few tiles. Whole blocks
     of it repeat as well, every eighth one.
     """
-    pattern = _pattern_tiles(shades)
     first = len(layout.tiles)
     flat = first + len(pattern)
     edge: list[Uint8Array] = []
@@ -227,6 +231,13 @@ def _lay_land(layout: _Layout, shades: Uint8Array, rows: int, columns: int) -> t
     index = np.concatenate([blocks.ravel() * _BLOCK_AREA + blocks.size, np.stack(tables).ravel() * _TILE_AREA])
     flat_tile = np.full((1, TILE_CELLS, TILE_CELLS), OFF_ROAD_FAR, np.uint8)
     return index.astype(np.int32), np.concatenate([pattern, flat_tile, *(tile[None] for tile in edge)])
+
+
+@lru_cache(maxsize=1)
+def _pattern(seed: int) -> tuple[Uint8Array, Uint8Array]:
+    """The shades that follow from a seed, and the tiles of their pattern: the same for all random tracks."""
+    shades = np.random.default_rng(seed).integers(0, 256, (_SHADES, _SHADES), dtype=np.uint8)
+    return shades, _pattern_tiles(shades)
 
 
 def _pattern_tiles(shades: Uint8Array) -> Uint8Array:

@@ -88,6 +88,7 @@ class ScriptedDriver:
             constants: The car.
         """
         stored = DriverParameters(**track.scripted.parameters) if track.scripted else DriverParameters()
+        self.track = track
         self.parameters = parameters or stored
         self._constants = constants or VehicleConstants()
         self.line = racing_line(track)

@@ -24,14 +24,13 @@ from tasks.config import MIRRORED_SUFFIX, SHIPPED_TRACKS
 from tasks.points.files import POINT_SPACING_M, SUFFIXES, Frame, is_point_file, read_points
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
+from tasks.sim.road_pieces import ROAD_HEIGHT_M, Piece, at_height, pieces_to_line
 from tasks.sim.stretches import narrows, near_pairs, round_m
 
 FloatArray = NDArray[np.float64]
 
 TILE_M = 32.0
 """Side of a road block [m]."""
-ROAD_HEIGHT_M = 10.0
-"""Height of the road of shipped tracks [m]."""
 TRACKS_FOLDER = Path(__file__).parent / "tracks"
 
 MIN_LENGTH_M = 100.0
@@ -68,7 +67,9 @@ class Track:
     width_m: float
     """Drivable width, borders included [m]."""
     scripted: ScriptedLap | None = None
-    """Stored result of the scripted driver; None for tracks given as files."""
+    """Stored result of the scripted driver; None where none is stored."""
+    shade_seed: int | None = None
+    """What the shades of road and land follow from; None: the geometry."""
 
     @property
     def length_m(self) -> float:
@@ -110,7 +111,7 @@ class Track:
     @cached_property
     def grids(self) -> TrackGrids:
         """The look-up grids, built at first use; equal tracks, and for long ones all processes, share them."""
-        key = self.hash()
+        key = f"{self.hash()} {self.shade_seed}"
         grids = _GRIDS.get(key)
         if grids is None:
             build = shared_grids if self.length_m >= SHARED_FROM_M else build_grids
@@ -169,19 +170,7 @@ def blocks_to_line(blocks: Sequence[Sequence[Any]], start: Sequence[float]) -> F
         blocks: The blocks in driving order.
         start: (x, z, yaw in degrees) of the first point.
     """
-    x, z, yaw = float(start[0]), float(start[1]), math.radians(start[2])
-    pieces = [piece for block in blocks for piece in _block_pieces(block)]
-    total = sum(abs(length) for length, _ in pieces)
-    stations = np.arange(math.floor(total / POINT_SPACING_M + 1e-6) + 1) * POINT_SPACING_M
-    points = np.empty((len(stations), 2))
-    begin = 0.0
-    for length, curvature in pieces:
-        inside = (stations >= begin - 1e-9) & (stations <= begin + length + 1e-9)
-        points[inside] = _along_piece(x, z, yaw, curvature, stations[inside] - begin)
-        x, z = _along_piece(x, z, yaw, curvature, np.array([length], np.float64))[0]
-        yaw += curvature * length
-        begin += length
-    return points
+    return pieces_to_line([piece for block in blocks for piece in _block_pieces(block)], start)
 
 
 def check_line(points: FloatArray, width_m: float, source: str) -> None:
@@ -235,7 +224,7 @@ def _cached_shipped(name: str) -> Track:
         line = line * np.array([-1.0, 1.0])
     stored = data.get("scripted", {}).get(name)
     scripted = ScriptedLap(stored["parameters"], stored["lap_time_s"]) if stored else None
-    return Track(name, _with_height(line, ROAD_HEIGHT_M), float(data["width_m"]), scripted)
+    return Track(name, at_height(line, ROAD_HEIGHT_M), float(data["width_m"]), scripted)
 
 
 def track_file(name: str) -> Path:
@@ -259,7 +248,7 @@ def _load_file(path: str, width_m: float, is_in_game: bool) -> Track:
     if file.is_x_left(is_in_game):
         line = line * np.array([-1.0, 1.0])
     height = float(np.median(file.points[:, 1])) if file.has_heights else ROAD_HEIGHT_M
-    return Track(Path(path).stem, _with_height(line, height), float(width_m))
+    return Track(Path(path).stem, at_height(line, height), float(width_m))
 
 
 def _refuse_slope(points: FloatArray, source: str) -> None:
@@ -384,11 +373,7 @@ def _place_text(point: FloatArray) -> str:
     return f"x {point[0]:.1f}, z {point[1]:.1f}"
 
 
-def _with_height(line: FloatArray, height: float) -> FloatArray:
-    return np.stack([line[:, 0], np.full(len(line), height), line[:, 1]], axis=1)
-
-
-def _block_pieces(block: Sequence[Any]) -> list[tuple[float, float]]:
+def _block_pieces(block: Sequence[Any]) -> list[Piece]:
     """A block as pieces (length [m], curvature [1/m], positive to the right)."""
     kind = block[0]
     if kind == "straight":
@@ -405,7 +390,7 @@ def _block_pieces(block: Sequence[Any]) -> list[tuple[float, float]]:
     raise ValueError(f"road block must be straight, corner, shift or hairpin, got {kind!r}")
 
 
-def _shift_pieces(sign: float, length: float, radius: float) -> list[tuple[float, float]]:
+def _shift_pieces(sign: float, length: float, radius: float) -> list[Piece]:
     """Two arcs and the straight between them, found from the displacement (length, one tile)."""
     low, high = 0.0, math.pi / 2
     for _ in range(60):
@@ -417,7 +402,7 @@ def _shift_pieces(sign: float, length: float, radius: float) -> list[tuple[float
     return [(arc, sign / radius), (between, 0.0), (arc, -sign / radius)]
 
 
-def _hairpin_pieces(sign: float, lead_radius: float, radius: float) -> list[tuple[float, float]]:
+def _hairpin_pieces(sign: float, lead_radius: float, radius: float) -> list[Piece]:
     """30 and 150 degrees whose legs lie two tiles apart; the last straight returns to the row of the entry."""
     angle = math.pi / 6
     aside = 2 * TILE_M - lead_radius * (1 - math.cos(angle)) - radius * (1 + math.cos(angle))
@@ -427,19 +412,13 @@ def _hairpin_pieces(sign: float, lead_radius: float, radius: float) -> list[tupl
     return [*pieces, (radius * (math.pi - angle), sign / radius), (reach, 0.0)]
 
 
-def _along_piece(x: float, z: float, yaw: float, curvature: float, s: NDArray[np.floating]) -> FloatArray:
-    if curvature == 0.0:
-        return np.stack([x + np.sin(yaw) * s, z + np.cos(yaw) * s], axis=1)
-    end = yaw + curvature * s
-    return np.stack([x + (math.cos(yaw) - np.cos(end)) / curvature, z + (np.sin(end) - math.sin(yaw)) / curvature], 1)
-
-
 def road_of(track: Track) -> Road:
     """The road as it is painted."""
     lap_m = round_m(track.centre_line[:, [0, 2]], track.width_m)
     points, station = _extended_line(track, lap_m)
     finish = (*track.finish_position, track.finish_yaw)
-    return Road(points, station, lap_m, track.length_m, track.width_m, finish, int(track.hash()[:8], 16))
+    seed = int(track.hash()[:8], 16) if track.shade_seed is None else track.shade_seed
+    return Road(points, station, lap_m, track.length_m, track.width_m, finish, seed)
 
 
 def _extended_line(track: Track, lap_m: float) -> tuple[FloatArray, FloatArray]:

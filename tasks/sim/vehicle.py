@@ -285,7 +285,9 @@ FIELD_X, FIELD_Z, FIELD_CELL, BORDER_AT, WALL_AT, FINISH_X, FINISH_Z, FINISH_DX,
     range(11)
 )
 FIELD_ROWS, FIELD_COLUMNS, BLOCK_ROWS, BLOCK_COLUMNS = range(11, 15)
-PLACE_SIZE = 15
+INDEX_AT = 15
+"""Where the index of this track begins, in an array with those of several."""
+PLACE_SIZE = 16
 
 FAR_FROM_ROAD_M = 1000.0
 """What the field holds where no road is near [m]."""
@@ -401,13 +403,13 @@ def advance_all(
     memory: FloatArray,
     now_s: FloatArray,
     constants: FloatArray,
-    place: FloatArray,
+    places: FloatArray,
     index: np.ndarray,
     field: np.ndarray,
 ) -> None:
-    """``advance`` for each car, each to its own time: a row of ``memory``, ``now_s`` and ``constants``."""
+    """``advance`` for each car, each to its own time: a row of ``memory``, ``now_s``, ``constants`` and ``places``."""
     for car in prange(memory.shape[0]):
-        advance(memory[car], now_s[car], constants[car], place, index, field)
+        advance(memory[car], now_s[car], constants[car], places[car], index, field)
 
 
 @njit(cache=True, parallel=True, nogil=True)
@@ -417,7 +419,7 @@ def send_all(
     controls: FloatArray,
     is_sent: np.ndarray,
     constants: FloatArray,
-    place: FloatArray,
+    places: FloatArray,
     index: np.ndarray,
     field: np.ndarray,
 ) -> None:
@@ -425,7 +427,7 @@ def send_all(
     for car in prange(memory.shape[0]):
         if is_sent[car]:
             gas, brake, steer = controls[car, 0], controls[car, 1], controls[car, 2]
-            send(memory[car], now_s[car], gas, brake, steer, constants[car], place, index, field)
+            send(memory[car], now_s[car], gas, brake, steer, constants[car], places[car], index, field)
 
 
 @njit(cache=True)
@@ -458,7 +460,7 @@ def sample_field(
     row = min(max(row, 0.0), place[FIELD_ROWS] - 1.001)
     j, i = int(column), int(row)
     b, a = column - j, row - i
-    tiles = index[(i >> 9) * int(place[BLOCK_COLUMNS]) + (j >> 9)]
+    tiles = index[int(place[INDEX_AT]) + (i >> 9) * int(place[BLOCK_COLUMNS]) + (j >> 9)]
     tile = index[tiles + ((i >> 3) & 63) * 64 + ((j >> 3) & 63)] >> 8
     if tile >= len(field):
         return FAR_FROM_ROAD_M, 0.0, 0.0

@@ -19,7 +19,7 @@ from tasks.game.clock import Clock, WallClock
 from tasks.game.protocols import Telemetry
 from tasks.sim.camera import FRONT_LENS, draw_window
 from tasks.sim.game import CarState
-from tasks.sim.track import load_track
+from tasks.sim.random_tracks import any_track
 from tasks.stand_in.console import Console
 from tasks.stand_in.faults import MOMENTARY, Fault, FaultBoard, FaultRequest, request_from_dict
 from tasks.stand_in.frame_pace import FramePace
@@ -52,7 +52,7 @@ class StandInGame:
         self._options = options
         self._console = console
         self._clock = clock or WallClock()
-        self._race = Race(load_track(options.track, is_in_game=True), self._clock, options.vehicle)
+        self._race = Race(any_track(options.track, is_in_game=True), self._clock, options.vehicle)
         self._telemetry = TelemetryServer(options.port, options.num_floats)
         self._ghosts = GhostPort(options.ghost_port)
         self._pad = PadPort(options.pad_port) if options.pad_port is not None else None

@@ -19,6 +19,7 @@ from tasks.points.files import Frame, PointFile, is_point_file, read_points
 
 if TYPE_CHECKING:
     from tasks.sim.reference_lap import ReferenceLap
+    from tasks.sim.track import Track
 
 LEAST_HEIGHT_M = 1.0
 """A track whose heights span less is flat for people [m]."""
@@ -53,11 +54,19 @@ def course(task: Mapping[str, Any]) -> Course:
     """
     if task.get("game") == "live":
         return _live_course(task)
-    from tasks.sim.track import load_track
-
-    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
+    track = _track(task)
     line = np.asarray(track.centre_line)
     return Course(str(task["track"]), line, float(track.width_m), laps_to_compare(task))
+
+
+def on_track(task: Mapping[str, Any], track: str | None) -> Mapping[str, Any]:
+    """The task of an episode that has a track of its own.
+
+    Args:
+        task: TaskConfig as plain data.
+        track: Name of the track (``EpisodeResult.track``); None: that of the task.
+    """
+    return task if track is None else {**task, "track": track}
 
 
 def file_notes(task: TaskConfig) -> list[str]:
@@ -138,11 +147,15 @@ def reference_lap(task: Mapping[str, Any]) -> ReferenceLap | None:
 def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
     """Lap of the shipped scripted driver with the car of a task on its track [s]."""
     from tasks.sim.scripted_driver import scripted_lap_time_s as lap_time_s
-    from tasks.sim.track import load_track
     from tasks.sim.vehicle_files import load_vehicle
 
-    track = load_track(task["track"], float(task.get("track_width_m", 25.75)))
-    return float(lap_time_s(track, load_vehicle(task.get("vehicle"))))
+    return float(lap_time_s(_track(task), load_vehicle(task.get("vehicle"))))
+
+
+def _track(task: Mapping[str, Any]) -> Track:
+    from tasks.sim.random_tracks import any_track
+
+    return any_track(task["track"], float(task.get("track_width_m", 25.75)))
 
 
 def _human_lap_time_s(task: Mapping[str, Any]) -> float | None:

@@ -30,10 +30,13 @@ from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
 
 if TYPE_CHECKING:
     from tasks.sim.chase_view import ChaseCar, ChaseView
+    from tasks.sim.track import Track
 
 _MIN_EPISODE_STEPS = 1000
 _SLOWEST_LAP_MPS = 8.0
 """ep_max_length auto: a lap at this mean speed is not truncated [m/s]."""
+TRACK_KEY = "track"
+"""In the info of a task whose episodes have tracks of their own: the name of this one's."""
 GAME_LOST_KEY = "game_lost"
 """In the info of the step at which a live game was lost: what was found and what to do."""
 ANYWHERE_OPTION = "anywhere"
@@ -54,7 +57,8 @@ class DrivingInterface(TaskInterface):
     ``control=keyboard`` they press binary arrows: gas > 0, brake > 0, steer beyond +-0.5.
 
     An episode terminates at the finish and as ``ProgressReward`` says. Every step info holds ``progress`` (covered
-    fraction of the path), ``x``, ``z`` [m], ``speed_mps`` and ``race_time_s``, by the clock.
+    fraction of the path), ``x``, ``z`` [m], ``speed_mps`` and ``race_time_s``, by the clock; with ``task.track=random``
+    also ``track``, the name of the episode's track.
 
     A live game may be lost in mid-episode (closed, minimised, in a menu, ...): that step sees once more what was seen
     last, brings no reward, and has ``truncated`` (True) and ``game_lost`` (what was found, what to do) in its info. The
@@ -82,7 +86,10 @@ class DrivingInterface(TaskInterface):
         self.observation_spec = self.spec_for(config)
         self._config = config
         self._clock = clock
+        self._track_of_game: Callable[[], Track] | None = None
+        """Where each episode has a track of its own: that of the present one."""
         self._path = resample(np.asarray(path, np.float64))
+        self._longest_m = path_length_m(self._path)
         self._reward = ProgressReward(self._path, config.reward, config.rtgym.time_step_duration)
         self._histories = {
             field.name: FrameHistory(field.history, field.frame_shape, field.dtype)
@@ -112,10 +119,14 @@ class DrivingInterface(TaskInterface):
         if config.game is not GameKind.sim:
             raise ValueError(f"task.game must be 'sim' or 'live' here, got {config.game.name!r}")
         from tasks.sim.game import SimulatedGame
-        from tasks.sim.track import load_track
+        from tasks.sim.random_tracks import tracks_of_episodes
 
-        track = load_track(config.track, config.track_width_m)
-        return cls(SimulatedGame(clock, track, config), path_on_track(track.centre_line, config), config, clock)
+        tracks = tracks_of_episodes(config)
+        game = SimulatedGame(clock, tracks.first, config, track_of_episode=tracks.of_episode)
+        task = cls(game, path_on_track(tracks.first.centre_line, config), config, clock)
+        if tracks.of_episode is not None:
+            task._track_of_game, task._longest_m = lambda: game.track, tracks.longest_m
+        return task
 
     @classmethod
     @abstractmethod
@@ -272,8 +283,8 @@ class DrivingInterface(TaskInterface):
         }
 
     def default_episode_steps(self, time_step_s: float) -> int:
-        """max(1000, path length / (8 m/s x time step))."""
-        return default_episode_steps(self._path, time_step_s)
+        """max(1000, path length / (8 m/s x time step)); of the longest path that an episode may have."""
+        return default_episode_steps(self._longest_m, time_step_s)
 
     def close(self) -> None:
         """Releases the game; a reset() that waits for it ends."""
@@ -289,6 +300,8 @@ class DrivingInterface(TaskInterface):
         """One attempt to put the car to the start; returns the record of the first observation."""
         self.send_control(self.get_default_action())
         self.game.restart(seed)
+        if self._track_of_game is not None:
+            self.take_path(self._track_of_game().centre_line)
         self._send_error = None
         if self._is_live:
             telemetry, _ = self.game.telemetry()
@@ -298,6 +311,17 @@ class DrivingInterface(TaskInterface):
             self._clock.sleep_until(self._clock.now() + self._config.sleep_time_at_reset)
         telemetry, _ = self.game.telemetry()
         return telemetry
+
+    def take_path(self, path: np.ndarray) -> None:
+        """Follows another path from the episode that begins on; a task that reads the path itself adds to this.
+
+        Args:
+            path: Reference path [m], shape (N, 3), any spacing.
+        """
+        self._path = resample(np.asarray(path, np.float64))
+        self._reward.put_on(self._path)
+        if self._road is not None:
+            self._road = RoadState(self._path)
 
     def _require_start(self, telemetry: Telemetry) -> None:
         """Refuses a reference path that belongs to another map."""
@@ -377,13 +401,14 @@ class DrivingInterface(TaskInterface):
         return self._finished_at - self._started_at if math.isnan(known) else known
 
     def _info(self, telemetry: Telemetry) -> dict[str, Any]:
-        return {
+        info = {
             "progress": self._reward.progress,
             "x": telemetry.x,
             "z": telemetry.z,
             "speed_mps": telemetry.speed,
             "race_time_s": round(self._clock.now() - self._started_at, 6),
         }
+        return info if self._track_of_game is None else {**info, TRACK_KEY: self._track_of_game().name}
 
 
 def _repeated(field: Field, value: np.ndarray) -> np.ndarray:
@@ -396,9 +421,9 @@ def _place(position: np.ndarray) -> str:
     return f"({x:.1f}, {y:.1f}, {z:.1f}) m"
 
 
-def default_episode_steps(path: np.ndarray, time_step_s: float) -> int:
-    """Steps in which a slow lap of ``path`` is not truncated, at least 1000."""
-    lap_steps = path_length_m(path) / (_SLOWEST_LAP_MPS * time_step_s)
+def default_episode_steps(length_m: float, time_step_s: float) -> int:
+    """Steps in which a slow lap of a path so long is not truncated, at least 1000."""
+    lap_steps = length_m / (_SLOWEST_LAP_MPS * time_step_s)
     return max(_MIN_EPISODE_STEPS, math.ceil(lap_steps - 1e-9))
 
 

@@ -20,14 +20,15 @@ from tasks.game.arrow_keys import press_arrows
 from tasks.game.protocols import Telemetry
 from tasks.sim import vehicle
 from tasks.sim.cars import Cars
+from tasks.sim.random_tracks import tracks_of_episodes
 from tasks.sim.threads import threads_for, use_threads
-from tasks.sim.track import load_track
+from tasks.sim.track import Track
 from tasks.trackmania.driving import DrivingInterface, default_episode_steps
 from tasks.trackmania.frame_history import FrameHistories
 from tasks.trackmania.full import MAX_GEAR, FullInterface
 from tasks.trackmania.lidar import LidarInterface
 from tasks.trackmania.lidar_progress import LidarProgressInterface
-from tasks.trackmania.reference_path import path_on_track, resample, road_of_task
+from tasks.trackmania.reference_path import path_length_m, path_on_track, resample, road_of_task
 from tasks.trackmania.reward import ProgressRewards
 from tasks.trackmania.road_ahead import RoadAhead, fields_of, new_rows, road_along
 from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
@@ -40,7 +41,7 @@ _RETURN, _SUM_SPEED, _MAX_SPEED, _START_DISTANCE = range(_NUM_TOTALS)
 
 
 class Fleet(EpisodeBatch):
-    """N cars of one task, on one track, in virtual time.
+    """N cars of one task in virtual time, on one track or each on that of its episode.
 
     Args:
         config: The task; it drives the simulator.
@@ -55,13 +56,15 @@ class Fleet(EpisodeBatch):
     def __init__(self, config: TaskConfig, num_envs: int, seed: int, threads: int | None = None) -> None:
         super().__init__(num_envs, seed)
         self.observation_spec = self.interface.spec_for(config)
-        track = load_track(config.track, config.track_width_m)
-        path = self._path = resample(np.asarray(path_on_track(track.centre_line, config), np.float64))
+        tracks = tracks_of_episodes(config)
+        path = self._path = resample(np.asarray(path_on_track(tracks.first.centre_line, config), np.float64))
         step_s, limit = config.rtgym.time_step_duration, config.rtgym.ep_max_length
+        longest_m = path_length_m(path) if tracks.of_episode is None else tracks.longest_m
         self._config = config
         self._threads = threads or threads_for(num_envs)
-        self._num_last_steps = default_episode_steps(path, step_s) if isinstance(limit, str) else limit
-        self._cars = Cars(track, config, num_envs)
+        self._num_last_steps = default_episode_steps(longest_m, step_s) if isinstance(limit, str) else limit
+        self._track_of_episode = tracks.of_episode
+        self._cars = Cars(tracks.first, config, num_envs)
         self._rewards = ProgressRewards(path, config.reward, step_s, num_envs)
         self._clock = BatchClock(config.rtgym, config.capture_jitter_s, num_envs)
         self._roads = [RoadState(path) for _ in range(num_envs)] if config.privileged else []
@@ -80,6 +83,8 @@ class Fleet(EpisodeBatch):
         self._actions = self._actions.copy()
         for index, seed in zip(indices.tolist(), seeds, strict=True):
             clock.begin(index, seed)
+            if self._track_of_episode is not None:
+                self._put_on(self._track_of_episode(seed), index)
             self._cars.restart(index, self._cars.draw(np.random.default_rng(seed)), float(clock.now[index]))
         if rtgym.reset_act_buf:
             self._actions[indices] = 0.0
@@ -134,6 +139,14 @@ class Fleet(EpisodeBatch):
             "wall_contacts": float(memory[vehicle.CONTACTS]),
             "wall_impact_mps": float(memory[vehicle.IMPACT]),
         }
+
+    def _put_on(self, track: Track, index: int) -> None:
+        """Gives a car the track and the path of its episode."""
+        path = resample(np.asarray(track.centre_line, np.float64))
+        self._cars.put_on(track, index)
+        self._rewards.put_on(path, index)
+        if self._roads:
+            self._roads[index] = RoadState(path)
 
     @abstractmethod
     def _begin_views(self, indices: NDArray[np.int64]) -> None:
@@ -230,10 +243,10 @@ class LidarFleet(FrameFleet):
     history_field = "lidar"
 
     def _first_frame(self, index: int) -> np.ndarray:
-        return self._cars.camera.lidar(self._cars.screen_poses[index], self._cars.track.grids)
+        return self._cars.camera.lidar(self._cars.screen_poses[index], self._cars.tracks[index].grids)
 
     def _take_frames(self, out: np.ndarray, slot: int) -> None:
-        self._cars.camera.lidars(self._cars.screen_poses, self._cars.track.grids, out, slot)
+        self._cars.camera.lidars(self._cars.screen_poses, self._cars.roads, out, slot)
 
 
 class LidarProgressFleet(LidarFleet):
@@ -252,10 +265,10 @@ class FullFleet(FrameFleet):
     history_field = "images"
 
     def _first_frame(self, index: int) -> np.ndarray:
-        return self._cars.camera.image(self._cars.screen_poses[index], self._cars.track.grids)
+        return self._cars.camera.image(self._cars.screen_poses[index], self._cars.tracks[index].grids)
 
     def _take_frames(self, out: np.ndarray, slot: int) -> None:
-        self._cars.camera.images(self._cars.screen_poses, self._cars.track.grids, out, slot)
+        self._cars.camera.images(self._cars.screen_poses, self._cars.roads, out, slot)
 
     def _fields(self) -> dict[str, np.ndarray]:
         return {**super()._fields(), **self._engine()}
@@ -279,6 +292,11 @@ class TrackFleet(Fleet):
 
     def _take_views(self) -> None:
         self._observe_ahead(np.arange(len(self._aheads)))
+
+    def _put_on(self, track: Track, index: int) -> None:
+        super()._put_on(track, index)
+        path = resample(np.asarray(track.centre_line, np.float64))
+        self._aheads[index] = RoadAhead(road_along(path, path, track.width_m))
 
     def _fields(self) -> dict[str, np.ndarray]:
         return {**super()._fields(), **self._engine(), **fields_of(self._rows)}

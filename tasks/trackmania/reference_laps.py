@@ -20,8 +20,8 @@ from tasks.laps.lap import Lap, LapTrace
 from tasks.points.files import POINT_SPACING_M
 from tasks.recordings.ghost import is_gbx, read_ghost
 from tasks.recordings.recording import COLUMNS, Recording, load_npz
+from tasks.sim.random_tracks import any_track
 from tasks.sim.reference_lap import replay, stations_m
-from tasks.sim.track import load_track
 from tasks.sim.vehicle_files import load_vehicle
 from tasks.trackmania.course import Course, reference_lap
 
@@ -81,7 +81,7 @@ def _reference_lap(task: Mapping[str, Any], course: Course) -> Lap | None:
     stored = reference_lap(task)
     if stored is None:
         return None
-    trace, _ = replay(load_track(task["track"], course.width_m), stored.actions, load_vehicle(task.get("vehicle")))
+    trace, _ = replay(any_track(task["track"], course.width_m), stored.actions, load_vehicle(task.get("vehicle")))
     return Lap(_name(REFERENCE), stored.lap_time_s, trace)
 
 
@@ -115,7 +115,7 @@ def _pieces(name: str) -> Sequence[Recording]:
 def _scripted_lap(task: Mapping[str, Any], course: Course) -> Lap | None:
     from tasks.sim.scripted_driver import scripted_lap
 
-    track = load_track(task["track"], course.width_m)
+    track = any_track(task["track"], course.width_m)
     lap, states, controls = scripted_lap(track, load_vehicle(task.get("vehicle")))
     if math.isnan(lap.finish_time_s):
         return None

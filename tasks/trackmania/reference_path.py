@@ -53,9 +53,9 @@ def path_of_task(config: TaskConfig) -> np.ndarray:
         return load_reference_path(config.reward.path, is_in_game=True)
     if is_point_file(config.track):
         return load_reference_path(config.track, is_in_game=True)
-    from tasks.sim.track import load_track
+    from tasks.sim.random_tracks import any_track
 
-    return resample(load_track(config.track).centre_line)
+    return resample(any_track(config.track).centre_line)
 
 
 def path_on_track(centre_line: np.ndarray, config: TaskConfig) -> np.ndarray:
@@ -67,9 +67,9 @@ def road_of_task(config: TaskConfig) -> tuple[np.ndarray, float]:
     """The road that ``task.track`` names: its middle [m] every 0.1 m, shape (N, 3), and its width [m]."""
     if config.game is GameKind.live and is_point_file(config.track):
         return load_reference_path(config.track, is_in_game=True), config.track_width_m
-    from tasks.sim.track import load_track
+    from tasks.sim.random_tracks import tracks_of_episodes
 
-    track = load_track(config.track, config.track_width_m)
+    track = tracks_of_episodes(config).first
     return track.centre_line, track.width_m
 
 

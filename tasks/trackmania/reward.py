@@ -36,21 +36,40 @@ _NUM_RULES = 10
 
 
 class ProgressRewards:
-    """Rewards and ends of the episodes of many cars on one path; ``ProgressReward`` says what they are.
+    """Rewards and ends of the episodes of many cars; ``ProgressReward`` says what they are.
 
     Args:
-        path: Reference points 0.1 m apart [m], shape (P, 3).
+        path: Reference points 0.1 m apart [m], shape (P, 3), of all cars, until ``put_on`` gives one of them another.
         config: Names and numbers.
         time_step_s: Duration of a step [s].
         count: Number of cars, N.
     """
 
     def __init__(self, path: np.ndarray, config: RewardConfig, time_step_s: float, count: int) -> None:
-        self.path = np.ascontiguousarray(path, np.float64)
+        self._paths = np.ascontiguousarray(path, np.float64)[None]
+        # Which path each car is on, and how many points that has.
+        self._path_of = np.zeros(count, np.int64)
+        self._num_points = np.full(count, len(path), np.int64)
         self.rules = _rules(config, time_step_s)
         self.state = np.zeros((count, _STATE_SIZE), np.int64)
         self.trail = np.zeros((count, config.FAILURE_COUNTDOWN + 1), np.int64)
         self.impact = np.zeros((count, 1))
+
+    def path(self, car: int) -> NDArray[np.float64]:
+        """The path of a car, shape (P, 3)."""
+        path: NDArray[np.float64] = self._paths[self._path_of[car], : self._num_points[car]]
+        return path
+
+    def put_on(self, path: np.ndarray, car: int) -> None:
+        """Gives a car another path, as its episode begins."""
+        count = len(self.state)
+        if len(self._paths) < count or len(path) > self._paths.shape[1]:
+            paths = np.zeros((count, max(len(path), self._paths.shape[1]), 3))
+            for other in range(count):
+                paths[other, : self._num_points[other]] = self.path(other)
+            self._paths, self._path_of = paths, np.arange(count)
+        self._paths[car, : len(path)] = path
+        self._num_points[car] = len(path)
 
     def reset(self, cars: np.ndarray | slice) -> None:
         """Starts an episode of each of these at the first point."""
@@ -64,8 +83,8 @@ class ProgressRewards:
         """``ProgressReward.step`` of each car: (x, y, z), shape (N, 3), and what else it is given, shape (N,)."""
         rewards, terminated = np.empty(len(self.state)), np.empty(len(self.state), np.bool_)
         _step_all(
-            self.path, self.rules, self.state, self.trail, self.impact, places, finished, wall_impact_mps, rewards,
-            terminated,
+            self._paths, self._path_of, self._num_points, self.rules, self.state, self.trail, self.impact, places,
+            finished, wall_impact_mps, rewards, terminated,
         )  # fmt: skip
         return rewards, terminated
 
@@ -77,12 +96,12 @@ class ProgressRewards:
     @property
     def progress(self) -> NDArray[np.float64]:
         """Covered fraction of the path, 1 at the finish, shape (N,)."""
-        return self.state[:, _BEST] / (len(self.path) - 1)
+        return self.state[:, _BEST] / (self._num_points - 1)
 
     @property
     def observed_progress(self) -> NDArray[np.float64]:
         """Where the cars are on the path, as observed by TM20LidarProgress, shape (N,)."""
-        return self.state[:, _CURRENT] / (len(self.path) - (0 if self.rules[_IS_TMRL] else 1))
+        return self.state[:, _CURRENT] / (self._num_points - (0 if self.rules[_IS_TMRL] else 1))
 
 
 class ProgressReward:
@@ -111,9 +130,10 @@ class ProgressReward:
             time_step_s: Duration of a step [s].
         """
         self._cars = ProgressRewards(path, config, time_step_s, 1)
+        self._path = self._cars.path(0)
         self._state, self._trail, self._impact = self._cars.state[0], self._cars.trail[0], self._cars.impact[0]
         # Loads the kernels now rather than within the first step, which may be one of real time.
-        x, y, z = self._cars.path[0].tolist()
+        x, y, z = self._path[0].tolist()
         self.step(x, y, z, False)
         self.reset()
 
@@ -131,6 +151,11 @@ class ProgressReward:
     def observed_progress(self) -> float:
         """Where the car is on the path, as observed by TM20LidarProgress."""
         return float(self._cars.observed_progress[0])
+
+    def put_on(self, path: np.ndarray) -> None:
+        """Takes another path, as an episode begins."""
+        self._cars.put_on(path, 0)
+        self._path = self._cars.path(0)
 
     def reset(self) -> None:
         """Starts an episode at the first point."""
@@ -151,7 +176,7 @@ class ProgressReward:
         """
         cars, place = self._cars, (float(x), float(y), float(z))
         reward, terminated = _step(
-            cars.path, cars.rules, self._state, self._trail, self._impact, *place, bool(finished),
+            self._path, cars.rules, self._state, self._trail, self._impact, *place, bool(finished),
             float(wall_impact_mps),
         )  # fmt: skip
         return reward, terminated
@@ -171,7 +196,9 @@ def _rules(config: RewardConfig, time_step_s: float) -> NDArray[np.float64]:
 
 @njit(cache=True, parallel=True, nogil=True)
 def _step_all(
-    path: np.ndarray,
+    paths: np.ndarray,
+    path_of: np.ndarray,
+    num_points: np.ndarray,
     rules: np.ndarray,
     state: np.ndarray,
     trail: np.ndarray,
@@ -184,6 +211,7 @@ def _step_all(
 ) -> None:
     """``_step`` for each car."""
     for car in prange(state.shape[0]):
+        path = paths[path_of[car], : num_points[car]]
         x, y, z = places[car, 0], places[car, 1], places[car, 2]
         rewards[car], terminated[car] = _step(
             path, rules, state[car], trail[car], impact[car], x, y, z, finished[car], wall_impact[car]

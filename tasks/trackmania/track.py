@@ -35,7 +35,8 @@ class TrackInterface(DrivingInterface):
 
     def __init__(self, game: Game, path: np.ndarray, config: TaskConfig, clock: Clock) -> None:
         """Builds the task over a game; arguments as of ``DrivingInterface``."""
-        self._ahead = RoadAhead(road_along(resample(np.asarray(path, np.float64)), *road_of_task(config)))
+        middle, self._width_m = road_of_task(config)
+        self._ahead = RoadAhead(road_along(resample(np.asarray(path, np.float64)), middle, self._width_m))
         super().__init__(game, path, config, clock)
 
     @classmethod
@@ -51,6 +52,11 @@ class TrackInterface(DrivingInterface):
             **observed_engine(telemetry),
             **self._ahead.observe(telemetry, self._reward.current_index),
         }
+
+    def take_path(self, path: np.ndarray) -> None:
+        """The middle of another road is followed."""
+        super().take_path(path)
+        self._ahead = RoadAhead(road_along(self._path, self._path, self._width_m))
 
     def _start_episode(self, telemetry: Telemetry | None) -> None:
         super()._start_episode(telemetry)

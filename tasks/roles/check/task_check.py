@@ -55,11 +55,11 @@ class TaskCheck:
         if not isinstance(env.interface, DrivingInterface):
             env.close()
             raise ValueError(f"--check shows TrackMania tasks (TM20...), got task {task.name!r}")
+        self._interface = env.interface
         self._clock: Clock = WallClock() if self.is_live else env.clock
         self.game = _watched(env.interface, self._task, self._clock)
         """What stands between the task and its game."""
         self._driver = _scripted_driver(self._task, self.game.inner)
-        self._path = np.ascontiguousarray(self._env.interface.path)
         self._looks: deque[Look] = deque(maxlen=_MAX_LOOKS)
         self._observation: Mapping[str, np.ndarray] = {}
         self._seen: Seen | None = None
@@ -207,7 +207,7 @@ class TaskCheck:
             contrast=float(cv2.cvtColor(coarse, cv2.COLOR_BGRA2GRAY).std()),
             is_same_picture=before is not None and np.array_equal(before.frame, seen.frame),
             beams=None if lidar is None else lidar[-1],
-            path_distance_m=float(np.sqrt(np.square(self._path - place).sum(axis=1).min())),
+            path_distance_m=float(np.sqrt(np.square(self._interface.path - place).sum(axis=1).min())),
         )
 
     def _refresh(self) -> None:
@@ -262,13 +262,15 @@ def _scripted_driver(task: TaskConfig, game: Game) -> Callable[[], np.ndarray]:
     if not isinstance(game, SimulatedGame):
         return lambda: np.zeros(3, np.float32)
     from tasks.sim.scripted_driver import ScriptedDriver
-    from tasks.sim.track import load_track
     from tasks.sim.vehicle_files import load_vehicle
 
-    track = load_track(task.track, task.track_width_m)
-    driver = ScriptedDriver(track, constants=load_vehicle(task.vehicle))
+    car = load_vehicle(task.vehicle)
+    driver = ScriptedDriver(game.track, constants=car)
 
     def drive() -> np.ndarray:
+        nonlocal driver
+        if driver.track is not game.track:
+            driver = ScriptedDriver(game.track, constants=car)
         state = game.state()
         if state.distance_m < 1.0:
             driver.reset()

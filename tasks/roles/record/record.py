@@ -55,9 +55,13 @@ def run(task: TaskConfig, config: RecordConfig, window: DriveConfig, *, headless
     """
     if config.from_file is not None:
         return write_from_file(task, config, runs)
+    from tasks.sim.random_tracks import any_track
+
     is_live = task.game is GameKind.live
     if is_live and config.driver is Driver.scripted:
         raise ValueError("record.driver=scripted drives the simulator only: set record.driver=human or task.game=sim")
+    if not is_live:
+        any_track(task.track, task.track_width_m)  # refused before anybody drives
     if is_live:
         recorded, telemetry = _recorded_live(task, config)
         return write_recording(recorded, task, config, runs, lap_time_s=math.nan, drive=telemetry)
@@ -152,11 +156,11 @@ def recorded_by_script(task: TaskConfig, config: RecordConfig) -> tuple[Recorded
         ValueError: The driver did not reach the finish.
     """
     from tasks.sim.game import SimulatedGame
+    from tasks.sim.random_tracks import any_track
     from tasks.sim.scripted_driver import CAPTURE_S, STEP_S, ScriptedDriver
-    from tasks.sim.track import load_track
     from tasks.sim.vehicle_files import load_vehicle
 
-    track = load_track(task.track, task.track_width_m)
+    track = any_track(task.track, task.track_width_m)
     clock = VirtualClock()
     game = SimulatedGame(clock, track, undisturbed(task))
     driver = ScriptedDriver(track, constants=load_vehicle(task.vehicle))

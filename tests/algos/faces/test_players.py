@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from algos.config.schema import PlayConfig, Rules
 from algos.faces import players
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from tasks.acting.evaluation import evaluate
+from tasks.experience.evaluation_report import EvaluationReport
 from tasks.process.write_trouble import NotSavedError
 from tasks.trackmania import course
 from tests.algos.runs import make_params, make_runner
@@ -73,6 +76,31 @@ def test_play_writes_results_video_and_plot_beside_the_run(trained, monkeypatch,
     printed = capsys.readouterr().out
     assert printed.count("lap 0.") >= 3
     assert "finished             3 of 3" in printed
+
+
+def test_where_each_episode_has_its_own_track_the_scripted_lap_is_the_mean_over_the_finished_ones(
+    trained, tmp_path, monkeypatch
+):
+    scripted_s = {"random:10": 0.4, "random:11": 100.0, "random:12": 0.8}
+
+    def evaluated(*arguments, **options):
+        episodes = evaluate(*arguments, **options).episodes
+        on_tracks = [replace(e, track=name) for e, name in zip(episodes, scripted_s, strict=True)]
+        on_tracks[1] = replace(on_tracks[1], finished=False, lap_time_s=None)
+        return EvaluationReport(tuple(on_tracks))
+
+    always_full_gas(monkeypatch)
+    monkeypatch.setattr("algos.faces.players.evaluate", evaluated)
+    monkeypatch.setattr(course, "scripted_lap_time_s", lambda task: scripted_s[task["track"]])
+    monkeypatch.setattr(course, "laps_to_compare", lambda task: {})
+    play(tmp_path, trained, video=False)
+    (folder,) = (tmp_path / "play").iterdir()
+    results = json.loads((folder / "results.json").read_text())
+    assert results["scripted_lap_time_s"] == pytest.approx(0.6)
+    assert results["scripted_lap_ratio"] == pytest.approx(results["mean_lap_time_s"] / 0.6)
+    assert "lap_ratio" not in results
+    assert [episode["track"] for episode in results["episodes"]] == list(scripted_s)
+    assert (folder / "driven_line.png").stat().st_size > 0
 
 
 def test_files_that_cannot_be_written_are_named_and_the_others_written(trained, tmp_path, monkeypatch, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import gymnasium
@@ -345,3 +346,17 @@ def test_a_sink_takes_the_pictures_of_a_long_video_one_by_one() -> None:
 def test_impossible_settings_of_a_clip_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
         ClipRecorder(**cast("dict[str, Any]", {name: 0}))
+
+
+def test_where_each_episode_has_its_own_track_its_name_reaches_the_learner_and_the_results() -> None:
+    episodes = (episode(12.0, seed=1), episode(None, 0.5, seed=2))
+    report = EvaluationReport(tuple(replace(entry, track=f"random:{entry.seed}") for entry in episodes))
+    received = EvaluationReport.from_parts(json.loads(json.dumps(report.to_json())), report.arrays())
+    assert received.tracks == ["random:1", "random:2"]
+    place = {"task": "TM20Lidar", "track": "random", "game": "sim"}
+    results = play_results(received, place=place, checkpoint="best.pth", laps={"scripted": 10.0})
+    assert [entry["track"] for entry in results["episodes"]] == ["random:1", "random:2"]
+    assert results["scripted_lap_ratio"] == 1.2
+    assert "lap_ratio" not in results
+    on_one_track = play_results(EvaluationReport(episodes), place=place, checkpoint="best.pth", laps={})
+    assert "track" not in on_one_track["episodes"][0]

@@ -33,6 +33,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "track": ("TM20Track", {}),
     "track by keyboard": ("TM20Track", {"control": "keyboard", "privileged": True, "rtgym": {"ep_max_length": 35}}),
     "actions not seen": ("TM20LidarProgress", {"rtgym": {"act_in_obs": False}}),
+    "track on random": ("TM20Track", {"track": "random"}),
+    "random tracks": ("TM20LidarProgress", {"track": "random", "privileged": True}),
+    "random tracks in pictures": ("TM20Full", {"track": "random"}),
 }
 NUM_CARS = 5
 

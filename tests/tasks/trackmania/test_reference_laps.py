@@ -9,7 +9,8 @@ import pytest
 
 from tasks.experience.evaluation_report import EpisodeResult
 from tasks.laps.lap import Lap
-from tasks.trackmania.course import course
+from tasks.sim.random_tracks import random_track
+from tasks.trackmania.course import course, on_track, scripted_lap_time_s
 from tasks.trackmania.reference_laps import compared_laps, reference_laps
 from tests.tasks.recordings.ghost_files import drive_along, ghost_file, right_turn
 
@@ -30,6 +31,21 @@ def test_a_stored_lap_comes_first_and_drives_to_its_time() -> None:
     (lap,) = reference_laps(SHORT, course(SHORT))
     assert (lap.name, lap.lap_time_s) == ("reference lap", course(SHORT).laps["reference"])
     assert lap.trace.time_s[-1] == pytest.approx(course(SHORT).laps["reference"], abs=0.011)
+
+
+def test_an_episode_on_its_own_track_is_compared_on_that_track_with_the_scripted_driver() -> None:
+    task = {"track": "random", "game": "sim"}
+    assert on_track(task, None) is task
+    episodes_task = on_track(task, "random:10")
+    road = course(episodes_task)
+    assert not road.laps, "no reference lap is stored of a random track"
+    (scripted,) = reference_laps(episodes_task, road)
+    compared = compared_laps(episodes_task, road, driven(scripted))
+    assert compared is not None
+    assert compared.length_m == pytest.approx(random_track(10).length_m)
+    np.testing.assert_allclose(compared.road[[0, -1]], random_track(10).centre_line[[0, -1]][:, [0, 2]])
+    assert compared.others[0].name == "scripted lap"
+    assert compared.others[0].lap_time_s == pytest.approx(scripted_lap_time_s(episodes_task), rel=0.05)
 
 
 def test_the_scripted_driver_is_the_reference_of_a_track_that_nobody_drove(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,9 @@ class RandomizationConfig(Checked):
     """Start position: U(-this, this) along and across the road [m]."""
     start_yaw_deg: NotNegative = 5.0
     """Start heading: U(-this, this) [degrees]."""
+    rolling_starts: Annotated[float, between(0, 1)] = field(default=0.0, metadata=acts_in(Role.train, Role.worker))
+    """Fraction of training's episodes that begin anywhere on the road, in motion (``tasks.sim.rolling_start``);
+    evaluations and --play begin at the start line."""
     vehicle: VehicleRandomizationConfig = field(default_factory=VehicleRandomizationConfig)
     """The car; all zero: every episode drives the task's."""
 

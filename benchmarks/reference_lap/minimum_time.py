@@ -44,7 +44,8 @@ import numpy as np
 from benchmarks.reference_lap.guide import DIRECTION, OFFSET, SIDEWAYS, SPEED, STATE, Guide
 from benchmarks.reference_lap.road import road_of
 from tasks.sim.reference_lap import STEP_S, stations_m
-from tasks.sim.scripted_driver import DriverParameters, racing_line, speed_profile
+from tasks.sim.scripted_driver import racing_line
+from tasks.sim.speed_profile import speed_profile
 from tasks.sim.track import Track
 from tasks.sim.vehicle import (
     DRIVE_NODES_MPS,
@@ -161,7 +162,7 @@ class _Problem:
         index = np.round(station / 0.1).astype(int)
         away, middle = line - self._road.points[index], self._road.heading[index]
         offset = away[:, 0] * np.cos(middle) - away[:, 1] * np.sin(middle)
-        speed = speed_profile(line, DriverParameters(steer_fraction=0.9), self._car)
+        speed = speed_profile(line, self._car, steer_fraction=0.9)
         yaw_rate = np.gradient(heading, along) * speed
         full = np.array([turn_rate_at(self._car, value) for value in speed])
         rows = (offset, heading - middle, speed, 0.0 * speed, yaw_rate, np.clip(yaw_rate / full, -1.0, 1.0))

@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 
 from tasks.acting.punctuality import punctual
-from tasks.envs.interface import Interrupted
+from tasks.envs.interface import FROM_START_OPTION, Interrupted
 from tasks.experience.compared_laps import Laps, comparison
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.observation import Info
@@ -250,7 +250,7 @@ def _drive(
     stop: Callable[[], bool] | None,
 ) -> tuple[EpisodeResult | None, Mapping[str, object]]:
     """One episode and the info of its last step; no result when stopped before."""
-    observation, _ = env.reset(seed=seed)
+    observation, _ = env.reset(seed=seed, options={FROM_START_OPTION: True})
     policy.begin_episode()
     if film is not None:
         film.begin(env)

@@ -18,6 +18,8 @@ from tasks.game.clock import Clock
 
 TRUNCATED_KEY = "truncated"
 """An info that holds True under this key ends the episode as truncated, e.g. when the game was lost."""
+FROM_START_OPTION = "from_start"
+"""Option of reset(): true where an episode is evaluated, which no task begins on the way."""
 
 
 class Interrupted(RuntimeError):  # noqa: N818 (what happened to the caller, not an error of anybody)

@@ -74,8 +74,13 @@ class Game(Protocol):
         """Sends [gas, brake, steer], each in [-1, 1]; None touches nothing."""
         ...
 
-    def restart(self, seed: int | None) -> None:
-        """Puts the car back to the start. A simulator draws the episode's randomness from ``seed``."""
+    def restart(self, seed: int | None, from_start: bool = False) -> None:
+        """Puts the car back to the start. A simulator draws the episode's randomness from ``seed``.
+
+        Args:
+            seed: Of the episode.
+            from_start: Whether an episode that would begin on the way begins at the start all the same.
+        """
         ...
 
     def rest(self, save_replay: bool) -> None:
@@ -106,6 +111,8 @@ class GameFacts(NamedTuple):
     """Summed speed lost into walls [m/s]."""
     yaw: float
     """Heading [rad]; NaN when unknown."""
+    started_at_m: float = 0.0
+    """How far along the road the episode began [m]; 0: at the start."""
 
 
 class TelemetrySource(Protocol):

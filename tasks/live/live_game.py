@@ -117,16 +117,17 @@ class LiveGame:
         if control is not None:
             self.open().controls.send(control)
 
-    def restart(self, seed: int | None = None) -> None:
+    def restart(self, seed: int | None = None, from_start: bool = True) -> None:
         """Presses the restart button and waits until telemetry shows the car standing at the start.
 
         Args:
             seed: Not used: the live game draws nothing.
+            from_start: Not used: it always begins there.
 
         Raises:
             GameError: No telemetry or no picture, or the button has no effect.
         """
-        del seed
+        del seed, from_start
         parts = self.open()
         parts.controls.release()
         record, _ = parts.telemetry.wait_newer(FRESH_TIMEOUT_S)

@@ -17,6 +17,7 @@ from tasks.config import RandomizationConfig, TaskConfig
 from tasks.sim import vehicle
 from tasks.sim.camera import FrontCamera
 from tasks.sim.car_roads import CarRoads
+from tasks.sim.rolling_start import RollingDraw, RollingStart, RollingStarts
 from tasks.sim.track import Track
 from tasks.sim.vehicle import FloatArray, VehicleConstants, VehicleFactors
 from tasks.sim.vehicle_files import load_vehicle
@@ -37,6 +38,8 @@ class EpisodeDraw(NamedTuple):
     """Start heading relative to the road [rad]."""
     vehicle: VehicleFactors = VehicleFactors()
     """How this episode's car differs from the task's."""
+    rolling: RollingDraw | None = None
+    """It begins on the way, in motion; None: at the start."""
 
 
 NOTHING_DRAWN = EpisodeDraw(0.0, 0, 0.0, 0.0, 0.0)
@@ -69,6 +72,9 @@ class Cars:
         self._car = car or load_vehicle(config.vehicle)
         self.constants = np.stack([self._car.vector()] * count)
         """Of this episode's car."""
+        self.started_at_m = np.zeros(count)
+        """How far along its road each episode began [m]; 0: at the start."""
+        self._rolling_starts: list[RollingStarts | None] = [None] * count
         self._restarted_at = np.zeros(count)
         self._randomization = config.randomization
 
@@ -79,21 +85,19 @@ class Cars:
     def put_on(self, track: Track, car: int) -> None:
         """Gives a car another track; ``restart`` puts it there."""
         self.tracks[car] = track
+        self._rolling_starts[car] = None
         self.roads.put(car, track.grids)
 
     def restart(self, car: int, draw: EpisodeDraw, now_s: float) -> None:
         """Puts a car to its start, at race time 0 now."""
-        track = self.tracks[car]
-        yaw = track.start_yaw
-        x, z = track.start_position
-        x += draw.along_m * math.sin(yaw) + draw.across_m * math.cos(yaw)
-        z += draw.along_m * math.cos(yaw) - draw.across_m * math.sin(yaw)
-        constants = self.constants[car]
+        track, memory, constants = self.tracks[car], self.memory[car], self.constants[car]
+        start = self._start(car, draw)
         constants[:] = self._car.scaled(draw.vehicle).vector()
         self._restarted_at[car] = now_s
+        self.started_at_m[car] = start.along_m
         phase, delay = draw.frame_phase_s, draw.input_delay_ticks
-        memory = self.memory[car]
-        vehicle.reset_memory(memory, x, track.height_m, z, yaw + draw.yaw, phase, delay, constants)
+        pose, motion = (start.x, track.height_m, start.z, start.yaw), (start.speed_mps, start.along_m)
+        vehicle.reset_memory(memory, *pose, phase, delay, constants, *motion)
         vehicle.advance(memory, 0.0, constants, track.grids.place, track.grids.index, track.grids.field)
 
     def advance(self, now_s: FloatArray) -> None:
@@ -104,6 +108,19 @@ class Cars:
         """Lets them reach it, and sends [gas, brake, steer], shape (N, 3), to those that ``is_sent`` tells."""
         now_s = now_s - self._restarted_at
         vehicle.send_all(self.memory, now_s, controls, is_sent, self.constants, *self._walls())
+
+    def _start(self, car: int, draw: EpisodeDraw) -> RollingStart:
+        """Where and how fast an episode begins: at rest behind the start line, or on the way."""
+        track = self.tracks[car]
+        if draw.rolling is not None:
+            starts = self._rolling_starts[car] or RollingStarts(track, self._car)
+            self._rolling_starts[car] = starts
+            return starts.start(draw.rolling)
+        yaw = track.start_yaw
+        x, z = track.start_position
+        x += draw.along_m * math.sin(yaw) + draw.across_m * math.cos(yaw)
+        z += draw.along_m * math.cos(yaw) - draw.across_m * math.sin(yaw)
+        return RollingStart(x, z, yaw + draw.yaw, 0.0, 0.0)
 
     def _walls(self) -> tuple[FloatArray, NDArray[np.int32], NDArray[np.float32]]:
         """What the kernels of all cars look up, in their order."""
@@ -123,6 +140,8 @@ def _draw_episode(config: RandomizationConfig, rng: np.random.Generator) -> Epis
         percent.steering_delay_percent,
     )
     factors = 1.0 + np.array(ranges) / 100.0 * (2.0 * rng.random(4) - 1.0)
+    is_rolling = rng.random() < config.rolling_starts
+    rolling = RollingDraw(*rng.random(4).tolist())
     return EpisodeDraw(
         float(phase) * vehicle.FRAME_S if config.frame_phase else 0.0,
         delay,
@@ -130,4 +149,5 @@ def _draw_episode(config: RandomizationConfig, rng: np.random.Generator) -> Epis
         float(2 * across - 1) * offset,
         float(2 * yaw - 1) * angle,
         VehicleFactors(*factors.tolist()),
+        rolling if is_rolling else None,
     )

@@ -119,16 +119,18 @@ class SimulatedGame:
         now = self._clock.now() - self._restarted_at
         vehicle.send(self._memory, now, gas, brake, steer, self._constants, *self._walls)
 
-    def restart(self, seed: int | None = None) -> None:
-        """Puts the car back to the start, at race time 0 now.
+    def restart(self, seed: int | None = None, from_start: bool = False) -> None:
+        """Puts the car back to the start, or on its way where ``randomization.rolling_starts`` says so; race time 0.
 
         Args:
             seed: Everything the episode draws follows from it; None continues an unseeded generator.
+            from_start: Whether it begins at the start in any case.
         """
         if self._track_of_episode is not None:
             self._take_track(self._track_of_episode(seed))
         rng = self._rng if seed is None else np.random.default_rng(seed)
-        self.draw = self._cars.draw(rng)
+        draw = self._cars.draw(rng)
+        self.draw = draw._replace(rolling=None) if from_start else draw
         self._start()
 
     def rest(self, save_replay: bool) -> None:
@@ -144,6 +146,7 @@ class SimulatedGame:
             int(memory[vehicle.CONTACTS]),
             float(memory[vehicle.IMPACT]),
             float(memory[vehicle.YAW]),
+            float(self._cars.started_at_m[0]),
         )
 
     def state(self) -> CarState:

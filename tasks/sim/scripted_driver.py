@@ -28,9 +28,10 @@ from tasks.config import TaskConfig
 from tasks.game.clock import VirtualClock
 from tasks.sim.game import CarState, SimulatedGame
 from tasks.sim.grids import BORDER_M
+from tasks.sim.speed_profile import speed_profile
 from tasks.sim.stretches import gaps_to_others, round_m
 from tasks.sim.track import Track, load_track, shipped_names, track_file
-from tasks.sim.vehicle import TICK_S, VehicleConstants, acceleration_at, turn_rate_at
+from tasks.sim.vehicle import TICK_S, VehicleConstants, turn_rate_at
 
 FloatArray = NDArray[np.float64]
 
@@ -41,7 +42,6 @@ CAPTURE_S = 0.04
 TUNING_SEEDS = (1_000_001, 1_000_002, 1_000_003)
 LAP_SEEDS = tuple(range(2_000_001, 2_000_011))
 
-_TOP_SPEED_MPS = 600.0 / 3.6
 _BRAKE_FROM_MPS = 1.5
 """A car that is faster than wanted by less rolls."""
 _RESPONSE_S = 0.09
@@ -92,7 +92,8 @@ class ScriptedDriver:
         self.parameters = parameters or stored
         self._constants = constants or VehicleConstants()
         self.line = racing_line(track)
-        self.speed = speed_profile(self.line, self.parameters, self._constants)
+        fractions = self.parameters.steer_fraction, self.parameters.brake_fraction
+        self.speed = speed_profile(self.line, self._constants, *fractions)
         self._spacing = float(np.mean(np.linalg.norm(np.diff(self.line, axis=0), axis=1)))
         self.reset()
 
@@ -289,22 +290,6 @@ def racing_line(track: Track) -> FloatArray:
     return line
 
 
-def speed_profile(line: FloatArray, parameters: DriverParameters, constants: VehicleConstants) -> FloatArray:
-    """Highest speed at each point of a line that steering, brake and engine allow [m/s], shape (M,)."""
-    steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
-    curvature = np.convolve(np.pad(_curvature(line), 2, mode="edge"), np.full(5, 0.2), mode="valid")
-    speed = _corner_speed(np.abs(curvature) / parameters.steer_fraction, constants)
-    for i in range(len(speed) - 2, -1, -1):
-        brake = parameters.brake_fraction * max(constants.brake_slow, constants.brake_per_speed * speed[i + 1])
-        speed[i] = min(speed[i], math.sqrt(speed[i + 1] ** 2 + 2 * brake * steps[i]))
-    speed[0] = min(speed[0], max(5.0, math.sqrt(2 * constants.acceleration[0] * steps[0])))
-    for i in range(1, len(speed)):
-        gain = 2 * acceleration_at(constants, float(speed[i - 1])) * steps[i - 1]
-        # A little faster than possible, so that the driver keeps full gas where the engine is the limit.
-        speed[i] = min(speed[i], math.sqrt(speed[i - 1] ** 2 + gain) + 0.5)
-    return speed
-
-
 def main(arguments: Sequence[str]) -> None:
     """Tunes shipped tracks, all or those named, and stores the results in their data files."""
     for name in arguments or shipped_names():
@@ -361,13 +346,6 @@ def _mean_lap(laps: Sequence[Lap]) -> float:
     return math.inf if any(math.isnan(time) for time in times) else float(np.mean(times))
 
 
-def _corner_speed(curvature: FloatArray, constants: VehicleConstants) -> FloatArray:
-    """Speed at which full steer follows each curvature [m/s]: the faster the car, the wider its tightest turn."""
-    speeds = np.linspace(1.0, _TOP_SPEED_MPS, 400)
-    radii = np.maximum.accumulate([speed / turn_rate_at(constants, speed) for speed in speeds])
-    return np.interp(1.0 / np.maximum(curvature, 1e-4), radii, speeds)
-
-
 def _wrapped(angle: float) -> float:
     return (angle + math.pi) % (2 * math.pi) - math.pi
 
@@ -389,12 +367,6 @@ def _piece_of_line(centre: FloatArray, right: FloatArray, room: FloatArray) -> F
     for _ in range(3):
         line = centre + right * (basis @ _least_curvature(centre, right, basis, line, limit))[:, None]
     return line
-
-
-def _curvature(line: FloatArray) -> FloatArray:
-    first = np.gradient(line, axis=0)
-    second = np.gradient(first, axis=0)
-    return (first[:, 1] * second[:, 0] - first[:, 0] * second[:, 1]) / np.linalg.norm(first, axis=1) ** 3
 
 
 def _spline_basis(num_points: int) -> FloatArray:

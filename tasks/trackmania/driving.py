@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tasks.config import ControlKind, GameKind, TaskConfig
-from tasks.envs.interface import TRUNCATED_KEY, TaskInterface
+from tasks.envs.interface import FROM_START_OPTION, TRUNCATED_KEY, TaskInterface
 from tasks.experience.observation import Field, Info, ObservationSpec
 from tasks.game.arrow_keys import press_arrows
 from tasks.game.clock import Clock
@@ -168,28 +168,29 @@ class DrivingInterface(TaskInterface):
 
         Args:
             seed: Of the episode.
-            options: With ``anywhere: True`` a live car may stand far from the start, as while a person drives.
+            options: With ``anywhere: True`` a live car may stand far from the start, as while a person drives; with
+                ``from_start: True`` no simulated one begins on the way (``randomization.rolling_starts``).
 
         Raises:
             GameError: The game did not come back.
             Interrupted: ``interrupt`` was called while it was waited for.
             GameSetupError: The live car is far from where the reference path begins.
         """
-        is_anywhere = bool(options and options.get(ANYWHERE_OPTION))
+        options = options or {}
         try:
-            telemetry = self._begin(seed, is_anywhere)
+            telemetry = self._begin(seed, bool(options.get(ANYWHERE_OPTION)), bool(options.get(FROM_START_OPTION)))
         finally:
             self.is_waiting = False
         self.game_error = None
         self._last_info = self._info(telemetry)
         return self._last_observation, dict(self._last_info)
 
-    def _begin(self, seed: int | None, is_anywhere: bool) -> Telemetry:
+    def _begin(self, seed: int | None, is_anywhere: bool, from_start: bool) -> Telemetry:
         """Begins an episode, however often that has to be tried; returns its first record."""
         wait = GameWait(self._config.live.wait_for_game_s, self._stop)
         while True:
             try:
-                telemetry = self._restart(seed, is_anywhere)
+                telemetry = self._restart(seed, is_anywhere, from_start)
                 self._start_episode(telemetry)
                 self._last_observation = self._observe(telemetry, FrameHistory.fill)
                 break
@@ -296,10 +297,10 @@ class DrivingInterface(TaskInterface):
         """The reference path [m], points 0.1 m apart, shape (N, 3)."""
         return self._path
 
-    def _restart(self, seed: int | None, is_anywhere: bool) -> Telemetry:
+    def _restart(self, seed: int | None, is_anywhere: bool, from_start: bool) -> Telemetry:
         """One attempt to put the car to the start; returns the record of the first observation."""
         self.send_control(self.get_default_action())
-        self.game.restart(seed)
+        self.game.restart(seed, from_start)
         if self._track_of_game is not None:
             self.take_path(self._track_of_game().centre_line)
         self._send_error = None
@@ -350,6 +351,8 @@ class DrivingInterface(TaskInterface):
 
     def _start_episode(self, telemetry: Telemetry | None) -> None:
         self._reward.reset()
+        if telemetry is not None and self.game.episode_facts().started_at_m > 0.0:
+            self._reward.begin_on_the_way(telemetry.x, telemetry.z)
         self._facts: GameFacts | None = None
         self._steps = 0
         self._return = 0.0
@@ -394,8 +397,8 @@ class DrivingInterface(TaskInterface):
             self._finished_at = self._clock.now()
 
     def _lap_time_s(self) -> float:
-        """Interpolated by the game where it can, else by the clock; NaN unless finished."""
-        if not self._finished or self._facts is None:
+        """Interpolated by the game where it can, else by the clock; NaN unless finished, from the start."""
+        if not self._finished or self._facts is None or self._facts.started_at_m > 0.0:
             return math.nan
         known = float(self._facts.finish_time_s)
         return self._finished_at - self._started_at if math.isnan(known) else known

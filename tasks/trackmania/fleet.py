@@ -92,6 +92,9 @@ class Fleet(EpisodeBatch):
             # The last action of the previous episode was never applied: what will be applied takes its place.
             self._actions[indices, -1] = 0.0
         self._rewards.reset(indices)
+        for index in indices[self._cars.started_at_m[indices] > 0.0].tolist():
+            x, _, z = self._cars.records[index, _PLACE].tolist()
+            self._rewards.begin_on_the_way(index, x, z)
         self._num_steps[indices] = 0
         self._finished[indices] = False
         self._totals[indices] = 0.0
@@ -127,11 +130,12 @@ class Fleet(EpisodeBatch):
     def statistics(self, index: int) -> dict[str, float]:
         """Of the episode that ended, before another begins."""
         memory, totals, steps = self._cars.memory[index], self._totals[index], int(self._num_steps[index])
+        is_lap = self._finished[index] and self._cars.started_at_m[index] == 0.0
         return {
             "return": float(totals[_RETURN]),
             "length": float(steps),
             "finished": float(self._finished[index]),
-            "lap_time_s": float(memory[vehicle.FINISH_TIME]) if self._finished[index] else float("nan"),
+            "lap_time_s": float(memory[vehicle.FINISH_TIME]) if is_lap else float("nan"),
             "progress": float(self._rewards.progress[index]),
             "distance_m": float(self._cars.records[index, _FIELD("distance")] - totals[_START_DISTANCE]),
             "max_speed_mps": float(totals[_MAX_SPEED]),

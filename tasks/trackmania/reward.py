@@ -77,6 +77,13 @@ class ProgressRewards:
         self.trail[cars] = 0
         self.impact[cars] = 0.0
 
+    def begin_on_the_way(self, car: int, x: float, z: float) -> None:
+        """After ``reset``: its episode begins at the point of its path that is nearest to (x, z)."""
+        path = self.path(car)
+        nearest = int(np.argmin((path[:, 0] - x) ** 2 + (path[:, 2] - z) ** 2))
+        self.state[car, [_CURRENT, _BEST]] = nearest
+        self.trail[car] = nearest
+
     def step(
         self, places: np.ndarray, finished: NDArray[np.bool_], wall_impact_mps: np.ndarray
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -160,6 +167,10 @@ class ProgressReward:
     def reset(self) -> None:
         """Starts an episode at the first point."""
         self._cars.reset(slice(None))
+
+    def begin_on_the_way(self, x: float, z: float) -> None:
+        """After ``reset``: the episode begins at the point of the path that is nearest to (x, z)."""
+        self._cars.begin_on_the_way(0, x, z)
 
     def step(self, x: float, y: float, z: float, finished: bool, wall_impact_mps: float = 0.0) -> tuple[float, bool]:
         """Advances by one step.

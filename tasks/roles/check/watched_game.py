@@ -137,9 +137,9 @@ class WatchedLiveGame(WatchedGame):
         if missing:
             raise GameError("; ".join(missing))
 
-    def restart(self, seed: int | None) -> None:
+    def restart(self, seed: int | None, from_start: bool = True) -> None:
         """Waits: the person restarts."""
-        del seed
+        del seed, from_start
         self.look()
 
     def rest(self, save_replay: bool) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from tasks.sim import scripted_driver
 from tasks.sim.game import CarState
-from tasks.sim.scripted_driver import drive, drive_scripted, racing_line, scripted_lap_time_s, speed_profile
+from tasks.sim.scripted_driver import drive, drive_scripted, racing_line, scripted_lap_time_s
+from tasks.sim.speed_profile import speed_profile
 from tasks.sim.track import load_track, shipped_names
 from tasks.sim.vehicle import VehicleConstants
 
@@ -86,8 +87,7 @@ def test_racing_line_stays_on_the_road_and_is_straighter_than_its_middle() -> No
 def test_speed_profile_keeps_to_the_turning_circle_and_the_brake() -> None:
     track = load_track("medium")
     line = racing_line(track)
-    parameters = scripted_driver.DriverParameters(steer_fraction=0.9, brake_fraction=0.8)
-    speed = speed_profile(line, parameters, VehicleConstants())
+    speed = speed_profile(line, VehicleConstants(), steer_fraction=0.9, brake_fraction=0.8)
     steps = np.linalg.norm(np.diff(line, axis=0), axis=1)
     slowing = (speed[:-1] ** 2 - speed[1:] ** 2) / (2 * steps)
     assert np.all(slowing <= 0.8 * np.maximum(17.4, 0.752 * speed[1:]) + 1e-6)
@@ -105,7 +105,7 @@ def test_speed_profile_keeps_to_the_turning_circle_and_the_brake() -> None:
 
 def test_speed_profile_is_flat_out_in_part_and_slows_down_in_part() -> None:
     for name in ("medium", "long"):
-        speed = speed_profile(racing_line(load_track(name)), scripted_driver.DriverParameters(), VehicleConstants())
+        speed = speed_profile(racing_line(load_track(name)), VehicleConstants())
         gains = np.mean(np.diff(speed) > 0.0)
         assert 0.4 < gains < 0.9
         assert speed.max() > 260 / 3.6

@@ -18,6 +18,7 @@ RANDOM = {
     "input_delay_ticks": [0, 5],
     "capture_jitter_s": 0.009,
     "start_offset_m": 3.0,
+    "rolling_starts": 0.5,
     "vehicle": {"acceleration_percent": 10.0, "grip_percent": 10.0, "steering_gain_percent": 10.0},
 }
 SHORT = {"track": "short", "game": "sim", "randomization": RANDOM}

@@ -1,0 +1,86 @@
+"""Rolling starts: training episodes that begin anywhere on the road, in motion.
+
+A policy that always begins at the start line meets a corner only on the line and at the speed at which it already
+drives there, and so settles for what it found first. Episodes that begin wider, faster or slower show it the rest. This
+is reference state initialization (Peng et al. 2018, DeepMimic, section 6) with the middle of the road as the reference.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from tasks.sim.speed_profile import speed_profile
+from tasks.sim.track import Track
+from tasks.sim.vehicle import VehicleConstants
+
+_SPACING_M = 2.0
+_FIRST_M, _LAST_SHARE = 5.0, 0.95
+"""No closer to the start line, and not behind this share of the road."""
+_FROM_BORDER_M = 3.0
+_MOST_YAW = math.radians(15.0)
+_PACE = 0.2, 1.3
+
+
+class RollingDraw(NamedTuple):
+    """What such an episode drew: four numbers in [0, 1)."""
+
+    along: float
+    across: float
+    yaw: float
+    pace: float
+
+
+class RollingStart(NamedTuple):
+    """Where and how fast an episode begins."""
+
+    x: float
+    """[m]"""
+    z: float
+    """[m]"""
+    yaw: float
+    """Heading [rad]."""
+    speed_mps: float
+    along_m: float
+    """From the start, along the middle of the road [m]."""
+
+
+class RollingStarts:
+    """The starts on one track.
+
+    Up to 3 m from the borders, up to 15 degrees from the direction of the road, at 0.2 to 1.3 times the speed at which
+    the middle of the road can be driven.
+
+    Args:
+        track: The road.
+        car: The car.
+    """
+
+    def __init__(self, track: Track, car: VehicleConstants) -> None:
+        count = max(8, round(track.length_m / _SPACING_M))
+        index = np.round(np.linspace(0, len(track.centre_line) - 1, count + 1)).astype(int)
+        self._line = np.asarray(track.centre_line[index][:, [0, 2]], np.float64)
+        self._speed = speed_profile(self._line, car)
+        self._spacing_m = track.length_m / count
+        self._half_m = max(track.width_m / 2 - _FROM_BORDER_M, 0.0)
+
+    def start(self, draw: RollingDraw) -> RollingStart:
+        """The start that was drawn."""
+        last_m = _LAST_SHARE * self._spacing_m * (len(self._line) - 1)
+        along_m = _FIRST_M + draw.along * (last_m - _FIRST_M)
+        i = min(int(along_m / self._spacing_m), len(self._line) - 2)
+        share = along_m / self._spacing_m - i
+        dx, dz = (self._line[i + 1] - self._line[i]).tolist()
+        x, z = (self._line[i] + share * (self._line[i + 1] - self._line[i])).tolist()
+        along = math.atan2(dx, dz)
+        across_m = self._half_m * (2.0 * draw.across - 1.0)
+        pace = _PACE[0] + draw.pace * (_PACE[1] - _PACE[0])
+        return RollingStart(
+            x + across_m * math.cos(along),
+            z - across_m * math.sin(along),
+            along + _MOST_YAW * (2.0 * draw.yaw - 1.0),
+            float(self._speed[i]) * pace,
+            along_m,
+        )

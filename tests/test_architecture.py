@@ -67,8 +67,8 @@ ROOMS: dict[str, str] = {
     "tasks.registry tasks.roles.config tasks.words",
     "tasks.roles.calibrate": "tasks.fidelity tasks.process tasks.sim",
     "tasks.roles.check": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.live.window "
-    "tasks.pictures tasks.points tasks.process tasks.registry tasks.roles.config tasks.roles.overlay tasks.roles.picture_window "
-    "tasks.sim tasks.trackmania",
+    "tasks.pictures tasks.points tasks.process tasks.registry tasks.roles.config tasks.roles.overlay "
+    "tasks.roles.picture_window tasks.sim tasks.trackmania",
     "tasks.roles.drive": "tasks.config tasks.game tasks.registry tasks.roles.config tasks.roles.overlay "
     "tasks.roles.picture_window tasks.roles.recording tasks.roles.recording_files tasks.sim tasks.trackmania",
     "tasks.roles.record": "tasks.config tasks.game tasks.live.telemetry tasks.live.window tasks.recordings "

@@ -20,6 +20,7 @@ DRIVING = "train play worker record check benchmark drive export"
 ROLES = {
     "task": DRIVING,
     "task.randomization": "train play worker check benchmark",
+    "task.randomization.rolling_starts": "train worker",
     "train": "train",
     "train.params.algo": "train play worker benchmark",
     "train.params.model": "train play",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -27,7 +28,12 @@ from tasks.trackmania.course import Course, course, has_course, laps_to_compare,
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED_PICTURES = 2
-CLOSE_TIMEOUT_S = 3.0
+DRAWING_TIMEOUT_S = 60.0
+"""How long the end of a training waits for pictures [s]."""
+INTERRUPTED_TIMEOUT_S = 2.0
+"""The same where it was asked to stop [s]."""
+_PATIENCE_S, _POLL_S = 1.0, 0.1
+"""Waiting longer than the first is reported; a stop is looked for as often as the second says [s]."""
 _TILE_PX, _TILES_IN_ROW = (420, 380), 5
 """Size of the picture of one episode where each has a track of its own."""
 
@@ -111,20 +117,36 @@ class RunLog:
             self._pictures.append(self._drawer.submit(self._draw, report, env_steps))
         return metrics
 
-    def close(self) -> None:
-        """Writes pending output. Calling it twice is fine."""
+    def close(self, stop: threading.Event | None = None) -> None:
+        """Writes pending output, the pictures of the last evaluation too. Calling it twice is fine.
+
+        Args:
+            stop: Set, also meanwhile, where nobody wants to wait for pictures.
+        """
         if self._is_closed:
             return
         self._is_closed = True
         if self._console is not None:
             self._console.close()
-        if wait(self._pictures, CLOSE_TIMEOUT_S).not_done:
+        if not self._are_drawn(stop or threading.Event()):
             logger.warning("the pictures of the last evaluation took too long and are left out")
         self._drawer.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self.writer.close()
         if self._wandb is not None:
             self._wandb.close()
+
+    def _are_drawn(self, stop: threading.Event) -> bool:
+        """Whether all pictures are; waits for them."""
+        if not wait(self._pictures, _PATIENCE_S).not_done:
+            return True
+        logger.info("drawing the pictures of the last evaluation")
+        began_s = time.monotonic() - _PATIENCE_S
+        while wait(self._pictures, _POLL_S).not_done:
+            limit_s = INTERRUPTED_TIMEOUT_S if stop.is_set() else DRAWING_TIMEOUT_S
+            if time.monotonic() - began_s > limit_s:
+                return False
+        return True
 
     def _draw(self, report: EvaluationReport, env_steps: int) -> None:
         from tasks import pictures
@@ -188,6 +210,7 @@ def driven_lines(task: Mapping[str, object], report: EvaluationReport, path: Pat
                 finished=[bool(episode.finished)],
                 title=f"{driven_on.name}: {lap}",
                 size_px=_TILE_PX,
+                has_legend=False,
             )
         )
     picture = pictures.side_by_side(tiles, _TILES_IN_ROW)

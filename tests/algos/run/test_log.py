@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 from algos.run import log
 from algos.run.log import RunLog
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
+from tasks.trackmania.course import Course
 
 pytestmark = pytest.mark.timeout(60)
 REPORT = EvaluationReport((EpisodeResult(1, True, 20.0, 30.0, 1.0, 400, trajectory=np.ones((5, 4), np.float32)),))
+ROAD = np.stack([np.zeros(50), np.zeros(50), np.linspace(0.0, 100.0, 50)], axis=1)
 TASK = {"name": "TM20Lidar", "track": "short", "game": "sim"}
 
 
@@ -39,7 +42,6 @@ def release(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     released = threading.Event()
     monkeypatch.setattr(log, "driven_line", lambda *_: released.wait(30.0))
     monkeypatch.setattr(log, "INTERRUPTED_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(log, "_PATIENCE_S", 0.0)
     yield released
     released.set()
 
@@ -58,6 +60,15 @@ def test_the_end_waits_for_the_pictures(
     monkeypatch.setattr(log.logger, "info", lambda _: release.set())  # it says that it waits
     run.close(threading.Event())
     assert writer.done == ["evaluation/driven_line", "closed"]
+
+
+def test_a_picture_of_many_tracks_is_abandoned_between_two_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(log, "course", lambda task: drawn.append(task["track"]) or Course("x", ROAD, 20.0))
+    episodes = [replace(REPORT.episodes[0], track=f"random:{i}") for i in range(10)]
+    picture = log.driven_lines(TASK, EvaluationReport(tuple(episodes)), stop=lambda: len(drawn) == 2)
+    assert picture is None
+    assert drawn == ["random:0", "random:1"]
 
 
 def test_a_stop_meanwhile_leaves_them_out(

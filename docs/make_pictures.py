@@ -59,7 +59,9 @@ def draw_random_tracks() -> None:
     """Writes the ten held-out random tracks (random_tracks.png)."""
     tracks = [random_track(seed) for seed in HELD_OUT_SEEDS]
     tiles = [
-        plot_driven_line(track.centre_line, track.width_m, [], title=track.name, size_px=RANDOM_TILE_PX)
+        plot_driven_line(
+            track.centre_line, track.width_m, [], title=track.name, size_px=RANDOM_TILE_PX, has_legend=False
+        )
         for track in tracks
     ]
     write_png(side_by_side(tiles, 5), IMAGES / "random_tracks.png")

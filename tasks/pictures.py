@@ -43,6 +43,7 @@ def plot_driven_line(
     size_px: tuple[int, int] | None = None,
     max_speed_kmh: float | None = None,
     is_x_left: bool = False,
+    has_legend: bool = True,
 ) -> np.ndarray:
     """Draws trajectories over the track from above, coloured by speed.
 
@@ -56,6 +57,7 @@ def plot_driven_line(
         size_px: Width and height of the picture [px]; None: 700 high and as wide as the track needs.
         max_speed_kmh: Upper end of the colours; None: the highest speed driven.
         is_x_left: Whether x points to the left of z, as in the game.
+        has_legend: Whether start and finish are named; placing the legend beside the road is half of the drawing.
 
     Returns:
         The picture, uint8 RGB, shape (h, w, 3).
@@ -72,7 +74,7 @@ def plot_driven_line(
     dpi = 100
     figure = Figure(figsize=(size_px[0] / dpi, size_px[1] / dpi), dpi=dpi, layout="constrained")
     axes = figure.add_subplot()
-    draw_road(axes, line, width_m)
+    draw_road(axes, line, width_m, has_legend)
     _draw_speed_lines(figure, axes, trajectories, max_speed_kmh)
     _mark_failures(axes, trajectories, finished)
     axes.set_aspect("equal")
@@ -89,13 +91,14 @@ def plot_driven_line(
     return picture
 
 
-def draw_road(axes: Axes, line: np.ndarray, width_m: float) -> None:
+def draw_road(axes: Axes, line: np.ndarray, width_m: float, has_legend: bool = True) -> None:
     """Draws a road from above.
 
     Args:
-        axes: What it is drawn on; its legend names start and finish.
+        axes: What it is drawn on.
         line: x, z of the middle of the road from start to finish [m], shape (N, 2).
         width_m: Width of the road [m].
+        has_legend: Whether start (green) and finish (red) are named.
     """
     from matplotlib.collections import PolyCollection
 
@@ -108,7 +111,8 @@ def draw_road(axes: Axes, line: np.ndarray, width_m: float) -> None:
     for index, colour, name in ((0, "#1a8f3c", "start"), (-1, "#c0281e", "finish")):
         ends = np.stack([left[index], right[index]])
         axes.plot(ends[:, 0], ends[:, 1], color=colour, linewidth=3.0, zorder=3, label=name)
-    axes.legend(loc="best", fontsize=8, framealpha=0.85)
+    if has_legend:
+        axes.legend(loc="best", fontsize=8, framealpha=0.85)
 
 
 def rasterize(figure: Figure) -> np.ndarray:

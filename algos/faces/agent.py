@@ -172,11 +172,12 @@ class OffPolicyAgent(BaseAlgorithm):
         if self.learner.learns_nothing:
             logger.warning("nothing will be learned: %s", self._why_nothing_is_learned())
         before = self.epoch_num
-        try:
-            with StopOnInterrupt(self.run.stop), HangReporter(lambda: {"this process": self.run.watch.hangs_for_s()}):
-                self.learner.run()
-        finally:
-            self.close()
+        with StopOnInterrupt(self.run.stop):
+            try:
+                with HangReporter(lambda: {"this process": self.run.watch.hangs_for_s()}):
+                    self.learner.run()
+            finally:
+                self.close()
         if self.epoch_num == before:
             why = self._why_nothing_is_learned() if self.learner.learns_nothing else "it ended before the first update"
             text = "nothing was learned: %s; %s has the networks that the command began with"
@@ -206,7 +207,7 @@ class OffPolicyAgent(BaseAlgorithm):
             self.storage.close()
         if isinstance(self._learning, ProfiledAlgorithm):
             self._learning.close()
-        self.log.close()
+        self.log.close(self.run.stop)
 
     def clear_stats(self) -> None:
         """Forgets the averages that are shown."""

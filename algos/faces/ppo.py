@@ -137,15 +137,16 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         """
         result = (self.last_mean_rewards, self.epoch_num)
         self._started_s = time.perf_counter()
-        try:
-            with StopOnInterrupt(self.run.stop), HangReporter(lambda: {"the evaluation": self.run.watch.hangs_for_s()}):
-                result = super().train()
-                if self.loop.evaluation_interval and self._evaluated_frame != self.frame:
-                    self._evaluate()
-        except _Stopped:
-            pass
-        finally:
-            self._finish()
+        with StopOnInterrupt(self.run.stop):
+            try:
+                with HangReporter(lambda: {"the evaluation": self.run.watch.hangs_for_s()}):
+                    result = super().train()
+                    if self.loop.evaluation_interval and self._evaluated_frame != self.frame:
+                        self._evaluate()
+            except _Stopped:
+                pass
+            finally:
+                self._finish()
         self.run.files.require_saved()
         return result
 
@@ -160,7 +161,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         self._is_closed = True
         self.vec_env.close()
         self._evaluator.close()
-        self.log.close()
+        self.log.close(self.run.stop)
 
     def env_step(self, actions: torch.Tensor) -> tuple[Observations, torch.Tensor, torch.Tensor, Info]:
         """Steps all environments and keeps the statistics of finished episodes."""

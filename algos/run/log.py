@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,11 @@ from tasks.trackmania.course import Course, course, has_course, laps_to_compare,
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED_PICTURES = 2
-CLOSE_TIMEOUT_S = 3.0
+DRAWING_TIMEOUT_S = 60.0
+"""How long the end of a training waits for pictures [s]."""
+INTERRUPTED_TIMEOUT_S = 1.0
+"""The same where it was asked to stop; waiting longer is reported [s]."""
+_POLL_S = 0.1
 _TILE_PX, _TILES_IN_ROW = (420, 380), 5
 """Size of the picture of one episode where each has a track of its own."""
 
@@ -77,6 +82,8 @@ class RunLog:
         self._pictures: list[Future[None]] = []
         self._lock = threading.Lock()
         self._is_closed = False
+        self._is_abandoned = threading.Event()
+        """Pictures that are not there yet are left out."""
 
     def scalars(
         self, metrics: Mapping[str, float], env_steps: int, workers: Sequence[WorkerStatus] | None = None
@@ -111,14 +118,19 @@ class RunLog:
             self._pictures.append(self._drawer.submit(self._draw, report, env_steps))
         return metrics
 
-    def close(self) -> None:
-        """Writes pending output. Calling it twice is fine."""
+    def close(self, stop: threading.Event | None = None) -> None:
+        """Writes pending output, the pictures of the last evaluation too. Calling it twice is fine.
+
+        Args:
+            stop: Set, also meanwhile, where nobody wants to wait for pictures.
+        """
         if self._is_closed:
             return
         self._is_closed = True
         if self._console is not None:
             self._console.close()
-        if wait(self._pictures, CLOSE_TIMEOUT_S).not_done:
+        if not self._are_drawn(stop or threading.Event()):
+            self._is_abandoned.set()
             logger.warning("the pictures of the last evaluation took too long and are left out")
         self._drawer.shutdown(wait=False, cancel_futures=True)
         with self._lock:
@@ -126,12 +138,24 @@ class RunLog:
         if self._wandb is not None:
             self._wandb.close()
 
+    def _are_drawn(self, stop: threading.Event) -> bool:
+        """Whether all pictures are; waits for them."""
+        began_s = time.monotonic()
+        if wait(self._pictures, INTERRUPTED_TIMEOUT_S).not_done and not stop.is_set():
+            logger.info("drawing the pictures of the last evaluation")
+        while wait(self._pictures, _POLL_S).not_done:
+            if stop.is_set() or time.monotonic() - began_s > DRAWING_TIMEOUT_S:
+                return False
+        return True
+
     def _draw(self, report: EvaluationReport, env_steps: int) -> None:
         from tasks import pictures
 
         try:
             line = self._driven_line(report, env_steps)
             with self._lock:
+                if self._is_abandoned.is_set():
+                    return
                 if line is not None:
                     self.writer.add_image("evaluation/driven_line", line, env_steps, dataformats="HWC")
                 if report.clip is not None and len(report.clip):
@@ -146,7 +170,7 @@ class RunLog:
         if self._task is None or not has_course(self._task) or not has_places:
             return None
         if report.tracks:
-            return driven_lines(self._task, report)
+            return driven_lines(self._task, report, stop=self._is_abandoned.is_set)
         if self._course is None:
             self._course = course(self._task)
         return driven_line(self._course, report, f"{self._title}, {env_steps:,} steps")
@@ -166,18 +190,26 @@ def driven_line(course: Course, report: EvaluationReport, title: str, path: Path
     )
 
 
-def driven_lines(task: Mapping[str, object], report: EvaluationReport, path: Path | None = None) -> np.ndarray:
+def driven_lines(
+    task: Mapping[str, object],
+    report: EvaluationReport,
+    path: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> np.ndarray | None:
     """Each evaluated episode over its own track, coloured by speed, uint8 RGB, shape (h, w, 3).
 
     Args:
         task: Its configuration as plain data; its episodes have tracks of their own.
         report: What was driven.
         path: PNG file to write; None: none.
+        stop: Asked before each episode is drawn; true abandons the picture, and None is returned.
     """
     from tasks import pictures
 
-    tiles = []
+    tiles: list[np.ndarray] = []
     for episode in report.episodes:
+        if stop():
+            return None
         driven_on = course(on_track(task, episode.track))
         lap = f"{episode.progress:.0%}" if episode.lap_time_s is None else f"{episode.lap_time_s:.2f} s"
         tiles.append(
@@ -188,6 +220,7 @@ def driven_lines(task: Mapping[str, object], report: EvaluationReport, path: Pat
                 finished=[bool(episode.finished)],
                 title=f"{driven_on.name}: {lap}",
                 size_px=_TILE_PX,
+                has_legend=False,
             )
         )
     picture = pictures.side_by_side(tiles, _TILES_IN_ROW)

@@ -73,7 +73,7 @@ def any_track(name: str, width_m: float = WIDTH_M, *, is_in_game: bool = False) 
 def random_track(seed: int) -> Track:
     """The random track of a number, the same in every process.
 
-    Lines are drawn until the scripted driver finishes one.
+    Lines are drawn until the scripted driver finishes one; of the named twenty it finishes the first.
 
     Args:
         seed: At least 0.
@@ -81,7 +81,7 @@ def random_track(seed: int) -> Track:
     for line in drawn_lines(seed):
         name = f"{RANDOM_TRACK}:{seed}"
         track = Track(name, at_height(line, ROAD_HEIGHT_M), WIDTH_M, _stored_laps().get(name), _SHADE_SEED)
-        if is_drivable(track):
+        if track.scripted is not None or is_drivable(track):
             return track
     raise AssertionError(f"none of {_MOST_DRAWS} drawn lines of random track {seed} can be driven")
 

@@ -63,7 +63,7 @@ class FakeGame:
         self.applied.append((self._clock.now(), control.tolist()))
         self._gas = max(float(control[0]), 0.0)
 
-    def restart(self, seed: int | None) -> None:
+    def restart(self, seed: int | None, from_start: bool = False) -> None:
         self.seeds.append(seed)
         self._place()
 

@@ -47,9 +47,9 @@ class LosableGame(FakeGame):
         self._require("apply")
         super().apply(control)
 
-    def restart(self, seed: int | None) -> None:
+    def restart(self, seed: int | None, from_start: bool = False) -> None:
         self._require("restart")
-        super().restart(seed)
+        super().restart(seed, from_start)
 
     def rest(self, save_replay: bool) -> None:
         super().rest(save_replay)
@@ -216,11 +216,11 @@ def test_the_car_of_a_live_game_stands_still_before_the_first_step() -> None:
 
 def test_a_path_of_another_map_is_refused() -> None:
     env, game = build(sleep_time_at_reset=0.0)
-    game.restart = lambda seed: setattr(game, "_x", 60.0)  # type: ignore[assignment, method-assign]
+    game.restart = lambda *_: setattr(game, "_x", 60.0)  # type: ignore[assignment, method-assign]
     with pytest.raises(GameSetupError, match=r"the car starts at \(60\.0, 0\.0, 0\.0\) m, but the reference path of "):
         env.reset(seed=1)
     env.reset(seed=1, options={"anywhere": True})
-    game.restart = lambda seed: setattr(game, "_x", 40.0)  # type: ignore[assignment, method-assign]
+    game.restart = lambda *_: setattr(game, "_x", 40.0)  # type: ignore[assignment, method-assign]
     env.reset(seed=1)
 
 

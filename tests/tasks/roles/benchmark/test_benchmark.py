@@ -205,7 +205,7 @@ def test_an_interrupt_before_anything_is_measured_is_passed_on(tmp_path: Path, m
 
 def test_a_machine_that_cannot_drive_the_game_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class NoPad(FakeGame):
-        def restart(self, seed: int | None) -> None:
+        def restart(self, seed: int | None, from_start: bool = False) -> None:
             raise GameSetupError("no gamepad: install the driver")
 
     config = config_of("virtual")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +64,12 @@ def test_the_end_waits_for_the_pictures(
 
 def test_a_picture_of_many_tracks_is_abandoned_between_two_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
-    monkeypatch.setattr(log, "course", lambda task: drawn.append(task["track"]) or Course("x", ROAD, 20.0))
+
+    def course(task: Mapping[str, str]) -> Course:
+        drawn.append(task["track"])
+        return Course(task["track"], ROAD, 20.0)
+
+    monkeypatch.setattr(log, "course", course)
     episodes = [replace(REPORT.episodes[0], track=f"random:{i}") for i in range(10)]
     picture = log.driven_lines(TASK, EvaluationReport(tuple(episodes)), stop=lambda: len(drawn) == 2)
     assert picture is None

@@ -213,6 +213,7 @@ def _vehicle_text(source: str | None) -> str | None:
 _GAME_NAMES = {GameKind.sim: "the embedded simulator", GameKind.live: "the live game"}
 
 _LIDAR_WINDOW = {"window_width": 958, "window_height": 488}
+_TRACK_TRAINING = {"randomization": {"rolling_starts": 0.5}, "reward": {"wall_penalty": 0.04}}
 _TASKS: dict[str, TaskEntry] = {
     "TM20Full": TaskEntry(
         "tasks.trackmania.full:FullInterface", TaskConfig, {}, batch="tasks.trackmania.fleet:FullFleet"
@@ -227,7 +228,10 @@ _TASKS: dict[str, TaskEntry] = {
         batch="tasks.trackmania.fleet:LidarProgressFleet",
     ),
     "TM20Track": TaskEntry(
-        "tasks.trackmania.track:TrackInterface", TaskConfig, {}, batch="tasks.trackmania.fleet:TrackFleet"
+        "tasks.trackmania.track:TrackInterface",
+        TaskConfig,
+        _TRACK_TRAINING,
+        batch="tasks.trackmania.fleet:TrackFleet",
     ),
     "RCDrone": TaskEntry("tasks.envs.rc_drone:RCDroneInterface", RCDroneConfig, {}),
     "Gym": TaskEntry("tasks.envs.gym_task:GymTaskEnv", GymConfig, {}),

@@ -106,7 +106,7 @@ def assert_the_start_is_seen(observation: tuple[np.ndarray, ...]) -> None:
 def test_the_road_ahead_is_that_of_the_simulator(game: StandIn) -> None:
     env = live_env(game, "TM20Track", observation="dict")
     observation, info = env.reset()
-    random = {"frame_phase": False, "start_offset_m": 0.0, "start_yaw_deg": 0.0}
+    random = {"frame_phase": False, "start_offset_m": 0.0, "start_yaw_deg": 0.0, "rolling_starts": 0.0}
     simulated = tasks.make("TM20Track", observation="dict", game="sim", track="short", randomization=random)
     for name, value in simulated.reset(seed=0)[0].items():
         np.testing.assert_allclose(observation[name], value, atol=0.01, rtol=1e-3, err_msg=name)

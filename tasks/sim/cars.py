@@ -17,7 +17,7 @@ from tasks.config import RandomizationConfig, TaskConfig
 from tasks.sim import vehicle
 from tasks.sim.camera import FrontCamera
 from tasks.sim.car_roads import CarRoads
-from tasks.sim.rolling_start import RollingDraw, RollingStart, RollingStarts
+from tasks.sim.rolling_start import EpisodeStart, RollingDraw, rolling_starts
 from tasks.sim.track import Track
 from tasks.sim.vehicle import FloatArray, VehicleConstants, VehicleFactors
 from tasks.sim.vehicle_files import load_vehicle
@@ -74,7 +74,6 @@ class Cars:
         """Of this episode's car."""
         self.started_at_m = np.zeros(count)
         """How far along its road each episode began [m]; 0: at the start."""
-        self._rolling_starts: list[RollingStarts | None] = [None] * count
         self._restarted_at = np.zeros(count)
         self._randomization = config.randomization
 
@@ -85,7 +84,6 @@ class Cars:
     def put_on(self, track: Track, car: int) -> None:
         """Gives a car another track; ``restart`` puts it there."""
         self.tracks[car] = track
-        self._rolling_starts[car] = None
         self.roads.put(car, track.grids)
 
     def restart(self, car: int, draw: EpisodeDraw, now_s: float) -> None:
@@ -109,18 +107,16 @@ class Cars:
         now_s = now_s - self._restarted_at
         vehicle.send_all(self.memory, now_s, controls, is_sent, self.constants, *self._walls())
 
-    def _start(self, car: int, draw: EpisodeDraw) -> RollingStart:
+    def _start(self, car: int, draw: EpisodeDraw) -> EpisodeStart:
         """Where and how fast an episode begins: at rest behind the start line, or on the way."""
         track = self.tracks[car]
         if draw.rolling is not None:
-            starts = self._rolling_starts[car] or RollingStarts(track, self._car)
-            self._rolling_starts[car] = starts
-            return starts.start(draw.rolling)
+            return rolling_starts(track, self._car).start(draw.rolling)
         yaw = track.start_yaw
         x, z = track.start_position
         x += draw.along_m * math.sin(yaw) + draw.across_m * math.cos(yaw)
         z += draw.along_m * math.cos(yaw) - draw.across_m * math.sin(yaw)
-        return RollingStart(x, z, yaw + draw.yaw, 0.0, 0.0)
+        return EpisodeStart(x, z, yaw + draw.yaw, 0.0, 0.0)
 
     def _walls(self) -> tuple[FloatArray, NDArray[np.int32], NDArray[np.float32]]:
         """What the kernels of all cars look up, in their order."""

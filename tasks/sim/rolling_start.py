@@ -8,9 +8,8 @@ is reference state initialization (Peng et al. 2018, DeepMimic, section 6) with 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
-
-import numpy as np
 
 from tasks.sim.speed_profile import speed_profile
 from tasks.sim.track import Track
@@ -33,7 +32,7 @@ class RollingDraw(NamedTuple):
     pace: float
 
 
-class RollingStart(NamedTuple):
+class EpisodeStart(NamedTuple):
     """Where and how fast an episode begins."""
 
     x: float
@@ -59,14 +58,12 @@ class RollingStarts:
     """
 
     def __init__(self, track: Track, car: VehicleConstants) -> None:
-        count = max(8, round(track.length_m / _SPACING_M))
-        index = np.round(np.linspace(0, len(track.centre_line) - 1, count + 1)).astype(int)
-        self._line = np.asarray(track.centre_line[index][:, [0, 2]], np.float64)
+        self._line = track.middle(_SPACING_M)
         self._speed = speed_profile(self._line, car)
-        self._spacing_m = track.length_m / count
+        self._spacing_m = track.length_m / (len(self._line) - 1)
         self._half_m = max(track.width_m / 2 - _FROM_BORDER_M, 0.0)
 
-    def start(self, draw: RollingDraw) -> RollingStart:
+    def start(self, draw: RollingDraw) -> EpisodeStart:
         """The start that was drawn."""
         last_m = _LAST_SHARE * self._spacing_m * (len(self._line) - 1)
         along_m = _FIRST_M + draw.along * (last_m - _FIRST_M)
@@ -77,10 +74,16 @@ class RollingStarts:
         along = math.atan2(dx, dz)
         across_m = self._half_m * (2.0 * draw.across - 1.0)
         pace = _PACE[0] + draw.pace * (_PACE[1] - _PACE[0])
-        return RollingStart(
+        return EpisodeStart(
             x + across_m * math.cos(along),
             z - across_m * math.sin(along),
             along + _MOST_YAW * (2.0 * draw.yaw - 1.0),
             float(self._speed[i]) * pace,
             along_m,
         )
+
+
+@lru_cache(maxsize=1)
+def rolling_starts(track: Track, car: VehicleConstants) -> RollingStarts:
+    """``RollingStarts``, made once for all cars on one track."""
+    return RollingStarts(track, car)

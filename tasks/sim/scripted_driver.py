@@ -272,9 +272,7 @@ def scripted_lap(track: Track, constants: VehicleConstants | None = None) -> tup
 @lru_cache(maxsize=1)
 def racing_line(track: Track) -> FloatArray:
     """Line of least squared curvature between the borders, (x, z) [m] about every 2 m, shape (M, 2)."""
-    count = max(8, round(track.length_m / _LINE_SPACING_M))
-    index = np.round(np.linspace(0, len(track.centre_line) - 1, count + 1)).astype(int)
-    centre = track.centre_line[index][:, [0, 2]]
+    centre = track.middle(_LINE_SPACING_M)
     tangent = np.gradient(centre, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
     right = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)

@@ -108,6 +108,12 @@ class Track:
         """Distance from the centre line to the inner edge of the black border [m]."""
         return self.width_m / 2 - BORDER_M
 
+    def middle(self, spacing_m: float) -> FloatArray:
+        """Points of the centre line, (x, z) [m] about every ``spacing_m``, from its start to its end, shape (M, 2)."""
+        count = max(8, round(self.length_m / spacing_m))
+        index = np.round(np.linspace(0, len(self.centre_line) - 1, count + 1)).astype(int)
+        return self.centre_line[index][:, [0, 2]]
+
     @cached_property
     def grids(self) -> TrackGrids:
         """The look-up grids, built at first use; equal tracks, and for long ones all processes, share them."""

@@ -26,7 +26,8 @@ MIRRORED_SUFFIX = "_mirrored"
 """Behind the name of a shipped track: left and right swapped."""
 RANDOM_TRACK = "random"
 """As a track: another one each episode; with :SEED behind it one of them."""
-_ROAD_WIDTH_M = 25.75
+ROAD_WIDTH_M = 25.75
+"""Of the roads that come with the simulator [m]."""
 EVALUATION_SEED = 500_000
 """Seed of the first episode of training's evaluations; the others follow it."""
 PLAY_SEED = 1_000_000
@@ -347,7 +348,7 @@ class TaskConfig(RealTimeTaskConfig):
     track: str = "medium"
     """Shipped track (short, medium, long, each also with _mirrored); random: another one each episode (simulator only);
     random:SEED: one of them, SEED >= 0; or a file of points x,z or x,y,z [m]: .csv, .npy, TMRL's reward.pkl."""
-    track_width_m: Annotated[float, above(2, "m")] = field(default=_ROAD_WIDTH_M, metadata=needs(_OWN_TRACK))
+    track_width_m: Annotated[float, above(2, "m")] = field(default=ROAD_WIDTH_M, metadata=needs(_OWN_TRACK))
     """Drivable width of a track given as a file [m]."""
     vehicle: str | None = None
     """The simulator's car: a YAML file of the constants that differ from the game's car (``tasks.sim.vehicle``), or the
@@ -389,7 +390,7 @@ class TaskConfig(RealTimeTaskConfig):
             "'auto' or 'wall' when task.game is 'live': the game runs in real time",
         )
         require(
-            random_track_seed(self.track) is None or self.track_width_m == _ROAD_WIDTH_M,
+            random_track_seed(self.track) is None or self.track_width_m == ROAD_WIDTH_M,
             "task.track_width_m",
             self.track_width_m,
             f"left out with task.track={self.track}: only the width of a track given as a file can be chosen",

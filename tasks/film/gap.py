@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.film.recorder import FilmRecorder
-from tasks.sim.random_tracks import any_track
 from tasks.sim.reference_lap import replay, stations_m
 from tasks.sim.vehicle_files import load_vehicle
 from tasks.trackmania import course
@@ -18,7 +17,7 @@ def reference_gaps_s(task: Plain, film: FilmRecorder) -> np.ndarray | None:
     lap = course.reference_lap(task) if course.has_course(task) and len(cars) == len(film.shots) else None
     if lap is None:
         return None
-    track = any_track(task["track"], float(task.get("track_width_m", 25.75)))
+    track = course.track_of(task)
     trace, _ = replay(track, lap.actions, load_vehicle(task.get("vehicle")))
     places = np.array([(car.x, car.z) for car in cars])
     times_s = np.array([car.time_s for car in cars])

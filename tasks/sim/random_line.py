@@ -11,12 +11,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.config import ROAD_WIDTH_M
 from tasks.sim.road_pieces import Piece, along_piece, pieces_to_line
 from tasks.sim.stretches import apart_m, narrows
 
 FloatArray = NDArray[np.float64]
 
-WIDTH_M = 25.75
+WIDTH_M = ROAD_WIDTH_M
 """Of the road, as on the shipped tracks [m]."""
 GAP_M = 5.0
 """Land that lies at least between the borders of two stretches [m]."""

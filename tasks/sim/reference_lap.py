@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.config import MIRRORED_SUFFIX, TaskConfig
+from tasks.config import MIRRORED_SUFFIX, ROAD_WIDTH_M, TaskConfig
 from tasks.game.clock import VirtualClock
 from tasks.laps.lap import LapTrace
 from tasks.points.files import POINT_SPACING_M, is_point_file
@@ -56,7 +56,7 @@ class ReferenceLap(NamedTuple):
 
 
 def load_reference_lap(
-    name_or_path: str, width_m: float = 25.75, car: VehicleConstants | None = None
+    name_or_path: str, width_m: float = ROAD_WIDTH_M, car: VehicleConstants | None = None
 ) -> ReferenceLap | None:
     """The stored lap of a track; None where there is none for this road and this car.
 
@@ -84,7 +84,7 @@ def load_reference_lap(
 
 
 def store_reference_lap(
-    lap: ReferenceLap, name_or_path: str, width_m: float = 25.75, car: VehicleConstants | None = None
+    lap: ReferenceLap, name_or_path: str, width_m: float = ROAD_WIDTH_M, car: VehicleConstants | None = None
 ) -> Path:
     """Writes the lap beside its track, and returns the file.
 

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.config import MIRRORED_SUFFIX, SHIPPED_TRACKS
+from tasks.config import MIRRORED_SUFFIX, ROAD_WIDTH_M, SHIPPED_TRACKS
 from tasks.points.files import POINT_SPACING_M, SUFFIXES, Frame, is_point_file, read_points
 from tasks.sim.grid_files import shared_grids
 from tasks.sim.grids import BORDER_M, Road, TrackGrids, build_grids, memory_bytes
@@ -141,7 +141,7 @@ class Track:
 _GRIDS: WeakValueDictionary[str, TrackGrids] = WeakValueDictionary()
 
 
-def load_track(name_or_path: str, width_m: float = 25.75, *, is_in_game: bool = False) -> Track:
+def load_track(name_or_path: str, width_m: float = ROAD_WIDTH_M, *, is_in_game: bool = False) -> Track:
     """Loads a shipped track by name, or a file of points.
 
     Args:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tasks.config import GameKind, TaskConfig, config_from_dict
+from tasks.config import ROAD_WIDTH_M, GameKind, TaskConfig, config_from_dict
 from tasks.experience.compared_laps import HUMAN, REFERENCE, Laps
 from tasks.points.files import Frame, PointFile, is_point_file, read_points
 
@@ -54,7 +54,7 @@ def course(task: Mapping[str, Any]) -> Course:
     """
     if task.get("game") == "live":
         return _live_course(task)
-    track = _track(task)
+    track = track_of(task)
     line = np.asarray(track.centre_line)
     return Course(str(task["track"]), line, float(track.width_m), laps_to_compare(task))
 
@@ -140,7 +140,7 @@ def reference_lap(task: Mapping[str, Any]) -> ReferenceLap | None:
     from tasks.sim.reference_lap import load_reference_lap
     from tasks.sim.vehicle_files import load_vehicle
 
-    width_m, car = float(task.get("track_width_m", 25.75)), load_vehicle(task.get("vehicle"))
+    width_m, car = float(task.get("track_width_m", ROAD_WIDTH_M)), load_vehicle(task.get("vehicle"))
     return load_reference_lap(str(task["track"]), width_m, car)
 
 
@@ -149,13 +149,18 @@ def scripted_lap_time_s(task: Mapping[str, Any]) -> float:
     from tasks.sim.scripted_driver import scripted_lap_time_s as lap_time_s
     from tasks.sim.vehicle_files import load_vehicle
 
-    return float(lap_time_s(_track(task), load_vehicle(task.get("vehicle"))))
+    return float(lap_time_s(track_of(task), load_vehicle(task.get("vehicle"))))
 
 
-def _track(task: Mapping[str, Any]) -> Track:
+def track_of(task: Mapping[str, Any]) -> Track:
+    """The track of a task in the simulator.
+
+    Args:
+        task: TaskConfig as plain data.
+    """
     from tasks.sim.random_tracks import any_track
 
-    return any_track(task["track"], float(task.get("track_width_m", 25.75)))
+    return any_track(task["track"], float(task.get("track_width_m", ROAD_WIDTH_M)))
 
 
 def _human_lap_time_s(task: Mapping[str, Any]) -> float | None:

@@ -45,7 +45,7 @@ spell: $(INSTALLED_DEV)
 	$(BIN)/codespell
 
 pytest: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -q -rs -m faults -n $(FAULT_PROCESSES) --dist worksteal tests/faults $(ARGS)

@@ -294,18 +294,21 @@ def _command(argv: Sequence[str]) -> int:
 
 def _start(params: dict[str, Any], role: Role) -> None:
     """Starts rl_games' Runner."""
-    from rl_games.torch_runner import Runner
-
     import algos.faces.registration
-    import tasks.registration
+    from algos.faces.rl_games_parts import uncompiled
     from algos.run.checkpoint import CheckpointError
     from tasks.envs.foreign import WrongValueError
     from tasks.remote.access.dialing import RefusedError
     from tasks.remote.access.listener import ListenError
     from tasks.remote.launch.launch import WorkerRefused
 
+    with uncompiled():
+        from rl_games.torch_runner import Runner
+
+        from tasks.registration import register_tasks
+
     config = params["config"]["run"]
-    tasks.registration.register_tasks()
+    register_tasks()
     algos.faces.registration.log_prints()
     runner = Runner(make_observer(config.observers))
     algos.faces.registration.register(runner)

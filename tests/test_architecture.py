@@ -110,6 +110,7 @@ RL_GAMES_FILES = {
     "tasks/registration.py",
     "tasks/remote/learner/vecenv.py",
     "algos/faces/registration.py",
+    "algos/faces/rl_games_parts.py",
     "algos/faces/agent.py",
     "algos/faces/players.py",
     "algos/faces/task_env.py",
@@ -284,6 +285,7 @@ for module in sys.argv[1:]:
 assert os.listdir(".") == [], os.listdir(".")
 assert not torch.cuda.is_initialized()
 assert "matplotlib" not in sys.modules, "matplotlib is imported at use"
+assert "torch._inductor.compile_fx" not in sys.modules, "torch's compiler is imported at use"
 if not any(name.split(".")[-1] in ("registration", "vecenv", "agent", "players", "ppo") for name in sys.argv[1:]):
     assert dict(os.environ) == environment, set(os.environ.items()) ^ set(environment.items())
     assert set(threading.enumerate()) == threads

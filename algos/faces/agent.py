@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rl_games.common import vecenv
-from rl_games.interfaces.base_algorithm import BaseAlgorithm
 
 from algos.acting.policy import build_policy
 from algos.algorithms.sac import SAC
@@ -30,6 +28,7 @@ from algos.config.algorithms import off_policy
 from algos.config.errors import UsageError
 from algos.config.schema import CheckpointMode
 from algos.faces.evaluator import InProcessEvaluator, evaluation_seeds
+from algos.faces.rl_games_parts import BaseAlgorithm, vecenv
 from algos.faces.task_env import env_info, make_env, observation_spec
 from algos.faces.training_run import TrainingRun, nothing_left
 from algos.learning.learner import Learner, LearnerSchedule, UpdatedAlgorithm

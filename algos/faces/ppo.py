@@ -16,10 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rl_games.algos_torch import a2c_continuous, model_builder
-from rl_games.algos_torch.network_builder import NetworkBuilder
-from rl_games.algos_torch.running_mean_std import RunningMeanStd
-from rl_games.common import vecenv
 from torch import nn
 
 from algos.acting.deterministic import DeterministicActor
@@ -29,6 +25,7 @@ from algos.config.schema import CheckpointMode
 from algos.config.stock_params import ppo_loop
 from algos.faces.evaluator import InProcessEvaluator, evaluation_seeds
 from algos.faces.registration import register_networks, register_summaries
+from algos.faces.rl_games_parts import NetworkBuilder, RunningMeanStd, a2c_continuous, model_builder, vecenv
 from algos.faces.task_env import make_env, observation_spec
 from algos.faces.training_run import TrainingRun, nothing_left
 from algos.learning.learner import episode_metrics

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rl_games.common import env_configurations
-
+from algos.faces.rl_games_parts import env_configurations
 from tasks.experience.observation import ObservationSpec
 
 

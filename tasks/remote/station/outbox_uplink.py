@@ -27,8 +27,9 @@ _REPORT_TIMEOUT_S = 25.0
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _CROWDED_PAUSE_S = 15.0
-_FIRST_PING_S = 1.0
 _PING_S = 5.0
+_LOOK_S = 1.0
+"""How soon a ping says that the environment begins or ceases to hang [s]."""
 
 
 class Outbox(Protocol):
@@ -312,17 +313,19 @@ class OutboxUplink:
 
     def _ping(self) -> None:
         """Says now and then how long the saying takes, what was lost, and whether the environment hangs."""
-        pause = _FIRST_PING_S
-        while not self._stop.wait(pause):
-            began = time.monotonic()
+        due_s, did_hang = -math.inf, False
+        while not self._stop.wait(_LOOK_S):
+            began, hangs_for_s = time.monotonic(), self._hangs_for_s()
+            if began < due_s and bool(hangs_for_s) == did_hang:
+                continue
+            due_s, did_hang = began + _PING_S, bool(hangs_for_s)
             try:
-                ping = link.Ping(self._round_trip_ms, self._outbox.dropped, round(1e3 * self._hangs_for_s()))
+                ping = link.Ping(self._round_trip_ms, self._outbox.dropped, round(1e3 * hangs_for_s))
                 message = link.encode_ping(ping)
                 self._method("Ping")(message, **self._call_arguments())
                 self._round_trip_ms = 1e3 * (time.monotonic() - began)
             except (grpc.RpcError, ValueError):  # The streams notice what matters; a closed channel is a ValueError.
                 self._round_trip_ms = math.nan
-            pause = _PING_S
 
     def _open(self, method: str, requests: Iterator[bytes]) -> grpc.Call:
         stub = self._channel.stream_stream(path_of(method))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,17 @@ from tasks.sim.random_tracks import (
 )
 from tasks.sim.track import check_line, load_track
 
-LINES = [next(drawn_lines(seed)) for seed in range(50)]
 DIGEST = """
 import hashlib, numpy as np
 from tasks.sim.random_line import random_line
 lines = [random_line(np.random.default_rng(seed)) for seed in range(5)]
 print(hashlib.sha256(b"".join(np.round(line, 4).tobytes() for line in lines if line is not None)).hexdigest())
 """
+
+
+@cache
+def fifty_lines() -> list[np.ndarray]:
+    return [next(drawn_lines(seed)) for seed in range(50)]
 
 
 def corners_of(line: np.ndarray) -> list[tuple[float, float]]:
@@ -48,7 +53,7 @@ def corners_of(line: np.ndarray) -> list[tuple[float, float]]:
 
 
 def test_no_line_crosses_or_nears_itself() -> None:
-    for seed, line in enumerate(LINES):
+    for seed, line in enumerate(fifty_lines()):
         check_line(line, WIDTH_M, f"random:{seed}")
         nodes = line[::20]
         along = np.abs(np.arange(len(nodes))[:, None] - np.arange(len(nodes))[None]) * 2.0
@@ -58,10 +63,10 @@ def test_no_line_crosses_or_nears_itself() -> None:
 
 def test_corners_lengths_and_hairpins_are_those_of_the_shipped_tracks() -> None:
     shipped = [load_track(name).centre_line[:, [0, 2]] for name in ("short", "medium", "long")]
-    lengths = [0.1 * (len(line) - 1) for line in LINES]
+    lengths = [0.1 * (len(line) - 1) for line in fifty_lines()]
     assert 0.1 * (len(shipped[0]) - 1) <= min(lengths)
     assert max(lengths) <= 0.1 * (len(shipped[2]) - 1)
-    known, drawn = ([corner for line in lines for corner in corners_of(line)] for lines in (shipped, LINES))
+    known, drawn = ([corner for line in lines for corner in corners_of(line)] for lines in (shipped, fifty_lines()))
     per_corner = [0.1 * (len(line) - 1) / len(corners_of(line)) for line in shipped]
     assert min(per_corner) * 0.9 < sum(lengths) / len(drawn) < max(per_corner) * 1.1
     radii = np.array([radius for _, radius in drawn])

@@ -452,6 +452,14 @@ def test_a_revoked_worker_is_out_within_five_seconds_and_the_others_go_on(gatewa
         assert [reader.ended_s for reader in readers[bob]] == [None, None, None]
 
 
+@pytest.fixture
+def quick_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open calls are checked, and cut off, sooner."""
+    monkeypatch.setattr(calls, "CHECK_S", 0.1)
+    monkeypatch.setattr(calls, "GRACE_S", 0.3)
+
+
+@pytest.mark.usefixtures("quick_checks")
 def test_a_revoked_worker_that_does_not_listen_is_cut_off(gateway: Gateway, folder: Folder) -> None:
     big = {"w": np.zeros(4_000_000, np.float32)}
     with RawWorker(gateway, folder.alice) as alice:
@@ -472,6 +480,7 @@ def test_a_revoked_worker_that_does_not_listen_is_cut_off(gateway: Gateway, fold
         weights.cancel()
 
 
+@pytest.mark.usefixtures("quick_checks")
 def test_while_the_list_of_tokens_is_damaged_those_who_are_in_stay(gateway: Gateway, folder: Folder) -> None:
     content = folder.tokens.read_bytes()
     with RawWorker(gateway, folder.alice) as alice, RawWorker(gateway, folder.bob) as bob:
@@ -484,7 +493,7 @@ def test_while_the_list_of_tokens_is_damaged_those_who_are_in_stay(gateway: Gate
         # Not final: the worker tries again.
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert "the list of tokens cannot be read" in error.details()
-        time.sleep(4.5)
+        time.sleep(3 * (calls.CHECK_S + calls.GRACE_S))
         send(1)
         assert len(drain(gateway, 1)) == 1
         assert reader.ended_s is None

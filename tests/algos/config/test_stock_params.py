@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from rl_games.algos_torch import a2c_continuous
 
 import train
 from algos.acting.policy import build_policy
 from algos.config.ppo import PPOConfig, PPONetworkConfig, ppo_params
 from algos.config.stock_params import PPO_KEYS, max_env_steps
+from algos.faces.rl_games_parts import a2c_continuous
 from algos.run.checkpoint import load_checkpoint
 from tasks.experience.observation import ObservationSpec
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,14 @@ def make_params(train_dir, run="run", network=None, **changes):
     return {"seed": 0, "torch_threads": 0, "algo": {"name": "remote_ppo"}, **params}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last checkpoint of a run that has made its 128 steps; read it only."""
+    folder = tmp_path_factory.mktemp("finished")
+    make_runner(make_params(folder, "old", max_env_steps=128)).run({"train": True})
+    return folder / "old" / "nn" / "last.pth"
+
+
 def test_runner_trains_resumes_and_plays(tmp_path, monkeypatch):
     monkeypatch.setattr(course, "scripted_lap_time_s", lambda task: 0.5)
     make_runner(make_params(tmp_path, evaluation_interval=128, checkpoint_interval=128)).run({"train": True})
@@ -91,12 +101,10 @@ def test_runner_trains_resumes_and_plays(tmp_path, monkeypatch):
     assert results["task"] == TASK
 
 
-def test_resuming_a_finished_run_is_refused(tmp_path):
-    make_runner(make_params(tmp_path, max_env_steps=128)).run({"train": True})
-    path = tmp_path / "run" / "nn" / "last.pth"
+def test_resuming_a_finished_run_is_refused(tmp_path, finished):
     agent = make_agent(make_params(tmp_path, max_env_steps=128))
     with pytest.raises(CheckpointError, match=r"has made 128 steps and max_env_steps is 128: nothing is left to do"):
-        agent.restore(str(path))
+        agent.restore(str(finished))
     agent.close()
 
 
@@ -113,11 +121,10 @@ def test_resuming_an_older_copy_keeps_the_best_policy(tmp_path, monkeypatch):
     assert load_checkpoint(tmp_path / "run" / "nn" / "best.pth").best["report"]["mean_lap_time_s"] == 20.0
 
 
-def test_weights_mode_starts_a_new_run(tmp_path):
-    make_runner(make_params(tmp_path, "old", max_env_steps=128)).run({"train": True})
+def test_weights_mode_starts_a_new_run(tmp_path, finished):
     agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
-    agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
-    stored = load_checkpoint(tmp_path / "old" / "nn" / "last.pth").algorithm_state["model"]
+    agent.restore(str(finished))
+    stored = load_checkpoint(finished).algorithm_state["model"]
     assert all(torch.equal(tensor, stored[name]) for name, tensor in agent.model.state_dict().items())
     assert agent.frame == 0
     agent.close()
@@ -127,9 +134,8 @@ def test_weights_mode_starts_a_new_run(tmp_path):
         bad.restore("x.pth")
 
 
-def test_networks_of_other_shapes_are_named(tmp_path):
-    make_runner(make_params(tmp_path, "old", max_env_steps=128)).run({"train": True})
-    path = tmp_path / "old" / "nn" / "last.pth"
+def test_networks_of_other_shapes_are_named(tmp_path, finished):
+    path = Path(shutil.copytree(finished.parent, tmp_path / "old")) / finished.name
     checkpoint = load_checkpoint(path)
     name = next(name for name, tensor in checkpoint.algorithm_state["model"].items() if tensor.ndim == 2)
     checkpoint.algorithm_state["model"][name] = torch.zeros(3, 3)

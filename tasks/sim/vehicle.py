@@ -748,3 +748,58 @@ def _cross_finish(memory: FloatArray, place: FloatArray, x_before: float, z_befo
     after = offset_x * dx + offset_z * dz
     if before < 0.0 <= after and abs(offset_x * dz - offset_z * dx) <= place[GATE_HALF]:
         memory[FINISH_TIME] = (memory[TICK] + before / (before - after)) * TICK_S
+
+
+@njit(cache=True, nogil=True)
+def drive_open_loop(
+    constants: FloatArray,
+    known: FloatArray,
+    leads: NDArray[np.int64],
+    gears: NDArray[np.int64],
+    inputs: FloatArray,
+    sample_ticks: int,
+    place: FloatArray,
+    index: NDArray[np.int32],
+    field: NDArray[np.float32],
+    states: FloatArray,
+) -> None:
+    """What ``tasks.sim.open_loop.drive`` says; writes ``states``."""
+    num_lead = known.shape[1] - 1
+    for n in range(len(known)):
+        memory = np.zeros(MEMORY_SIZE)
+        memory[GEAR] = gears[n]
+        first = num_lead - leads[n]
+        _put(memory, known[n, first])
+        for sample in range(first, num_lead):
+            _drive_sample(memory, constants, inputs[n], sample, sample_ticks, place, index, field)
+            # The yaw rate of the sample that ended was off by what the heading is off.
+            memory[YAW_RATE] += (known[n, sample + 1, 2] - memory[YAW]) / (sample_ticks * TICK_S)
+            _put(memory, known[n, sample + 1])
+        states[n, 0] = known[n, num_lead]
+        for sample in range(1, states.shape[1]):
+            _drive_sample(memory, constants, inputs[n], num_lead + sample - 1, sample_ticks, place, index, field)
+            state = states[n, sample]
+            state[0], state[1], state[2] = memory[X], memory[Z], memory[YAW]
+            state[3], state[4] = memory[SPEED_LONG], memory[SPEED_LAT]
+
+
+@njit(cache=True)
+def _put(memory: FloatArray, state: FloatArray) -> None:
+    memory[X], memory[Z], memory[YAW] = state[0], state[1], state[2]
+    memory[SPEED_LONG], memory[SPEED_LAT] = state[3], state[4]
+
+
+@njit(cache=True)
+def _drive_sample(
+    memory: FloatArray,
+    constants: FloatArray,
+    inputs: FloatArray,
+    sample: int,
+    sample_ticks: int,
+    place: FloatArray,
+    index: NDArray[np.int32],
+    field: NDArray[np.float32],
+) -> None:
+    for i in range(sample * sample_ticks, (sample + 1) * sample_ticks):
+        memory[STEER_IN], memory[GAS_IN], memory[BRAKE_IN] = inputs[i, 0], inputs[i, 1], inputs[i, 2]
+        tick(memory, constants, place, index, field)

@@ -75,7 +75,7 @@ def differing(one: Path, other: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("steps", [150, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("steps", [100, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     kind: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

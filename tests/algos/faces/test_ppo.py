@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,12 +116,16 @@ def test_resuming_an_older_copy_keeps_the_best_policy(tmp_path, monkeypatch):
 
 def test_weights_mode_starts_a_new_run(tmp_path):
     make_runner(make_params(tmp_path, "old", max_env_steps=128)).run({"train": True})
-    agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
-    agent.restore(str(tmp_path / "old" / "nn" / "last.pth"))
-    stored = load_checkpoint(tmp_path / "old" / "nn" / "last.pth").algorithm_state["model"]
-    assert all(torch.equal(tensor, stored[name]) for name, tensor in agent.model.state_dict().items())
-    assert agent.frame == 0
-    agent.close()
+    path = tmp_path / "old" / "nn" / "last.pth"
+    stored = load_checkpoint(path)
+    only_acts = save_checkpoint(tmp_path / "policy.pth", replace(stored, algorithm_state={}))
+    for file in (path, only_acts):
+        agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
+        agent.restore(str(file))
+        model = stored.algorithm_state["model"]
+        assert all(torch.equal(tensor, model[name]) for name, tensor in agent.model.state_dict().items())
+        assert agent.frame == 0
+        agent.close()
     bad = make_agent(make_params(tmp_path, "bad", checkpoint_mode=CheckpointMode.replay))
     bad.close()
     with pytest.raises(ValueError, match="remote_ppo must be resume or weights"):

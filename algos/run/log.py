@@ -98,7 +98,7 @@ class RunLog:
             self._console = Console(
                 self._max_env_steps, self._title, total_updates=self._max_updates or 0, is_plain=self._is_headless
             )
-            self._console.update({"time/env_steps": float(env_steps)})
+            metrics = {"time/env_steps": float(env_steps), **metrics}
         if workers is not None:
             self._console.workers(workers)
         self._console.update(metrics)

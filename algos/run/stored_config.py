@@ -72,6 +72,8 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
         )
     stored = checkpoint.config
     config = merge_stored(stored, composed, overrides)
+    if not checkpoint.algorithm_state:  # its run is not here, so a new one does not go by that name
+        config["experiment"] = composed["experiment"]
     if is_playing:
         config |= {key: copy.deepcopy(composed[key]) for key in _keys_of(Belongs.learning)}
     elif value_at(stored, "wandb.enabled") and not config["wandb"]["enabled"]:

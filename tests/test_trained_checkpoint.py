@@ -74,7 +74,7 @@ def test_an_entry_has_what_acts_and_the_command_that_trained_it(
     again = composed(*parse(command[2:]).words)
     told = {key: value for key, value in leaves(before.config) if key.startswith(("task.", "train.", "seed"))}
     assert {key: value_at(again, key) for key in told} == told
-    assert "has nothing to learn on" in refused(capsys, "checkpoint=zoo:Mine")
+    assert "begin a training with it (checkpoint_mode=weights)" in refused(capsys, "checkpoint=zoo:Mine")
     assert "checkpoint zoo:Yours is not in the zoo, which has Mine" in refused(capsys, "--play", "checkpoint=zoo:Yours")
 
 

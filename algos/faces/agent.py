@@ -247,7 +247,7 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def set_weights(self, weights: Plain) -> None:
         """Loads the acting weights."""
-        self.algorithm.load_acting_weights(weights["acting"])  # type: ignore[attr-defined]
+        self.algorithm.load_acting_weights(weights["acting"])
 
     def get_full_state_weights(self) -> dict[str, Any]:
         """All content of a checkpoint, as plain data."""
@@ -426,11 +426,15 @@ class OffPolicyAgent(BaseAlgorithm):
             self.storage.load(self.memory, position, keeps_newer=not is_repeated)
 
     def _take_networks(self, checkpoint: Checkpoint) -> None:
+        """The networks alone; critics begin anew where the file has only what acts."""
+        self.learner.publishes_first = True
+        if not checkpoint.algorithm_state:
+            self.algorithm.load_acting_weights(checkpoint.acting_weights())
+            return
         fresh = self.algorithm.state_dict()
         state = dict(checkpoint.algorithm_state)
         state.update((key, fresh[key]) for key in ("optimizers", "generator", "num_updates") if key in fresh)
         self.algorithm.load_state_dict(state)
-        self.learner.publishes_first = True
 
     def _take_replay(self) -> None:
         if self.storage is None:

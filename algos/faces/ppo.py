@@ -105,7 +105,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
         checkpoint = self.run.load(fn, self.spec, (CheckpointMode.resume, CheckpointMode.weights))
         with fits_networks(fn):
             if self.run.config.checkpoint_mode is CheckpointMode.weights:
-                self.set_weights(checkpoint.algorithm_state)
+                self.set_weights(checkpoint.algorithm_state or {"model": checkpoint.policy["weights"]})
                 return
             self.set_full_state_weights(checkpoint.algorithm_state, set_epoch)
         with fits(fn, "this run", DAMAGED):

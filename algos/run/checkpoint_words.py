@@ -9,6 +9,7 @@ from pathlib import Path
 
 from algos.run.folder import RUNS
 from algos.run.zoo import entries, entry_file
+from tasks.process.dated_folder import newest_folders
 from tasks.words.command_line import Role
 from tasks.words.path_words import quote
 
@@ -50,11 +51,10 @@ def latest(runs: Path = RUNS, *, goes_on: bool) -> Path:
         ValueError: No run has saved one.
     """
     names = ("last.pth", "best.pth") if goes_on else ("best.pth", "last.pth")
-    saved = [file for name in names for file in runs.glob(f"*/nn/{name}")]
+    saved = newest_folders(runs, *(f"nn/{name}" for name in names))
     if not saved:
         zoo = ", ".join(ZOO_PREFIX + name for name in entries()) or "nothing"
         raise ValueError(
             f"checkpoint {LATEST}: no run in {runs.resolve()} has saved one; train first, or play one of the zoo: {zoo}"
         )
-    newest = max(saved, key=lambda file: file.stat().st_mtime).parent
-    return next(newest / name for name in names if (newest / name).is_file())
+    return next(file for name in names if (file := saved[0] / "nn" / name).is_file())

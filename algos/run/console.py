@@ -34,6 +34,7 @@ REDRAW_INTERVAL_S = 0.25
 
 STEPS_TAG = "time/env_steps"
 UPDATES_TAG = "time/updates"
+ELAPSED_TAG = "time/elapsed_s"
 RETURN_TAG = "rollout/return"
 EVALUATED_RETURN_TAG = "evaluation/return"
 FINISH_TAGS = ("rollout/finish_rate", "evaluation/finish_rate")
@@ -140,7 +141,6 @@ class Console:
         self._interval_s = interval_s
         self._stream = stream if stream is not None else sys.stdout
         self._clock = clock
-        self._start_s = clock()
         self._next_s = -math.inf
         self._values: dict[str, float] = {}
         self._workers: tuple[WorkerStatus, ...] = ()
@@ -241,7 +241,7 @@ class Console:
         self._stream.flush()
 
     def _plain_line(self) -> str:
-        parts = [f"{self._title}: {self._steps_text()}", f"elapsed {duration(self._clock() - self._start_s)}"]
+        parts = [f"{self._title}: {self._steps_text()}", f"elapsed {duration(self._values.get(ELAPSED_TAG, math.nan))}"]
         if self._total:
             parts.append(f"left {duration(self.time_left_s())}")
         best = self._best()
@@ -277,7 +277,7 @@ class Console:
         head.add_column()
         head.add_column(justify="right")
         head.add_row(Text(self._steps_text(), style="bold"), Text(self._best() or "", style="bold green"))
-        times = f"elapsed {duration(self._clock() - self._start_s)}"
+        times = f"elapsed {duration(self._values.get(ELAPSED_TAG, math.nan))}"
         if self._total:
             times += f"   left {duration(self.time_left_s())}"
         columns = Table.grid(expand=True, padding=(0, 2))

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from algos.config.schema import CheckpointMode, RunConfig
-from tasks.process.dated_folder import new_dated_folder
+from tasks.process.dated_folder import new_dated_folder, newest_folders
 
 RUNS = Path("runs")
 """Folder of all runs, in the folder where the command is given."""
@@ -51,5 +51,4 @@ def remove_unused(folder: Path, checkpoint: str | None) -> None:
 
 def newest_checkpoints(count: int = 3, runs: Path = RUNS) -> list[str]:
     """Paths of the best checkpoints of the newest runs, newest first."""
-    files = sorted(runs.glob("*/nn/best.pth"), key=lambda file: file.stat().st_mtime, reverse=True)
-    return [str(file) for file in files[:count]]
+    return [str(folder / "nn" / "best.pth") for folder in newest_folders(runs, "nn/best.pth")[:count]]

@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 MAX_QUEUED_PICTURES = 2
 DRAWING_TIMEOUT_S = 60.0
 """How long the end of a training waits for pictures [s]."""
-INTERRUPTED_TIMEOUT_S = 1.0
-"""The same where it was asked to stop; waiting longer is reported [s]."""
+INTERRUPTED_TIMEOUT_S = 0.3
+"""The same where it was asked to stop, beside the time in which the workers end; waiting longer is reported [s]."""
 _POLL_S = 0.1
 _TILE_PX, _TILES_IN_ROW = (420, 380), 5
 """Size of the picture of one episode where each has a track of its own."""
@@ -98,7 +98,7 @@ class RunLog:
             self._console = Console(
                 self._max_env_steps, self._title, total_updates=self._max_updates or 0, is_plain=self._is_headless
             )
-            self._console.update({"time/env_steps": float(env_steps)})
+            metrics = {"time/env_steps": float(env_steps), **metrics}
         if workers is not None:
             self._console.workers(workers)
         self._console.update(metrics)
@@ -173,6 +173,8 @@ class RunLog:
             return driven_lines(self._task, report, stop=self._is_abandoned.is_set)
         if self._course is None:
             self._course = course(self._task)
+        if self._is_abandoned.is_set():  # the end of the process waits for this thread
+            return None
         return driven_line(self._course, report, f"{self._title}, {env_steps:,} steps")
 
 

@@ -65,13 +65,15 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
 
     path = str(composed["checkpoint"])
     checkpoint = load_checkpoint(path)
-    if not checkpoint.algorithm_state and not is_playing:
+    if not checkpoint.algorithm_state and not is_playing and composed["checkpoint_mode"] != "weights":
         raise ValueError(
-            f"checkpoint {path} has nothing to learn on, only what acts, as those of the zoo: play or export it; a "
-            "training goes on from a last.pth or best.pth in a folder runs/<run>/nn"
+            f"checkpoint {path} has only what acts, as those of the zoo: play or export it, or begin a training with "
+            "it (checkpoint_mode=weights); a training goes on from a last.pth or best.pth in a folder runs/<run>/nn"
         )
     stored = checkpoint.config
     config = merge_stored(stored, composed, overrides)
+    if not checkpoint.algorithm_state:  # its run is not here, so a new one does not go by that name
+        config["experiment"] = composed["experiment"]
     if is_playing:
         config |= {key: copy.deepcopy(composed[key]) for key in _keys_of(Belongs.learning)}
     elif value_at(stored, "wandb.enabled") and not config["wandb"]["enabled"]:

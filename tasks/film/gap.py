@@ -5,23 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.film.recorder import FilmRecorder
-from tasks.sim.reference_lap import replay, stations_m
-from tasks.sim.vehicle_files import load_vehicle
+from tasks.sim.reference_lap import stations_m
 from tasks.trackmania import course
+from tasks.trackmania.reference_laps import driven_reference_lap
 from tasks.words.nested import Plain
 
 
 def reference_gaps_s(task: Plain, film: FilmRecorder) -> np.ndarray | None:
     """How far each shot is behind the reference lap of a task [s]; None: none is stored for its road and car."""
     cars = [shot.car for shot in film.shots if shot.car is not None]
-    lap = course.reference_lap(task) if course.has_course(task) and len(cars) == len(film.shots) else None
+    lap = driven_reference_lap(task) if course.has_course(task) and len(cars) == len(film.shots) else None
     if lap is None:
         return None
-    track = course.track_of(task)
-    trace, _ = replay(track, lap.actions, load_vehicle(task.get("vehicle")))
+    line = np.asarray(course.track_of(task).centre_line)
     places = np.array([(car.x, car.z) for car in cars])
     times_s = np.array([car.time_s for car in cars])
-    return gaps_s(times_s, stations_m(np.asarray(track.centre_line), places), trace.time_s, trace.station_m)
+    return gaps_s(times_s, stations_m(line, places), lap.trace.time_s, lap.trace.station_m)
 
 
 def gaps_s(

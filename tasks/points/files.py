@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,6 +119,7 @@ def _tmrl(data: bytes) -> PointFile:
     return PointFile(points, f"an array of shape {points.shape}", Frame.game)
 
 
+@lru_cache(maxsize=2)  # A start reads its track and its path several times, and a long replay takes a while.
 def _driven(data: bytes) -> PointFile:
     ghosts = ghosts_in(data)
     ghost = fastest(ghosts)

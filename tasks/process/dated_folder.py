@@ -17,3 +17,15 @@ def new_dated_folder(parent: Path, name: str, now: datetime) -> Path:
             continue
         return folder
     raise OSError(f"1000 folders are called {stem} in {parent}")
+
+
+def newest_folders(parent: Path, *patterns: str) -> list[Path]:
+    """The folders in ``parent`` that were written to last, the last first.
+
+    Args:
+        parent: Folder of all.
+        patterns: Which of their files count, such as ``nn/*.pth``; a folder without any is left out.
+    """
+    files = [file for pattern in patterns for file in parent.glob(f"*/{pattern}")]
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return list(dict.fromkeys(parent / file.relative_to(parent).parts[0] for file in files))

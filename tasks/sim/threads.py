@@ -17,11 +17,12 @@ def threads_for(num_cars: int) -> int:
 
 
 def use_threads(count: int) -> None:
-    """Has the kernels that this thread calls from now on run on ``count`` threads.
+    """Has the kernels that this thread calls from now on run on ``count`` threads, at most numba's number.
 
     OpenMP's threads would otherwise spin while they wait for each other, which takes the core from whoever has work on
     it: beside other programs a step then takes 20 times as long. They ask for it once, when numba starts them.
     """
+    count = min(count, int(get_thread_count()))
     if "OMP_WAIT_POLICY" in os.environ:
         numba.set_num_threads(count)
         return

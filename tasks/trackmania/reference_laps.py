@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tasks.config import ROAD_WIDTH_M
 from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED
 from tasks.experience.evaluation_report import EpisodeResult
 from tasks.laps.files import ROAD_SPACING_M, ComparedLaps
@@ -22,6 +24,7 @@ from tasks.recordings.ghost import is_gbx, read_ghost
 from tasks.recordings.recording import COLUMNS, Recording, load_npz
 from tasks.sim.random_tracks import any_track
 from tasks.sim.reference_lap import replay, stations_m
+from tasks.sim.vehicle import VehicleConstants
 from tasks.sim.vehicle_files import load_vehicle
 from tasks.trackmania.course import Course, reference_lap
 
@@ -54,12 +57,32 @@ def reference_laps(task: Mapping[str, Any], course: Course) -> list[Lap]:
     """
     laps: list[Lap | None] = []
     try:
-        laps += [_reference_lap(task, course), _human_lap(task, course)]
+        laps += [driven_reference_lap(task), _human_lap(task, course)]
         if not any(laps) and task.get("game") == "sim":
             laps.append(_scripted_lap(task, course))
     except (ValueError, OSError) as error:
         logger.warning("a lap to compare with is left out: %s", error)
     return [lap for lap in laps if lap is not None]
+
+
+def driven_reference_lap(task: Mapping[str, Any]) -> Lap | None:
+    """The reference lap of a task as the simulator drives it; None: none is stored for its road and car.
+
+    Args:
+        task: TaskConfig as plain data.
+    """
+    stored = reference_lap(task)
+    if stored is None:
+        return None
+    width_m, car = float(task.get("track_width_m", ROAD_WIDTH_M)), load_vehicle(task.get("vehicle"))
+    return Lap(_name(REFERENCE), stored.lap_time_s, _replayed(task["track"], width_m, car, stored.actions.tobytes()))
+
+
+@lru_cache(maxsize=16)
+def _replayed(track: str, width_m: float, car: VehicleConstants, actions: bytes) -> LapTrace:
+    """Driven once for film and comparison: it takes seconds."""
+    trace, _ = replay(any_track(track, width_m), np.frombuffer(actions, np.float32).reshape(-1, 3), car)
+    return trace
 
 
 def _driven_lap(course: Course, episode: EpisodeResult, *, is_keyboard: bool) -> Lap | None:
@@ -75,14 +98,6 @@ def _driven_lap(course: Course, episode: EpisodeResult, *, is_keyboard: bool) ->
         actions = press_arrows(actions)
     name = f"policy, seed {episode.seed}"
     return _lap(course, name, episode.lap_time_s, times_s[known], rows[known, :2], rows[known, 2], actions[known])
-
-
-def _reference_lap(task: Mapping[str, Any], course: Course) -> Lap | None:
-    stored = reference_lap(task)
-    if stored is None:
-        return None
-    trace, _ = replay(any_track(task["track"], course.width_m), stored.actions, load_vehicle(task.get("vehicle")))
-    return Lap(_name(REFERENCE), stored.lap_time_s, trace)
 
 
 def _human_lap(task: Mapping[str, Any], course: Course) -> Lap | None:

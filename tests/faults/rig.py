@@ -87,8 +87,8 @@ class Process:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has ended by itself with an error."""
-        return self._process is not None and (self._process.poll() or 0) > 0
+        """Whether it has ended by itself with an error, or crashed."""
+        return self._process is not None and (self._process.poll() or 0) not in (0, -signal.SIGKILL)
 
     @property
     def pid(self) -> int:

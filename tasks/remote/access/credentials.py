@@ -65,14 +65,13 @@ class ServerCredentials:
 
     @property
     def channel(self) -> grpc.ServerCredentials:
-        """For one server: gRPC asks it for the certificate at each connection, which is how these are counted."""
+        """For one server: gRPC asks for a new certificate at each connection, which is how these are counted.
+
+        There never is a new one. gRPC would replace the old one while a handshake of another thread still uses it, and
+        crash.
+        """
         configuration = grpc.ssl_server_certificate_configuration([(self.key, self.certificate)])
-
-        def current_configuration() -> grpc.ServerCertificateConfiguration:
-            self.handshakes.began()
-            return configuration
-
-        return grpc.dynamic_ssl_server_credentials(configuration, current_configuration)
+        return grpc.dynamic_ssl_server_credentials(configuration, self.handshakes.began)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tasks.experience.networking import LearnerLink
 from tasks.experience.worker_status import WorkerStatus, samples_by_name
 from tasks.plugins import load_plugins, plugin_paths
 from tasks.remote.access.fingerprint import agreed_fingerprint
-from tasks.remote.access.invitation import read_remote_port
+from tasks.remote.access.invitation import check_credentials
 from tasks.remote.config import Launcher, RayConfig, RemoteConfig
 from tasks.remote.launch.launch import Place
 from tasks.remote.launch.ray_launch import check_ray
@@ -94,7 +94,7 @@ class RemoteVecEnv(IVecEnv):
         _check(num_actors, num_workers, segment_rows, window, buffer_segments, observation)
         self._remote = config_from_dict(RemoteConfig, remote or {}, "remote")
         _check_remote(self._remote, num_workers, policy)
-        self._remote_port = None if self._remote.listen is None else read_remote_port(self._remote)
+        check_credentials(self._remote)
         self._worker_words = tuple(worker_words)
         self._ray = config_from_dict(RayConfig, ray or {}, "ray") if Launcher[launcher] is Launcher.ray else None
         if self._ray is not None:
@@ -294,7 +294,6 @@ class RemoteVecEnv(IVecEnv):
             queue_segments=max(256, 2 * len(places) * self._settings["window"]),
             ray=self._ray,
             remote=self._remote,
-            remote_port=self._remote_port,
             worker_words=self._worker_words,
             received=self._received,
             evaluates_here=bool(places),

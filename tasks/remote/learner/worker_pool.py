@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tasks.experience.networking import LearnerLink
 from tasks.experience.observation import ObservationSpec
 from tasks.process.step_watch import HangReporter
-from tasks.remote.access.invitation import announce, announce_relay
+from tasks.remote.access.invitation import announce, announce_relay, read_remote_port
 from tasks.remote.access.listener import Port
 from tasks.remote.access.run_credentials import make_run_credentials
 from tasks.remote.config import RayConfig, RemoteConfig
@@ -52,8 +52,6 @@ class PoolConfig:
     """Cluster on which the processes run; None: they run on this machine."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """The link beyond this machine."""
-    remote_port: Port | None = None
-    """What is opened at ``remote.listen``."""
     worker_words: Sequence[str] = ()
     """Words of the configuration that a remote worker must have."""
     received: Mapping[str, int] = field(default_factory=dict)
@@ -88,14 +86,15 @@ class WorkerPool:
         """Keeps the processes."""
         opened: list[LearnerLink] = []
         try:
-            self.gateway = self._open_gateway(config)
+            port = None if config.remote.listen is None else read_remote_port(config.remote)
+            self.gateway = self._open_gateway(config, port)
             """To which they are connected."""
             opened.append(self.gateway)
             self.link = self._with_relay(config)
             """All workers, also those behind a relay."""
             opened.append(self.link)
-            if config.remote_port is not None and self.gateway.remote_address is not None:
-                announce(config.remote_port, self.gateway.remote_address, config.worker_words)
+            if port is not None and self.gateway.remote_address is not None:
+                announce(port, self.gateway.remote_address, config.worker_words)
             self.launcher.start()
             self._reporter.start()
         except BaseException:
@@ -110,7 +109,7 @@ class WorkerPool:
         self.launcher.close()
         self.link.close()
 
-    def _open_gateway(self, config: PoolConfig) -> Gateway:
+    def _open_gateway(self, config: PoolConfig, port: Port | None) -> Gateway:
         host = self.launcher.prepare()
         encryption = make_run_credentials(host)
         self._authority = encryption.authority
@@ -121,7 +120,7 @@ class WorkerPool:
             credentials=encryption.server,
             max_workers=len(config.places),
             queue_segments=config.queue_segments,
-            remote=config.remote_port,
+            remote=port,
             received=config.received,
         )
 

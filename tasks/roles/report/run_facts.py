@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tasks.laps.files import ComparedLaps, read_laps
+from tasks.process.dated_folder import newest_folders
 from tasks.roles.report.curves import Curve, read_curves
 
 MAX_TEXT_BYTES = 4 * 2**20
@@ -111,12 +112,7 @@ def seen_from_here(path: Path) -> Path:
 
 def _newest_runs(runs: Path) -> list[Path]:
     """The runs that were written to last, the last first."""
-    files = [*runs.glob("*/config.yaml"), *runs.glob("*/summaries/*tfevents*")]
-    times: dict[Path, float] = {}
-    for file in files:
-        folder = runs / file.relative_to(runs).parts[0]
-        times[folder] = max(times.get(folder, 0.0), file.stat().st_mtime)
-    return [folder.resolve() for folder in sorted(times, key=lambda folder: times[folder], reverse=True)]
+    return [folder.resolve() for folder in newest_folders(runs, "config.yaml", "summaries/*tfevents*")]
 
 
 def _there_are(runs: Path) -> str:

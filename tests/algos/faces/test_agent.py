@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,11 +270,16 @@ def test_weights_mode_loads_the_networks_and_starts_a_new_run(tmp_path):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
     stored = load_checkpoint(path)
+    only_acts = save_checkpoint(tmp_path / "policy.pth", replace(stored, algorithm_state={}))
+    for file in (path, only_acts):
+        agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
+        agent.restore(str(file))
+        for name, array in agent.algorithm.acting_weights().items():
+            np.testing.assert_array_equal(array, stored.acting_weights()[name])
+        assert (agent.frame, agent.epoch_num, len(agent.memory)) == (0, 0, 0)
+        agent.close()
     agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
-    agent.restore(str(path))
-    for name, array in agent.algorithm.acting_weights().items():
-        np.testing.assert_array_equal(array, stored.acting_weights()[name])
-    assert (agent.frame, agent.epoch_num, len(agent.memory)) == (0, 0, 0)
+    agent.restore(str(only_acts))
     agent.train()
     assert load_checkpoint(tmp_path / "new" / "nn" / "last.pth").counters["env_steps"] == 120
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,15 @@ def test_resuming_an_older_copy_keeps_the_best_policy(tmp_path, monkeypatch):
 
 
 def test_weights_mode_starts_a_new_run(tmp_path, finished):
-    agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
-    agent.restore(str(finished))
-    stored = load_checkpoint(finished).algorithm_state["model"]
-    assert all(torch.equal(tensor, stored[name]) for name, tensor in agent.model.state_dict().items())
-    assert agent.frame == 0
-    agent.close()
+    stored = load_checkpoint(finished)
+    only_acts = save_checkpoint(tmp_path / "policy.pth", replace(stored, algorithm_state={}))
+    for file in (finished, only_acts):
+        agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))
+        agent.restore(str(file))
+        model = stored.algorithm_state["model"]
+        assert all(torch.equal(tensor, model[name]) for name, tensor in agent.model.state_dict().items())
+        assert agent.frame == 0
+        agent.close()
     bad = make_agent(make_params(tmp_path, "bad", checkpoint_mode=CheckpointMode.replay))
     bad.close()
     with pytest.raises(ValueError, match="remote_ppo must be resume or weights"):

@@ -47,13 +47,13 @@ def test_plain_lines_come_once_per_interval() -> None:
     console = Console(10_000, "TM20Lidar", interval_s=10.0, stream=stream, clock=clock)
     for second in range(21):
         clock.now_s = 100.0 + second
-        console.update(stats())
+        console.update(stats(**{"time/elapsed_s": 7.0 + second}))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("TM20Lidar: 2,500 of 10,000 steps (25%) | elapsed 0:00:00 | left ?")
+    assert lines[0].startswith("TM20Lidar: 2,500 of 10,000 steps (25%) | elapsed 0:00:07 | left ?")
     assert "return 31.2" in lines[0]
     assert "updates/s 104.4" in lines[0]
-    assert "elapsed 0:00:20" in lines[2]
+    assert "elapsed 0:00:27" in lines[2]
     assert "\x1b" not in stream.getvalue()
 
 
@@ -79,7 +79,7 @@ def test_a_value_stays_until_a_new_one_arrives_and_nan_is_ignored() -> None:
     console = Console(0, "run", stream=stream, clock=clock)
     console.update(stats(**{"rollout/finish_rate": 0.5}))
     clock.now_s += 11
-    console.update({"time/env_steps": 3000.0, "rollout/return": math.nan})
+    console.update({"time/env_steps": 3000.0, "time/elapsed_s": 11.0, "rollout/return": math.nan})
     last = stream.getvalue().splitlines()[-1]
     assert last.startswith("run: 3,000 steps | elapsed 0:00:11")
     assert "return 31.2" in last
@@ -98,8 +98,8 @@ def test_the_best_lap_is_the_shortest_so_far() -> None:
 def test_nothing_is_left_at_the_end_of_a_run_that_was_resumed_near_it() -> None:
     stream = io.StringIO()
     console = Console(2500, "run", stream=stream, clock=SteppedClock())
-    console.update(stats())
-    assert "2,500 of 2,500 steps (100%) | elapsed 0:00:00 | left 0:00:00" in stream.getvalue()
+    console.update(stats(**{"time/elapsed_s": 3600.0}))
+    assert "2,500 of 2,500 steps (100%) | elapsed 1:00:00 | left 0:00:00" in stream.getvalue()
 
 
 def test_time_left_follows_the_rate_of_the_last_minute() -> None:

@@ -76,6 +76,28 @@ def test_a_picture_of_many_tracks_is_abandoned_between_two_of_them(monkeypatch: 
     assert drawn == ["random:0", "random:1"]
 
 
+def test_a_picture_that_was_abandoned_before_it_was_drawn_is_not_drawn(
+    tmp_path: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+    drawn: list[bool] = []
+
+    def load(_: Mapping[str, str]) -> None:
+        begun.set()
+        release.wait(30.0)
+
+    monkeypatch.setattr(log, "course", load)
+    monkeypatch.setattr(log, "driven_line", lambda *_: drawn.append(True))
+    run, _ = evaluated(tmp_path)
+    assert begun.wait(30.0)
+    stop = threading.Event()
+    stop.set()
+    run.close(stop)
+    release.set()
+    run._drawer.shutdown(wait=True)
+    assert drawn == []
+
+
 def test_a_stop_meanwhile_leaves_them_out(
     tmp_path: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,3 +108,10 @@ def test_a_stop_meanwhile_leaves_them_out(
     assert not release.is_set()
     assert writer.done == ["closed"]
     assert "the pictures of the last evaluation took too long and are left out" in caplog.text
+
+
+def test_the_first_line_has_the_time_since_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunLog(Writer(), tmp_path, "run", 100, None, {}, {}, is_headless=True)
+    run.scalars({"time/elapsed_s": 42.0}, 50)
+    run.close()
+    assert capsys.readouterr().out.startswith("run: 50 of 100 steps (50%) | elapsed 0:00:42 |")

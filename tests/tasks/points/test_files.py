@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tasks.points.files import MAX_COORDINATE_M, PointFile, read_points
+from tasks.recordings.ghost import ghosts_in
+from tests.tasks.recordings.ghost_files import drive_along, ghost_file, right_turn
 
 X = np.round(60.0 - 60.0 * np.cos(np.linspace(0.0, 2.5, 40)), 3)
 Z = np.round(60.0 * np.sin(np.linspace(0.0, 2.5, 40)), 3)
@@ -190,6 +193,15 @@ def test_a_shape_that_does_not_fit_the_bytes_is_refused_before_memory_is_taken(t
     whole = pickle.dumps(np.zeros((1000, 3)))
     with pytest.raises(ValueError, match="is damaged: 24000 bytes of numbers, its shape"):
         read(tmp_path, whole.replace(b"M\xe8\x03", b"M\xff\xff"), "reward.pkl")
+
+
+def test_a_ghost_is_unpacked_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack = Mock(side_effect=ghosts_in)
+    monkeypatch.setattr("tasks.points.files.ghosts_in", unpack)
+    climbs = (0.0, 0.0, 5.0, 5.0)
+    lines = [read(tmp_path, ghost_file(drive_along(right_turn(climb), 21.0)), "a.Ghost.Gbx") for climb in climbs]
+    assert unpack.call_count == 2
+    assert [line.height_range_m > 1.0 for line in lines] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
+from numba.np.ufunc.parallel import get_thread_count
 
 from tasks import registry
 from tasks.config import TaskConfig
 from tasks.envs.batch import Observations
+from tasks.sim.threads import use_threads
 from tasks.trackmania.fleet import Fleet
 
 pytestmark = pytest.mark.timeout(300)  # the first run compiles the simulator
@@ -135,6 +138,11 @@ def test_a_finished_lap_is_paid_and_told() -> None:
             break
     assert fleet.statistics(1) == info["episode_statistics"]
     assert info["episode_statistics"]["finished"] == 1.0
+
+
+def test_no_more_threads_are_asked_for_than_numba_has() -> None:
+    use_threads(10_000)
+    assert numba.get_num_threads() == get_thread_count()
 
 
 @pytest.mark.parametrize("name", ["TM20Lidar", "TM20Full"])

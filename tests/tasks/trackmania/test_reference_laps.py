@@ -11,7 +11,7 @@ from tasks.experience.evaluation_report import EpisodeResult
 from tasks.laps.lap import Lap
 from tasks.sim.random_tracks import random_track
 from tasks.trackmania.course import course, on_track, scripted_lap_time_s
-from tasks.trackmania.reference_laps import compared_laps, reference_laps
+from tasks.trackmania.reference_laps import compared_laps, driven_reference_lap, reference_laps
 from tests.tasks.recordings.ghost_files import drive_along, ghost_file, right_turn
 
 SHORT = {"track": "short", "game": "sim"}
@@ -31,6 +31,14 @@ def test_a_stored_lap_comes_first_and_drives_to_its_time() -> None:
     (lap,) = reference_laps(SHORT, course(SHORT))
     assert (lap.name, lap.lap_time_s) == ("reference lap", course(SHORT).laps["reference"])
     assert lap.trace.time_s[-1] == pytest.approx(course(SHORT).laps["reference"], abs=0.011)
+
+
+def test_film_and_comparison_share_one_replay_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = reference_laps(SHORT, course(SHORT))
+    monkeypatch.delattr("tasks.trackmania.reference_laps.replay")
+    again = driven_reference_lap(SHORT)
+    assert again is not None
+    assert again.trace is first.trace
 
 
 def test_an_episode_on_its_own_track_is_compared_on_that_track_with_the_scripted_driver() -> None:

@@ -10,8 +10,10 @@ import ssl
 import stat
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -261,6 +263,15 @@ def test_what_was_made_can_be_loaded_and_does_not_show_its_secrets(folder: Path)
     assert load_client(folder / "learner").name == "learner"
     assert accepts(load_server(folder / "learner").tokens, "alice", client.token, WORKER)
     assert accepts(load_server(folder / "relay").tokens, "alice", client.token, WORKER)
+
+
+def test_a_serving_process_keeps_its_certificate_because_grpc_crashes_when_it_is_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer: list[Callable[[], object]] = []
+    monkeypatch.setattr(grpc, "dynamic_ssl_server_credentials", lambda _, fetch: newer.append(fetch))
+    _ = load_server(folder / "learner").channel
+    assert newer[0]() is None
 
 
 @pytest.mark.parametrize("name", ["server.pem", "server.key", "tokens.json"])

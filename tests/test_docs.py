@@ -22,7 +22,7 @@ from tests.test_config_files import composed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
-GROUPS = "task|train|play|record|drive|check|benchmark|link|remote|worker|ray|debug|wandb"
+GROUPS = "task|train|play|record|drive|check|benchmark|link|remote|worker|ray|debug|wandb|trackio"
 OWN_TASKS = ("Drone",)
 """Tasks of docs/examples, which have their own folder."""
 

@@ -86,7 +86,8 @@ def test_every_command_can_be_given(command: str) -> None:
         return  # tests/test_user_code.py gives them with their files
     if "--config-dir" in words:
         return  # tests/algos/config/test_stock_params.py gives those of rl_games with their folder
-    composed(*[_with_new_entries(word) for word in line.words if "=" in word and not word.startswith("-")])
+    typed = [word.split(",")[0] if "--multirun" in words else word for word in line.words]  # the first run of a sweep
+    composed(*[_with_new_entries(word) for word in typed if "=" in word and not word.startswith("-")])
 
 
 @functools.cache

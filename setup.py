@@ -46,6 +46,7 @@ EXTRAS_REQUIRE = {
     # --export onnx, and docs/examples/drive_onnx.py, which needs onnxruntime alone
     "onnx": ["onnx==1.23.2", "onnxruntime==1.32.0"],
     "wandb": ["wandb>=0.18,<1"],
+    "trackio": ["trackio==0.43.0"],
     # what `make test` and the benchmarks need
     "dev": [
         "pytest>=8",

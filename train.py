@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from algos.config.schema import RunConfig
     from tasks.config import AnyTaskConfig
+    from tasks.words.command_line import CommandLine
 
 CONFIG_DIR = Path(__file__).resolve().parent / "cfg"
 
@@ -270,11 +271,8 @@ def _command(argv: Sequence[str]) -> int:
     if "--help" in line.words:
         sys.stdout.write(help_text())
     elif line.role in ROLES_WITHOUT_CONFIGURATION:
-        from algos.run.folder import RUNS
-        from tasks.roles.dispatch import run_without_configuration
-
         with _refusals():
-            done = run_without_configuration(line, RUNS)
+            done = _without_configuration(line)
         sys.stdout.write(done + "\n")
         return 0
     with _refusals():
@@ -290,6 +288,18 @@ def _command(argv: Sequence[str]) -> int:
         run(composed, line.role, [word for word in words if word not in added])
 
     return compose_and_call(words, CONFIG_DIR, job)
+
+
+def _without_configuration(line: CommandLine) -> str:
+    """Every role that takes no key; returns what is printed."""
+    if line.role is Role.import_tmrl:
+        from algos.config.from_tmrl import import_file
+
+        return import_file(line.files[0])
+    from algos.run.folder import RUNS
+    from tasks.roles.dispatch import run_without_configuration
+
+    return run_without_configuration(line, RUNS)
 
 
 def _start(params: dict[str, Any], role: Role) -> None:

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+import train
 from algos.config import OptimizerKind
-from algos.config.from_tmrl import DIFFERENCES, KEYS, KINDS, REDQ_KEYS, TASKS, convert, main
+from algos.config.from_tmrl import DIFFERENCES, KEYS, KINDS, REDQ_KEYS, TASKS, convert
 from algos.config.options import base_name
+from algos.config.role_keys import check_needs, check_roles
 from algos.faces.runner_params import check
 from tasks import registry
+from tasks.words.command_line import Role
 from tests.test_config_files import composed, run_config
 
 LIDAR: dict[str, Any] = {
@@ -30,6 +33,7 @@ LIDAR: dict[str, Any] = {
     "PASSWORD": "a secret",
     "WANDB_KEY": "another secret",
     "WANDB_PROJECT": "mine",
+    "WANDB_ENTITY": "me",
     "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP": 4.0,
     "ENVIRONMENT_STEPS_BEFORE_TRAINING": 1000,
     "UPDATE_MODEL_INTERVAL": 200,
@@ -39,6 +43,8 @@ LIDAR: dict[str, Any] = {
         "ALGORITHM": "SAC",
         "LEARN_ENTROPY_COEF": False,
         "LR_ACTOR": 0.00001,
+        "LR_ENTROPY": 0.0004,
+        "TARGET_ENTROPY": -0.5,
         "ALPHA": 0.01,
         "GAMMA": 0.995,
         "OPTIMIZER_ACTOR": "adamw",
@@ -49,6 +55,9 @@ LIDAR: dict[str, Any] = {
         "RTGYM_INTERFACE": "TM20LIDAR",
         "WINDOW_WIDTH": 958,
         "WINDOW_HEIGHT": 488,
+        "IMG_WIDTH": 65,
+        "IMG_HEIGHT": 63,
+        "IMG_GRAYSCALE": False,
         "IMG_HIST_LEN": 4,
         "SLEEP_TIME_AT_RESET": 1.5,
         "RTGYM_CONFIG": {
@@ -65,13 +74,15 @@ LIDAR: dict[str, Any] = {
 
 
 def test_every_argument_is_accepted_and_has_its_value() -> None:
-    config = run_config(*convert(LIDAR).words)
+    made = convert(LIDAR)
+    refuse_nothing(*made.words)
+    config = run_config(*made.words)
     sac = config.train.params.config
     assert (config.choices.task, config.choices.train) == ("TM20Lidar", "TM20LidarSAC")
     assert (sac.batch_size, sac.gamma, sac.lr_actor, sac.l2_critic) == (128, 0.995, 0.00001, 0.5)
     assert (sac.optimizer_actor, sac.betas_actor) == (OptimizerKind.adamw, [0.997, 0.997])
     assert (config.task.reward.END_OF_TRACK, config.task.rtgym.ep_max_length) == (100.0, 1000)
-    assert (config.device, config.inference_device, config.wandb.project) == ("auto", "cpu", "mine")
+    assert (config.device, config.inference_device) == ("auto", "cpu")
 
 
 REDQ = LIDAR | {
@@ -114,7 +125,10 @@ def test_redq_from_images_is_converted_too() -> None:
 
 def test_entries_without_a_meaning_are_named_and_secrets_never_printed() -> None:
     made = convert(LIDAR)
-    assert made.left_out == ["BUFFERS_MAXLEN", "LOCALHOST_WORKER", "PASSWORD", "WANDB_KEY"]
+    learned, images = "the temperature is not learned", "LIDAR has no images"
+    idle = [f"ALG.LR_ENTROPY ({learned})", f"ALG.TARGET_ENTROPY ({learned})"]
+    idle += [f"ENV.IMG_WIDTH ({images})", f"ENV.IMG_HEIGHT ({images})", f"ENV.IMG_GRAYSCALE ({images})"]
+    assert made.left_out == [*idle, "BUFFERS_MAXLEN", "LOCALHOST_WORKER", "PASSWORD", "WANDB_KEY"]
     assert "secret" not in " ".join([*made.words, *made.notes])
 
 
@@ -125,6 +139,8 @@ def words_of(**entries: Any) -> dict[str, str]:
 def refuse_nothing(*words: str) -> None:
     """Checks words as train.py does before it trains."""
     config = run_config(*words, "task.game=sim")
+    check_roles(config, Role.train, words)
+    check_needs(config, Role.train, words)
     check(config, registry.observation_spec(config.task.name, config.task), [])
 
 
@@ -180,13 +196,14 @@ def test_an_entry_that_needs_a_checkpoint_is_only_reported() -> None:
 def test_a_shell_does_not_split_an_argument(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps(LIDAR | {"RUN_NAME": "my first run *", "WANDB_PROJECT": "my project"}))
-    assert main([str(file)]) == 0
+    assert train.main(["--import-tmrl", str(file)]) == 0
     captured = capsys.readouterr()
     assert captured.out.split() == captured.out.splitlines()
     assert "experiment=my_first_run_" in captured.out
-    assert "wandb.project" not in captured.out
-    assert """type wandb.project='"my project"' yourself""" in captured.err
-    run_config(*captured.out.split(), 'wandb.project="my project"')
+    assert "wandb" not in captured.out
+    assert """add wandb.enabled=true wandb.project='"my project"' wandb.entity=me""" in captured.err
+    config = run_config(*captured.out.split(), "wandb.enabled=true", 'wandb.project="my project"', "wandb.entity=me")
+    assert (config.wandb.project, config.wandb.entity) == ("my project", "me")
 
 
 def test_entries_that_rtgym_has_and_we_have_not_are_left_out() -> None:
@@ -250,12 +267,23 @@ def test_the_documentation_names_every_entry_with_a_key_that_exists() -> None:
 def test_the_command_prints_the_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps(LIDAR))
-    assert main([str(file)]) == 0
+    assert train.main(["--import-tmrl", str(file)]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[:2] == ["task=TM20Lidar", "train=TM20LidarSAC"]
     assert "PASSWORD" in captured.err
 
 
-def test_a_file_that_is_missing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "none.json")]) == 2
-    assert "none.json" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), ("{", "Expecting property name"), ("[]", "expected a config.json of TMRL")],
+)
+def test_a_file_that_is_not_tmrls_is_refused(
+    content: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.json"
+    if content is not None:
+        file.write_text(content)
+    assert train.main(["--import-tmrl", str(file)]) == 2
+    refusal = capsys.readouterr().err
+    assert str(file) in refusal
+    assert said in refusal

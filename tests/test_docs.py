@@ -22,7 +22,7 @@ from tests.test_config_files import composed
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
-GROUPS = "task|train|play|record|drive|check|benchmark|link|remote|worker|ray|debug|wandb"
+GROUPS = "task|train|play|record|drive|check|benchmark|link|remote|worker|ray|debug|wandb|trackio"
 OWN_TASKS = ("Drone",)
 """Tasks of docs/examples, which have their own folder."""
 
@@ -86,7 +86,8 @@ def test_every_command_can_be_given(command: str) -> None:
         return  # tests/test_user_code.py gives them with their files
     if "--config-dir" in words:
         return  # tests/algos/config/test_stock_params.py gives those of rl_games with their folder
-    composed(*[_with_new_entries(word) for word in line.words if "=" in word and not word.startswith("-")])
+    typed = [word.split(",")[0] if "--multirun" in words else word for word in line.words]  # the first run of a sweep
+    composed(*[_with_new_entries(word) for word in typed if "=" in word and not word.startswith("-")])
 
 
 @functools.cache

@@ -56,7 +56,7 @@ def required(requirements: list[str]) -> set[str]:
 def test_every_third_party_import_is_in_the_requirements(description: dict[str, Any]) -> None:
     files = [*(ROOT / "tasks").rglob("*.py"), *(ROOT / "algos").rglob("*.py"), *ROOT.glob("train.py")]
     every = required(description["install_requires"])
-    for name in ("game", "drive", "cluster", "oracle", "onnx", "wandb"):
+    for name in ("game", "drive", "cluster", "oracle", "onnx", "wandb", "trackio"):
         every |= required(description["extras_require"][name])
     other_names = {"xlib": "python-xlib"}
     missing = {

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 import train
 from algos.acting.policy import build_policy
 from algos.config.errors import UsageError
-from algos.config.schema import WandbConfig
+from algos.config.schema import RunConfig, TrackioConfig, WandbConfig
 from algos.config.typed_only import SECTIONS
 from algos.faces.ppo import ppo_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -183,6 +183,7 @@ def test_no_text_of_a_configuration_file_names_code(
         ("hydra/callbacks/Mine", "x: {_target_: os.abort}", "hydra/callbacks/Mine"),
         ("Mine", "hydra: {searchpath: ['pkg://stranger']}", "hydra"),
         ("Mine", "wandb: {enabled: true}", "wandb"),
+        ("Mine", "trackio: {enabled: true}", "trackio"),
     ],
 )
 def test_a_file_of_another_folder_may_not_set_keys_that_must_be_typed(
@@ -238,20 +239,22 @@ def test_observers_of_a_checkpoint_are_used_when_resuming_and_only_by_name(
     assert [len(params["config"]["run"].observers) for params in seen] == [0, 1]
 
 
-def test_the_wandb_account_comes_from_the_command_line(
+def test_accounts_come_from_the_command_line(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = torch.load(checkpoint, weights_only=True)
     content["config"]["wandb"] = {"enabled": True, "project": "p", "entity": "stranger", "run_name": "r"}
+    content["config"]["trackio"] = {"enabled": True, "project": "p", "run_name": "r"}
     torch.save(content, checkpoint)
-    seen: list[WandbConfig] = []
+    seen: list[RunConfig] = []
     within(
         monkeypatch,
         ["--checkpoint", str(checkpoint)],
-        lambda composed, words: seen.append(train.prepare(composed, Role.train, words)["config"]["run"].wandb),
+        lambda composed, words: seen.append(train.prepare(composed, Role.train, words)["config"]["run"]),
     )
-    assert seen == [WandbConfig()]
+    assert [(run.wandb, run.trackio) for run in seen] == [(WandbConfig(), TrackioConfig())]
     assert "type wandb.enabled=true" in caplog.text
+    assert "type trackio.enabled=true" in caplog.text
 
 
 def test_an_interpolation_in_a_checkpoint_stays_text(

@@ -1,7 +1,7 @@
 """Converts TMRL's ``config.json`` into arguments of our command line.
 
-    python -m algos.config.from_tmrl ~/TmrlData/config/config.json
-    python train.py $(python -m algos.config.from_tmrl config.json)
+    python train.py --import-tmrl ~/TmrlData/config/config.json
+    python train.py $(python train.py --import-tmrl config.json)
 
 Standard error has the rest: what was left out, which arguments you must add, and what differs from TMRL.
 """
@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -102,8 +102,6 @@ KEYS = {
     "CUDA_TRAINING": "device",
     "CUDA_INFERENCE": "inference_device",
     "VIRTUAL_GAMEPAD": "task.control",
-    "WANDB_PROJECT": "wandb.project",
-    "WANDB_ENTITY": "wandb.entity",
     "MAX_TRAINING_STEPS_PER_ENVIRONMENT_STEP": f"{_PARAMS}.max_updates_per_env_step",
     "ENVIRONMENT_STEPS_BEFORE_TRAINING": f"{_PARAMS}.env_steps_before_training",
     "UPDATE_MODEL_INTERVAL": f"{_PARAMS}.update_model_interval",
@@ -164,7 +162,7 @@ def convert(config: Mapping[str, object]) -> Conversion:
     kind = _choice(entries, "ALG.ALGORITHM", "SAC", KINDS)
     task = _choice(entries, "ENV.RTGYM_INTERFACE", "TM20FULL", TASKS)
     made.words += [f"task={task}", f"train={task}{base_name(kind)}"]
-    for take in (_take_episode_length, _take_updates, _take_optimizers, _take_ratio, _take_notes):
+    for take in (_take_episode_length, _take_updates, _take_idle, _take_ratio, _take_notes):
         take(entries, made)
     for name, value in entries.items():
         key = _target(name, kind)
@@ -177,20 +175,20 @@ def convert(config: Mapping[str, object]) -> Conversion:
     return made
 
 
-def main(argv: Sequence[str]) -> int:
-    """Prints the words for one file."""
-    if len(argv) != 1:
-        sys.stderr.write("usage: python -m algos.config.from_tmrl CONFIG.JSON\n")
-        return 2
+def import_file(path: str) -> str:
+    """The arguments for one file, a line each; standard error gets the rest.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not TMRL's; the message names it.
+    """
     try:
-        made = convert(json.loads(Path(argv[0]).expanduser().read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"tmrl_config: {argv[0]}: {error}\n")
-        return 2
-    sys.stdout.write("\n".join(made.words) + "\n")
+        made = convert(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     left_out = [f"left out: {', '.join(made.left_out)}"] if made.left_out else []
     sys.stderr.write("".join(f"{line}\n" for line in [*left_out, *made.notes]))
-    return 0
+    return "\n".join(made.words)
 
 
 def _choice(entries: dict[str, object], name: str, default: str, known: Mapping[str, str]) -> str:
@@ -218,15 +216,23 @@ def _take_updates(entries: dict[str, object], made: Conversion) -> None:
         made.words += [f"max_updates={updates}", f"max_env_steps={steps}"]
 
 
-def _take_optimizers(entries: dict[str, object], made: Conversion) -> None:
-    """TMRL reads betas for adam and adamw only."""
+def _take_idle(entries: dict[str, object], made: Conversion) -> None:
+    """What does nothing beside another entry, there as here, where its key would be refused."""
+    idle: dict[str, str] = {}
     for network in ("ACTOR", "CRITIC"):
-        optimizer, betas = str(entries.get(f"ALG.OPTIMIZER_{network}", "adam")).lower(), f"ALG.BETAS_{network}"
-        if optimizer not in ("adam", "adamw") and betas in entries:
-            del entries[betas]
-            made.left_out.append(f"{betas} ({optimizer} has none)")
-    if entries.get("ALG.LEARN_ENTROPY_COEF", False):
+        optimizer = str(entries.get(f"ALG.OPTIMIZER_{network}", "adam")).lower()
+        if optimizer not in ("adam", "adamw"):
+            idle[f"ALG.BETAS_{network}"] = f"{optimizer} has none"
+    if not entries.get("ALG.LEARN_ENTROPY_COEF", True):
+        idle |= dict.fromkeys(("ALG.LR_ENTROPY", "ALG.TARGET_ENTROPY"), "the temperature is not learned")
+    elif "ALG.LEARN_ENTROPY_COEF" in entries:
         made.words += UNBOUNDED_TEMPERATURE
+    if "task=TM20Full" not in made.words:
+        idle |= dict.fromkeys(("ENV.IMG_WIDTH", "ENV.IMG_HEIGHT", "ENV.IMG_GRAYSCALE"), "LIDAR has no images")
+    for name, why in idle.items():
+        if name in entries:
+            del entries[name]
+            made.left_out.append(f"{name} ({why})")
 
 
 def _take_ratio(entries: dict[str, object], made: Conversion) -> None:
@@ -256,8 +262,12 @@ def _take_notes(entries: dict[str, object], made: Conversion) -> None:
             "NB_WORKERS: where remote workers join, by remote.listen, add remote.max_workers="
             f"{limit if limit > 0 else _ALL_WORKERS}"
         )
-    if "WANDB_PROJECT" in entries:
-        made.notes.append("WANDB_PROJECT: add wandb.enabled=true to send metrics there")
+    places = {key: entries.pop(f"WANDB_{key.upper()}", None) for key in ("project", "entity")}
+    words = [_typed(f"wandb.{key}", str(place)) for key, place in places.items() if place]
+    if words:
+        made.notes.append(
+            f"WANDB_PROJECT, WANDB_ENTITY: to send metrics there add wandb.enabled=true {' '.join(words)}"
+        )
 
 
 def _differences(task: str, kind: str) -> Iterator[str]:
@@ -288,16 +298,17 @@ def _converted(name: str, value: object, conversion: Callable[[Any], Converted])
 def _add(made: Conversion, name: str, key: str, value: object) -> None:
     """Adds an argument; one that a shell would split, as it splits $(...), becomes a note."""
     if isinstance(value, str) and not _WORD.fullmatch(value):
-        made.notes.append(f"{name}: type {key}={json.dumps(value, ensure_ascii=False)!r} yourself")
+        made.notes.append(f"{name}: type {_typed(key, value)} yourself")
     else:
         made.words.append(f"{key}={_written(value)}")
+
+
+def _typed(key: str, text: str) -> str:
+    """As a person types it into a shell."""
+    return f"{key}={text if _WORD.fullmatch(text) else repr(json.dumps(text, ensure_ascii=False))}"
 
 
 def _written(value: object) -> str:
     if isinstance(value, float) and math.isinf(value):
         return "inf"
     return json.dumps(value).replace(" ", "") if not isinstance(value, str) else value
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -123,6 +123,18 @@ class WandbConfig:
 
 
 @dataclass
+class TrackioConfig:
+    """Trackio (``trackio``), the extra ``trackio``: metrics stay on this machine; ``trackio show`` draws them."""
+
+    enabled: bool = False
+    """Whether metrics go there too."""
+    project: str = field(default="trackmania-rl", metadata=needs(only_with("trackio.enabled", True)))
+    """Project on this machine."""
+    run_name: str | None = field(default=None, metadata=needs(only_with("trackio.enabled", True)))
+    """Name of the run; null: the run folder's."""
+
+
+@dataclass
 class LinkConfig(Checked):
     """The link between workers and learner (``link``)."""
 
@@ -207,6 +219,10 @@ class RunConfig(Checked):
     """Registered names or "module:Class" of rl_games AlgoObservers."""
     wandb: WandbConfig = field(default_factory=WandbConfig, metadata=acts_in(Role.train) | belongs_to(Belongs.command))
     """Weights & Biases."""
+    trackio: TrackioConfig = field(
+        default_factory=TrackioConfig, metadata=acts_in(Role.train) | belongs_to(Belongs.command)
+    )
+    """Trackio."""
     play: PlayConfig = field(default_factory=PlayConfig, metadata=acts_in(Role.train, Role.play))
     """What --play does; typed in training it is stored, and --play of its checkpoints does it."""
     export: ExportConfig = field(

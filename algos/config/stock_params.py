@@ -52,6 +52,7 @@ RUN_DECIDES = {
     "checkpoint_mode": "leave it out and type checkpoint_mode={value}",
     "play": "leave it out and type play.KEY=VALUE",
     "wandb": "leave it out and type wandb.KEY=VALUE",
+    "trackio": "leave it out and type trackio.KEY=VALUE",
     "full_config": "leave it out: it is what this run stores",
     "run": "leave it out: it is the configuration of this run",
 }

@@ -1,4 +1,4 @@
-"""Settings that are accepted from the command line only: names of code, settings of hydra, plugins, the W&B account.
+"""Settings that are accepted from the command line only: names of code, settings of hydra, plugins, W&B, Trackio.
 
 A checkpoint, the ``config.yaml`` of a run folder and a file of ``--config-dir`` may come from somebody else, so they
 may contain only values: registered names, numbers, texts. ``train.py`` calls this before a configuration is used,
@@ -21,7 +21,7 @@ from tasks.words.nested import leaves
 if TYPE_CHECKING:
     from hydra.plugins.config_source import ConfigResult
 
-SECTIONS = ("hydra", "plugins", "wandb")
+SECTIONS = ("hydra", "plugins", "wandb", "trackio")
 """Keys of which a file of another folder than ``cfg`` may only say what ``cfg`` says: hydra's name classes, files to
 write and variables of the environment."""
 
@@ -88,7 +88,7 @@ def _refuse(found: ConfigResult, file: Path, name: str, own: Path) -> None:
     said += [place for place in (name, found.header.get("package") or "", *entries) if _PLACE.search(place)]
     if said:
         raise UsageError(
-            f"{file.with_suffix('.yaml')} sets {said[0]}: settings of hydra, plugins and wandb are accepted on the "
+            f"{file.with_suffix('.yaml')} sets {said[0]}: settings of {', '.join(SECTIONS)} are accepted on the "
             "command line only, since a file may come from somebody else; remove it from the file and type it"
         )
 
@@ -97,10 +97,11 @@ def _ours(own: Path) -> dict[str, Any]:
     """What the files of this program say of the sections, and their list of defaults."""
     import yaml
 
-    from algos.config.schema import WandbConfig
+    from algos.config.schema import TrackioConfig, WandbConfig
 
     content = yaml.safe_load((own / "config.yaml").read_text(encoding="utf-8"))
-    return {"plugins": [], "wandb": asdict(WandbConfig()), **content}
+    trackers = {"wandb": asdict(WandbConfig()), "trackio": asdict(TrackioConfig())}
+    return {"plugins": [], **trackers, **content}
 
 
 def _is_part(value: Any, whole: Any) -> bool:

@@ -81,8 +81,9 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
     if is_playing and config.play.rules is Rules.league and not isinstance(config.task, TaskConfig):
         raise ValueError(f"play.rules=league scores laps of TrackMania, got task {config.task.name!r}: leave it out")
     observer_classes(config.observers)
-    if config.wandb.enabled and importlib.util.find_spec("wandb") is None:
-        raise ValueError("wandb.enabled=true needs the package wandb: pip install wandb, then wandb login")
+    for package, section in (("wandb", config.wandb), ("trackio", config.trackio)):
+        if section.enabled and importlib.util.find_spec(package) is None:
+            raise ValueError(f"{package}.enabled=true needs the package {package}: pip install '.[{package}]'")
     for key in ("device", "inference_device"):
         resolve_device(key, getattr(config, key))
     if isinstance(config.train, OffPolicyTrainConfig):

@@ -69,7 +69,6 @@ class TrainingRun:
             self.name,
             self.max_env_steps,
             self._task_plain,
-            config_to_dict(self.config.wandb),
             self._plain,
             is_headless=self.config.headless,
             max_updates=self.config.max_updates,

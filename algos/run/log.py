@@ -1,4 +1,4 @@
-"""The output of a run: scalars and pictures for TensorBoard (and W&B), and the live console.
+"""The output of a run: scalars and pictures for TensorBoard, scalars for W&B and Trackio, and the live console.
 
 The agents give it metrics and evaluation reports. A separate thread draws pictures, so that learning does not wait for
 matplotlib; while two pictures are waiting, further ones are skipped.
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from algos.run.console import Console
-from algos.run.wandb_log import WandbLog
+from algos.run.tracker_log import TRACKERS, TrackerLog
 from tasks.experience.compared_laps import Laps, comparison, comparison_text
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.worker_status import WorkerStatus
@@ -46,8 +46,7 @@ class RunLog:
         title: Name of the run.
         max_env_steps: Steps at which training ends.
         task: The task's configuration as plain data; its track, if it has one, is drawn. None: no such pictures.
-        wandb: ``enabled``, ``project``, ``entity``, ``run_name``; empty: off.
-        full_config: What is recorded with the run.
+        config: That of the run as plain data; its sections of trackers say which are used. It is recorded with the run.
         is_headless: True shows plain lines instead of the live panel.
         max_updates: Updates at which training ends too; None: no such limit.
     """
@@ -59,8 +58,7 @@ class RunLog:
         title: str,
         max_env_steps: int,
         task: Mapping[str, object] | None,
-        wandb: Mapping[str, object],
-        full_config: Mapping[str, object],
+        config: Mapping[str, Any],
         is_headless: bool = False,
         max_updates: int | None = None,
     ) -> None:
@@ -77,7 +75,8 @@ class RunLog:
         self._console: Console | None = None
         self._max_env_steps = max_env_steps
         self._max_updates = max_updates
-        self._wandb = WandbLog(directory, title, wandb, full_config) if wandb.get("enabled") else None
+        enabled = [package for package in TRACKERS if config.get(package, {}).get("enabled")]
+        self._trackers = [TrackerLog(package, directory, title, config) for package in enabled]
         self._drawer = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._pictures: list[Future[None]] = []
         self._lock = threading.Lock()
@@ -92,8 +91,8 @@ class RunLog:
         with self._lock:
             for name, value in metrics.items():
                 self.writer.add_scalar(name, value, env_steps)
-        if self._wandb is not None:
-            self._wandb.scalars(metrics, env_steps)
+        for tracker in self._trackers:
+            tracker.scalars(metrics, env_steps)
         if self._console is None:
             self._console = Console(
                 self._max_env_steps, self._title, total_updates=self._max_updates or 0, is_plain=self._is_headless
@@ -135,8 +134,8 @@ class RunLog:
         self._drawer.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             self.writer.close()
-        if self._wandb is not None:
-            self._wandb.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def _are_drawn(self, stop: threading.Event) -> bool:
         """Whether all pictures are; waits for them."""

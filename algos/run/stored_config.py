@@ -16,6 +16,7 @@ from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.options import base_name
 from algos.config.overrides import GROUPS, is_choice, parsed, stored_choice, typed_keys
 from algos.config.schema import marked_keys, nearest
+from algos.run.tracker_log import TRACKERS
 from tasks.words.keys import Belongs, Decides, Trained
 from tasks.words.nested import leaves, value_at
 from tasks.words.refusals import as_typed
@@ -76,13 +77,20 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
         config["experiment"] = composed["experiment"]
     if is_playing:
         config |= {key: copy.deepcopy(composed[key]) for key in _keys_of(Belongs.learning)}
-    elif value_at(stored, "wandb.enabled") and not config["wandb"]["enabled"]:
-        _logger.warning(
-            "the run of %s was recorded at W&B; to record it in your account, type wandb.enabled=true", path
-        )
+    else:
+        _remind_of_trackers(stored, config, path)
     is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
     refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent, is_playing=is_playing)
     return config
+
+
+def _remind_of_trackers(stored: Mapping[str, object], config: Mapping[str, Any], path: str) -> None:
+    for package, tracker in TRACKERS.items():
+        if value_at(stored, f"{package}.enabled") and not config[package]["enabled"]:
+            word = f"{package}.enabled=true"
+            _logger.warning(
+                "the run of %s was recorded with %s; to record with yours, type %s", path, tracker.name, word
+            )
 
 
 def merge_stored(

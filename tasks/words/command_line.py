@@ -67,12 +67,14 @@ class Role(Enum):
     make_credentials = "make-credentials"
     calibrate = "calibrate"
     report = "report"
+    import_tmrl = "import-tmrl"
     export = "export"
 
 
 RUNNER_ROLES = (Role.train, Role.play)
 """Roles that rl_games' Runner runs."""
-ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, Role.make_credentials, Role.calibrate, Role.report)
+_GIVEN_WITH_A_NAME = (Role.make_credentials, Role.calibrate, Role.report, Role.import_tmrl)
+ROLES_WITHOUT_CONFIGURATION = (Role.install_plugin, *_GIVEN_WITH_A_NAME)
 """What takes no word of the configuration."""
 
 _ROLE_HELP = {
@@ -96,6 +98,7 @@ _OWN_FLAGS = (
     "--workers",
     "--calibrate",
     "--report",
+    "--import-tmrl",
     "--export",
 )
 
@@ -114,7 +117,7 @@ class CommandLine:
     workers: list[str] = field(default_factory=list)
     """Given with --workers."""
     files: list[str] = field(default_factory=list)
-    """Given with --calibrate."""
+    """Given with --calibrate or --import-tmrl."""
     runs: list[str] = field(default_factory=list)
     """Given with --report."""
 
@@ -155,7 +158,7 @@ def parse(argv: Sequence[str]) -> CommandLine:
         folder,
         _names(flags.hosts),
         _names(flags.workers),
-        flags.calibrate or [],
+        flags.calibrate or flags.import_tmrl or [],
         flags.report or [],
     )
 
@@ -203,6 +206,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="write a page about a run (its name, its folder, or latest), or about two beside each other",
     )
     parser.add_argument(
+        "--import-tmrl",
+        metavar="FILE",
+        nargs=1,
+        help="print TMRL's config.json as arguments of this command: train.py $(train.py --import-tmrl FILE)",
+    )
+    parser.add_argument(
         "--export",
         metavar="onnx",
         help="write the policy of a checkpoint as an .onnx file, which drives without this program and without torch",
@@ -219,11 +228,7 @@ def help_text() -> str:
 
 
 def _role(flags: argparse.Namespace) -> Role:
-    chosen = [
-        role
-        for role in (*_ROLE_HELP, Role.make_credentials, Role.calibrate, Role.report, Role.export)
-        if getattr(flags, role.name)
-    ]
+    chosen = [role for role in (*_ROLE_HELP, *_GIVEN_WITH_A_NAME, Role.export) if getattr(flags, role.name)]
     if len(chosen) > 1:
         raise CommandLineError("choose one of " + " ".join(f"--{role.value}" for role in chosen))
     return chosen[0] if chosen else Role.train

@@ -66,7 +66,7 @@ FLAGS = {
     "--check-environment": "--check",
     "--install": "--install-plugin; nothing else is to be installed",
     "--wandb": _WANDB,
-    "--config": "KEY=VALUE words; python -m algos.config.from_tmrl CONFIG.JSON makes them of TMRL's file",
+    "--config": "KEY=VALUE words; --import-tmrl CONFIG.JSON makes them of TMRL's file",
 }
 """What to type here, by a flag that other projects have."""
 

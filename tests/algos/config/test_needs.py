@@ -37,6 +37,8 @@ NEEDS: dict[str, tuple[str, object, object]] = {
     "wandb.project": ("wandb.enabled", False, True),
     "wandb.entity": ("wandb.enabled", False, True),
     "wandb.run_name": ("wandb.enabled", False, True),
+    "trackio.project": ("trackio.enabled", False, True),
+    "trackio.run_name": ("trackio.enabled", False, True),
     "ray.address": ("launcher", "local", "ray"),
     "record.name": ("drive.record", False, True),
     "drive.width": ("record.driver", "scripted", "human"),

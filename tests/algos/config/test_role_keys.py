@@ -45,6 +45,7 @@ ROLES = {
     "plugins": EVERYWHERE,
     "observers": "train",
     "wandb": "train",
+    "trackio": "train",
     "play": "train play",
     "export": "export",
     "record": "record drive",

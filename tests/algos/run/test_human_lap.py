@@ -31,7 +31,7 @@ def _logged(tmp_path: Path, track: str) -> dict[str, float]:
     report = EvaluationReport((EpisodeResult(1, True, 20.0, 30.0, 1.0, 400, 0.0),))
     writer = Scalars()
     task = {"name": "TM20Lidar", "track": track, "game": "sim"}
-    log = RunLog(writer, tmp_path, "run", 100, task, {}, {}, is_headless=True)
+    log = RunLog(writer, tmp_path, "run", 100, task, {}, is_headless=True)
     try:
         log.evaluation(report, 50)
     finally:

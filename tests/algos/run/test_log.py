@@ -48,7 +48,7 @@ def release(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 def evaluated(tmp_path: Path) -> tuple[RunLog, Writer]:
     writer = Writer()
-    run = RunLog(writer, tmp_path, "run", 100, TASK, {}, {}, is_headless=True)
+    run = RunLog(writer, tmp_path, "run", 100, TASK, {}, is_headless=True)
     run.evaluation(REPORT, 50)
     return run, writer
 

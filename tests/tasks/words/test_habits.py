@@ -12,7 +12,7 @@ from tasks.config import config_to_dict
 from tasks.words.command_line import HYDRA_FLAGS, build_parser
 from tasks.words.habits import FLAGS, KEYS, flag_here, key_here
 
-NO_KEYS = {"KEY", "NAME", "train.py", "algos.config.from_tmrl"}
+NO_KEYS = {"KEY", "NAME", "train.py"}
 
 
 @pytest.mark.parametrize("answer", sorted({*KEYS.values(), *FLAGS.values()}))

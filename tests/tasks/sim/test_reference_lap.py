@@ -10,6 +10,7 @@ import pytest
 
 import tasks
 from tasks.config import GameKind, RandomizationConfig, TaskConfig
+from tasks.sim.random_tracks import HELD_IN_SEEDS, HELD_OUT_SEEDS, random_track
 from tasks.sim.reference_lap import (
     ReferenceLap,
     load_reference_lap,
@@ -49,6 +50,19 @@ def test_the_actions_drive_the_stored_lap_and_its_mirror_image(name: str) -> Non
     assert mirrored is not None
     _, car = replay(load_track(f"{name}_mirrored"), mirrored.actions)
     assert car.finish_time_s == pytest.approx(lap.lap_time_s, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", [*HELD_OUT_SEEDS, *(pytest.param(s, marks=pytest.mark.slow) for s in HELD_IN_SEEDS)])
+def test_a_named_random_track_has_a_lap_that_its_actions_drive_on_it_as_it_is_drawn_now(seed: int) -> None:
+    lap, track = load_reference_lap(f"random:{seed}"), random_track(seed)
+    assert lap is not None
+    assert track.scripted is not None
+    assert replay(track, lap.actions)[1].finish_time_s == lap.lap_time_s < track.scripted.lap_time_s
+    assert lap.lower_bound_s is None or lap.lower_bound_s < lap.lap_time_s
+
+
+def test_tracks_that_differ_each_episode_have_no_lap_in_common() -> None:
+    assert load_reference_lap("random") is None
 
 
 def test_a_policy_with_these_actions_has_this_lap_without_touching_a_wall() -> None:

@@ -77,7 +77,7 @@ _PEDALS = slice(_GAS, _SLIDE_BRAKE + 1)
 _SLIDES = slice(_SLIDE_GAS, _SLIDE_BRAKE + 1)
 _CALM_S = 3e-6
 """Weight of steering and pressing about: it decides between ways to drive that are equally fast [s]."""
-_GUIDE_DEFECT = 0.5
+_GUIDE_DEFECT = 0.05
 """What IPOPT may leave of the defects of a lap that only guides the search [m, rad, m/s, rad/s]."""
 _SIDE_MPS = 0.5
 """Sideways speed over which the force of a slide changes its side."""

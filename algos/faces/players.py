@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import driven_line, driven_lines
 from tasks.acting.evaluation import LEAGUE_RUNS, evaluate, league_score, play_results, write_results
-from tasks.experience.compared_laps import HUMAN, REFERENCE, SCRIPTED, Laps, ratio_key, time_key
+from tasks.experience.compared_laps import DRIVERS, SCRIPTED, Laps, LapsOn, lap_ratio, ratio_key, time_key
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.film.frames import write_animation, write_film
 from tasks.film.gap import reference_gaps_s
@@ -67,6 +68,7 @@ class RemotePlayer(BasePlayer):
         self.policy: Any = None
         self._film = FilmRecorder() if self.play.video or self.play.animation else None
         self._stop = threading.Event()
+        self._laps_on: LapsOn = cache(self._known_laps)
 
     def load_networks(self, params: Plain) -> None:
         """Nothing: the checkpoint says how its policy is built."""
@@ -128,7 +130,7 @@ class RemotePlayer(BasePlayer):
             report,
             place=_place(self.task),
             checkpoint=str(self.checkpoint_path),
-            laps=self._laps_to_compare(report),
+            laps_on=cache(self._with_scripted),
         )
         laps = self._compared_laps(report)
         if laps is not None:
@@ -184,24 +186,22 @@ class RemotePlayer(BasePlayer):
     def _print_episode(self, episode: EpisodeResult) -> None:
         outcome = _outcome(episode, "lap" if course.has_course(self.task) else "time")
         track = "" if episode.track is None else f"{episode.track:<9} "
+        ratio = lap_ratio(episode, self._laps_on)
+        if ratio is not None:
+            outcome += f"{ratio:.3f} of the reference lap "
         _say(f"  seed {episode.seed:<9} {track}{outcome}return {episode.episode_return:8.2f}  steps {episode.steps}")
 
-    def _laps_to_compare(self, report: EvaluationReport) -> Laps:
-        """Those of the track, and the scripted driver's, which drives in the simulator only.
+    def _known_laps(self, track: str | None) -> Laps:
+        """The laps to compare with."""
+        return course.laps_to_compare(course.on_track(self.task, track)) if course.has_course(self.task) else {}
 
-        Where each episode has its own track, the scripted lap is the mean over those that were finished.
-        """
-        if not course.has_course(self.task):
-            return {}
-        laps = course.laps_to_compare(self.task)
-        scripted_s = self._scripted_lap_time_s(report) if self.task["game"] == "sim" else math.nan
+    def _with_scripted(self, track: str | None) -> Laps:
+        """They, and the scripted driver's, which drives in the simulator only."""
+        laps = self._laps_on(track)
+        if not course.has_course(self.task) or self.task["game"] != "sim":
+            return laps
+        scripted_s = course.scripted_lap_time_s(course.on_track(self.task, track))
         return laps if math.isnan(scripted_s) else {**laps, SCRIPTED: scripted_s}
-
-    def _scripted_lap_time_s(self, report: EvaluationReport) -> float:
-        """NaN where there is none."""
-        finished = [e.track for e in report.episodes if e.finished] if report.tracks else [None]
-        laps = [course.scripted_lap_time_s(course.on_track(self.task, track)) for track in finished]
-        return float(np.mean(laps)) if laps else math.nan
 
 
 class _Sampling:
@@ -245,7 +245,7 @@ def results_table(report: EvaluationReport, results: Plain) -> str:
         time = "lap" if "track" in results else "time"
         rows.append((f"mean {time}", f"{lap:.3f} s (std {std:.3f} s)"))
         rows.append((f"best {time}", f"{min(report.lap_times_s):.3f} s"))
-    for driver in (REFERENCE, HUMAN, SCRIPTED):
+    for driver in DRIVERS:
         if time_key(driver) in results:
             rows.append((f"{driver} lap", f"{results[time_key(driver)]:.3f} s"))
         if results.get(ratio_key(driver)) is not None:

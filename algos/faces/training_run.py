@@ -140,7 +140,7 @@ class TrainingRun:
         """
         self.log.evaluation(report, env_steps)
         is_best = report.score() > _score(self.best)
-        driven = summary(report, self.log.laps)
+        driven = summary(report, self.log.laps_on)
         logger.info("evaluation at %d steps: %s%s", env_steps, driven, ", the best so far" if is_best else "")
         if is_best and checkpoint is not None:
             self.best = {"score": list(report.score()), "env_steps": env_steps, "report": report.to_json()}

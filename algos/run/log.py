@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from algos.run.console import Console
 from algos.run.tracker_log import TRACKERS, TrackerLog
-from tasks.experience.compared_laps import Laps, comparison, comparison_text
+from tasks.experience.compared_laps import Laps, LapsOn, comparison, comparison_text
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.worker_status import WorkerStatus
 from tasks.trackmania.course import Course, course, has_course, laps_to_compare, on_track
@@ -67,11 +68,9 @@ class RunLog:
         self._title = title
         self._task = task
         self._course: Course | None = None
-        self.laps: Laps = {}
-        """Laps to compare with."""
-        if task is not None and has_course(task):
-            with suppress(ValueError):  # a removed file ends nothing
-                self.laps = laps_to_compare(task)
+        self.laps_on: LapsOn = cache(self._laps_on)
+        """The laps to compare with, as they were when they were first asked for: those of the task's track are now."""
+        self.laps_on(None)
         self._console: Console | None = None
         self._max_env_steps = max_env_steps
         self._max_updates = max_updates
@@ -109,7 +108,7 @@ class RunLog:
             The scalars.
         """
         metrics = {f"evaluation/{name}": value for name, value in report.statistics().items()}
-        compared = comparison(report.mean_lap_time_s, self.laps)
+        compared = comparison(report, self.laps_on)
         metrics |= {f"evaluation/{name}": value for name, value in compared.items() if value is not None}
         self.scalars(metrics, env_steps)
         self._pictures = [future for future in self._pictures if not future.done()]
@@ -136,6 +135,12 @@ class RunLog:
             self.writer.close()
         for tracker in self._trackers:
             tracker.close()
+
+    def _laps_on(self, track: str | None) -> Laps:
+        with suppress(ValueError, OSError):  # a removed file ends nothing, nor does a name from a worker
+            if self._task is not None and has_course(self._task):
+                return laps_to_compare(on_track(self._task, track))
+        return {}
 
     def _are_drawn(self, stop: threading.Event) -> bool:
         """Whether all pictures are; waits for them."""
@@ -187,7 +192,7 @@ def driven_line(course: Course, report: EvaluationReport, title: str, path: Path
         [episode.trajectory for episode in report.episodes],
         path,
         finished=[bool(episode.finished) for episode in report.episodes],
-        title=f"{title}: {summary(report, course.laps)}",
+        title=f"{title}: {summary(report, lambda _: course.laps)}",
     )
 
 
@@ -230,18 +235,18 @@ def driven_lines(
     return picture
 
 
-def summary(report: EvaluationReport, laps: Laps) -> str:
+def summary(report: EvaluationReport, laps_on: LapsOn) -> str:
     """One line: finished episodes, mean lap or progress; where there is no finish the mean return.
 
     Args:
         report: What was driven.
-        laps: Laps to compare with.
+        laps_on: The laps to compare with.
     """
     if not report.has_finish:
         return f"return {report.mean_return or 0.0:.1f} (std {report.std_return or 0.0:.1f})"
     finished = sum(bool(episode.finished) for episode in report.episodes)
     line = f"{finished}/{len(report.episodes)} finished"
     if report.mean_lap_time_s is not None:
-        return f"{line}, lap {report.mean_lap_time_s:.2f} s{comparison_text(report.mean_lap_time_s, laps)}"
+        return f"{line}, lap {report.mean_lap_time_s:.2f} s{comparison_text(report, laps_on)}"
     progress = [episode.progress for episode in report.episodes if not math.isnan(episode.progress)]
     return f"{line}, progress {100 * float(np.mean(progress)):.0f} %" if progress else line

@@ -2,11 +2,11 @@
 
     python -m benchmarks.reference_lap task.track=medium [task.track_width_m=20] [task.vehicle=car.yaml]
 
-Needs the extra ``[oracle]``. The track is a shipped one or a file of points. First computes the lower bound
-(``minimum_time`` says what it rests on), then searches the best lap through the 20 Hz interface (``search``), from the
-stored lap on where there is one. Every better lap is stored beside the track at once (``tasks.sim.reference_lap``), so
-Ctrl-C loses nothing and the next call goes on. Prints bound, lap, the gap between them and the scripted driver's lap,
-and draws the lap.
+Needs the extra ``[oracle]``. The track is a shipped one, ``random:SEED`` or a file of points. First computes the lower
+bound (``minimum_time`` says what it rests on), then searches the best lap through the 20 Hz interface (``search``),
+from the stored lap on where there is one. Every better lap is stored at once (``tasks.sim.reference_lap``), so Ctrl-C
+loses nothing and the next call goes on. Prints bound, lap, the gap between them and the scripted driver's lap, and
+draws the lap.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from benchmarks.reference_lap.search import Actions, Search, SearchSettings
 from tasks import pictures
 from tasks.config import MIRRORED_SUFFIX
 from tasks.points.files import is_point_file
+from tasks.sim.random_tracks import any_track
 from tasks.sim.reference_lap import ReferenceLap, load_reference_lap, replay, store_reference_lap
 from tasks.sim.scripted_driver import scripted_lap_time_s
 from tasks.sim.threads import threads_for
-from tasks.sim.track import Track, load_track
+from tasks.sim.track import Track
 from tasks.sim.vehicle import VehicleConstants
 from tasks.sim.vehicle_files import load_vehicle
 
@@ -76,7 +77,8 @@ def main() -> int:
     console.print(f"{place.track.name}: lower bound {_seconds(bound.lap_time_s)}", highlight=False)
     first = None if line.fresh or stored is None else stored.actions
     lap = _searched(place, bound, stored, first, line, console)
-    _report(place, bound, lap, Path(line.picture or f"runs/reference_lap/{place.track.name}.png"), console)
+    picture = line.picture or f"runs/reference_lap/{place.track.name.replace(':', '_')}.png"
+    _report(place, bound, lap, Path(picture), console)
     return 0
 
 
@@ -92,7 +94,7 @@ def _place(words: list[str]) -> Place:
         width_m = float(width)
     except ValueError as error:
         raise ValueError(f"task.track_width_m must be a number of metres, got {width!r}") from error
-    return Place(name, width_m, load_track(name, width_m), load_vehicle(given["task.vehicle"]))
+    return Place(name, width_m, any_track(name, width_m), load_vehicle(given["task.vehicle"]))
 
 
 def _searched(

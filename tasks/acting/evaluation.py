@@ -20,7 +20,7 @@ import numpy as np
 
 from tasks.acting.punctuality import punctual
 from tasks.envs.interface import FROM_START_OPTION, Interrupted
-from tasks.experience.compared_laps import Laps, comparison
+from tasks.experience.compared_laps import REFERENCE, LapsOn, comparison, lap_ratio, ratio_key
 from tasks.experience.evaluation_report import EpisodeResult, EvaluationReport
 from tasks.experience.observation import Info
 from tasks.experience.policy import ActingPolicy
@@ -185,35 +185,37 @@ def play_results(
     *,
     place: Mapping[str, str],
     checkpoint: str,
-    laps: Laps,
+    laps_on: LapsOn,
 ) -> dict[str, Any]:
-    """The content of ``results.json``, with the mean lap over each lap that it is compared with.
+    """The content of ``results.json``, with the ratios of the laps to those that they are compared with.
 
     Args:
         report: The evaluation. The summary of a task without a finish has no laps.
         place: What was driven on, by key: the task, its track and game.
         checkpoint: File of the policy.
-        laps: Laps to compare with.
+        laps_on: The laps to compare with.
     """
+    compared = comparison(report, laps_on) if report.has_finish else {}
+    ratio = (ratio_key(REFERENCE),) if ratio_key(REFERENCE) in compared else ()
     keys = ("seed", *(("track",) if report.tracks else ()))
-    keys = (*keys, *(("finished", "lap_time_s") if report.has_finish else ()), "return")
+    keys = (*keys, *(("finished", "lap_time_s", *ratio) if report.has_finish else ()), "return")
     keys = (*keys, *(("progress",) if report.has_finish else ()), "steps")
+    entries = [e.to_json() | {key: lap_ratio(e, laps_on) for key in ratio} for e in report.episodes]
     results: dict[str, Any] = {
         **place,
         "checkpoint": checkpoint,
-        "episodes": [{key: entry[key] for key in keys} for entry in (e.to_json() for e in report.episodes)],
+        "episodes": [{key: entry[key] for key in keys} for entry in entries],
         "mean_return": report.mean_return,
         "std_return": report.std_return,
     }
     if not report.has_finish:
         return results
-    lap = report.mean_lap_time_s
     results |= {
         "finish_rate": report.finish_rate,
-        "mean_lap_time_s": lap,
+        "mean_lap_time_s": report.mean_lap_time_s,
         "std_lap_time_s": report.std_lap_time_s,
     }
-    return results | comparison(lap, laps)
+    return results | compared
 
 
 def write_results(path: str | Path, results: Mapping[str, object]) -> None:

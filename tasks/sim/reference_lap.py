@@ -26,7 +26,8 @@ from tasks.laps.lap import LapTrace
 from tasks.points.files import POINT_SPACING_M, is_point_file
 from tasks.process.atomic_file import write_file
 from tasks.sim.game import CarState, SimulatedGame
-from tasks.sim.track import Track, load_track, track_file
+from tasks.sim.random_tracks import any_track
+from tasks.sim.track import TRACKS_FOLDER, Track
 from tasks.sim.vehicle import TICK_S, VehicleConstants
 from tasks.sim.vehicle_files import differences
 
@@ -61,7 +62,7 @@ def load_reference_lap(
     """The stored lap of a track; None where there is none for this road and this car.
 
     Args:
-        name_or_path: As for ``load_track``.
+        name_or_path: As for ``any_track``; random, another track each episode, has none.
         width_m: Drivable width of a track given as a file [m].
         car: The game's when None.
     """
@@ -69,7 +70,7 @@ def load_reference_lap(
     if not path.is_file():
         return None
     twin = name_or_path if is_point_file(name_or_path) else name_or_path.removesuffix(MIRRORED_SUFFIX)
-    track = load_track(twin, width_m)
+    track = any_track(twin, width_m)
     try:
         data = _read(path)
         lap = _lap(data)
@@ -98,7 +99,7 @@ def store_reference_lap(
     data = {
         "lap_time_s": lap.lap_time_s,
         "lower_bound_s": lap.lower_bound_s,
-        "track": load_track(name_or_path, width_m).hash(),
+        "track": any_track(name_or_path, width_m).hash(),
         "vehicle": _car_text(car),
         "gas": "".join("01"[int(value)] for value in gas.tolist()),
         "brake": "".join("01"[int(value)] for value in brake.tolist()),
@@ -111,11 +112,11 @@ def store_reference_lap(
 
 
 def reference_file(name_or_path: str) -> Path:
-    """Where the lap of a track is stored: beside its data file, or beside the user's file of points."""
+    """Where the lap of a track is stored: with the shipped tracks, or beside the user's file of points."""
     if is_point_file(name_or_path):
         path = Path(name_or_path).expanduser()
         return path.with_name(path.name + _SUFFIX)
-    return track_file(name_or_path).with_suffix(_SUFFIX)
+    return TRACKS_FOLDER / (name_or_path.removesuffix(MIRRORED_SUFFIX).replace(":", "_") + _SUFFIX)
 
 
 def rounded_actions(actions: FloatArray | NDArray[np.float32]) -> NDArray[np.float32]:

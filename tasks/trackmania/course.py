@@ -65,7 +65,12 @@ def on_track(task: Mapping[str, Any], track: str | None) -> Mapping[str, Any]:
     Args:
         task: TaskConfig as plain data.
         track: Name of the track (``EpisodeResult.track``); None: that of the task.
+
+    Raises:
+        ValueError: It is a file, which a worker's report must not make anybody read.
     """
+    if track is not None and is_point_file(track):
+        raise ValueError(f"the track of one episode must be such as random:10, not a file, got {track!r}")
     return task if track is None else {**task, "track": track}
 
 

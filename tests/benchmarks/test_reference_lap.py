@@ -71,6 +71,8 @@ def test_the_bound_is_below_full_gas_and_near_it_and_the_search_between_them(str
         (["task.track=medium_mirrored"], "task.track=medium"),
         (["task.name=TM20Full"], "the keys are task.track"),
         (["task.track=nowhere"], "task.track must be one of"),
+        (["task.track=random"], "such as task.track=random:10"),
+        (["task.track=random:ten"], "random:SEED with a whole number"),
     ],
 )
 def test_a_command_that_cannot_be_followed_is_refused(words: list[str], said: str, monkeypatch, capsys) -> None:

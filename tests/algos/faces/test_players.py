@@ -62,7 +62,8 @@ def test_play_writes_results_video_and_plot_beside_the_run(trained, monkeypatch,
     assert results["checkpoint"] == str(trained)
     assert (results["task"], results["track"], results["game"]) == ("Toy", "short", "sim")
     assert [episode["seed"] for episode in results["episodes"]] == [1_000_000, 1_000_001, 1_000_002]
-    assert set(results["episodes"][0]) == {"seed", "finished", "lap_time_s", "return", "progress", "steps"}
+    keys = {"seed", "finished", "lap_time_s", "lap_ratio", "return", "progress", "steps"}
+    assert set(results["episodes"][0]) == keys
     # 5 m less U(0, 1) at 0.5 m a step are 9 or 10 steps of 0.05 s
     laps = [episode["lap_time_s"] for episode in results["episodes"]]
     assert all(
@@ -76,9 +77,10 @@ def test_play_writes_results_video_and_plot_beside_the_run(trained, monkeypatch,
     printed = capsys.readouterr().out
     assert printed.count("lap 0.") >= 3
     assert "finished             3 of 3" in printed
+    assert printed.count(" of the reference lap ") == 3
 
 
-def test_where_each_episode_has_its_own_track_the_scripted_lap_is_the_mean_over_the_finished_ones(
+def test_where_each_episode_has_its_own_track_laps_and_ratios_are_means_over_the_finished_ones(
     trained, tmp_path, monkeypatch
 ):
     scripted_s = {"random:10": 0.4, "random:11": 100.0, "random:12": 0.8}
@@ -92,13 +94,16 @@ def test_where_each_episode_has_its_own_track_the_scripted_lap_is_the_mean_over_
     always_full_gas(monkeypatch)
     monkeypatch.setattr("algos.faces.players.evaluate", evaluated)
     monkeypatch.setattr(course, "scripted_lap_time_s", lambda task: scripted_s[task["track"]])
-    monkeypatch.setattr(course, "laps_to_compare", lambda task: {})
+    monkeypatch.setattr(course, "laps_to_compare", lambda task: {"reference": scripted_s.get(task["track"], 1.0) / 2})
     play(tmp_path, trained, video=False)
     (folder,) = (tmp_path / "play").iterdir()
     results = json.loads((folder / "results.json").read_text())
     assert results["scripted_lap_time_s"] == pytest.approx(0.6)
-    assert results["scripted_lap_ratio"] == pytest.approx(results["mean_lap_time_s"] / 0.6)
-    assert "lap_ratio" not in results
+    laps = [results["episodes"][index]["lap_time_s"] for index in (0, 2)]
+    ratio = np.mean([laps[0] / 0.4, laps[1] / 0.8])
+    assert results["scripted_lap_ratio"] == pytest.approx(ratio)
+    assert results["lap_ratio"] == pytest.approx(2 * ratio)
+    assert results["episodes"][1]["lap_ratio"] is None
     assert [episode["track"] for episode in results["episodes"]] == list(scripted_s)
     assert (folder / "driven_line.png").stat().st_size > 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,9 @@ class Scalars:
     def close(self) -> None: ...
 
 
-def _logged(tmp_path: Path, track: str) -> dict[str, float]:
-    report = EvaluationReport((EpisodeResult(1, True, 20.0, 30.0, 1.0, 400, 0.0),))
+def _logged(tmp_path: Path, track: str, *own_tracks: str) -> dict[str, float]:
+    episode = EpisodeResult(1, True, 20.0, 30.0, 1.0, 400, 0.0)
+    report = EvaluationReport(tuple(replace(episode, track=name) for name in own_tracks) or (episode,))
     writer = Scalars()
     task = {"name": "TM20Lidar", "track": track, "game": "sim"}
     log = RunLog(writer, tmp_path, "run", 100, task, {}, is_headless=True)
@@ -58,6 +60,15 @@ def test_the_log_has_the_reference_lap_of_a_shipped_track_and_the_ratio_to_it(tm
     assert "evaluation/human_lap_time_s" not in logged
 
 
+def test_where_each_episode_has_its_own_track_the_log_has_the_mean_of_the_ratios(tmp_path: Path) -> None:
+    laps_s = [lap.lap_time_s for name in ("random:10", "random:11") if (lap := load_reference_lap(name)) is not None]
+    without = f"random:{10**17}", "random:x", "x" * 5000, "line.csv"  # a worker may send anything
+    logged = _logged(tmp_path, "random", "random:10", "random:11", *without)
+    assert logged["evaluation/reference_lap_time_s"] == pytest.approx(np.mean(laps_s))
+    assert logged["evaluation/lap_ratio"] == pytest.approx(np.mean([20.0 / lap_s for lap_s in laps_s]))
+    assert len(laps_s) == 2
+
+
 def test_a_track_of_which_no_lap_is_known_has_no_comparison(tmp_path: Path) -> None:
     z = np.arange(0.0, 131.0)
     np.save(tmp_path / "line.npy", np.stack([0 * z, z], axis=1))
@@ -66,7 +77,7 @@ def test_a_track_of_which_no_lap_is_known_has_no_comparison(tmp_path: Path) -> N
 
 def test_the_line_of_an_evaluation_has_the_ratios() -> None:
     report = EvaluationReport((EpisodeResult(1, True, 21.0, 30.0, 1.0, 400, 0.0),))
-    assert summary(report, {"human": 20.0}) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
-    both = summary(report, {"reference": 20.5, "human": 20.0})
+    assert summary(report, lambda _: {"human": 20.0}) == "1/1 finished, lap 21.00 s, 1.050 of the human lap 20.00 s"
+    both = summary(report, lambda _: {"reference": 20.5, "human": 20.0})
     assert both == "1/1 finished, lap 21.00 s, 1.024 of the reference lap 20.50 s, 1.050 of the human lap 20.00 s"
-    assert summary(report, {}) == "1/1 finished, lap 21.00 s"
+    assert summary(report, lambda _: {}) == "1/1 finished, lap 21.00 s"

@@ -111,7 +111,7 @@ def test_a_stop_meanwhile_leaves_them_out(
 
 
 def test_the_first_line_has_the_time_since_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = RunLog(Writer(), tmp_path, "run", 100, None, {}, {}, is_headless=True)
+    run = RunLog(Writer(), tmp_path, "run", 100, None, {}, is_headless=True)
     run.scalars({"time/elapsed_s": 42.0}, 50)
     run.close()
     assert capsys.readouterr().out.startswith("run: 50 of 100 steps (50%) | elapsed 0:00:42 |")

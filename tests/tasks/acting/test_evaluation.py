@@ -286,7 +286,7 @@ def test_results_json_has_the_documented_fields_and_no_nan(tmp_path: Any) -> Non
         report,
         place={"task": "TM20Lidar", "track": "short", "game": "sim"},
         checkpoint="best.pth",
-        laps={"reference": 7.0, "scripted": 8.0},
+        laps_on=lambda _: {"reference": 7.0, "scripted": 8.0},
     )
     write_results(tmp_path / "results.json", results)
     read = json.loads((tmp_path / "results.json").read_text())
@@ -296,9 +296,10 @@ def test_results_json_has_the_documented_fields_and_no_nan(tmp_path: Any) -> Non
         "scripted_lap_ratio",
     ]  # fmt: skip
     assert read["episodes"][0] == {
-        "seed": 2, "finished": True, "lap_time_s": 10.0, "return": 12.5, "progress": 1.0, "steps": 4,
+        "seed": 2, "finished": True, "lap_time_s": 10.0, "lap_ratio": 10.0 / 7.0, "return": 12.5, "progress": 1.0,
+        "steps": 4,
     }  # fmt: skip
-    assert read["episodes"][1]["lap_time_s"] is None
+    assert read["episodes"][1]["lap_time_s"] is read["episodes"][1]["lap_ratio"] is None
     assert read["lap_ratio"] == pytest.approx(10.0 / 7.0)
     assert read["scripted_lap_ratio"] == pytest.approx(1.25)
     assert (read["mean_return"], read["std_return"]) == (pytest.approx(6.75), pytest.approx(5.75))
@@ -307,7 +308,7 @@ def test_results_json_has_the_documented_fields_and_no_nan(tmp_path: Any) -> Non
 def test_the_lap_is_compared_with_a_known_humans_lap() -> None:
     report = EvaluationReport((EpisodeResult(2, True, 10.0, 12.5, 1.0, 4, 0.0),))
     place = {"task": "TM20Lidar", "track": "run.Ghost.Gbx", "game": "live"}
-    results = play_results(report, place=place, checkpoint="b", laps={"human": 8.0})
+    results = play_results(report, place=place, checkpoint="b", laps_on=lambda _: {"human": 8.0})
     assert (results["human_lap_time_s"], results["human_lap_ratio"]) == (8.0, 1.25)
     assert not {"scripted_lap_time_s", "lap_ratio"} & set(results)
 
@@ -323,14 +324,14 @@ def test_a_task_without_a_finish_is_scored_by_its_return_without_laps() -> None:
     assert report.statistics() == {"return": -200.0, "episode_length": 100.0}
     sent = EvaluationReport.from_parts(json.loads(json.dumps(report.to_json())), report.arrays())
     assert sent.score() == report.score()
-    results = play_results(report, place={"task": "Gym"}, checkpoint="best.pth", laps={})
+    results = play_results(report, place={"task": "Gym"}, checkpoint="best.pth", laps_on=lambda _: {})
     assert list(results) == ["task", "checkpoint", "episodes", "mean_return", "std_return"]
     assert results["episodes"][0] == {"seed": 0, "return": -100.0, "steps": 100}
     assert (results["mean_return"], results["std_return"]) == (-200.0, 100.0)
 
 
 def test_a_finish_without_a_track_has_no_scripted_lap() -> None:
-    results = play_results(report_of(2.0), place={"task": "RCDrone"}, checkpoint="best.pth", laps={})
+    results = play_results(report_of(2.0), place={"task": "RCDrone"}, checkpoint="best.pth", laps_on=lambda _: {})
     assert results["mean_lap_time_s"] == 2.0
     assert not {"scripted_lap_time_s", "lap_ratio"} & set(results)
 
@@ -349,14 +350,21 @@ def test_impossible_settings_of_a_clip_are_refused(name: str) -> None:
 
 
 def test_where_each_episode_has_its_own_track_its_name_reaches_the_learner_and_the_results() -> None:
-    episodes = (episode(12.0, seed=1), episode(None, 0.5, seed=2))
+    episodes = (episode(12.0, seed=1), episode(None, 0.5, seed=2), episode(20.0, seed=3), episode(8.0, seed=4))
+    reference = {"random:1": 10.0, "random:2": 5.0, "random:3": 20.0}
     report = EvaluationReport(tuple(replace(entry, track=f"random:{entry.seed}") for entry in episodes))
     received = EvaluationReport.from_parts(json.loads(json.dumps(report.to_json())), report.arrays())
-    assert received.tracks == ["random:1", "random:2"]
+    assert received.tracks == ["random:1", "random:2", "random:3", "random:4"]
     place = {"task": "TM20Lidar", "track": "random", "game": "sim"}
-    results = play_results(received, place=place, checkpoint="best.pth", laps={"scripted": 10.0})
-    assert [entry["track"] for entry in results["episodes"]] == ["random:1", "random:2"]
-    assert results["scripted_lap_ratio"] == 1.2
-    assert "lap_ratio" not in results
-    on_one_track = play_results(EvaluationReport(episodes), place=place, checkpoint="best.pth", laps={})
-    assert "track" not in on_one_track["episodes"][0]
+
+    def laps_on(track: str | None) -> dict[str, float]:
+        return {"scripted": 10.0} | ({"reference": reference[str(track)]} if track in reference else {})
+
+    results = play_results(received, place=place, checkpoint="best.pth", laps_on=laps_on)
+    assert [entry["track"] for entry in results["episodes"]] == received.tracks
+    assert [entry["lap_ratio"] for entry in results["episodes"]] == [1.2, None, 1.0, None]
+    # Means over the tracks that were finished and have such a lap.
+    assert (results["reference_lap_time_s"], results["lap_ratio"]) == (15.0, pytest.approx(1.1))
+    assert (results["scripted_lap_time_s"], results["scripted_lap_ratio"]) == (10.0, pytest.approx(4.0 / 3.0))
+    on_one_track = play_results(EvaluationReport(episodes), place=place, checkpoint="best.pth", laps_on=lambda _: {})
+    assert not {"track", "lap_ratio"} & set(on_one_track["episodes"][0])

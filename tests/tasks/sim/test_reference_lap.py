@@ -10,6 +10,7 @@ import pytest
 
 import tasks
 from tasks.config import GameKind, RandomizationConfig, TaskConfig
+from tasks.sim.random_tracks import HELD_OUT_SEEDS, random_track
 from tasks.sim.reference_lap import (
     ReferenceLap,
     load_reference_lap,
@@ -19,10 +20,11 @@ from tasks.sim.reference_lap import (
     stations_m,
     store_reference_lap,
 )
-from tasks.sim.track import load_track
+from tasks.sim.track import TRACKS_FOLDER, load_track
 from tasks.sim.vehicle import VehicleConstants
 
 LAPS = {name: lap for name in ("short", "medium", "long") if (lap := load_reference_lap(name)) is not None}
+RANDOM_SEEDS = [int(path.name.split(".")[0].removeprefix("random_")) for path in TRACKS_FOLDER.glob("random_*")]
 
 
 def _straight(folder: Path) -> str:
@@ -49,6 +51,19 @@ def test_the_actions_drive_the_stored_lap_and_its_mirror_image(name: str) -> Non
     assert mirrored is not None
     _, car = replay(load_track(f"{name}_mirrored"), mirrored.actions)
     assert car.finish_time_s == pytest.approx(lap.lap_time_s, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", sorted({*HELD_OUT_SEEDS, *RANDOM_SEEDS}))
+def test_a_random_track_has_a_lap_that_its_actions_drive_on_it_as_it_is_drawn_now(seed: int) -> None:
+    lap, track = load_reference_lap(f"random:{seed}"), random_track(seed)
+    assert lap is not None
+    assert replay(track, lap.actions)[1].finish_time_s == lap.lap_time_s
+    assert track.scripted is None or lap.lap_time_s < track.scripted.lap_time_s
+    assert lap.lower_bound_s is None or lap.lower_bound_s < lap.lap_time_s
+
+
+def test_tracks_that_differ_each_episode_have_no_lap_in_common() -> None:
+    assert load_reference_lap("random") is None
 
 
 def test_a_policy_with_these_actions_has_this_lap_without_touching_a_wall() -> None:

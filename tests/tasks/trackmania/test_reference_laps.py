@@ -41,19 +41,25 @@ def test_film_and_comparison_share_one_replay_of_it(monkeypatch: pytest.MonkeyPa
     assert again.trace is first.trace
 
 
-def test_an_episode_on_its_own_track_is_compared_on_that_track_with_the_scripted_driver() -> None:
+def test_a_report_cannot_name_a_file_as_the_track_of_an_episode(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a file"):
+        on_track({"track": "random", "game": "sim"}, str(tmp_path / "line.npy"))
+
+
+@pytest.mark.parametrize(("number", "name"), [(10, "reference lap"), (10**17, "scripted lap")])
+def test_an_episode_on_its_own_track_is_compared_on_that_track(number: int, name: str) -> None:
     task = {"track": "random", "game": "sim"}
     assert on_track(task, None) is task
-    episodes_task = on_track(task, "random:10")
+    episodes_task = on_track(task, f"random:{number}")
     road = course(episodes_task)
-    assert not road.laps, "no reference lap is stored of a random track"
-    (scripted,) = reference_laps(episodes_task, road)
-    compared = compared_laps(episodes_task, road, driven(scripted))
+    (lap,) = reference_laps(episodes_task, road)
+    compared = compared_laps(episodes_task, road, driven(lap))
     assert compared is not None
-    assert compared.length_m == pytest.approx(random_track(10).length_m)
-    np.testing.assert_allclose(compared.road[[0, -1]], random_track(10).centre_line[[0, -1]][:, [0, 2]])
-    assert compared.others[0].name == "scripted lap"
-    assert compared.others[0].lap_time_s == pytest.approx(scripted_lap_time_s(episodes_task), rel=0.05)
+    assert compared.length_m == pytest.approx(random_track(number).length_m)
+    np.testing.assert_allclose(compared.road[[0, -1]], random_track(number).centre_line[[0, -1]][:, [0, 2]])
+    assert compared.others[0].name == name
+    known_s = road.laps.get("reference", scripted_lap_time_s(episodes_task))
+    assert compared.others[0].lap_time_s == pytest.approx(known_s, rel=0.05)
 
 
 def test_the_scripted_driver_is_the_reference_of_a_track_that_nobody_drove(monkeypatch: pytest.MonkeyPatch) -> None:

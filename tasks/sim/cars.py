@@ -94,7 +94,8 @@ class Cars:
         self._restarted_at[car] = now_s
         self.started_at_m[car] = start.along_m
         phase, delay = draw.frame_phase_s, draw.input_delay_ticks
-        pose, motion = (start.x, track.height_m, start.z, start.yaw), (start.speed_mps, start.along_m)
+        pose = start.x, track.height_m, start.z, start.yaw
+        motion = start.speed_mps, start.along_m, start.sideways_mps
         vehicle.reset_memory(memory, *pose, phase, delay, constants, *motion)
         vehicle.advance(memory, 0.0, constants, track.grids.place, track.grids.index, track.grids.field)
 
@@ -137,7 +138,7 @@ def _draw_episode(config: RandomizationConfig, rng: np.random.Generator) -> Epis
     )
     factors = 1.0 + np.array(ranges) / 100.0 * (2.0 * rng.random(4) - 1.0)
     is_rolling = rng.random() < config.rolling_starts
-    rolling = RollingDraw(*rng.random(4).tolist())
+    rolling = RollingDraw(*rng.random(5).tolist())
     return EpisodeDraw(
         float(phase) * vehicle.FRAME_S if config.frame_phase else 0.0,
         delay,

@@ -331,14 +331,16 @@ def reset_memory(
     constants: FloatArray,
     speed_mps: float = 0.0,
     distance_m: float = 0.0,
+    sideways_mps: float = 0.0,
 ) -> None:
     """Puts the car at a pose, at time 0, with the first frame boundary at ``frame_phase_s``.
 
-    It rolls straight ahead with ``speed_mps``, in the gear of that speed, and has driven ``distance_m``.
+    It moves with ``speed_mps`` ahead, in the gear of that speed, and ``sideways_mps`` to the right, and has driven
+    ``distance_m``.
     """
     memory[:] = 0.0
     memory[X], memory[HEIGHT], memory[Z], memory[YAW] = x, height, z, yaw
-    memory[SPEED_LONG], memory[DISTANCE] = speed_mps, distance_m
+    memory[SPEED_LONG], memory[SPEED_LAT], memory[DISTANCE] = speed_mps, sideways_mps, distance_m
     memory[GEAR] = 1.0
     while memory[GEAR] < NUM_GEARS and 3.6 * speed_mps >= constants[_UPSHIFT + int(memory[GEAR]) - 1]:
         memory[GEAR] += 1.0

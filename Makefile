@@ -7,13 +7,13 @@
 # make bench-check                   compares the newest ratios with benchmarks/baseline.json; ARGS=--store stores them
 # make bench-parts                   the other benchmarks of one part each (benchmarks/README.md)
 # make lint | type | spell | pytest | format | pictures | clean
-# PROCESSES=1 runs the tests in one process instead of three, FAULT_PROCESSES=1 those of faults instead of two.
+# PROCESSES=1 runs the tests in one process instead of four, FAULT_PROCESSES=1 those of faults instead of two.
 # PYTHON=python3.12 chooses the interpreter for .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-PROCESSES ?= 3
+PROCESSES ?= 4
 FAULT_PROCESSES ?= 2
 
 BIN := $(VENV)/bin

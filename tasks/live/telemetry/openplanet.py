@@ -38,7 +38,7 @@ _GRACE_S = 2.0
 """A plugin notices late that its client has disconnected; a refused reconnection is not reported before [s]."""
 _JOIN_TIMEOUT_S = 5.0
 _BUFFER_SIZE = 1 << 16
-_ENDED_CLIENT_S, _BETWEEN_PROBES_S = 0.5, 0.05
+_BETWEEN_PROBES_S = 0.05
 _RATE_WINDOW_S = 2.0
 
 _logger = logging.getLogger(__name__)
@@ -303,8 +303,8 @@ def telemetry_arrives(
 ) -> bool:
     """Whether plausible records arrive at this moment. Returns at once when they do or when nothing listens.
 
-    The plugin notices the end of an earlier client only when it writes, and then resets those that wait; so a
-    connection that ends is tried again for half a second.
+    The plugin notices the end of an earlier client only when it writes; then it resets those that wait and listens
+    again a frame later. So once the other side has ended a connection, the port is tried until the time is over.
 
     Args:
         port: Where the plugin would listen.
@@ -313,32 +313,31 @@ def telemetry_arrives(
         host: Where the game would run.
     """
     deadline = time.perf_counter() + timeout_s
-    again_until = time.perf_counter() + min(timeout_s, _ENDED_CLIENT_S)
+    was_there = False
     while True:
-        arrive = _records_arrive((host, port), deadline, record)
-        if arrive is not None or time.perf_counter() > again_until:
-            return bool(arrive)
+        try:
+            return _records_arrive((host, port), deadline, record)
+        except (ConnectionResetError, BrokenPipeError):
+            was_there = True
+        except OSError:
+            if not was_there:
+                return False
+        if time.perf_counter() + _BETWEEN_PROBES_S > deadline:
+            return False
         time.sleep(_BETWEEN_PROBES_S)
 
 
-def _records_arrive(address: tuple[str, int], deadline: float, record: TelemetryRecord) -> bool | None:
-    """Whether they do; None: the other side ended the connection."""
+def _records_arrive(address: tuple[str, int], deadline: float, record: TelemetryRecord) -> bool:
+    """Whether they do; raises OSError where the connection cannot be made or the other side ends it."""
     stream = RecordStream(LAYOUTS[record])
-    try:
-        with _connect(address, max(deadline - time.perf_counter(), _BETWEEN_PROBES_S)) as connection:
-            while (left := deadline - time.perf_counter()) > 0:
-                connection.settimeout(left)
-                data = connection.recv(_BUFFER_SIZE)
-                if not data:
-                    return None
-                if stream.is_hopeless:
-                    return False
-                if stream.feed(data, time.perf_counter()):
-                    return True
-    except (ConnectionResetError, BrokenPipeError):
-        return None
-    except OSError:
-        return False
+    with _connect(address, max(deadline - time.perf_counter(), _BETWEEN_PROBES_S)) as connection:
+        while (left := deadline - time.perf_counter()) > 0 and not stream.is_hopeless:
+            connection.settimeout(left)
+            data = connection.recv(_BUFFER_SIZE)
+            if not data:
+                raise ConnectionResetError(f"{address[0]}:{address[1]} ended the connection")
+            if stream.feed(data, time.perf_counter()):
+                return True
     return False
 
 

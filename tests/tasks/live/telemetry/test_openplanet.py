@@ -409,6 +409,24 @@ def test_probe_sees_plausible_records() -> None:
         thread.join()
 
 
+def test_probe_waits_for_a_plugin_that_closes_its_port_behind_an_earlier_client() -> None:
+    server = PluginServer()
+
+    def close_and_listen_again() -> None:
+        server.accept()
+        server.close()
+        time.sleep(0.7)
+        with PluginServer(port=server.port) as again, Streaming(again.accept(), [STANDING]):
+            done.wait(TIMEOUT_S)
+
+    done = threading.Event()
+    thread = threading.Thread(target=close_and_listen_again)
+    thread.start()
+    assert telemetry_arrives(server.port, TIMEOUT_S)
+    done.set()
+    thread.join()
+
+
 def test_probe_needs_more_than_one_record() -> None:
     with PluginServer() as server:
         thread = threading.Thread(target=lambda: server.accept().sendall(4 * STANDING))

@@ -173,9 +173,6 @@ class OffPolicyAlgorithm:
         with torch.autocast(self.device.type, enabled=False):  # every product again in the type that it had
             gradients = torch.autograd.grad(loss, parameters)
         step(self._optimizers[name], gradients)
-        if name == "temperature":
-            with torch.no_grad():
-                self.log_alpha.clamp_(*self._log_alpha_bounds)
 
     @torch.no_grad()
     def update_targets(self) -> None:
@@ -242,7 +239,6 @@ class OffPolicyAlgorithm:
             ),
         }
         if config.learn_entropy_coef:
-            self._parameters["temperature"] = [self.log_alpha]
             self._optimizers["temperature"] = make_optimizer(
                 OptimizerKind.adam, [self.log_alpha], config.lr_entropy, config.betas_entropy, 0.0
             )

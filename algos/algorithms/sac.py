@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from algos.algorithms.off_policy import OffPolicyAlgorithm
+from algos.algorithms.optimizers import step
 from algos.networks import Inputs, frozen, products
 from algos.replay.memory import Batch
 
@@ -105,9 +106,7 @@ class SAC(OffPolicyAlgorithm):
         loss, log_prob, metrics = self.actor_loss(actor_features, features)
         self.descend("actor", loss)
         if self.config.learn_entropy_coef:
-            temperature_loss, more = self.temperature_loss(log_prob)
-            self.descend("temperature", temperature_loss)
-            metrics |= more
+            metrics |= self.adapt_temperature(log_prob)
         return metrics
 
     def actor_loss(self, actor_features: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Metrics]:
@@ -134,13 +133,17 @@ class SAC(OffPolicyAlgorithm):
         """Value of the policy's action from the critics' q (N, B) -> (B,): the smallest."""
         return q.amin(0)
 
-    def temperature_loss(self, log_prob: Tensor) -> tuple[Tensor, Metrics]:
-        """Eq. 18 with log alpha in place of alpha: -log alpha (log pi(a|s) + target entropy).
+    @torch.no_grad()
+    def adapt_temperature(self, log_prob: Tensor) -> Metrics:
+        """A step on eq. 18 with log alpha in place of alpha: -log alpha (log pi(a|s) + target entropy), mean over (B,).
 
         The gradient in log alpha is then independent of alpha, so that a small temperature can grow again.
         """
-        loss = -(self.log_alpha * (log_prob + self.target_entropy)).mean()
-        return loss, {"losses/temperature": loss.detach()}
+        gradient = -(log_prob.mean() + self.target_entropy)
+        loss = self.log_alpha * gradient
+        step(self._optimizers["temperature"], [gradient])
+        self.log_alpha.clamp_(*self._log_alpha_bounds)
+        return {"losses/temperature": loss}
 
     def critic_metrics(self, loss: Tensor, q: Tensor, target: Tensor) -> Metrics:
         """What is logged of a critic update; nothing given has a gradient."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import typing
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -107,10 +108,10 @@ def test_each_loss_reaches_only_its_own_networks(name: str, observation: str, mo
 
     monkeypatch.setattr(agent, "descend", descend)
     agent.update(random_batch(OBSERVATIONS[observation][0], 6))
-    assert set(reached) == {"critic", "actor", "temperature"}
+    assert set(reached) == {"critic", "actor"}
     assert ids(reached["critic"]) <= ids(agent._parameters["critic"])
     assert ids(agent._parameters["actor"]) <= ids(reached["actor"])
-    assert ids(reached["temperature"]) == {id(agent.log_alpha)}
+    assert id(agent.log_alpha) not in ids(reached["critic"]) | ids(reached["actor"])
     without_gradient = [p for p in agent._parameters["critic"] if id(p) not in ids(reached["critic"])]
     assert not without_gradient, [tuple(p.shape) for p in without_gradient]
     actors = ids(agent.acting.actor.parameters())
@@ -136,20 +137,23 @@ def ids(parameters: typing.Iterable[Tensor]) -> set[int]:
 def test_an_update_steps_a_network_along_its_own_loss_only(
     name: str, observation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The actor's step leaves the critics alone, and the other way round."""
+    """The actor's step leaves the critics alone, and the other way round; that of the temperature leaves both."""
     spec, _ = OBSERVATIONS[observation]
     agent = make_case(name, observation, learn_entropy_coef=True)
     seen: dict[str, set[int]] = {}
-    original = agent.descend
+    descend, adapt_temperature = agent.descend, agent.adapt_temperature
 
-    def descend(part: str, loss: Tensor) -> None:
+    def watched(part: str, step: Callable[[], Any]) -> Any:
         before = {id(p): p.detach().clone() for p in all_parameters(agent)}
-        original(part, loss)
+        result = step()
         seen[part] = {id(p) for p in all_parameters(agent) if not torch.equal(before[id(p)], p)}
+        return result
 
-    monkeypatch.setattr(agent, "descend", descend)
+    monkeypatch.setattr(agent, "descend", lambda part, loss: watched(part, lambda: descend(part, loss)))
+    monkeypatch.setattr(agent, "adapt_temperature", lambda log: watched("temperature", lambda: adapt_temperature(log)))
     agent.update(random_batch(spec, 6))
-    assert set(seen) == {"critic", "actor", "temperature"}
+    assert seen.pop("temperature") == {id(agent.log_alpha)}
+    assert set(seen) == {"critic", "actor"}
     for part, moved in seen.items():
         assert moved
         assert moved <= ids(agent._parameters[part])

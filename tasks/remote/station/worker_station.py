@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
+from tasks.process.precedence import step_back
 from tasks.process.stop_signals import ignore_terminal
 from tasks.remote.access.admission import Refusal
 from tasks.remote.access.credentials import load_client
@@ -40,7 +41,6 @@ from tasks.remote.wire import link
 
 _log = logging.getLogger(__name__)
 
-_NICENESS = 5
 _POLL_S = 0.2
 _STATUS_EVERY_S = 1.0
 _STATUS_PAUSE_S = 0.01
@@ -53,7 +53,7 @@ def main() -> int:
     output = take_standard_output()
     config = StationConfig.from_line(sys.stdin.readline())
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    _step_back()
+    step_back()
     return run(config, sys.stdin, output)
 
 
@@ -299,14 +299,6 @@ class WorkerStation:
     def _end(self) -> None:
         self._stop.set()
         self._uplink.wake()
-
-
-def _step_back() -> None:
-    """Lets the game and what drives it come first; the precedence of a parent that drives in real time is inherited."""
-    if hasattr(os, "sched_setscheduler"):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
 
 
 def _with_failure(status: StationStatus, error: BaseException) -> StationStatus:

@@ -35,6 +35,7 @@ from tasks.envs.foreign import WrongValueError
 from tasks.game.errors import GameError
 from tasks.live.controls import exit_release
 from tasks.plugins import load_plugins
+from tasks.process.precedence import step_back
 from tasks.process.step_watch import StepWatch
 from tasks.process.stop_signals import ignore_terminal
 from tasks.remote.access.dialing import RefusedError
@@ -236,7 +237,9 @@ def _roll_out(config: WorkerConfig, uplink: Uplink, environments: _Environments,
 
 
 def _evaluate(config: WorkerConfig, uplink: Uplink, environments: _Environments, stop: StopSignal) -> None:
-    """Waits for requests and answers each with a report."""
+    """Waits for requests and answers each with a report; what learns and drives comes first."""
+    if not environments.description.is_wall_clock:
+        step_back()
     evaluator = _make_evaluator(config, uplink, environments.make(1)[0], stop)
     while (message := uplink.wait_newest()) is not None:
         evaluator.answer(message)

@@ -288,6 +288,8 @@ def test_the_evaluator_reports_without_holding_anyone_up() -> None:
         vecenv.link.request_evaluation({"value": np.array([0.25], np.float32)}, 7, seeds=[4, 5, 6])
         report = wait_report(vecenv.link)
         assert report.weights_version == 7
+        niceness = {place.role: os.getpriority(os.PRIO_PROCESS, pid) for place, pid in vecenv.process_ids().items()}
+        assert niceness["evaluator"] > niceness["worker"] == os.getpriority(os.PRIO_PROCESS, 0)
         assert [episode.seed for episode in report.episodes] == [4, 5, 6]
         # Ten steps with rewards 1 to 10, of which the fake's own statistics say the count.
         assert [episode.steps for episode in report.episodes] == [10, 10, 10]

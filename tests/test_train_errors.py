@@ -55,6 +55,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
             ["task=TM20Lidar", "task.game=sim", "device=cpu", "train.params.config.update_mode=graph"],
             ["train.params.config.update_mode must be auto or eager here, got graph", "CUDA graphs need a GPU"],
         ),
+        (
+            ["task=TM20Lidar", "task.game=sim", "device=cpu", "train.params.config.replay_device=cuda"],
+            ["train.params.config.replay_device must be auto or cpu here, got cuda", "device=cuda, and device is cpu"],
+        ),
         (["train.params.config.update_mode=fast"], ["train.params.config.update_mode", "fast", "eager"]),
         (["max_updates=0"], ["max_updates must be null or >= 1, got 0"]),
         (["task=TM20Lidar", "task.game=sim", "train=TM20LidarPPO", "max_updates=9"], ["max_updates must be null with"]),

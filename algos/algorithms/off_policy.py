@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from algos.algorithms.optimizers import load_moments, make_optimizer, step
+from algos.algorithms.replay_device import chosen_replay_device
 from algos.algorithms.update_modes import CapturedUpdate, Steps, chosen_mode
 from algos.config import NetworkConfig, OffPolicyConfig, OptimizerKind, UpdateMode, check_combination
 from algos.networks import (
@@ -90,7 +91,13 @@ class OffPolicyAlgorithm:
         """Builds the replay memory whose batches the algorithm learns from."""
         config = self.config
         return ReplayMemory(
-            spec, config.memory_size, config.n_step, config.gamma, seed, check_samples=config.debug.check_samples
+            spec,
+            config.memory_size,
+            config.n_step,
+            config.gamma,
+            seed,
+            check_samples=config.debug.check_samples,
+            device=chosen_replay_device(config, spec, self.device),
         )
 
     def make_networks(self, spec: ObservationSpec, seed: int) -> Networks:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from algos.algorithms.replay_device import chosen_replay_device
 from algos.algorithms.sac import SAC
 from algos.config import NetworkConfig, OffPolicyConfig, RecurrentNetworkConfig, RSACConfig
 from algos.networks import Inputs, Networks, RecurrentEncoder, SequenceInputs
@@ -64,6 +65,7 @@ class RSAC(SAC):
             burn_in=config.burn_in,
             sequence_length=config.sequence_length,
             check_samples=config.debug.check_samples,
+            device=chosen_replay_device(config, spec, self.device),
         )
 
     def make_networks(self, spec: ObservationSpec, seed: int) -> Networks:

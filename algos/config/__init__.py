@@ -32,6 +32,7 @@ from algos.config.off_policy import (
     OptimizerKind,
     PolicyValue,
     Precision,
+    ReplayDevice,
     UpdateMode,
     WarmUp,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "REDQConfig",
     "RSACConfig",
     "RecurrentNetworkConfig",
+    "ReplayDevice",
     "SACConfig",
     "TQCConfig",
     "UpdateMode",

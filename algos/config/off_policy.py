@@ -56,6 +56,19 @@ class UpdateMode(Enum):
     """As a CUDA graph, on a GPU only: captured once, then launched as a whole."""
 
 
+class ReplayDevice(Enum):
+    """Where the rows of the replay memory are; the batches drawn from them are the same."""
+
+    auto = "auto"
+    """cuda where the learner computes on a GPU and half of its free memory holds them, else cpu; also cpu with
+    ``replay_transforms``."""
+    cpu = "cpu"
+    """In host memory: each batch is copied to the device."""
+    cuda = "cuda"
+    """On the GPU that the learner computes on: only the places of the drawn rows and their returns are copied to it.
+    ``replay_transforms`` then get tensors of the GPU."""
+
+
 class WarmUp(Enum):
     """What acts before the first weights arrive."""
 
@@ -134,6 +147,8 @@ class OffPolicyConfig(Checked):
     """auto, float32 or bfloat16: that of matrix products and convolutions in an update."""
     update_mode: UpdateMode = UpdateMode.auto
     """auto, eager, compile or graph: how the steps of an update are run."""
+    replay_device: ReplayDevice = ReplayDevice.auto
+    """auto, cpu or cuda: where the rows of the replay memory are."""
     env_steps_before_training: Amount = 1000
     """Steps of the warm-up policy before the first update."""
     warm_up: WarmUp = field(

@@ -1,7 +1,8 @@
 """Replay memory: every frame stored once, histories and n-step returns rebuilt when sampling.
 
 Owns a ring of single rows in which several streams interleave. The learner appends segments and draws batches;
-``algos.replay.storage`` has the copy on disk. Knows no algorithm, no device and no socket.
+``algos.replay.columns`` and, on a GPU, ``algos.replay.device_columns`` hold what the rows hold, and
+``algos.replay.storage`` has the copy on disk. Knows no algorithm and no socket.
 
 How a row finds its neighbours: rows have absolute numbers 0, 1, 2, ... (slot = number modulo capacity) and each keeps
 the numbers of the row before and after it in its own stream. A history is a walk backwards that stops at the first
@@ -13,19 +14,19 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
+from algos.replay.columns import Batch, HostColumns, Places
+from algos.replay.device_columns import DeviceColumns
 from algos.replay.kernels import compiled
-from tasks.experience.observation import Field, ObservationSpec
+from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 
 LOGGER = logging.getLogger(__name__)
 
-NUM_BUFFERS = 2
-"""A batch stays intact until sample() has been called this many more times."""
 SPARSE = 8
 """Valid rows are listed instead of drawn by rejection when fewer than one stored row in this many is valid."""
 
@@ -33,28 +34,6 @@ _NONE = -1
 """No such row: the stream starts or ends here."""
 _LOST = -2
 """A row existed here and was not received: no history may reach over this place."""
-
-
-class Batch(NamedTuple):
-    """Transitions o_t, a_{t+1}, sum of rewards, o_{t+k}; CPU tensors, images uint8.
-
-    The tensors are views of buffers of the memory: they stay intact until sample() has been called ``NUM_BUFFERS``
-    more times. With n_step = 1 an observation and its successor share the frames they have in common, so the tensors
-    are not contiguous and must not be written to.
-    """
-
-    observation: dict[str, torch.Tensor]
-    """Every field of the observation, the action buffer included, shape (B, *field shape)."""
-    action: torch.Tensor
-    """Action passed to the step that followed the observation, (B, A)."""
-    reward: torch.Tensor
-    """sum_{j<k} gamma^j r_{t+1+j}, (B,)."""
-    discount: torch.Tensor
-    """gamma^k, (B,); k = n_step, or less where the episode or the stream's stored rows end."""
-    next_observation: dict[str, torch.Tensor]
-    """The same fields k steps later; at a truncation the true last observation."""
-    terminated: torch.Tensor
-    """1.0 where the k-th step ended the episode for good: no bootstrap there. (B,) float32."""
 
 
 class ReplayMemory:
@@ -65,15 +44,23 @@ class ReplayMemory:
 
     Args:
         spec: Fields of the observation.
-        capacity: Number of rows kept; image pages are only touched when they are written.
+        capacity: Number of rows kept; in host memory image pages are only touched when they are written.
         n_step: Number of rewards summed per transition.
         gamma: Discount per step.
         seed: Of the generator that draws rows.
         check_samples: Whether rebuilt observations are compared with the checksums that segments carry.
+        device: Where the rows and the batches are; None: in host memory.
     """
 
     def __init__(
-        self, spec: ObservationSpec, capacity: int, n_step: int, gamma: float, seed: int, check_samples: bool = False
+        self,
+        spec: ObservationSpec,
+        capacity: int,
+        n_step: int,
+        gamma: float,
+        seed: int,
+        check_samples: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         self._require_arguments(spec, capacity, n_step, gamma)
         self.spec = spec
@@ -89,10 +76,10 @@ class ReplayMemory:
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self._tails: dict[tuple[str, int], int] = {}
         self._gapped: set[str] = set()
-        self._columns = _Columns(spec, capacity)
+        self._columns: HostColumns | DeviceColumns = (
+            HostColumns(spec, capacity, n_step) if device is None else DeviceColumns(spec, capacity, n_step, device)
+        )
         self._links = _Links(capacity, spec.history, spec.act_buf_len, spec.reset_act_buf)
-        self._gather = _Gather(spec, self._columns, n_step)
-        self._buffers: dict[int, list[_Buffers]] = {}
         self._listed: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._checksums: np.ndarray | None = None
 
@@ -136,19 +123,18 @@ class ReplayMemory:
         """Draws transitions uniformly, with replacement.
 
         Returns:
-            A batch whose tensors stay intact until this method has been called ``NUM_BUFFERS`` more times.
+            A batch whose tensors stay intact as ``Batch`` says.
 
         Raises:
             ValueError: Nothing can be drawn yet.
         """
         self._require_transitions(batch_size)
         rows = self._draw(batch_size)
-        buffers = self._next_buffers(batch_size)
-        self._links.locate(rows, self.gamma, self.n_step, self._columns, buffers)
-        self._gather.fill(buffers)
-        batch = buffers.batch()
+        places = self._columns.places(batch_size)
+        self._links.locate(rows, self.gamma, self.n_step, self._columns, places)
+        batch = self._columns.gather(places)
         self._verify(rows, batch.observation)
-        self._verify(buffers.end_rows, batch.next_observation)
+        self._verify(places.end_rows, batch.next_observation)
         return batch
 
     def start_at(self, row: int, received: Mapping[str, int], streams: Iterable[tuple[str, int]]) -> None:
@@ -220,8 +206,8 @@ class ReplayMemory:
         self.total_rows += stop - start
         first_part = min(self.capacity - row % self.capacity, stop - start)
         for part in (slice(start, start + first_part), slice(start + first_part, stop)):
-            slot = (row + part.start - start) % self.capacity
-            self._write(slot, segment, part)
+            if part.start < part.stop:
+                self._write((row + part.start - start) % self.capacity, segment, part)
         done = segment.terminated[start:stop] | segment.truncated[start:stop]
         self._links.add(row, before, self._lowest_row, segment.is_first[start:stop], done)
         return self.total_rows - 1
@@ -252,15 +238,6 @@ class ReplayMemory:
             filled += self._links.keep_valid(candidates, lowest, rows[filled:])
         return rows
 
-    def _next_buffers(self, batch_size: int) -> _Buffers:
-        """The buffers whose turn it is; made at the first use of a batch size."""
-        buffers = self._buffers.setdefault(batch_size, [])
-        if len(buffers) < NUM_BUFFERS:
-            buffers.append(_Buffers(self.spec, batch_size, self.n_step))
-            return buffers[-1]
-        buffers.append(buffers.pop(0))
-        return buffers[-1]
-
     def _write_checksums(self, slot: int, segment: Segment, part: slice) -> None:
         if self._checksums is None:
             self._checksums = np.full(self.capacity, -1, np.int64)
@@ -276,7 +253,7 @@ class ReplayMemory:
         """
         if self._checksums is None:
             return
-        arrays = {name: tensor.numpy() for name, tensor in fields.items()}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in fields.items()}
         for index, row in enumerate(rows):
             observation = {name: array[index] for name, array in arrays.items()}
             expected = int(self._checksums[row % self.capacity])
@@ -331,25 +308,6 @@ class ReplayMemory:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
 
 
-class _Columns:
-    """What rows hold: one array per field, newest part only. Pages are touched when they are written."""
-
-    def __init__(self, spec: ObservationSpec, capacity: int) -> None:
-        self.frames = {f.name: np.zeros((capacity, *f.frame_shape), f.dtype) for f in spec.fields}
-        self.action = np.zeros((capacity, spec.action_size), np.float32)
-        self.reward = np.zeros(capacity, np.float32)
-        self.terminated = np.zeros(capacity, np.bool_)
-
-    def write(self, slot: int, segment: Segment, part: slice) -> None:
-        """Copies a part of a segment to consecutive slots."""
-        slots = slice(slot, slot + part.stop - part.start)
-        for name, column in self.frames.items():
-            column[slots] = segment.frames[name][part]
-        self.action[slots] = segment.action[part]
-        self.reward[slots] = segment.reward[part]
-        self.terminated[slots] = segment.terminated[part]
-
-
 class _Links:
     """How rows hang together: neighbours, episode ends, and which rows can start a transition.
 
@@ -395,13 +353,15 @@ class _Links:
         rows = np.arange(lowest, end)
         return rows[: self.keep_valid(rows.copy(), lowest, rows)]
 
-    def locate(self, rows: np.ndarray, gamma: float, n_step: int, columns: _Columns, buffers: _Buffers) -> None:
-        """Finds the slots that make up the transitions from ``rows`` and sums their rewards, into ``buffers``."""
+    def locate(
+        self, rows: np.ndarray, gamma: float, n_step: int, columns: HostColumns | DeviceColumns, places: Places
+    ) -> None:
+        """Finds the slots that make up the transitions from ``rows`` and sums their rewards, into ``places``."""
         _locate(
             rows, n_step, gamma, columns.reward, columns.terminated,
             self.previous, self.next, self.is_first, self._history, self._act_buf_len, self._reset_act_buf,
-            buffers.frame_slots, buffers.action_slots, buffers.step_slots, buffers.end_rows,
-            buffers.reward, buffers.discount, buffers.terminated,
+            places.frame_slots, places.action_slots, places.step_slots, places.end_rows,
+            places.reward, places.discount, places.terminated,
         )  # fmt: skip
 
     def observe(self, rows: np.ndarray, frame_slots: np.ndarray, action_slots: np.ndarray) -> None:
@@ -413,94 +373,6 @@ class _Links:
         while tail > row:
             tail = int(self.previous[tail % len(self.previous)])
         return tail == row
-
-
-class _Buffers:
-    """Arrays that one batch is gathered into, made once per batch size.
-
-    With n_step = 1 the window of frames of an observation and that of its successor overlap in all but one frame, so
-    both are views of one window of history + 1 frames; otherwise the two windows lie side by side.
-    """
-
-    def __init__(self, spec: ObservationSpec, batch_size: int, n_step: int) -> None:
-        self.frame_slots = np.zeros((batch_size, _window(spec.history, n_step)), np.int64)
-        self.action_slots = np.zeros((batch_size, _window(spec.act_buf_len, n_step)), np.int64)
-        self.step_slots = np.zeros(batch_size, np.int64)
-        self.end_rows = np.zeros(batch_size, np.int64)
-        self.action = np.zeros((batch_size, spec.action_size), np.float32)
-        self.reward = np.zeros(batch_size, np.float32)
-        self.discount = np.zeros(batch_size, np.float32)
-        self.terminated = np.zeros(batch_size, np.float32)
-        self.frames = {
-            f.name: np.zeros((batch_size, _window(max(f.history, 1), n_step), *f.frame_shape), f.dtype)
-            for f in spec.fields
-        }
-        self.act_buf = np.zeros((*self.action_slots.shape, spec.action_size), np.float32)
-        self._batch = Batch(
-            observation=self._views(spec, first=True),
-            action=torch.from_numpy(self.action),
-            reward=torch.from_numpy(self.reward),
-            discount=torch.from_numpy(self.discount),
-            next_observation=self._views(spec, first=False),
-            terminated=torch.from_numpy(self.terminated),
-        )
-
-    def batch(self) -> Batch:
-        """The tensors over these buffers; the dicts are the caller's own."""
-        batch = self._batch
-        return batch._replace(observation=dict(batch.observation), next_observation=dict(batch.next_observation))
-
-    def _views(self, spec: ObservationSpec, first: bool) -> dict[str, torch.Tensor]:
-        """Observation fields as views of the first or the last part of each window."""
-        views: dict[str, torch.Tensor] = {}
-        for field in spec.fields:
-            window = torch.from_numpy(self.frames[field.name])
-            if field.history:
-                views[field.name] = window[:, : field.history] if first else window[:, -field.history :]
-            else:
-                views[field.name] = window[:, 0 if first else -1]
-        act_buf = torch.from_numpy(self.act_buf)
-        for index, name in enumerate(spec.action_names):
-            views[name] = act_buf[:, index if first else index - spec.act_buf_len]
-        return views
-
-
-class _Gather:
-    """Copies rows from the columns into buffers; knows which columns of a window each field takes."""
-
-    def __init__(self, spec: ObservationSpec, columns: _Columns, n_step: int) -> None:
-        self._columns = columns
-        self._parts: dict[int, np.ndarray] = {}
-        self._fields = [(field.name, self._part(field, spec.history, n_step)) for field in spec.fields]
-
-    def fill(self, buffers: _Buffers) -> None:
-        """Copies every field of a located batch."""
-        columns = self._columns
-        slots = {length: np.take(buffers.frame_slots, part, axis=1) for length, part in self._parts.items()}
-        for name, length in self._fields:
-            _take(columns.frames[name], slots[length], buffers.frames[name])
-        if buffers.action_slots.size:
-            _take(columns.action, buffers.action_slots, buffers.act_buf)
-        _take(columns.action, buffers.step_slots, buffers.action)
-
-    def _part(self, field: Field, longest: int, n_step: int) -> int:
-        """Registers the columns of the frame window that a field's history takes; returns its length."""
-        length = max(field.history, 1)
-        width = _window(longest, n_step)
-        successor = np.arange(width - length, width)
-        observation = np.arange(longest - length, longest)
-        self._parts[length] = np.union1d(observation, successor)
-        return length
-
-
-def _window(history: int, n_step: int) -> int:
-    """Number of columns that hold an observation's history and its successor's."""
-    return history + 1 if n_step == 1 and history else 2 * history
-
-
-def _take(source: np.ndarray, slots: np.ndarray, out: np.ndarray) -> None:
-    """out[...] = source[slots], straight into ``out`` (mode raise would go through a temporary copy)."""
-    np.take(source, slots, axis=0, out=out, mode="clip")
 
 
 @compiled

@@ -22,8 +22,9 @@ LOGGER = logging.getLogger(__name__)
 
 
 class SequenceBatch(NamedTuple):
-    """B sequences of one episode each, and the K transitions in them that are learned from; CPU tensors, the caller's.
+    """B sequences of one episode each, and the K transitions in them that are learned from; the caller's tensors.
 
+    Observations and actions are on the device that the memory has its rows on, the others on the CPU.
     A sequence is a burn-in of up to P rows and a window of C = sequence_length + n_step rows that follows it. Both
     are filled up with copies of a row of the sequence, which nothing reads.
     """
@@ -68,6 +69,7 @@ class SequenceMemory(ReplayMemory):
         burn_in: Rows before the first transition that only bring the state up to date.
         sequence_length: Transitions of a sequence.
         check_samples: Whether rebuilt observations are compared with the checksums that segments carry.
+        device: Where the rows are, but for what the policy remembered; None: in host memory.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class SequenceMemory(ReplayMemory):
         burn_in: int,
         sequence_length: int,
         check_samples: bool = False,
+        device: torch.device | None = None,
     ) -> None:
-        super().__init__(spec, capacity, n_step, gamma, seed, check_samples)
+        super().__init__(spec, capacity, n_step, gamma, seed, check_samples, device)
         self.state_size = state_size
         self.burn_in = burn_in
         self.sequence_length = sequence_length
@@ -155,7 +158,7 @@ class SequenceMemory(ReplayMemory):
             burn_in_rows=torch.from_numpy(place.burn_in_rows),
             rows=torch.from_numpy(sequences * place.window.shape[1] + offsets),
             next_rows=torch.from_numpy(place.next_rows[sequences, offsets]),
-            action=torch.from_numpy(columns.action[followed % self.capacity]),
+            action=columns.actions_at(followed % self.capacity),
             reward=torch.from_numpy(place.reward[sequences, offsets]),
             discount=torch.from_numpy(place.discount[sequences, offsets]),
             terminated=torch.from_numpy(place.terminated[sequences, offsets]),
@@ -170,11 +173,11 @@ class SequenceMemory(ReplayMemory):
         fields: dict[str, torch.Tensor] = {}
         for field in spec.fields:
             slots = frame_slots[:, -field.history :] if field.history else frame_slots[:, -1]
-            values = columns.frames[field.name][slots]  # (B * R, *field shape)
-            fields[field.name] = torch.from_numpy(values.reshape(*rows.shape, *field.shape))
+            values = columns.frames_at(field.name, slots)  # (B * R, *field shape)
+            fields[field.name] = values.view(*rows.shape, *field.shape)
         for index, name in enumerate(spec.action_names):
-            values = columns.action[action_slots[:, index]]
-            fields[name] = torch.from_numpy(values.reshape(*rows.shape, spec.action_size))
+            values = columns.actions_at(action_slots[:, index])
+            fields[name] = values.view(*rows.shape, spec.action_size)
         for row, column in ((rows[:, index], index) for index in range(rows.shape[1])):
             self._verify(row, {name: values[:, column] for name, values in fields.items()})
         return fields

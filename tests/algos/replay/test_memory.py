@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algos.replay.memory import NUM_BUFFERS, Batch, ReplayMemory
+from algos.replay.columns import NUM_BUFFERS
+from algos.replay.memory import Batch, ReplayMemory
 from tasks.experience.observation import Field, ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.registry import observation_spec

@@ -1,0 +1,59 @@
+"""Where the rows of the replay memory are: in host memory, or on the GPU that trains.
+
+``make_memory`` of an algorithm asks with ``replay_device`` of its configuration. The batches are the same in both.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from algos.config import OffPolicyConfig, ReplayDevice
+from algos.replay.device_columns import num_bytes
+from tasks.experience.observation import ObservationSpec
+
+logger = logging.getLogger(__name__)
+
+GPU_SHARE = 0.5
+"""Of the free memory of a GPU, what rows may take; the rest is for what updates need."""
+_GIB = 2.0**30
+
+
+def chosen_replay_device(config: OffPolicyConfig, spec: ObservationSpec, device: torch.device) -> torch.device | None:
+    """The device that the rows are on; None: they are in host memory.
+
+    Args:
+        config: What says so.
+        spec: Fields of the observation.
+        device: Where updates are computed.
+
+    Raises:
+        ValueError: If the rows cannot be where the configuration wants them.
+    """
+    kind = config.replay_device
+    # What transforms registered so far are given is in host memory: only who says cuda hands them tensors of a GPU.
+    if kind is ReplayDevice.cpu or (kind is ReplayDevice.auto and config.replay_transforms):
+        return None
+    lacks = _missing(config.memory_size, spec, device)
+    if lacks is None:
+        return device
+    if kind is ReplayDevice.cuda:
+        raise ValueError(f"train.params.config.replay_device must be auto or cpu here, got cuda: {lacks}")
+    if device.type == "cuda":
+        logger.info("the replay memory is in host memory: %s", lacks)
+    return None
+
+
+def _missing(memory_size: int, spec: ObservationSpec, device: torch.device) -> str | None:
+    """What the device lacks to hold so many rows."""
+    if device.type != "cuda":
+        return f"rows on a GPU need device=cuda, and device is {device.type}"
+    free, _ = torch.cuda.mem_get_info(device)
+    allowed, needed = GPU_SHARE * free, num_bytes(spec, memory_size)
+    if needed <= allowed:
+        return None
+    return (
+        f"memory_size={memory_size} takes {needed / _GIB:.2f} GiB, and {GPU_SHARE:.0%} of what is free on {device} is "
+        f"{allowed / _GIB:.2f} GiB; memory_size={int(allowed / num_bytes(spec, 1))} fits"
+    )

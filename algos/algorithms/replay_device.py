@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
 from algos.config import OffPolicyConfig, ReplayDevice
 from algos.replay.device_columns import num_bytes
 from tasks.experience.observation import ObservationSpec
-
-logger = logging.getLogger(__name__)
 
 GPU_SHARE = 0.5
 """Of the free memory of a GPU, what rows may take; the rest is for what updates need."""
@@ -31,18 +27,12 @@ def chosen_replay_device(config: OffPolicyConfig, spec: ObservationSpec, device:
     Raises:
         ValueError: If the rows cannot be where the configuration wants them.
     """
-    kind = config.replay_device
-    # What transforms registered so far are given is in host memory: only who says cuda hands them tensors of a GPU.
-    if kind is ReplayDevice.cpu or (kind is ReplayDevice.auto and config.replay_transforms):
+    if config.replay_device is not ReplayDevice.cuda:
         return None
     lacks = _missing(config.memory_size, spec, device)
-    if lacks is None:
-        return device
-    if kind is ReplayDevice.cuda:
+    if lacks is not None:
         raise ValueError(f"train.params.config.replay_device must be auto or cpu here, got cuda: {lacks}")
-    if device.type == "cuda":
-        logger.info("the replay memory is in host memory: %s", lacks)
-    return None
+    return device
 
 
 def _missing(memory_size: int, spec: ObservationSpec, device: torch.device) -> str | None:

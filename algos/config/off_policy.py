@@ -60,8 +60,7 @@ class ReplayDevice(Enum):
     """Where the rows of the replay memory are; the batches drawn from them are the same."""
 
     auto = "auto"
-    """cuda where the learner computes on a GPU and half of its free memory holds them, else cpu; also cpu with
-    ``replay_transforms``."""
+    """cpu, until a measurement shows that the other pays."""
     cpu = "cpu"
     """In host memory: each batch is copied to the device."""
     cuda = "cuda"

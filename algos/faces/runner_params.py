@@ -34,7 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from algos.config import ENCODERS, EncoderKind, ReplayDevice, check_combination
+from algos.config import ENCODERS, EncoderKind, check_combination
 from algos.config.algorithms import TRAIN_SCHEMAS, algorithms, networks, policy_function
 from algos.config.options import base_name
 from algos.config.ppo import ppo_params
@@ -101,8 +101,7 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
             device = torch.device(resolve_device("device", config.device))
             chosen_precision(config.train.params.config.precision, device)
             chosen_mode(config.train.params.config.update_mode, device)
-            if config.train.params.config.replay_device is ReplayDevice.cuda:
-                chosen_replay_device(config.train.params.config, spec, device)
+            chosen_replay_device(config.train.params.config, spec, device)
             replay_transforms(config.train.params.config.replay_transforms)
         # Builds the network once, so that an image too small for it is refused here.
         build_policy(worker_policy(config.train, spec, "cpu"), config.seed)

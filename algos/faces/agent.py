@@ -63,6 +63,9 @@ from tasks.words.references import resolve
 
 logger = logging.getLogger(__name__)
 
+_SYNCHRONOUS = "synchronous"
+"""What the one environment of a synchronous run is called in its segments."""
+
 
 class OffPolicyAgent(BaseAlgorithm):
     """Trains SAC or a variant on samples of workers (asynchronous) or of this process (synchronous).
@@ -330,7 +333,7 @@ class OffPolicyAgent(BaseAlgorithm):
         env = make_env(self.env_name, env_config)
         policy = build_policy(env_config["policy"], self.run.seed)
         checks = bool(env_config.get("check_samples", False))
-        rollout = Rollout(env, policy, "synchronous", 0, self.run.seed, checks, step_watch=self.run.watch)
+        rollout = Rollout(env, policy, _SYNCHRONOUS, 0, self.run.seed, checks, step_watch=self.run.watch)
         evaluator = InProcessEvaluator(
             lambda: make_env(self.env_name, env_config),
             lambda: build_policy(env_config["policy"], self.run.seed),
@@ -443,6 +446,8 @@ class OffPolicyAgent(BaseAlgorithm):
             self.storage.load(self.memory)
         if self.memory.num_transitions == 0:
             raise CheckpointError(f"checkpoint_mode=replay: there is no stored replay in {self.storage.directory}")
+        if self._inline_link is not None:
+            self._inline_link.number_after(self.memory.received.get(_SYNCHRONOUS, 0))
         self.learner.pace.restart_ratio(available_env_steps=len(self.memory))
 
     def _nothing_left(self, path: str) -> CheckpointError:

@@ -134,6 +134,10 @@ class InlineLink:
         self._seq = int(state["seq"])
         self._rollout.load_state(state["rollout"])
 
+    def number_after(self, seq: int) -> None:
+        """Numbers the next segment ``seq`` + 1: the memory takes those up to ``seq`` for repetitions of what it has."""
+        self._seq = seq
+
     def close(self) -> None:
         """Closes the environments."""
         self._rollout.close()

@@ -296,6 +296,7 @@ def test_replay_mode_loads_only_the_samples(tmp_path):
     agent.train()
     assert agent.frame == 50
     assert agent.epoch_num == 50  # ratio 1 from the first step: 124 stored rows are more than the 40 of the warm-up
+    assert len(agent.memory) >= len(load_rows(tmp_path / "old")) + 50  # the numbers of its segments do not begin anew
 
 
 def load_rows(run: Path) -> range:

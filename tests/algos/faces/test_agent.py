@@ -284,7 +284,7 @@ def test_weights_mode_loads_the_networks_and_starts_a_new_run(tmp_path):
     assert load_checkpoint(tmp_path / "new" / "nn" / "last.pth").counters["env_steps"] == 120
 
 
-def test_replay_mode_loads_only_the_samples(tmp_path):
+def test_replay_mode_loads_only_the_samples(tmp_path, monkeypatch):
     make_runner(make_params(tmp_path, "old")).run({"train": True})
     path = tmp_path / "old" / "nn" / "last.pth"
     params = make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.replay, max_env_steps=50)
@@ -292,11 +292,19 @@ def test_replay_mode_loads_only_the_samples(tmp_path):
     fresh = agent.algorithm.acting_weights()
     agent.restore(str(path))
     assert all(np.array_equal(array, fresh[name]) for name, array in agent.algorithm.acting_weights().items())
-    assert len(agent.memory) == len(load_rows(tmp_path / "old"))
+    stored = len(load_rows(tmp_path / "old"))
+    assert len(agent.memory) == stored
+    receive, acted = agent._inline_link.receive, []
+
+    def counted(*args, **keys):
+        acted.append(receive(*args, **keys))
+        return acted[-1]
+
+    monkeypatch.setattr(agent._inline_link, "receive", counted)
     agent.train()
     assert agent.frame == 50
     assert agent.epoch_num == 50  # ratio 1 from the first step: 124 stored rows are more than the 40 of the warm-up
-    assert len(agent.memory) >= len(load_rows(tmp_path / "old")) + 50  # the numbers of its segments do not begin anew
+    assert len(agent.memory) == stored + len(acted)  # a row each, and none was taken for a repetition
 
 
 def load_rows(run: Path) -> range:

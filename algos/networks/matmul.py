@@ -19,15 +19,13 @@ _MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
 
 def chosen_precision(precision: Precision, device: torch.device) -> Precision:
-    """float32 or bfloat16; ``auto`` is bfloat16 on a CPU that multiplies it: as good and faster (docs/results.md).
-
-    On a GPU ``auto`` is float32: these networks are small there, and what bfloat16 does was never measured.
+    """float32 or bfloat16; ``auto`` is float32, with which policies become better (docs/results.md).
 
     Raises:
         ValueError: If the device has no bfloat16 products.
     """
     if precision is Precision.auto:
-        return Precision.bfloat16 if device.type == "cpu" and multiplies_bfloat16(device) else Precision.float32
+        return Precision.float32
     if precision is Precision.bfloat16 and not multiplies_bfloat16(device):
         raise ValueError(
             f"train.params.config.precision must be auto or float32 on {device.type}, got bfloat16: this "

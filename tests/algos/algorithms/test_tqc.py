@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from algos.algorithms.tqc import TQC, quantile_huber_loss
-from algos.config import NetworkConfig, Precision, TQCConfig
+from algos.config import NetworkConfig, TQCConfig
 from tasks.experience.observation import ObservationSpec
 from tests.algos.agents import FIXED
 from tests.algos.algorithms.redq_by_hand import Temperature
@@ -147,8 +147,7 @@ OPTIONS: dict[str, Any] = {"num_quantiles": 7, "dropped_quantiles": 0, "num_crit
 
 
 def weights_after(**config: Any) -> dict[str, torch.Tensor]:
-    keys: dict[str, Any] = {"num_quantiles": 6, "precision": Precision.float32} | config
-    agent = make_tqc(**keys)
+    agent = make_tqc(**({"num_quantiles": 6} | config))
     for _ in range(3):
         agent.update(random_batch(LIDAR))
     return snapshot(agent)

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from algos.algorithms.sac import SAC
 from algos.algorithms.update_modes import WARM_UPS, chosen_mode
-from algos.config import DebugConfig, OptimizerKind, Precision, RSACConfig, SACConfig, UpdateMode
+from algos.config import DebugConfig, OptimizerKind, RSACConfig, SACConfig, UpdateMode
 from tests.algos.algorithms.sac_batches import LIDAR, random_batch
 from tests.algos.algorithms.test_family_invariants import FAMILY, OBSERVATIONS, make
 from tests.algos.algorithms.test_sac import snapshot
@@ -116,9 +116,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[RecordedGraph]:
     return captured
 
 
-EXACT: dict[str, Any] = {"precision": Precision.float32}
-"""As on a GPU, whatever this processor multiplies."""
-KEYS: dict[str, Any] = EXACT | {"learn_entropy_coef": True, "lr_decay_updates": 8}
+KEYS: dict[str, Any] = {"learn_entropy_coef": True, "lr_decay_updates": 8}
 
 
 def assert_equal_updates(agents: Sequence[SAC], seeds: range, spec: Any = LIDAR) -> None:
@@ -146,7 +144,7 @@ def test_a_graph_makes_the_updates_of_eager(name: str, graphs: list[RecordedGrap
 def test_a_graph_shifts_images_at_random_as_eager_does(graphs: list[RecordedGraph]) -> None:
     spec, network = OBSERVATIONS["images"]
     agents = [
-        make("SAC", spec, replace(network, random_shift=2), update_mode=mode, **EXACT)
+        make("SAC", spec, replace(network, random_shift=2), update_mode=mode)
         for mode in (UpdateMode.eager, UpdateMode.graph)
     ]
     assert_equal_updates(agents, range(WARM_UPS + 2), spec)

@@ -75,7 +75,7 @@ ALGORITHM_CASES: dict[str, tuple[Keys, Any]] = {
     "lr_critic": ({}, 1e-2),
     "lr_entropy": ({"learn_entropy_coef": True}, 1e-2),
     "lr_decay_updates": ({}, 2),
-    "precision": ({"precision": Precision.float32}, Precision.bfloat16),
+    "precision": ({}, Precision.bfloat16),
     "optimizer_actor": ({"betas_actor": None}, OptimizerKind.sgd),
     "optimizer_critic": ({"betas_critic": None}, OptimizerKind.sgd),
     "betas_actor": ({}, [0.8, 0.9]),

@@ -47,11 +47,11 @@ def to_blocks(image: Tensor, kernel: int, stride: int) -> Tensor:
     image = image[:, :, : rows * stride, : columns * stride]
     word = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(stride)
     is_exported = torch.onnx.is_in_onnx_export()  # ONNX cannot see bytes as words
-    if word is not None and not is_exported and _is_for_numpy(image):
+    if word is None or is_exported:  # moved byte by byte, (B, C, Y, y, X, x) -> (B, Y, X, C, y, x)
+        blocks = image.reshape(batch, channels, rows, stride, columns, stride).permute(0, 2, 4, 1, 3, 5).contiguous()
+    elif _is_for_numpy(image):
         words = _aligned(image, stride).view(word).numpy().reshape(batch, -1)
         blocks = torch.from_numpy(words.take(_block_order(channels, rows, columns, stride), axis=1)).view(torch.uint8)
-    elif word is None or is_exported:  # moved byte by byte, (B, C, Y, y, X, x) -> (B, Y, X, C, y, x)
-        blocks = image.reshape(batch, channels, rows, stride, columns, stride).permute(0, 2, 4, 1, 3, 5).contiguous()
     else:  # moved word by word, (B, C, Y, y, X) -> (B, Y, X, C, y)
         words = _aligned(image, stride).view(word).unflatten(2, (rows, stride))
         blocks = words.permute(0, 2, 4, 1, 3).contiguous().view(torch.uint8)

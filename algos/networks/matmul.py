@@ -19,7 +19,7 @@ _MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
 
 def chosen_precision(precision: Precision, device: torch.device) -> Precision:
-    """float32 or bfloat16; ``auto`` is float32, with which policies become better (docs/results.md).
+    """float32 or bfloat16; ``auto`` is float32, as nothing was learned better in bfloat16 (docs/results.md).
 
     Raises:
         ValueError: If the device has no bfloat16 products.

@@ -68,7 +68,11 @@ def test_log_density_stays_finite_where_tanh_saturates() -> None:
 
 @pytest.mark.parametrize("size", [(64, 64), (67, 71), (65, 64)])
 @pytest.mark.parametrize(("kernel", "stride"), [(8, 4), (8, 2), (6, 3)])
-def test_convolution_over_blocks_equals_strided_convolution(size: tuple[int, int], kernel: int, stride: int) -> None:
+@pytest.mark.parametrize("is_for_numpy", [True, False])
+def test_convolution_over_blocks_equals_strided_convolution(
+    size: tuple[int, int], kernel: int, stride: int, is_for_numpy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("algos.networks.images._is_for_numpy", lambda image: is_for_numpy)  # False: as on a GPU
     torch.manual_seed(0)
     frames = torch.randint(0, 256, (3, 5, *size), dtype=torch.uint8)
     weight = torch.randn(6, 4, kernel, kernel, dtype=torch.float64)

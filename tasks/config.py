@@ -365,8 +365,8 @@ class TaskConfig(RealTimeTaskConfig):
     """Grey images, or RGB."""
     img_hist_len: Count = field(default=4, metadata=decides(Decides.observation) | needs(_FRAMES))
     """Number of images or LIDAR scans in the observation, newest last."""
-    privileged: bool = field(default=False, metadata=decides(Decides.critic_view, before=False))
-    """Whether place on the path, motion and the road ahead are captured too, for a critic that sees more than the actor
+    privileged: bool = field(default=False, metadata=decides(Decides.critic_view, before=False) | needs(_FRAMES))
+    """Whether what TM20Track sees is captured too, for a critic that sees more than the actor
     (train.params.network.asymmetric_critic)."""
     sleep_time_at_reset: NotNegative = field(default=1.5, metadata=needs(_LIVE))
     """Pause after a restart of the live game [s]."""

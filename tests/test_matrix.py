@@ -8,6 +8,7 @@ algorithm on numbers and on pictures, and each task with each kind of network; t
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -55,7 +56,19 @@ def words(task: str, kind: str) -> list[str]:
     has_clock = hasattr(registry.default_config(task), "rtgym")
     episode = ["task.rtgym.ep_max_length=20"] if has_clock else ["task.max_episode_steps=20"]
     sizes = SMALL_PPO if kind == "ppo" else SMALL_OFF_POLICY
-    return [f"task={task}", f"train={task}{base_name(kind)}", *SMALL_RUN, *driving, *episode, *sizes]
+    teacher = ["task.privileged=true"] if kind == "dagger" and driving and task != "TM20Track" else []
+    return [f"task={task}", f"train={task}{base_name(kind)}", *SMALL_RUN, *driving, *episode, *sizes, *teacher]
+
+
+def taught(task: str, folder: Path) -> list[str]:
+    """Words that name a teacher, where the files name none: a policy of the same task."""
+    if is_driving(task):
+        return []
+    assert train.main([*words(task, "sac"), "experiment=teacher"]) == 0
+    (checkpoint,) = (folder / "runs").glob("teacher*/nn/last.pth")
+    kept = checkpoint.rename(folder / "teacher.pth")
+    shutil.rmtree(folder / "runs")
+    return [f"train.params.config.teacher={kept}"]
 
 
 def is_played(task: str, kind: str) -> bool:
@@ -86,7 +99,8 @@ def test_a_short_run_trains_and_saves_and_what_it_saved_is_played(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert train.main(words(task, kind)) == 0
+    teacher = taught(task, tmp_path) if kind == "dagger" else []
+    assert train.main([*words(task, kind), *teacher]) == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith(task + base_name(kind))
     checkpoint = load_checkpoint(run / "nn" / "last.pth")

@@ -29,17 +29,20 @@ SMALL = [
     "train.params.config.env_steps_before_training=50",
     "train.params.config.min_updates_per_env_step=0.5",
     "train.params.config.max_updates_per_env_step=0.5",
-    "train.params.config.learn_entropy_coef=true",
     "train.params.config.evaluation_interval=0",
     "train.params.config.checkpoint_interval=0",
 ]
-OWN = {"rsac": ["train.params.config.sequence_length=6", "train.params.config.burn_in=3"]}
-"""Keys that make each algorithm small."""
+LEARNED = "train.params.config.learn_entropy_coef=true"
+OWN = {
+    "rsac": [LEARNED, "train.params.config.sequence_length=6", "train.params.config.burn_in=3"],
+    "dagger": ["task.privileged=true"],
+}
+"""What an algorithm needs beside or in place of the learned temperature."""
 
 
 def run(kind: str, name: str, *words: str) -> Path:
     """Trains below runs/<name>_<date> and returns the checkpoint that it ends with."""
-    small = [*SMALL, *OWN.get(kind, [])]
+    small = [*SMALL, *OWN.get(kind, [LEARNED])]
     assert train.main([*small, f"train=TM20Lidar{base_name(kind)}", f"experiment={name}", *words]) == 0
     (folder,) = Path("runs").glob(f"{name}_*")
     return folder / "nn" / "last.pth"

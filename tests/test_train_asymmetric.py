@@ -19,7 +19,7 @@ from algos.run.stored_config import refuse_shape_changes
 from tasks.config import config_to_dict
 from tasks.experience.observation import ObservationSpec
 from tasks.registration import register_tasks
-from tasks.trackmania.road_state import ROAD_FIELDS
+from tasks.trackmania.driving import PRIVILEGED_FIELDS
 from tasks.words.command_line import Role
 
 pytestmark = pytest.mark.timeout(120)
@@ -83,6 +83,12 @@ def test_it_is_refused_with_advice_without_privileged_fields(start: Start, capsy
     assert line.endswith("set task.privileged=true")
 
 
+def test_where_the_policy_sees_all_there_is_nothing_to_add(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["task=TM20Track", "train=TM20TrackSAC", "task.game=sim"]
+    assert refused(capsys, *words, ASYMMETRIC[1]).endswith("its policy sees all there is")
+    assert "task.privileged" in refused(capsys, *words, ASYMMETRIC[0])
+
+
 def test_other_tasks_are_told_to_mark_their_fields(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "task=RCDrone", "train=RCDroneSAC", ASYMMETRIC[1])
     assert "mark fields of the observation of RCDrone as privileged" in line
@@ -100,9 +106,10 @@ def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, 
     runner(params).run({"train": True, "play": False})
     (checkpoint,) = tmp_path.glob("runs/*/nn/last.pth")
     stored = load_checkpoint(checkpoint)
-    assert ObservationSpec.from_json(stored.observation_spec).privileged_fields == ROAD_FIELDS
+    beside = ObservationSpec.from_json(stored.observation_spec).privileged_fields
+    assert beside == PRIVILEGED_FIELDS[1:]  # a LIDAR task has the speed
     # speed, lidar, two actions, the privileged fields; then the action
-    width = 1 + 76 + 6 + sum(field.size for field in ROAD_FIELDS) + 3
+    width = 1 + 76 + 6 + sum(field.size for field in beside) + 3
     assert stored.algorithm_state["critic"]["ensemble.hidden.0.weight"].shape == (2, width, 16)
     assert stored.acting_weights()["actor.hidden.0.weight"].shape == (16, 83)
     assert stored.counters["updates"] > 0
@@ -175,7 +182,7 @@ def test_the_policy_of_a_worker_is_the_same_with_and_without_them() -> None:
     from tasks import registry
 
     specs = [registry.observation_spec("TM20Full", registry.default_config("TM20Full"))]
-    specs.append(ObservationSpec((*specs[0].fields, *ROAD_FIELDS)))
+    specs.append(ObservationSpec((*specs[0].fields, *PRIVILEGED_FIELDS[3:])))
     train = TRAIN_SCHEMAS["sac"]()
     assert isinstance(train, OffPolicyTrainConfig)
     one, other = (worker_policy(train, spec, "cpu") for spec in specs)

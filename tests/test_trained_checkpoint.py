@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import tasks
-from algos.faces.configured_policy import trained_policy
+from algos.faces.trained_policy import trained_policy
 from algos.run import zoo
 from algos.run.checkpoint import load_checkpoint
 from algos.run.checkpoint_words import with_checkpoint_files

@@ -93,7 +93,8 @@ class ActingPolicy:
         self._warm_up = warm_up
         self.explore_as([seed])
         with torch.random.fork_rng(devices=[]):
-            self._network = self.make_network(spec, config).to(device).eval().requires_grad_(False)
+            self.network = self.make_network(spec, config).to(device).eval().requires_grad_(False)
+            """From a batch of observations to mean and log-std of a Gaussian before the tanh, (N, A) each."""
         self._has_weights = False
 
     def make_network(self, spec: ObservationSpec, config: NetworkConfig) -> nn.Module:
@@ -123,17 +124,16 @@ class ActingPolicy:
             return np.stack([explorer.warm_up.act() for explorer in self._explorers])
         mean, log_std = self._forward(obs)
         if not deterministic:
-            noise = np.stack([explorer.noise() for explorer in self._explorers])
-            mean = mean + np.exp(log_std) * noise
+            mean = mean + np.exp(log_std) * self._noise()
         return np.tanh(mean)
 
     def deterministic_actor(self) -> DeterministicActor:
         """What ``act`` does with ``deterministic``, as one network that shares the weights."""
-        return SquashedMean(self._network)
+        return SquashedMean(self.network)
 
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of the weights, as ``load_weights`` takes them; random ones before it was called."""
-        return {name: tensor.cpu().numpy().copy() for name, tensor in self._network.state_dict().items()}
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self.network.state_dict().items()}
 
     def load_weights(self, weights: Mapping[str, np.ndarray], version: int) -> None:
         """Copies the weights in, all or none.
@@ -144,7 +144,7 @@ class ActingPolicy:
         """
         if version < 1:
             raise ValueError(f"version must be >= 1 (0 is the warm-up policy), got {version}")
-        copy_weights(self._network, weights)
+        copy_weights(self.network, weights)
         self._has_weights = True
         self.version = version
 
@@ -165,6 +165,10 @@ class ActingPolicy:
         """Puts back what ``state`` gave."""
         self._explorers[0].load_state(state)
 
+    def _noise(self) -> np.ndarray:
+        """What is added to the means, in units of the standard deviations, shape (N, A)."""
+        return np.stack([explorer.noise() for explorer in self._explorers])
+
     @torch.inference_mode()
     def _forward(self, obs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         mean, log_std = self._distribution({name: _tensor(obs[name]).to(self._device) for name in self._names})
@@ -172,7 +176,7 @@ class ActingPolicy:
 
     def _distribution(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-std of a batch of observations, (N, A) each."""
-        return self._network(batch)
+        return self.network(batch)
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

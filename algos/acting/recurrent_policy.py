@@ -50,15 +50,15 @@ class RecurrentPolicy(ActingPolicy):
         device: Where the forward pass runs.
     """
 
-    _network: ActingNetwork
+    network: ActingNetwork
 
     def __init__(
         self, spec: ObservationSpec, config: RecurrentNetworkConfig, seed: int, warm_up: WarmUp, device: torch.device
     ) -> None:
         self._gru_size = config.gru_size
         super().__init__(spec, config, seed, warm_up, device)
-        assert isinstance(self._network.encoder, RecurrentEncoder)
-        self._encoder = self._network.encoder
+        assert isinstance(self.network.encoder, RecurrentEncoder)
+        self._encoder = self.network.encoder
 
     def explore_as(self, seeds: Sequence[int]) -> None:
         """Acts in so many environments from now on, and remembers nothing of any."""
@@ -77,7 +77,7 @@ class RecurrentPolicy(ActingPolicy):
 
     def deterministic_actor(self) -> RecurrentMean:
         """What ``act`` does with ``deterministic``, as one network that shares the weights."""
-        return RecurrentMean(self._network)
+        return RecurrentMean(self.network)
 
     def begin_episodes(self, chosen: Sequence[int]) -> None:
         """Called after every reset of these environments: forgets."""
@@ -96,5 +96,5 @@ class RecurrentPolicy(ActingPolicy):
         self._memory = remembered[None].to(self._device)  # (S,) -> (1, S)
 
     def _distribution(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        features, self._memory = self._encoder.step(self._network.inputs(batch), self._memory)
-        return self._network.actor(features)
+        features, self._memory = self._encoder.step(self.network.inputs(batch), self._memory)
+        return self.network.actor(features)

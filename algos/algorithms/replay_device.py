@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from algos.config import OffPolicyConfig, ReplayDevice
+from algos.config import ReplayDevice, ReplayLearnerConfig
 from algos.replay.device_columns import num_bytes
 from tasks.experience.observation import ObservationSpec
 
@@ -16,7 +16,9 @@ GPU_SHARE = 0.5
 _GIB = 2.0**30
 
 
-def chosen_replay_device(config: OffPolicyConfig, spec: ObservationSpec, device: torch.device) -> torch.device | None:
+def chosen_replay_device(
+    config: ReplayLearnerConfig, spec: ObservationSpec, device: torch.device
+) -> torch.device | None:
     """The device that the rows are on; None: they are in host memory.
 
     Args:

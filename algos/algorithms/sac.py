@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algos.algorithms.off_policy import OffPolicyAlgorithm
 from algos.algorithms.optimizers import step
-from algos.networks import Inputs, frozen, products
+from algos.networks import Inputs, frozen
 from algos.replay.memory import Batch
 
 Metrics = dict[str, Tensor]
@@ -24,23 +24,8 @@ Metrics = dict[str, Tensor]
 class SAC(OffPolicyAlgorithm):
     """Algorithm 1 of the paper; built as ``OffPolicyAlgorithm`` is."""
 
-    def update(self, batch: Batch) -> Metrics:
-        """One update of critics, actor, temperature and targets, in the paper's order (algorithm 1).
-
-        Args:
-            batch: Transitions of the replay memory, on any device.
-
-        Returns:
-            Metrics as tensors on the device, which are good until the next update; nothing waits for the device.
-        """
-        self.decay_learning_rates()
-        with products(self.precision, self.device):
-            metrics = self._run(batch, self.num_updates % self.config.actor_period == 0)
-        self.num_updates += 1
-        return metrics
-
     def steps(self, batch: Batch, improves: bool) -> Metrics:
-        """Those of critics, actor and temperature where ``improves``, and targets."""
+        """Critics, then actor and temperature where ``improves``, then targets: the order of algorithm 1."""
         batch, inputs, next_inputs = self.prepare(batch)
         loss, features, metrics = self.policy_evaluation(batch, inputs, next_inputs)
         self.descend("critic", loss)

@@ -9,6 +9,7 @@ Names follow TMRL's ``config.json`` where it has the entry, in lower case. No co
 from algos.config.combinations import check_combination
 from algos.config.family import (
     CrossQConfig,
+    DAggerConfig,
     DroQConfig,
     REDQConfig,
     RSACConfig,
@@ -33,6 +34,7 @@ from algos.config.off_policy import (
     PolicyValue,
     Precision,
     ReplayDevice,
+    ReplayLearnerConfig,
     UpdateMode,
     WarmUp,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "ENCODERS",
     "BodyKind",
     "CrossQConfig",
+    "DAggerConfig",
     "DebugConfig",
     "DroQConfig",
     "EncoderKind",
@@ -55,6 +58,7 @@ __all__ = [
     "RSACConfig",
     "RecurrentNetworkConfig",
     "ReplayDevice",
+    "ReplayLearnerConfig",
     "SACConfig",
     "TQCConfig",
     "UpdateMode",

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from algos.config.family import CrossQConfig, DroQConfig, REDQConfig, RSACConfig, SACConfig, TQCConfig
+from algos.config.family import CrossQConfig, DAggerConfig, DroQConfig, REDQConfig, RSACConfig, SACConfig, TQCConfig
 from algos.config.network import NetworkConfig, RecurrentNetworkConfig
-from algos.config.off_policy import OffPolicyConfig
+from algos.config.off_policy import ReplayLearnerConfig
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, PPOTrainConfig, TrainConfig, make_train_schema
 from tasks.words.references import split_reference
 from tasks.words.refusals import require
@@ -39,7 +39,7 @@ class OffPolicy(NamedTuple):
 
     algorithm: str
     """``module:Class`` of a class derived from ``algos.algorithms.sac.SAC``."""
-    config_type: type[OffPolicyConfig]
+    config_type: type[ReplayLearnerConfig]
     network_type: type[NetworkConfig]
 
 
@@ -54,7 +54,7 @@ _NETWORKS: dict[str, str] = {}
 def add_off_policy(
     name: str,
     algorithm: str,
-    config: type[OffPolicyConfig] = SACConfig,
+    config: type[ReplayLearnerConfig] = SACConfig,
     *,
     network: type[NetworkConfig] = NetworkConfig,
     policy: str = ACTING_POLICY,
@@ -203,6 +203,14 @@ add_off_policy(
     network=RecurrentNetworkConfig,
     policy="algos.acting.recurrent_policy:make_recurrent_policy",
     kind="rsac",
+)
+add_off_policy(
+    "remote_dagger",
+    "algos.algorithms.dagger:DAgger",
+    DAggerConfig,
+    policy="algos.acting.imitating_policy:make_imitating_policy",
+    agent="algos.faces.dagger_agent:DAggerAgent",
+    kind="dagger",
 )
 add_algorithm(
     "remote_ppo",

@@ -1,6 +1,6 @@
 """Which keys of the network work together, and with which algorithm: each rule has one reason.
 
-Called by ``algos.algorithms.sac.SAC`` and, before anything starts, by ``algos.faces.runner_params``. Every combination
+Called by every algorithm and, before anything starts, by ``algos.faces.runner_params``. Every combination
 that is not refused here works: LayerNorm, dropout and SimBa with every algorithm but CrossQ, other keys with all.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from algos.config.family import CrossQConfig, DroQConfig
+from algos.config.family import CrossQConfig, DAggerConfig, DroQConfig
 from algos.config.network import BodyKind, NetworkConfig
-from algos.config.off_policy import OffPolicyConfig
+from algos.config.off_policy import ReplayLearnerConfig
 from tasks.words.refusals import as_typed
 
 
-def check_combination(network: NetworkConfig, config: OffPolicyConfig) -> None:
+def check_combination(network: NetworkConfig, config: ReplayLearnerConfig) -> None:
     """Refuses what cannot work together.
 
     Args:
@@ -29,11 +29,22 @@ def check_combination(network: NetworkConfig, config: OffPolicyConfig) -> None:
         rules.append(_rules_of_batch_renorm(network, config))
     if isinstance(config, DroQConfig):
         rules.append(_rules_of_droq(network))
+    if isinstance(config, DAggerConfig):
+        rules.append(_rules_of_dagger(network))
     for key, expected, reason in (rule for group in rules for rule in group):
         got = getattr(network, key)
         raise ValueError(f"network.{key} must be {expected}, got {as_typed(got)}: {reason}")
 
 
+_OF_CRITICS = (
+    "critic",
+    "critic_hidden",
+    "dropout",
+    "layer_norm",
+    "shared_encoder",
+    "asymmetric_critic",
+    "target_encoder",
+)
 Refusal = tuple[str, str, str]
 """Key of the network, what was expected, the reason."""
 
@@ -47,7 +58,7 @@ def _rules_of_bodies(network: NetworkConfig) -> Iterator[Refusal]:
         yield "layer_norm_actor", "false with network.actor=simba", "its blocks have LayerNorms of their own"
 
 
-def _rules_of_batch_renorm(network: NetworkConfig, config: OffPolicyConfig) -> Iterator[Refusal]:
+def _rules_of_batch_renorm(network: NetworkConfig, config: ReplayLearnerConfig) -> Iterator[Refusal]:
     if not isinstance(config, CrossQConfig):
         reason = "slow targets would see other statistics than the critics do; take CrossQ, which has no targets"
         yield "batch_renorm", "false without CrossQ", reason
@@ -71,3 +82,10 @@ def _rules_of_droq(network: NetworkConfig) -> Iterator[Refusal]:
         yield "dropout", "above 0 with DroQ (such as 0.01)", "without it take SAC or REDQ"
     if not network.layer_norm:
         yield "layer_norm", "true with DroQ", "the paper's dropout learns only together with LayerNorm"
+
+
+def _rules_of_dagger(network: NetworkConfig) -> Iterator[Refusal]:
+    plain = NetworkConfig(encoder=network.encoder, hidden=network.hidden)
+    for key in _OF_CRITICS:
+        if getattr(network, key) != getattr(plain, key):
+            yield key, f"{as_typed(getattr(plain, key))} with DAgger", "it has no critics"

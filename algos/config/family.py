@@ -1,13 +1,13 @@
-"""Keys of ``params.config`` that only some off-policy algorithms have, such as REDQ's ``redq_n``.
+"""Keys of ``params.config`` that only some algorithms have, such as REDQ's ``redq_n``.
 
-``algos.config.off_policy`` has the keys that all of them share.
+``algos.config.off_policy`` has the keys that they share.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from algos.config.off_policy import Betas, OffPolicyConfig, PolicyValue, UpdateMode
+from algos.config.off_policy import Betas, OffPolicyConfig, PolicyValue, ReplayLearnerConfig, UpdateMode
 from tasks.words.keys import Decides, decides, needs, only_with
 from tasks.words.limits import Amount, Count, Fraction, NotNegative, Positive
 from tasks.words.refusals import require
@@ -160,3 +160,17 @@ class RSACConfig(SACConfig):
         super().__post_init__()
         expected = "auto, eager or compile: a graph needs batches of one size, and sequences differ in length"
         require(self.update_mode is not UpdateMode.graph, "update_mode", self.update_mode.name, expected)
+
+
+@dataclass
+class DAggerConfig(ReplayLearnerConfig):
+    """DAgger: imitates a teacher, without reward and without critics."""
+
+    teacher: str = ""
+    """Checkpoint of the policy that is imitated: a file, or zoo:NAME. It may see privileged fields."""
+    lr_actor: Positive = 1e-3
+    """Learning rate of the policy."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.memory_size > 1, "memory_size", self.memory_size, "> 1, to hold a step")

@@ -1,4 +1,4 @@
-"""Keys of ``params.config`` that all off-policy algorithms share, such as ``gamma``; also those of their learning loop.
+"""Keys of ``params.config`` that several algorithms share: those of the learning loop, then those of critics.
 
 ``algos.config.family`` has the keys that only some of them have.
 """
@@ -95,52 +95,23 @@ class DebugConfig:
 
 
 @dataclass
-class OffPolicyConfig(Checked):
-    """What SAC and the other off-policy algorithms share, and the loop around them (``params.config``).
-
-    Each algorithm adds its own keys and says by the three properties what they mean to what is shared.
-    """
+class ReplayLearnerConfig(Checked):
+    """What all share that learn from a replay memory, and the loop around them (``params.config``)."""
 
     batch_size: Count = 256
     """Transitions per update; 64 for images on a CPU."""
     memory_size: Count = 1_000_000
     """Capacity of the replay memory [rows]."""
-    gamma: Share = 0.99
-    """Discount per step. TMRL has 0.995."""
-    n_step: Count = 1
-    """Rewards summed before the bootstrap; in driving 3 learns about twice as fast."""
-    alpha: NotNegative = 1.0
-    """Temperature; its start value when learned."""
-    learn_entropy_coef: bool = True
-    """Whether the temperature is learned."""
-    alpha_min: Positive = field(default=1e-4, metadata=needs(_LEARNED))
-    """Lower bound of a learned temperature."""
-    alpha_max: Positive = field(default=10.0, metadata=needs(_LEARNED))
-    """Upper bound of a learned temperature."""
-    target_entropy: float | None = field(default=None, metadata=needs(_LEARNED))
-    """Target entropy of a learned temperature [nats]; null: -(number of actions)."""
     lr_actor: Positive = 3e-4
     """Learning rate of the actor. TMRL has 1e-5."""
-    lr_critic: Positive = 3e-4
-    """Learning rate of critics and shared encoder. TMRL has 5e-5."""
-    lr_entropy: Positive = field(default=3e-4, metadata=needs(_LEARNED))
-    """Learning rate of the logarithm of the temperature (Adam)."""
     lr_decay_updates: Amount = 0
-    """Updates over which the rates of actor and critic fall linearly to a tenth; 0: they stay. Late in a run this keeps
+    """Updates over which the learning rates fall linearly to a tenth; 0: they stay. Late in a run this keeps
     a good driver from flickering between evaluations."""
     optimizer_actor: OptimizerKind = OptimizerKind.adam
     """adam, adamw, sgd or rmsprop."""
-    optimizer_critic: OptimizerKind = OptimizerKind.adam
-    """adam, adamw, sgd or rmsprop."""
     betas_actor: Betas = None
     """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    betas_critic: Betas = None
-    """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
-    betas_entropy: Betas = field(default=None, metadata=needs(_LEARNED))
-    """Averaging factors of the temperature's Adam; null: [0.9, 0.999]."""
     l2_actor: NotNegative = 0.0
-    """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
-    l2_critic: NotNegative = 0.0
     """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
     precision: Precision = Precision.auto
     """auto, float32 or bfloat16: that of matrix products and convolutions in an update."""
@@ -180,11 +151,63 @@ class OffPolicyConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        low, high = self.min_updates_per_env_step, self.max_updates_per_env_step
+        require(high >= low, "max_updates_per_env_step", high, f"> 0 and >= min_updates_per_env_step ({low})")
+        self.require_optimizer("actor")
+
+    def require_optimizer(self, network: str) -> None:
+        """Refuses what the optimiser of a network cannot do.
+
+        Raises:
+            ValueError: Naming the key.
+        """
+        kind, betas = getattr(self, f"optimizer_{network}"), getattr(self, f"betas_{network}")
+        has_betas = kind in (OptimizerKind.adam, OptimizerKind.adamw)
+        expected = f"null with the optimiser {kind.name}, which has none"
+        require(betas is None or has_betas, f"betas_{network}", betas, expected)
+        can_run = self.update_mode is not UpdateMode.graph or kind is not OptimizerKind.rmsprop
+        require(can_run, f"optimizer_{network}", kind.name, "adam, adamw or sgd with update_mode=graph")
+
+
+@dataclass
+class OffPolicyConfig(ReplayLearnerConfig):
+    """What SAC and the other off-policy algorithms share.
+
+    Each algorithm adds its own keys and says by the three properties what they mean to what is shared.
+    """
+
+    gamma: Share = 0.99
+    """Discount per step. TMRL has 0.995."""
+    n_step: Count = 1
+    """Rewards summed before the bootstrap; in driving 3 learns about twice as fast."""
+    alpha: NotNegative = 1.0
+    """Temperature; its start value when learned."""
+    learn_entropy_coef: bool = True
+    """Whether the temperature is learned."""
+    alpha_min: Positive = field(default=1e-4, metadata=needs(_LEARNED))
+    """Lower bound of a learned temperature."""
+    alpha_max: Positive = field(default=10.0, metadata=needs(_LEARNED))
+    """Upper bound of a learned temperature."""
+    target_entropy: float | None = field(default=None, metadata=needs(_LEARNED))
+    """Target entropy of a learned temperature [nats]; null: -(number of actions)."""
+    lr_critic: Positive = 3e-4
+    """Learning rate of critics and shared encoder. TMRL has 5e-5."""
+    lr_entropy: Positive = field(default=3e-4, metadata=needs(_LEARNED))
+    """Learning rate of the logarithm of the temperature (Adam)."""
+    optimizer_critic: OptimizerKind = OptimizerKind.adam
+    """adam, adamw, sgd or rmsprop."""
+    betas_critic: Betas = None
+    """Averaging factors of adam and adamw; null: [0.9, 0.999]."""
+    betas_entropy: Betas = field(default=None, metadata=needs(_LEARNED))
+    """Averaging factors of the temperature's Adam; null: [0.9, 0.999]."""
+    l2_critic: NotNegative = 0.0
+    """Weight decay: added to the gradient (adam, sgd, rmsprop) or decoupled from it (adamw)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.memory_size > self.n_step, "memory_size", self.memory_size, f"> n_step ({self.n_step}), to hold a step"
         )
-        low, high = self.min_updates_per_env_step, self.max_updates_per_env_step
-        require(high >= low, "max_updates_per_env_step", high, f"> 0 and >= min_updates_per_env_step ({low})")
         require(self.alpha_min <= self.alpha_max, "alpha_max", self.alpha_max, f">= alpha_min ({self.alpha_min})")
         require(
             not self.learn_entropy_coef or self.alpha_min <= self.alpha <= self.alpha_max,
@@ -192,13 +215,7 @@ class OffPolicyConfig(Checked):
             self.alpha,
             f"between alpha_min ({self.alpha_min}) and alpha_max ({self.alpha_max}) when learn_entropy_coef is true",
         )
-        for network in ("actor", "critic"):
-            kind, betas = getattr(self, f"optimizer_{network}"), getattr(self, f"betas_{network}")
-            has_betas = kind in (OptimizerKind.adam, OptimizerKind.adamw)
-            expected = f"null with the optimiser {kind.name}, which has none"
-            require(betas is None or has_betas, f"betas_{network}", betas, expected)
-            can_run = self.update_mode is not UpdateMode.graph or kind is not OptimizerKind.rmsprop
-            require(can_run, f"optimizer_{network}", kind.name, "adam, adamw or sgd with update_mode=graph")
+        self.require_optimizer("critic")
 
     @property
     def ensemble_size(self) -> int:

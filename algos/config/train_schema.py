@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from functools import partial
 from typing import Any
 
-from algos.config import NetworkConfig, OffPolicyConfig
+from algos.config import NetworkConfig, ReplayLearnerConfig
 from algos.config.ppo import PPOConfig, PPONetworkConfig
 from tasks.words.command_line import Role
 from tasks.words.keys import Decides, Workers, acts_in, decides, workers_have
@@ -45,7 +45,7 @@ class OffPolicyParams:
         default_factory=NetworkConfig, metadata=_OF_POLICY | _OF_NETWORKS | workers_have(Workers.same)
     )
     """Shape of the networks."""
-    config: OffPolicyConfig = field(default_factory=OffPolicyConfig)
+    config: ReplayLearnerConfig = field(default_factory=ReplayLearnerConfig)
     """The algorithm and the loop around it."""
 
 
@@ -103,7 +103,7 @@ class PPOTrainConfig(TrainConfig):
 def make_train_schema(
     name: str,
     title: str,
-    config: type[OffPolicyConfig] | type[PPOConfig],
+    config: type[ReplayLearnerConfig] | type[PPOConfig],
     network: type[NetworkConfig] | type[PPONetworkConfig],
     *,
     module: str | None = None,

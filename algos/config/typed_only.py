@@ -27,6 +27,8 @@ write and variables of the environment."""
 
 _CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.-]*")
 """``module:attribute``, and ``module:Env-v0`` of Gymnasium."""
+_TEACHER = "train.params.config.teacher"
+"""A checkpoint, which zoo:NAME may name."""
 _PLACE = re.compile(rf"(?:^|[\s/@.])(?:{'|'.join(SECTIONS)})(?:[/.@]|$)")
 """A package or an entry of a defaults list that puts something into one of the sections."""
 
@@ -44,7 +46,7 @@ def refuse_names_of_code(config: Mapping[str, object], words: Sequence[str], ori
     """
     typed = [f"{key}." for key in typed_keys(words)]
     for key, value in leaves(config):
-        code = next((text for text in _texts(value) if _CODE.fullmatch(text)), None)
+        code = next((text for text in _texts(value) if _CODE.fullmatch(text) and key != _TEACHER), None)
         if code is not None and not any(f"{key}.".startswith(prefix) for prefix in typed):
             raise ValueError(
                 f"{key} names code to run, {code!r}, and comes from {origin}: files may contain values only; "

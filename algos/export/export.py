@@ -10,7 +10,7 @@ from algos.export.agreement import MAX_DIFFERENCE, ExportedPolicy, largest_diffe
 from algos.export.description import description, with_metadata
 from algos.export.graph import actor_of, onnx_bytes
 from algos.faces.checkpoint_fit import require_playable
-from algos.faces.configured_policy import trained_policy
+from algos.faces.trained_policy import trained_policy
 from algos.run.checkpoint import load_checkpoint
 from tasks import registry
 from tasks.process.atomic_file import write_file

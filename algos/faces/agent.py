@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from algos.acting.policy import build_policy
-from algos.algorithms.sac import SAC
-from algos.config import NetworkConfig, OffPolicyConfig
+from algos.algorithms.base import ReplayAlgorithm
+from algos.config import NetworkConfig, ReplayLearnerConfig
 from algos.config.algorithms import off_policy
 from algos.config.errors import UsageError
 from algos.config.schema import CheckpointMode
@@ -68,7 +68,7 @@ _SYNCHRONOUS = "synchronous"
 
 
 class OffPolicyAgent(BaseAlgorithm):
-    """Trains SAC or a variant on samples of workers (asynchronous) or of this process (synchronous).
+    """Trains SAC, a variant or DAgger on samples of workers (asynchronous) or of this process (synchronous).
 
     Which algorithm that is, ``params.algo.name`` says: any that ``algos.config.algorithms.add_off_policy`` was given.
 
@@ -82,7 +82,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.config: Plain = params["config"]
         self.algorithm_name = str(params["algo"]["name"])
         self.run = TrainingRun(params, self.algorithm_name)
-        self.sac_config: OffPolicyConfig = self.run.config.train.params.config
+        self.learner_config: ReplayLearnerConfig = self.run.config.train.params.config
         self.experiment_name = self.run.name
         self.algo_observer = self.config["features"]["observer"]
         self.algo_observer.before_init(base_name, self.config, self.experiment_name)
@@ -102,7 +102,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self._learning = self._with_threads(self.algorithm)
         if self.run.config.profile:
             self._learning = ProfiledAlgorithm(self._learning, self.files.profile)
-        self.transforms = ReplayTransforms(self.sac_config.replay_transforms, self.run.seed)
+        self.transforms = ReplayTransforms(self.learner_config.replay_transforms, self.run.seed)
         self.storage: LenientStorage | None = None
         self.learner = self._make_learner(None)
         self._candidate: Checkpoint | None = None
@@ -126,11 +126,11 @@ class OffPolicyAgent(BaseAlgorithm):
         """Updates so far."""
         return self.learner.pace.updates
 
-    def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> SAC:
+    def make_algorithm(self, spec: ObservationSpec, device: torch.device, seed: int) -> ReplayAlgorithm:
         """Builds the algorithm."""
         build = resolve(off_policy(self.algorithm_name).algorithm, f"algorithm {self.algorithm_name!r}")
         network: NetworkConfig = self.run.config.train.params.network
-        return build(spec, self.sac_config, network, device, seed)
+        return build(spec, self.learner_config, network, device, seed)
 
     def restore(self, fn: str, set_epoch: bool = True) -> None:
         """Starts from a checkpoint, as ``checkpoint_mode`` says; the Runner calls it before ``train``.
@@ -265,7 +265,7 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def get_param(self, param_name: str) -> object:
         """A value of the algorithm's configuration."""
-        return getattr(self.sac_config, param_name)
+        return getattr(self.learner_config, param_name)
 
     def set_param(self, param_name: str, param_value: object) -> None:
         """Not offered: the configuration is fixed once a run has begun."""
@@ -319,7 +319,7 @@ class OffPolicyAgent(BaseAlgorithm):
         """The REMOTE vecenv of an asynchronous run, None of a synchronous one; and what rl_games wants to know."""
         env_config = dict(self.config["env_config"])
         if not self.is_synchronous:
-            evaluates = self.sac_config.evaluation_interval > 0
+            evaluates = self.learner_config.evaluation_interval > 0
             if evaluates and not env_config.setdefault("evaluator", True):
                 raise ValueError(
                     "train.params.config.env_config.evaluator must be true with evaluation_interval > 0, got false; "
@@ -343,7 +343,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self._inline_link = InlineLink(rollout, int(self.config.get("synchronous_rows", 1)), evaluator)
         return None, env_info(env)
 
-    def _with_threads(self, algorithm: SAC) -> UpdatedAlgorithm:
+    def _with_threads(self, algorithm: ReplayAlgorithm) -> UpdatedAlgorithm:
         """The algorithm; it finds out how many threads it takes where nobody said so and workers leave several cores.
 
         Not in a synchronous run, which is repeated bit for bit only with the same number, and not beside a game.
@@ -373,11 +373,11 @@ class OffPolicyAgent(BaseAlgorithm):
             storage,
             self._learning,
             make_pace(
-                self.sac_config,
+                self.learner_config,
                 self.is_synchronous,
                 is_real_time=self.vec_env is not None and self.vec_env.is_real_time,
             ),
-            make_schedule(self.sac_config, self.run.max_env_steps, self.run.config.max_updates),
+            make_schedule(self.learner_config, self.run.max_env_steps, self.run.config.max_updates),
             self,
             self.run.stop,
             transform=self.transforms,
@@ -389,13 +389,13 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def _open_storage(self, source: Path | None) -> None:
         """Opens the stored replay of this run; that of another run is copied in first."""
-        if not self.sac_config.save_replay:
+        if not self.learner_config.save_replay:
             return
         directory = self.experiment_dir / "replay"
         if source is not None and source.is_dir() and source.resolve() != directory.resolve():
             copy_replay(source, directory)
         with _said_as_fault_of_the_checkpoint():
-            self.storage = LenientStorage(directory, self.spec, self.sac_config.memory_size)
+            self.storage = LenientStorage(directory, self.spec, self.learner_config.memory_size)
         self.learner.storage = self.storage
 
     # --- starting from a checkpoint ---
@@ -429,9 +429,9 @@ class OffPolicyAgent(BaseAlgorithm):
             self.storage.load(self.memory, position, keeps_newer=not is_repeated)
 
     def _take_networks(self, checkpoint: Checkpoint) -> None:
-        """The networks alone; critics begin anew where the file has only what acts."""
+        """The networks alone; critics begin anew where the file has only what acts, or is of another algorithm."""
         self.learner.publishes_first = True
-        if not checkpoint.algorithm_state:
+        if not checkpoint.algorithm_state or checkpoint.algorithm != self.algorithm_name:
             self.algorithm.load_acting_weights(checkpoint.acting_weights())
             return
         fresh = self.algorithm.state_dict()
@@ -457,7 +457,7 @@ class OffPolicyAgent(BaseAlgorithm):
         return nothing_left(path, f"{self.frame} steps", "max_env_steps", self.run.max_env_steps)
 
     def _why_nothing_is_learned(self) -> str:
-        config, first = self.sac_config, self.learner.pace.next_update_at
+        config, first = self.learner_config, self.learner.pace.next_update_at
         return (
             f"no update is due up to max_env_steps={self.run.max_env_steps}, the next one would be at {first} steps "
             f"(train.params.config.env_steps_before_training={config.env_steps_before_training}, "
@@ -474,7 +474,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.algo_observer.process_infos(infos, torch.zeros((1, 1), dtype=torch.long))
 
 
-def make_pace(config: OffPolicyConfig, is_synchronous: bool, *, is_real_time: bool) -> Pace:
+def make_pace(config: ReplayLearnerConfig, is_synchronous: bool, *, is_real_time: bool) -> Pace:
     """The pace that a configuration asks for.
 
     Synchronous runs hold one exact ratio: the minimum, which is where a simulator that is faster than its learner
@@ -487,7 +487,7 @@ def make_pace(config: OffPolicyConfig, is_synchronous: bool, *, is_real_time: bo
     return Pace(low, high, config.env_steps_before_training, ignore_min=is_real_time)
 
 
-def make_schedule(config: OffPolicyConfig, max_env_steps: int, max_updates: int | None = None) -> LearnerSchedule:
+def make_schedule(config: ReplayLearnerConfig, max_env_steps: int, max_updates: int | None = None) -> LearnerSchedule:
     """The learner's intervals and limits."""
     return LearnerSchedule(
         batch_size=config.batch_size,

@@ -21,9 +21,9 @@ import numpy as np
 
 from algos.config.schema import PlayConfig, Rules
 from algos.faces.checkpoint_fit import require_playable
-from algos.faces.configured_policy import trained_policy
 from algos.faces.rl_games_parts import BasePlayer
 from algos.faces.task_env import env_info, make_env, observation_spec
+from algos.faces.trained_policy import trained_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, run_directory
 from algos.run.interrupt import StopOnInterrupt
 from algos.run.log import driven_line, driven_lines

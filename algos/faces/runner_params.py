@@ -34,7 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from algos.config import ENCODERS, EncoderKind, check_combination
+from algos.config import ENCODERS, DAggerConfig, EncoderKind, ReplayLearnerConfig, check_combination
 from algos.config.algorithms import TRAIN_SCHEMAS, algorithms, networks, policy_function
 from algos.config.options import base_name
 from algos.config.ppo import ppo_params
@@ -103,6 +103,7 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
             chosen_mode(config.train.params.config.update_mode, device)
             chosen_replay_device(config.train.params.config, spec, device)
             replay_transforms(config.train.params.config.replay_transforms)
+            _check_teacher(config.train.params.config, spec)
         # Builds the network once, so that an image too small for it is refused here.
         build_policy(worker_policy(config.train, spec, "cpu"), config.seed)
 
@@ -320,7 +321,9 @@ def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
     assert isinstance(config.train, OffPolicyTrainConfig)
     if not config.train.params.network.asymmetric_critic or spec.privileged_fields:
         return
-    if hasattr(config.task, "privileged"):
+    if config.task.name == "TM20Track":
+        advice = "its policy sees all there is"
+    elif hasattr(config.task, "privileged"):
         advice = "set task.privileged=true"
     else:
         advice = f"mark fields of the observation of {config.task.name} as privileged (docs/algorithms/asymmetric.md)"
@@ -328,6 +331,14 @@ def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
         "train.params.network.asymmetric_critic must be false when the observation has no privileged fields, got true; "
         + advice
     )
+
+
+def _check_teacher(config: ReplayLearnerConfig, spec: ObservationSpec) -> None:
+    """Refuses a teacher that cannot be imitated on this task."""
+    if isinstance(config, DAggerConfig):
+        from algos.faces.teacher import load_teacher
+
+        load_teacher(config, spec)
 
 
 def _check_replay(config: RunConfig) -> None:

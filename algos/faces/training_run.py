@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from algos.config.schema import CheckpointMode, RunConfig
-from algos.faces.checkpoint_fit import require_fit
+from algos.faces.checkpoint_fit import require_fit, require_playable
 from algos.run.checkpoint import Checkpoint, CheckpointError, finite_weights, global_rng_state, load_checkpoint
 from algos.run.files import RunFiles
 from algos.run.log import RunLog, summary
@@ -92,7 +92,10 @@ class TrainingRun:
             )
         checkpoint = load_checkpoint(path)
         is_new_agent = mode is CheckpointMode.replay
-        require_fit(checkpoint, path, spec, None if is_new_agent else self.algorithm)
+        if mode is CheckpointMode.weights and checkpoint.algorithm != self.algorithm:
+            require_playable(checkpoint, path, spec, None)
+        else:
+            require_fit(checkpoint, path, spec, None if is_new_agent else self.algorithm)
         if not is_new_agent:
             finite_weights(checkpoint, path)
         return checkpoint

@@ -33,11 +33,20 @@ def with_checkpoint_files(words: Sequence[str], role: Role, runs: Path = RUNS) -
     def as_file(found: re.Match[str]) -> str:
         name = found["name"]
         is_latest = name == LATEST
-        path = latest(runs, goes_on=goes_on) if is_latest else entry_file(name.removeprefix(ZOO_PREFIX))
+        path = latest(runs, goes_on=goes_on) if is_latest else named_file(name)
         sys.stdout.write(f"checkpoint {name}: {path}\n")
         return quote(str(path))
 
     return [_NAME.sub(as_file, word) if word.startswith("checkpoint=") else word for word in words]
+
+
+def named_file(name: str) -> Path:
+    """The file of ``zoo:<name>``; everything else is a path.
+
+    Raises:
+        ValueError: The zoo has no such entry.
+    """
+    return entry_file(name.removeprefix(ZOO_PREFIX)) if name.startswith(ZOO_PREFIX) else Path(name)
 
 
 def latest(runs: Path = RUNS, *, goes_on: bool) -> Path:

@@ -21,6 +21,8 @@ from tasks.words.keys import Belongs, Decides, Trained
 from tasks.words.nested import leaves, value_at
 from tasks.words.refusals import as_typed
 
+_NAMES = ("train.params.algo.name", "train.params.model.name")
+"""Of the algorithm."""
 _logger = logging.getLogger(__name__)
 
 
@@ -80,7 +82,15 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
     else:
         _remind_of_trackers(stored, config, path)
     is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
-    refuse_shape_changes(stored, config, path, is_new_agent=is_new_agent, is_playing=is_playing)
+    is_other = config["checkpoint_mode"] == "weights" and value_at(stored, _NAMES[0]) != value_at(config, _NAMES[0])
+    refuse_shape_changes(
+        stored,
+        config,
+        path,
+        is_new_agent=is_new_agent,
+        is_playing=is_playing,
+        is_other_algorithm=is_other and not is_playing,
+    )
     return config
 
 
@@ -143,6 +153,7 @@ def refuse_shape_changes(
     *,
     is_new_agent: bool,
     is_playing: bool = False,
+    is_other_algorithm: bool = False,
 ) -> None:
     """Refuses a configuration whose observation, action or networks differ from those of the checkpoint.
 
@@ -152,18 +163,20 @@ def refuse_shape_changes(
         checkpoint: Path of the file, for the message.
         is_new_agent: Whether only the replay is taken, so that the networks may differ.
         is_playing: Whether the checkpoint only acts, so that what critics see may differ.
+        is_other_algorithm: Whether another algorithm takes over what acts, and has critics of its own.
 
     Raises:
         ValueError: Naming the key, its stored and its new value.
     """
     marks = marked_keys(Trained)
     checked = {Decides.observation, Decides.history}
-    checked |= set() if is_playing else {Decides.critic_view}
+    has_its_critics = not (is_playing or is_other_algorithm)
+    checked |= {Decides.critic_view} if has_its_critics else set()
     checked |= set() if is_new_agent else {Decides.networks}
-    checked |= set() if is_new_agent or is_playing else {Decides.critics}
+    checked |= {Decides.critics} if has_its_critics and not is_new_agent else set()
     for key in _leaves_below(marks, stored, config):
         mark = nearest(marks, key)
-        if mark is None or mark.what not in checked:
+        if mark is None or mark.what not in checked or (is_other_algorithm and key in _NAMES):
             continue
         old, new = (_value_or(mark.before, plain, key) for plain in (stored, config))
         if old != new:

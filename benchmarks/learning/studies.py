@@ -47,6 +47,22 @@ def _on_full_track(track: str, steps: int) -> Study:
     )
 
 
+def _dagger(track: str, teacher: str) -> Study:
+    """Each task that sees less taught by a policy of TM20Track."""
+    return Study(
+        arms={name: (f"task=TM20{name}", f"train=TM20{name}DAgger") for name in ("Full", "Lidar", "LidarProgress")},
+        words=(
+            f"task.track={track}",
+            "task.game=sim",
+            "task.privileged=true",
+            "task.randomization.rolling_starts=0.5",
+            f"train.params.config.teacher={teacher}",
+        ),
+        goal=("evaluation/finish_rate", 1.0),
+        curve="evaluation/lap_time_s",
+    )
+
+
 def _sac(track: str, steps: Mapping[str, int]) -> Study:
     """SAC with the defaults of each task."""
     return Study(
@@ -126,6 +142,7 @@ STUDIES: dict[str, Study] = {
     "sac_short": _sac("short", {"Full": 40_000, "Lidar": 60_000, "LidarProgress": 60_000}),
     "sac_medium": _sac("medium", {"Full": 250_000, "Lidar": 100_000, "LidarProgress": 100_000}),
     "sac_long": _sac("long", {"Full": 150_000, "Lidar": 150_000, "LidarProgress": 150_000}),
+    "dagger_medium": _dagger("medium", "zoo:TM20TrackMedium"),
     "lidar_short": _on_track("short", {"SAC": 60_000, "TQC": 60_000, "CrossQ": 60_000, "DroQ": 30_000, "REDQ": 20_000}),
     "lidar_medium": _on_track(
         "medium", {"SAC": 100_000, "TQC": 100_000, "CrossQ": 100_000, "DroQ": 40_000, "REDQ": 30_000}

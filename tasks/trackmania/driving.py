@@ -11,6 +11,7 @@ import math
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -22,11 +23,12 @@ from tasks.game.arrow_keys import press_arrows
 from tasks.game.clock import Clock
 from tasks.game.errors import GameError, GameSetupError
 from tasks.game.protocols import Game, GameFacts, Telemetry
+from tasks.trackmania.dials import GEAR, RPM, SPEED, read_dials
 from tasks.trackmania.frame_history import FrameHistory
 from tasks.trackmania.lost_game import GameWait
-from tasks.trackmania.reference_path import path_length_m, path_of_task, path_on_track, resample
+from tasks.trackmania.reference_path import path_length_m, path_of_task, path_on_track, resample, road_of_task
 from tasks.trackmania.reward import ProgressReward
-from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
+from tasks.trackmania.road_ahead import AHEAD_FIELDS, RoadAhead, road_along
 
 if TYPE_CHECKING:
     from tasks.sim.chase_view import ChaseCar, ChaseView
@@ -46,8 +48,8 @@ _FAR_FROM_START_M = 50.0
 
 _logger = logging.getLogger(__name__)
 
-SPEED = Field("speed", (1,), high=MAX_SPEED_MPS, scale=55.6, unit="m/s")
-"""[m/s]; the scale is 200 km/h."""
+PRIVILEGED_FIELDS = tuple(replace(field, privileged=True) for field in (SPEED, GEAR, RPM, *AHEAD_FIELDS))
+"""What TM20Track sees; with ``task.privileged`` those of them that a task lacks."""
 
 
 class DrivingInterface(TaskInterface):
@@ -67,8 +69,8 @@ class DrivingInterface(TaskInterface):
     The lap time is the simulator's own; in the live game it runs by our clock from the first observation, after
     ``sleep_time_at_reset``, to the capture that shows the finish, so its resolution is a time step.
 
-    With ``task.privileged`` the fields of ``tasks.trackmania.road_state`` follow those of the task, before the actions.
-    Only a critic sees them.
+    With ``task.privileged`` the fields of TM20Track (``tasks.trackmania.track``) that the task lacks follow its own,
+    before the actions. Only a critic sees them.
     """
 
     action_meaning = ("gas where above 0", "brake where above 0", "steer, positive to the right")
@@ -96,7 +98,10 @@ class DrivingInterface(TaskInterface):
             for field in self.observation_spec.fields
             if field.history
         }
-        self._road = RoadState(self._path) if config.privileged else None
+        self._ahead: RoadAhead | None = None
+        if AHEAD_FIELDS[0].name in self.observation_spec.names:
+            middle, self._width_m = road_of_task(config)
+            self._ahead = RoadAhead(road_along(self._path, middle, self._width_m))
         self._is_keyboard = config.control is ControlKind.keyboard
         self._is_live = config.game is GameKind.live
         self._stop = threading.Event()
@@ -131,13 +136,19 @@ class DrivingInterface(TaskInterface):
     @classmethod
     @abstractmethod
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
-        """The observation fields, without the privileged ones and the actions. At most one has a history."""
+        """The observation fields, without the privileged ones and the actions.
+
+        One may have a history, of ``frames_of``. The others are some of ``speed``, ``gear``, ``rpm``, ``progress`` and
+        ``AHEAD_FIELDS``.
+        """
 
     @classmethod
     def spec_for(cls, config: TaskConfig) -> ObservationSpec:
         """The observation that ``config`` leads to."""
+        visible = cls.fields_for(config)
+        known = {field.name for field in visible}
         return ObservationSpec(
-            fields=cls.fields_for(config) + (ROAD_FIELDS if config.privileged else ()),
+            fields=(*visible, *(field for field in PRIVILEGED_FIELDS if config.privileged and field.name not in known)),
             action_size=3,
             act_buf_len=config.rtgym.act_buf_len if config.rtgym.act_in_obs else 0,
             reset_act_buf=config.rtgym.reset_act_buf,
@@ -147,10 +158,6 @@ class DrivingInterface(TaskInterface):
     def frames_of(game: Game) -> Callable[[], np.ndarray]:
         """The game's method for the newest frame of the field with the history; a task without one needs none."""
         return game.frame
-
-    @abstractmethod
-    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
-        """The fields of ``fields_for`` without a history, by name."""
 
     def send_control(self, control: np.ndarray | None) -> None:
         """Drives; None touches nothing. When the game cannot be driven, the next capture says so."""
@@ -314,15 +321,15 @@ class DrivingInterface(TaskInterface):
         return telemetry
 
     def take_path(self, path: np.ndarray) -> None:
-        """Follows another path from the episode that begins on; a task that reads the path itself adds to this.
+        """Follows another path, the middle of another road, from the episode that begins on.
 
         Args:
             path: Reference path [m], shape (N, 3), any spacing.
         """
         self._path = resample(np.asarray(path, np.float64))
         self._reward.put_on(self._path)
-        if self._road is not None:
-            self._road = RoadState(self._path)
+        if self._ahead is not None:
+            self._ahead = RoadAhead(road_along(self._path, self._path, self._width_m))
 
     def _require_start(self, telemetry: Telemetry) -> None:
         """Refuses a reference path that belongs to another map."""
@@ -365,18 +372,20 @@ class DrivingInterface(TaskInterface):
         # The flag is a level that outlives a restart of the live game: it counts once it has been 0.
         self._finish_armed = telemetry is not None and telemetry.finished == 0.0
         self._finished_at = math.nan
-        if self._road is not None and telemetry is not None:
-            self._road.begin(telemetry)
+        if self._ahead is not None:
+            self._ahead.begin()
 
     def _observe(
         self, telemetry: Telemetry, stack: Callable[[FrameHistory, np.ndarray], np.ndarray]
     ) -> list[np.ndarray]:
         """All fields in their order; ``stack`` puts the newest frame into a history."""
-        known = self.dials(telemetry)
+        record = np.array(telemetry)
+        known = {**read_dials(record), "progress": np.array([self._reward.observed_progress], np.float32)}
+        if self._ahead is not None:
+            known |= self._ahead.observe(record, self._reward.current_index)
         for name, history in self._histories.items():
             known[name] = stack(history, self.frames_of(self.game)())
-        observed = [known[field.name] for field in self.observation_spec.fields if not field.privileged]
-        return observed if self._road is None else observed + self._road.observe(telemetry, self._reward.current_index)
+        return [known[field.name] for field in self.observation_spec.fields]
 
     def _finish_is_new(self, telemetry: Telemetry) -> bool:
         if telemetry.finished == 0.0:
@@ -428,8 +437,3 @@ def default_episode_steps(length_m: float, time_step_s: float) -> int:
     """Steps in which a slow lap of a path so long is not truncated, at least 1000."""
     lap_steps = length_m / (_SLOWEST_LAP_MPS * time_step_s)
     return max(_MIN_EPISODE_STEPS, math.ceil(lap_steps - 1e-9))
-
-
-def observed_speed(telemetry: Telemetry) -> np.ndarray:
-    """The field ``speed`` [m/s], shape (1,)."""
-    return np.array([min(max(telemetry.speed, 0.0), MAX_SPEED_MPS)], np.float32)

@@ -23,15 +23,15 @@ from tasks.sim.cars import Cars
 from tasks.sim.random_tracks import tracks_of_episodes
 from tasks.sim.threads import threads_for, use_threads
 from tasks.sim.track import Track
+from tasks.trackmania.dials import read_dials
 from tasks.trackmania.driving import DrivingInterface, default_episode_steps
 from tasks.trackmania.frame_history import FrameHistories
-from tasks.trackmania.full import MAX_GEAR, FullInterface
+from tasks.trackmania.full import FullInterface
 from tasks.trackmania.lidar import LidarInterface
 from tasks.trackmania.lidar_progress import LidarProgressInterface
 from tasks.trackmania.reference_path import path_length_m, path_on_track, resample, road_of_task
 from tasks.trackmania.reward import ProgressRewards
-from tasks.trackmania.road_ahead import RoadAhead, fields_of, new_rows, road_along
-from tasks.trackmania.road_state import MAX_SPEED_MPS, ROAD_FIELDS, RoadState
+from tasks.trackmania.road_ahead import AHEAD_FIELDS, RoadAhead, fields_of, new_rows, road_along
 from tasks.trackmania.track import TrackInterface
 
 _FIELD = Telemetry._fields.index
@@ -67,12 +67,15 @@ class Fleet(EpisodeBatch):
         self._cars = Cars(tracks.first, config, num_envs)
         self._rewards = ProgressRewards(path, config.reward, step_s, num_envs)
         self._clock = BatchClock(config.rtgym, config.capture_jitter_s, num_envs)
-        self._roads = [RoadState(path) for _ in range(num_envs)] if config.privileged else []
+        self._aheads: list[RoadAhead] = []
+        if AHEAD_FIELDS[0].name in self.observation_spec.names:
+            road = road_along(path, *road_of_task(config))
+            self._aheads = [RoadAhead(road) for _ in range(num_envs)]
+        self._ahead_rows = new_rows(num_envs)
         self._actions = np.zeros((num_envs, config.rtgym.act_buf_len, 3), np.float32)
         self._num_steps = np.zeros(num_envs, np.int64)
         self._totals = np.zeros((num_envs, _NUM_TOTALS))
         self._finished = np.zeros(num_envs, np.bool_)
-        self._privileged = {entry.name: np.zeros((num_envs, *entry.shape), np.float32) for entry in ROAD_FIELDS}
 
     def begin(self, chosen: Sequence[int], seeds: Sequence[int]) -> Observations:
         """Puts the chosen cars to their starts; as ``VirtualTimeEnv.reset`` with these seeds."""
@@ -100,7 +103,9 @@ class Fleet(EpisodeBatch):
         self._totals[indices] = 0.0
         self._totals[indices, _START_DISTANCE] = self._cars.records[indices, _FIELD("distance")]
         self._begin_views(indices)
-        self._observe_roads(indices, is_first=True)
+        for index in indices.tolist() if self._aheads else ():
+            self._aheads[index].begin()
+        self._observe_ahead(indices)
         observation = self._observation()
         self._send(indices, self._actions[:, -1])
         return observation
@@ -115,7 +120,7 @@ class Fleet(EpisodeBatch):
         finished = records[:, _FIELD("finished")] != 0.0
         reward, terminated = self._rewards.step(records[:, _PLACE], finished, cars.memory[:, vehicle.IMPACT])
         self._take_views()
-        self._observe_roads(np.arange(len(actions)))
+        self._observe_ahead(np.arange(len(actions)))
         self._note(reward, finished)
         clock.to_end()
         self._actions = np.concatenate([self._actions[:, 1:], actions[:, None]], axis=1)
@@ -149,48 +154,35 @@ class Fleet(EpisodeBatch):
         path = resample(np.asarray(track.centre_line, np.float64))
         self._cars.put_on(track, index)
         self._rewards.put_on(path, index)
-        if self._roads:
-            self._roads[index] = RoadState(path)
+        if self._aheads:
+            self._aheads[index] = RoadAhead(road_along(path, path, track.width_m))
 
-    @abstractmethod
     def _begin_views(self, indices: NDArray[np.int64]) -> None:
-        """Looks at the road, for cars at the start of their episodes."""
+        """Looks at the screens of cars at the start of their episodes."""
 
-    @abstractmethod
     def _take_views(self) -> None:
         """The same for all cars, after a step."""
 
     def _fields(self) -> dict[str, np.ndarray]:
-        """The fields without actions and what only a critic sees."""
-        return {"speed": self._dial("speed", MAX_SPEED_MPS)}
-
-    def _engine(self) -> dict[str, np.ndarray]:
-        """The fields ``gear`` and ``rpm``."""
-        return {"gear": self._dial("gear", MAX_GEAR), "rpm": self._dial("rpm", np.inf)}
-
-    def _dial(self, name: str, most: float) -> np.ndarray:
-        """A value of the telemetry within 0 and ``most``, shape (N, 1)."""
-        values = self._cars.records[:, _FIELD(name)]
-        return np.clip(values, 0.0, most).astype(np.float32)[:, None]
+        """What the fields without actions may be."""
+        progress = self._rewards.observed_progress.astype(np.float32)[:, None]
+        ahead = fields_of(self._ahead_rows) if self._aheads else {}
+        return {**read_dials(self._cars.records), "progress": progress, **ahead}
 
     def _observation(self) -> Observations:
         """All fields; the arrays stay as they are."""
-        known = {**self._fields(), **self._privileged}
+        known = self._fields()
         fields = {field.name: known[field.name] for field in self.observation_spec.fields}
         actions = {name: self._actions[:, i] for i, name in enumerate(self.observation_spec.action_names)}
         return {**fields, **actions}
 
-    def _observe_roads(self, indices: NDArray[np.int64], is_first: bool = False) -> None:
-        if not self._roads:
+    def _observe_ahead(self, indices: NDArray[np.int64]) -> None:
+        if not self._aheads:
             return
-        places = self._rewards.current_index
-        self._privileged = {name: values.copy() for name, values in self._privileged.items()}
+        self._ahead_rows = self._ahead_rows.copy()  # what was seen before stays as it is
+        records, places = self._cars.records, self._rewards.current_index.tolist()
         for index in indices.tolist():
-            telemetry, road = Telemetry._make(self._cars.records[index].tolist()), self._roads[index]
-            if is_first:
-                road.begin(telemetry)
-            for name, value in zip(self._privileged, road.observe(telemetry, int(places[index])), strict=True):
-                self._privileged[name][index] = value
+            self._aheads[index].observe_into(self._ahead_rows[index], records[index], places[index])
 
     def _note(self, reward: NDArray[np.float64], finished: NDArray[np.bool_]) -> None:
         """Adds a step to what is said of the episodes."""
@@ -258,9 +250,6 @@ class LidarProgressFleet(LidarFleet):
 
     interface = LidarProgressInterface
 
-    def _fields(self) -> dict[str, np.ndarray]:
-        return {**super()._fields(), "progress": self._rewards.observed_progress.astype(np.float32)[:, None]}
-
 
 class FullFleet(FrameFleet):
     """TM20Full."""
@@ -274,42 +263,11 @@ class FullFleet(FrameFleet):
     def _take_frames(self, out: np.ndarray, slot: int) -> None:
         self._cars.camera.images(self._cars.screen_poses, self._cars.roads, out, slot)
 
-    def _fields(self) -> dict[str, np.ndarray]:
-        return {**super()._fields(), **self._engine()}
-
 
 class TrackFleet(Fleet):
     """TM20Track."""
 
     interface = TrackInterface
-
-    def __init__(self, config: TaskConfig, num_envs: int, seed: int, threads: int | None = None) -> None:
-        super().__init__(config, num_envs, seed, threads)
-        road = road_along(self._path, *road_of_task(config))
-        self._aheads = [RoadAhead(road) for _ in range(num_envs)]
-        self._rows = new_rows(num_envs)
-
-    def _begin_views(self, indices: NDArray[np.int64]) -> None:
-        for index in indices.tolist():
-            self._aheads[index].begin()
-        self._observe_ahead(indices)
-
-    def _take_views(self) -> None:
-        self._observe_ahead(np.arange(len(self._aheads)))
-
-    def _put_on(self, track: Track, index: int) -> None:
-        super()._put_on(track, index)
-        path = resample(np.asarray(track.centre_line, np.float64))
-        self._aheads[index] = RoadAhead(road_along(path, path, track.width_m))
-
-    def _fields(self) -> dict[str, np.ndarray]:
-        return {**super()._fields(), **self._engine(), **fields_of(self._rows)}
-
-    def _observe_ahead(self, indices: NDArray[np.int64]) -> None:
-        self._rows = self._rows.copy()  # what was seen before stays as it is
-        records, places = self._cars.records, self._rewards.current_index.tolist()
-        for index in indices.tolist():
-            self._aheads[index].observe_into(self._rows[index], records[index], places[index])
 
 
 def _checked(actions: np.ndarray, count: int) -> NDArray[np.float32]:

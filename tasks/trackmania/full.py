@@ -8,12 +8,9 @@ import numpy as np
 
 from tasks.config import TaskConfig
 from tasks.experience.observation import Field
-from tasks.game.protocols import Game, Telemetry
-from tasks.trackmania.driving import SPEED, DrivingInterface, observed_speed
-
-MAX_GEAR = 6.0
-GEAR = Field("gear", (1,), high=MAX_GEAR, scale=5.0, unit="gear")
-RPM = Field("rpm", (1,), scale=11000.0, unit="1/min")
+from tasks.game.protocols import Game
+from tasks.trackmania.dials import GEAR, RPM, SPEED
+from tasks.trackmania.driving import DrivingInterface
 
 
 class FullInterface(DrivingInterface):
@@ -46,13 +43,3 @@ class FullInterface(DrivingInterface):
     def frames_of(game: Game) -> Callable[[], np.ndarray]:
         """Pictures."""
         return game.image
-
-    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
-        """speed, gear, rpm."""
-        return {"speed": observed_speed(telemetry), **observed_engine(telemetry)}
-
-
-def observed_engine(telemetry: Telemetry) -> dict[str, np.ndarray]:
-    """The fields ``gear`` and ``rpm``."""
-    gear = min(max(telemetry.gear, 0.0), MAX_GEAR)
-    return {"gear": np.array([gear], np.float32), "rpm": np.array([max(telemetry.rpm, 0.0)], np.float32)}

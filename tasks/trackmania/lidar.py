@@ -9,8 +9,9 @@ import numpy as np
 from tasks.config import TaskConfig
 from tasks.experience.observation import Field
 from tasks.game.lidar_sensor import NUM_BEAMS
-from tasks.game.protocols import Game, Telemetry
-from tasks.trackmania.driving import SPEED, DrivingInterface, observed_speed
+from tasks.game.protocols import Game
+from tasks.trackmania.dials import SPEED
+from tasks.trackmania.driving import DrivingInterface
 
 WINDOW = (958, 488)
 """Size of the window for which the LIDAR is defined [px]."""
@@ -36,10 +37,6 @@ class LidarInterface(DrivingInterface):
     def frames_of(game: Game) -> Callable[[], np.ndarray]:
         """Scans."""
         return game.lidar
-
-    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
-        """Speed."""
-        return {"speed": observed_speed(telemetry)}
 
 
 def lidar_field(config: TaskConfig) -> Field:

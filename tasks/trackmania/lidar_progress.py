@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tasks.config import TaskConfig
 from tasks.experience.observation import Field
-from tasks.game.protocols import Telemetry
-from tasks.trackmania.driving import SPEED
+from tasks.trackmania.dials import SPEED
 from tasks.trackmania.lidar import LidarInterface, lidar_field
 
 
@@ -27,8 +24,3 @@ class LidarProgressInterface(LidarInterface):
     def fields_for(cls, config: TaskConfig) -> tuple[Field, ...]:
         """speed, progress, lidar."""
         return (SPEED, Field("progress", (1,), high=1.0, unit="share of the path"), lidar_field(config))
-
-    def dials(self, telemetry: Telemetry) -> dict[str, np.ndarray]:
-        """speed, progress (0 at the start)."""
-        progress = np.array([self._reward.observed_progress], np.float32)
-        return {**super().dials(telemetry), "progress": progress}

@@ -1,8 +1,8 @@
-"""The road ahead in the frame of the car, and how the car moves: what TM20Track observes.
+"""The road ahead in the frame of the car, and how the car moves: what TM20Track observes, and privileged critics.
 
 Everything comes from the telemetry of ``tasks.game.protocols`` and the reference path, so simulator and live game give
 the same. Geometry is that of the x, z plane, in the frame of ``tasks.sim.vehicle``: a yaw is 0 along +z and grows
-towards +x, which is to the right. The kernels serve one car (``tasks.trackmania.track``) and a fleet alike.
+towards +x, which is to the right. The kernels serve one car and a fleet alike.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tasks.experience.observation import Field
-from tasks.game.protocols import Telemetry
 from tasks.points.files import POINT_SPACING_M
 from tasks.sim.stretches import round_m
-from tasks.trackmania.road_state import MAX_SPEED_MPS, path_angles
+from tasks.trackmania.dials import MAX_SPEED_MPS
 
 NUM_POINTS = 20
 """Points of the path, and of each border."""
@@ -30,6 +29,8 @@ LEAST_AHEAD_MPS = 10.0
 
 _MAX_TURN_RATE = 20.0
 _MAX_AHEAD_M = 10_000.0
+_TANGENT_POINTS = 10
+"""The direction of the path at a point is that of the chord from this many points before it to as many behind."""
 _SHORTEST_MOVE_M = 0.05
 """A car that moved less since its direction was last told has no new one [m]."""
 _SEARCH_BEHIND, _SEARCH_AHEAD = 200, 600
@@ -78,8 +79,7 @@ def road_along(path: np.ndarray, middle: np.ndarray, width_m: float) -> Road:
     lap_m = round_m(line, width_m)
     lap_points = round(lap_m / POINT_SPACING_M) if math.isfinite(lap_m) else 0
     line = _with_way_back(line, lap_points)
-    angles = path_angles(line[:, 0], line[:, 1])
-    right = np.stack([np.cos(angles), -np.sin(angles)], axis=1)
+    right = _to_the_right(line)
     offset = _offsets(line, right, np.ascontiguousarray(middle[:, [0, 2]], np.float64), width_m)
     left_border, right_border = line - (width_m / 2 + offset) * right, line + (width_m / 2 - offset) * right
     return Road(np.concatenate([line, left_border, right_border], axis=1), lap_points)
@@ -100,7 +100,7 @@ class RoadAhead:
         """Starts an episode: a car whose heading is unknown looks along the path."""
         self._state[:] = 0.0
 
-    def observe(self, telemetry: Telemetry, index: int) -> dict[str, np.ndarray]:
+    def observe(self, record: NDArray[np.float64], index: int) -> dict[str, np.ndarray]:
         """The fields of ``AHEAD_FIELDS``, after a step.
 
         ================== ======= =======================================================================
@@ -120,11 +120,11 @@ class RoadAhead:
         the heading is then the direction of the motion between the newest places 5 cm or more apart.
 
         Args:
-            telemetry: Newest record.
+            record: Newest telemetry as numbers in its order.
             index: Path point at which the car is.
         """
         row = np.empty(_SIZE, np.float32)
-        self.observe_into(row, np.array(telemetry), index)
+        self.observe_into(row, record, index)
         return fields_of(row)
 
     def observe_into(self, row: NDArray[np.float32], record: NDArray[np.float64], index: int) -> None:
@@ -132,7 +132,7 @@ class RoadAhead:
 
         Args:
             row: Takes the fields one after the other, shape (D,); ``fields_of`` tells them apart.
-            record: The telemetry as numbers in its order.
+            record: As there.
             index: Path point at which the car is.
         """
         _observe(self._road.points, self._road.lap_points, self._state, record, index, row)
@@ -146,6 +146,14 @@ def new_rows(count: int) -> NDArray[np.float32]:
 def fields_of(rows: NDArray[np.float32]) -> dict[str, np.ndarray]:
     """The fields in rows of numbers, shape (..., D), as views of shape (..., *field shape)."""
     return {name: rows[..., part].reshape(rows.shape[:-1] + shape) for name, part, shape in _PARTS}
+
+
+def _to_the_right(line: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The direction to the right of the line at each of its points, shape (R, 2)."""
+    points = np.arange(len(line))
+    chords = line[np.minimum(points + _TANGENT_POINTS, len(line) - 1)] - line[np.maximum(points - _TANGENT_POINTS, 0)]
+    angles = np.arctan2(chords[:, 0], chords[:, 1])
+    return np.stack([np.cos(angles), -np.sin(angles)], axis=1)
 
 
 def _with_way_back(line: NDArray[np.float64], lap_points: int) -> NDArray[np.float64]:

@@ -45,8 +45,8 @@ FAMILY: dict[str, tuple[type[SAC], type[OffPolicyConfig]]] = {
     "TQC": (TQC, TQCConfig),
     "CrossQ": (CrossQ, CrossQConfig),
 }
-WITH_OWN_TESTS = {"RSAC"}
-"""Learns from sequences, not from single transitions."""
+WITH_OWN_TESTS = {"RSAC", "DAgger"}
+"""One learns from sequences, not from single transitions, the other has no critics."""
 ALGORITHM_KEYS: dict[str, dict[str, Any]] = {
     "SAC": {},
     "REDQ": {"redq_n": 4, "redq_q_updates_per_policy_update": 2},
@@ -233,9 +233,10 @@ def test_an_update_touches_no_other_device_than_its_own(
     monkeypatch.setattr(torch, "Generator", lambda device: generator())
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)
-    monkeypatch.setattr(
-        "algos.algorithms.off_policy.make_optimizer", lambda kind, parameters, rate, *rest: SGD(parameters, rate)
-    )
+    for module in ("base", "off_policy"):
+        monkeypatch.setattr(
+            f"algos.algorithms.{module}.make_optimizer", lambda kind, parameters, rate, *rest: SGD(parameters, rate)
+        )
     spec, network = OBSERVATIONS[observation]
     network = replace(
         network,

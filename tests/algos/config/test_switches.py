@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 import algos
+from algos.algorithms.base import ReplayAlgorithm
 from algos.algorithms.crossq import CrossQ
+from algos.algorithms.dagger import DAgger
 from algos.algorithms.droq import DroQ
 from algos.algorithms.redq import REDQ
 from algos.algorithms.rsac import RSAC
@@ -23,6 +25,7 @@ from algos.algorithms.tqc import TQC
 from algos.config import (
     BodyKind,
     CrossQConfig,
+    DAggerConfig,
     DebugConfig,
     DroQConfig,
     EncoderKind,
@@ -35,6 +38,7 @@ from algos.config import (
     RecurrentNetworkConfig,
     REDQConfig,
     ReplayDevice,
+    ReplayLearnerConfig,
     RSACConfig,
     SACConfig,
     TQCConfig,
@@ -45,7 +49,7 @@ from algos.config.algorithms import TRAIN_SCHEMAS
 from algos.config.train_schema import OffPolicyTrainConfig
 from algos.run.stored_config import refuse_shape_changes
 from tasks.experience.observation import Field, ObservationSpec
-from tests.algos.agents import CPU, changed, random_sequences, snapshot
+from tests.algos.agents import CPU, changed, random_sequences
 from tests.algos.algorithms.sac_batches import LIDAR, image_spec, random_batch
 from tests.algos.runs import section_types
 
@@ -53,13 +57,14 @@ Keys = dict[str, Any]
 
 PRIVILEGED = ObservationSpec((*LIDAR.fields, Field("progress", (1,), privileged=True)), act_buf_len=2)
 SMALL: Keys = {"hidden": [8, 8], "feature_size": 4}
-ALGORITHMS: dict[type[OffPolicyConfig], tuple[type[SAC], Keys, Keys]] = {
+ALGORITHMS: dict[type[ReplayLearnerConfig], tuple[type[ReplayAlgorithm], Keys, Keys]] = {
     SACConfig: (SAC, {}, {}),
     REDQConfig: (REDQ, {"redq_n": 4, "redq_q_updates_per_policy_update": 1}, {}),
     DroQConfig: (DroQ, {"policy_delay": 1}, {"dropout": 0.1, "layer_norm": True}),
     TQCConfig: (TQC, {"num_quantiles": 4, "dropped_quantiles": 1}, {}),
     CrossQConfig: (CrossQ, {"policy_delay": 1}, {"batch_renorm": True}),
     RSACConfig: (RSAC, {"burn_in": 2}, {"gru_size": 3}),
+    DAggerConfig: (DAgger, {}, {}),
 }
 """Class, keys of the configuration and keys of the network, by the class of the configuration."""
 
@@ -116,8 +121,16 @@ OUTSIDE: dict[str, Any] = {
     "debug": DebugConfig(extra_metrics=True),
     "sequence_length": 2,
     "burn_in": 0,
+    "teacher": "zoo:TM20Track",
 }
 """Keys of memory, pace and log: they decide which batches are sampled and what is logged, not the updates."""
+
+OUTSIDE_OF: dict[str, type[ReplayLearnerConfig]] = {
+    "sequence_length": RSACConfig,
+    "burn_in": RSACConfig,
+    "teacher": DAggerConfig,
+}
+"""Whose keys they are, where SAC lacks them."""
 
 IMAGES: Keys = {"encoder": EncoderKind.compact_cnn.value}
 NETWORK_CASES: dict[str, tuple[type[OffPolicyConfig], ObservationSpec, Keys, Any]] = {
@@ -153,15 +166,18 @@ def names(config_type: type) -> list[str]:
     return [field.name for field in fields(config_type)]
 
 
-def make(config_type: type[OffPolicyConfig], spec: ObservationSpec, config: Keys, network: Keys) -> SAC:
+def make(config_type: type[ReplayLearnerConfig], spec: ObservationSpec, config: Keys, network: Keys) -> Any:
     kind, own_config, own_network = ALGORITHMS[config_type]
     network_type = RecurrentNetworkConfig if kind is RSAC else NetworkConfig
-    return kind(
+    agent = kind(
         spec, config_type(**(own_config | config)), network_type(**(SMALL | own_network | network)), CPU, seed=0
     )
+    if isinstance(agent, DAgger):
+        agent.follow(DAgger(spec, DAggerConfig(), NetworkConfig(hidden=[8]), CPU, seed=1).acting)
+    return agent
 
 
-def updates(agent: SAC, spec: ObservationSpec) -> list[dict[str, float]]:
+def updates(agent: ReplayAlgorithm, spec: ObservationSpec) -> list[dict[str, float]]:
     """The metrics of four updates on fixed batches."""
     history = []
     for seed in range(4):
@@ -203,7 +219,7 @@ def test_key_of_an_algorithm_changes_its_updates(config_type: type[OffPolicyConf
 
 @pytest.mark.parametrize(
     ("config_type", "key"),
-    [(c, key) for c in ALGORITHMS for key in names(c) if key in ALGORITHM_CASES],
+    [(c, key) for c in ALGORITHMS for key in names(c) if key in ALGORITHM_CASES and c is not DAggerConfig],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_key_of_an_algorithm_that_changes_shapes_is_refused_with_a_checkpoint(
@@ -226,7 +242,7 @@ def test_key_of_an_algorithm_that_changes_shapes_is_refused_with_a_checkpoint(
 def test_key_of_the_networks_changes_the_updates(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config_type, spec, others, value = NETWORK_CASES[key]
     if key == "batch_renorm":  # no algorithm goes with both of its values
-        monkeypatch.setattr("algos.algorithms.off_policy.check_combination", lambda network, config: None)
+        monkeypatch.setattr("algos.algorithms.base.check_combination", lambda network, config: None)
     without = updates(make(config_type, spec, {}, others), spec)
     assert without == updates(make(config_type, spec, {}, others), spec)
     assert without != updates(make(config_type, spec, {}, others | {key: value}), spec)
@@ -234,12 +250,12 @@ def test_key_of_the_networks_changes_the_updates(key: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("key", OUTSIDE)
 def test_key_outside_of_the_update_leaves_it_alone_and_is_read_elsewhere(key: str) -> None:
-    config_type = RSACConfig if key in ("sequence_length", "burn_in") else SACConfig
+    config_type = OUTSIDE_OF.get(key, SACConfig)
     agents = [make(config_type, LIDAR, config, {}) for config in ({}, {key: OUTSIDE[key]})]
     assert agents[0].config != agents[1].config
     for agent in agents:
         updates(agent, LIDAR)
-    assert not changed(*(snapshot(agent) for agent in agents))
+    assert not changed(*(agent.acting.state_dict() for agent in agents))
     assert re.search(rf"\.{key}\b", outside_of_the_configuration()), f"nothing reads {key}"
 
 

@@ -19,8 +19,8 @@ from tasks.game.clock import VirtualClock
 from tasks.game.errors import TelemetryError, TelemetryState
 from tasks.remote.wire.link import LockStepCommand
 from tasks.remote.worker.env_group import EnvGroup
+from tasks.trackmania.driving import PRIVILEGED_FIELDS
 from tasks.trackmania.full import FullInterface
-from tasks.trackmania.road_state import ROAD_FIELDS
 from tests.tasks.fake_game import FakeGame, straight_path, task_config
 
 SPEC = ObservationSpec(
@@ -38,7 +38,7 @@ ENTRIES = (
     np.array([0.25], np.float32),
     np.array([-1.0], np.float32),
 )
-TASKS = ("TM20Full", "TM20Lidar", "TM20LidarProgress", "TM20Track")
+TASKS = ("TM20Full", "TM20Lidar", "TM20LidarProgress")
 GAS = np.array([1.0, 0.0, 0.2], np.float32)
 
 
@@ -84,7 +84,9 @@ def test_every_task_can_have_them_and_is_otherwise_unchanged(name: str) -> None:
     envs = [tasks.make(name, observation="dict", game="sim", track="short", privileged=flag) for flag in (False, True)]
     plain, wide = envs
     assert not plain.observation_spec.privileged_fields
-    assert wide.observation_spec.privileged_fields == ROAD_FIELDS
+    names = [entry.name for entry in wide.observation_spec.fields]
+    assert set(names) == {*plain.observation_spec.names[:-2], *(entry.name for entry in PRIVILEGED_FIELDS)}
+    assert len(set(names)) == len(names)
     assert wide.observation_spec.visible == plain.observation_spec
     config = registry.default_config(name)
     assert isinstance(config, TaskConfig)
@@ -96,7 +98,13 @@ def test_every_task_can_have_them_and_is_otherwise_unchanged(name: str) -> None:
         for key, value in observations[0].items():
             np.testing.assert_array_equal(observations[1][key], value)
         observations = [env.step(GAS)[0] for env in envs]
-    assert np.ptp(observations[1]["road_curvature"]) > 0.0
+    assert observations[1]["velocity"][0] > 5.0
+    road = tasks.make("TM20Track", observation="dict", game="sim", track="short", randomization=config.randomization)
+    track_sees, _ = road.reset(seed=1)
+    for _ in range(20):
+        track_sees = road.step(GAS)[0]
+    for field in wide.observation_spec.privileged_fields:
+        np.testing.assert_array_equal(observations[1][field.name], track_sees[field.name])
 
 
 def test_every_episode_starts_with_fresh_fields() -> None:
@@ -107,7 +115,7 @@ def test_every_episode_starts_with_fresh_fields() -> None:
     again, _ = env.reset(seed=1)
     for name in env.observation_spec.names:
         np.testing.assert_array_equal(again[name], first[name])
-    assert first["road_direction"].tolist() == [0.0, 1.0]
+    assert first["velocity"].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -144,7 +152,7 @@ def test_a_lost_game_repeats_them() -> None:
     after, _, _, truncated, _ = env.step(GAS)
     assert truncated
     names = env.observation_spec.names
-    for name in (field.name for field in ROAD_FIELDS):
+    for name in (field.name for field in env.observation_spec.privileged_fields):
         np.testing.assert_array_equal(after[names.index(name)], before[names.index(name)])
     assert after in env.observation_space
 
@@ -163,8 +171,6 @@ def test_they_use_only_data_that_the_live_game_has() -> None:
         observation, *_, info = env.step(GAS)
     fields = env.observation_spec.to_dict(observation)
     # The straight path runs along +x.
-    assert fields["road_direction"] == pytest.approx([0.0, 1.0], abs=1e-6)
-    assert fields["road_velocity"] == pytest.approx([info["speed_mps"], 0.0], abs=1e-4)
-    assert fields["road_progress"][0] == pytest.approx(info["x"] / 200.0, abs=1e-3)
-    assert not fields["road_curvature"].any()
-    assert all(np.isfinite(fields[field.name]).all() for field in ROAD_FIELDS)
+    assert fields["velocity"] == pytest.approx([info["speed_mps"], 0.0], abs=1e-4)
+    assert fields["path_ahead"][:, 1] == pytest.approx(np.zeros(20), abs=1e-4)
+    assert all(np.isfinite(fields[field.name]).all() for field in env.observation_spec.privileged_fields)

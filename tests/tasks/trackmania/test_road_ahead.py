@@ -59,7 +59,7 @@ def ahead_of(path: np.ndarray, middle: np.ndarray | None = None) -> RoadAhead:
 
 
 def observe(road: RoadAhead, telemetry: Telemetry, index: int) -> dict[str, np.ndarray]:
-    seen = road.observe(telemetry, index)
+    seen = road.observe(np.array(telemetry), index)
     assert [field.name for field in AHEAD_FIELDS] == list(seen)
     for field in AHEAD_FIELDS:
         assert field.space().contains(seen[field.name]), field.name
@@ -155,6 +155,17 @@ def test_impossible_motions_stay_within_the_space() -> None:
     road = ahead_of(circle(LEFT, 50.0))
     for telemetry in (record(0.0, 0.0), record(0.06, 0.0, 390.0), record(0.0, 0.0, 390.0), record(1e5, -1e5, 399.0)):
         observe(road, telemetry, 400)
+
+
+def test_a_new_episode_clears_the_state() -> None:
+    fresh, used = ahead_of(circle(LEFT, 50.0)), ahead_of(circle(LEFT, 50.0))
+    for step in range(5):
+        observe(used, record(*on_circle(0.1 * step, LEFT), 20.0), 40 * step)
+    for road in (fresh, used):
+        road.begin()
+        observe(road, record(0.5, 0.0), 0)
+    got, expected = (observe(road, record(0.5, 1.0, 3.0), 10) for road in (used, fresh))
+    assert all(np.array_equal(got[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("reward", [RewardConfig(), RewardConfig(path="line.npy")])

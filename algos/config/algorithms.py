@@ -38,7 +38,7 @@ class OffPolicy(NamedTuple):
     """What an off-policy agent must know of its algorithm."""
 
     algorithm: str
-    """``module:Class`` of a class derived from ``algos.algorithms.sac.SAC``."""
+    """``module:Class`` of a class derived from ``algos.algorithms.base.ReplayAlgorithm``, such as SAC."""
     config_type: type[ReplayLearnerConfig]
     network_type: type[NetworkConfig]
 
@@ -62,11 +62,11 @@ def add_off_policy(
     player: str = PLAYER,
     kind: str | None = None,
 ) -> None:
-    """Adds SAC or a variant of it: its agent, its player, and the schema of its train YAML are made here.
+    """Adds what learns from a replay memory: its agent, its player, and the schema of its train YAML are made here.
 
     Args:
         name: For ``train.params.algo.name``; letters, digits and _, and not taken.
-        algorithm: ``module:Class`` of a class derived from ``algos.algorithms.sac.SAC``, built as that is;
+        algorithm: ``module:Class`` of a class derived from ``algos.algorithms.base.ReplayAlgorithm``, such as SAC;
             ``train=<Task><Class>`` is its entry for each task.
         config: Dataclass of ``train.params.config``: SACConfig, another of ``algos.config``, or derived from one.
         network: Dataclass of ``train.params.network``: NetworkConfig, or derived from it.

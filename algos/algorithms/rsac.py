@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from algos.algorithms.replay_device import chosen_replay_device
 from algos.algorithms.sac import SAC
-from algos.config import NetworkConfig, OffPolicyConfig, RecurrentNetworkConfig, RSACConfig
+from algos.config import RecurrentNetworkConfig, RSACConfig
 from algos.networks import Inputs, Networks, RecurrentEncoder, SequenceInputs
 from algos.replay.memory import Batch
 from algos.replay.sequences import SequenceBatch, SequenceMemory
@@ -26,31 +25,16 @@ class RSAC(SAC):
 
     Where actor and critics share the encoder, the critics train one GRU, and every GRU begins with the state that the
     acting policy had: R2D2's stored state. Where each has its own, those of the critics begin the burn-in with zeros.
-
-    Args:
-        spec: Fields of the observation.
-        config: Hyper-parameters.
-        network: Shape of the networks.
-        device: Where everything lives.
-        seed: Seed of the initial weights and of the noise.
-        dtype: float32, or float64 to compare with a derivation.
     """
 
     config: RSACConfig
     network: RecurrentNetworkConfig
 
-    def __init__(
-        self,
-        spec: ObservationSpec,
-        config: OffPolicyConfig,
-        network: NetworkConfig,
-        device: torch.device,
-        seed: int,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        if not isinstance(network, RecurrentNetworkConfig):
-            raise ValueError(f"recurrent SAC needs a network with gru_size, got {type(network).__name__}")
-        super().__init__(spec, config, network, device, seed, dtype)
+    def build(self, spec: ObservationSpec, seed: int) -> None:
+        """SAC's networks; refuses a shape without a memory."""
+        if not isinstance(self.network, RecurrentNetworkConfig):
+            raise ValueError(f"recurrent SAC needs a network with gru_size, got {type(self.network).__name__}")
+        super().build(spec, seed)
 
     def make_memory(self, spec: ObservationSpec, seed: int) -> SequenceMemory:
         """A replay memory that draws sequences and stores what the policy remembered."""

@@ -365,9 +365,9 @@ class TaskConfig(RealTimeTaskConfig):
     """Grey images, or RGB."""
     img_hist_len: Count = field(default=4, metadata=decides(Decides.observation) | needs(_FRAMES))
     """Number of images or LIDAR scans in the observation, newest last."""
-    privileged: bool = field(default=False, metadata=decides(Decides.critic_view, before=False) | needs(_FRAMES))
+    privileged: bool | None = field(default=None, metadata=decides(Decides.critic_view, before=False) | needs(_FRAMES))
     """Whether what TM20Track sees is captured too, for a critic that sees more than the actor
-    (train.params.network.asymmetric_critic)."""
+    (train.params.network.asymmetric_critic), or for DAgger's teacher; null: where training uses it."""
     sleep_time_at_reset: NotNegative = field(default=1.5, metadata=needs(_LIVE))
     """Pause after a restart of the live game [s]."""
     save_replays: bool = field(default=False, metadata=workers_have(Workers.own) | needs(_LIVE))

@@ -212,25 +212,25 @@ def _vehicle_text(source: str | None) -> str | None:
 
 _GAME_NAMES = {GameKind.sim: "the embedded simulator", GameKind.live: "the live game"}
 
-_LIDAR_WINDOW = {"window_width": 958, "window_height": 488}
-_TRACK_TRAINING = {"randomization": {"rolling_starts": 0.5}, "reward": {"wall_penalty": 0.04}}
+_TRAINING = {"randomization": {"rolling_starts": 0.5}, "reward": {"wall_penalty": 0.04}}
+_LIDAR = {"window_width": 958, "window_height": 488, **_TRAINING}
 _TASKS: dict[str, TaskEntry] = {
     "TM20Full": TaskEntry(
-        "tasks.trackmania.full:FullInterface", TaskConfig, {}, batch="tasks.trackmania.fleet:FullFleet"
+        "tasks.trackmania.full:FullInterface", TaskConfig, _TRAINING, batch="tasks.trackmania.fleet:FullFleet"
     ),
     "TM20Lidar": TaskEntry(
-        "tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR_WINDOW, batch="tasks.trackmania.fleet:LidarFleet"
+        "tasks.trackmania.lidar:LidarInterface", TaskConfig, _LIDAR, batch="tasks.trackmania.fleet:LidarFleet"
     ),
     "TM20LidarProgress": TaskEntry(
         "tasks.trackmania.lidar_progress:LidarProgressInterface",
         TaskConfig,
-        _LIDAR_WINDOW,
+        _LIDAR,
         batch="tasks.trackmania.fleet:LidarProgressFleet",
     ),
     "TM20Track": TaskEntry(
         "tasks.trackmania.track:TrackInterface",
         TaskConfig,
-        _TRACK_TRAINING,
+        _TRAINING,
         batch="tasks.trackmania.fleet:TrackFleet",
     ),
     "RCDrone": TaskEntry("tasks.envs.rc_drone:RCDroneInterface", RCDroneConfig, {}),

@@ -140,7 +140,8 @@ def test_values_of_a_file_override_those_of_its_defaults() -> None:
         return run_config(f"task={train.removesuffix('SAC').removesuffix('CrossQ')}", f"train={train}").train
 
     assert settings("GymSAC").params.config.gamma == 0.99  # the dataclass
-    assert settings("TM20LidarSAC").params.config.gamma == 0.98  # shared/driving
+    assert settings("TM20LidarCrossQ").params.config.gamma == 0.98  # shared/driving
+    assert settings("TM20LidarSAC").params.config.gamma == 0.99  # its own
     assert settings("TM20LidarSAC").params.config.polyak == 0.99  # shared/driving_targets
     assert settings("TM20FullSAC").params.config.batch_size == 64  # shared/images
     assert settings("TM20LidarSAC").params.config.env_steps_before_training == 2000  # shared/driving
@@ -196,7 +197,7 @@ def test_the_command_line_and_python_drive_the_same_task(task: str) -> None:
 
 def test_training_from_images_differs_from_lidar_in_the_expected_keys() -> None:
     full, lidar = run_config("task=TM20Full").train.params, run_config("task=TM20Lidar").train.params
-    assert (full.network.encoder, lidar.network.encoder) == (EncoderKind.compact_cnn, EncoderKind.mlp)
+    assert (full.network.encoder, lidar.network.encoder) == (EncoderKind.compact_cnn, EncoderKind.dense)
     assert (full.config.batch_size, lidar.config.batch_size) == (64, 256)
     assert lidar.config.warm_up is WarmUp.driving
 

@@ -150,7 +150,7 @@ def test_the_drone_can_be_chosen_for_training(drone: Any) -> None:
     train.register_options([CFG, EXAMPLES / "cfg"])
     with initialize_config_dir(str(CFG), version_base="1.3"):
         folder = f"hydra.searchpath=[file://{EXAMPLES / 'cfg'}]"
-        config = compose("config", overrides=["task=Drone", "train=TM20LidarSAC", folder])
+        config = compose("config", overrides=["task=Drone", "train=RCDroneSAC", folder])
     timing = drone.TIMING
     assert config.task.name == "Drone"
     assert {key: config.task.rtgym[key] for key in timing} == timing

@@ -56,8 +56,7 @@ def words(task: str, kind: str) -> list[str]:
     has_clock = hasattr(registry.default_config(task), "rtgym")
     episode = ["task.rtgym.ep_max_length=20"] if has_clock else ["task.max_episode_steps=20"]
     sizes = SMALL_PPO if kind == "ppo" else SMALL_OFF_POLICY
-    teacher = ["task.privileged=true"] if kind == "dagger" and driving and task != "TM20Track" else []
-    return [f"task={task}", f"train={task}{base_name(kind)}", *SMALL_RUN, *driving, *episode, *sizes, *teacher]
+    return [f"task={task}", f"train={task}{base_name(kind)}", *SMALL_RUN, *driving, *episode, *sizes]
 
 
 def taught(task: str, folder: Path) -> list[str]:

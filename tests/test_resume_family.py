@@ -35,7 +35,7 @@ SMALL = [
 LEARNED = "train.params.config.learn_entropy_coef=true"
 OWN = {
     "rsac": [LEARNED, "train.params.config.sequence_length=6", "train.params.config.burn_in=3"],
-    "dagger": ["task.privileged=true"],
+    "dagger": [],
 }
 """What an algorithm needs beside or in place of the learned temperature."""
 

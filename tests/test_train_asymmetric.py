@@ -24,7 +24,8 @@ from tasks.words.command_line import Role
 
 pytestmark = pytest.mark.timeout(120)
 LIDAR = ["task=TM20Lidar", "train=TM20LidarSAC", "task.game=sim", "task.track=short", "seed=0"]
-ASYMMETRIC = ["task.privileged=true", "train.params.network.asymmetric_critic=true"]
+ASYMMETRIC = "train.params.network.asymmetric_critic=true"
+SYMMETRIC = "train.params.network.asymmetric_critic=false"
 TINY = [
     "task.rtgym.ep_max_length=60",
     "max_env_steps=120",
@@ -78,31 +79,50 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_it_is_refused_with_advice_without_privileged_fields(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, *LIDAR, ASYMMETRIC[1])
+    line = refused(capsys, *LIDAR, ASYMMETRIC, "task.privileged=false")
     assert "train.params.network.asymmetric_critic must be false" in line
-    assert line.endswith("set task.privileged=true")
+    assert line.endswith("leave task.privileged out, or set it to true")
+
+
+@pytest.mark.parametrize(
+    ("words", "is_captured"),
+    [
+        ([ASYMMETRIC], True),
+        (["train=TM20LidarDAgger"], True),
+        ([], True),
+        ([SYMMETRIC], False),
+        ([SYMMETRIC, "task.privileged=true"], True),
+        (["task=Gym", "train=GymSAC"], None),
+    ],
+)
+def test_privileged_fields_are_captured_where_training_uses_them(
+    start: Start, words: list[str], is_captured: bool | None
+) -> None:
+    given = words if words[:1] == ["task=Gym"] else [*LIDAR, *words]
+    task = start(*given)["config"]["env_config"]["task"]
+    assert task.get("privileged") == is_captured
 
 
 def test_where_the_policy_sees_all_there_is_nothing_to_add(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["task=TM20Track", "train=TM20TrackSAC", "task.game=sim"]
-    assert refused(capsys, *words, ASYMMETRIC[1]).endswith("its policy sees all there is")
-    assert "task.privileged" in refused(capsys, *words, ASYMMETRIC[0])
+    assert refused(capsys, *words, ASYMMETRIC).endswith("its policy sees all there is")
+    assert "task.privileged" in refused(capsys, *words, "task.privileged=true")
 
 
 def test_other_tasks_are_told_to_mark_their_fields(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refused(capsys, "task=RCDrone", "train=RCDroneSAC", ASYMMETRIC[1])
-    assert "mark fields of the observation of RCDrone as privileged" in line
+    line = refused(capsys, "task=RCDrone", "train=RCDroneSAC", ASYMMETRIC)
+    assert "set it to false, or mark fields of the observation of RCDrone as privileged" in line
 
 
 def test_workers_and_checkpoints_make_their_policy_without_privileged_fields(start: Start) -> None:
-    params = start(*LIDAR, *ASYMMETRIC)
+    params = start(*LIDAR, ASYMMETRIC)
     kwargs = params["config"]["env_config"]["policy"]["kwargs"]
     assert ObservationSpec.from_json(kwargs["spec"]).names == ("speed", "lidar", "action_0", "action_1")
-    assert kwargs["spec"] == start(*LIDAR)["config"]["env_config"]["policy"]["kwargs"]["spec"]
+    assert kwargs["spec"] == start(*LIDAR, SYMMETRIC)["config"]["env_config"]["policy"]["kwargs"]["spec"]
 
 
 def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, tmp_path: Path) -> None:
-    params = start(*LIDAR, *ASYMMETRIC, *TINY)
+    params = start(*LIDAR, ASYMMETRIC, *TINY)
     runner(params).run({"train": True, "play": False})
     (checkpoint,) = tmp_path.glob("runs/*/nn/last.pth")
     stored = load_checkpoint(checkpoint)
@@ -111,14 +131,14 @@ def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, 
     # speed, lidar, two actions, the privileged fields; then the action
     width = 1 + 76 + 6 + sum(field.size for field in beside) + 3
     assert stored.algorithm_state["critic"]["ensemble.hidden.0.weight"].shape == (2, width, 16)
-    assert stored.acting_weights()["actor.hidden.0.weight"].shape == (16, 83)
+    assert stored.acting_weights()["actor.hidden.0.weight"].shape == (16, 83 + 64)  # and the encoder's
     assert stored.counters["updates"] > 0
 
     returns = []
-    for words in ([], ["task.privileged=false"]):
+    for words in ([], ["task.privileged=true"]):
         played = start("--play", "--checkpoint", str(checkpoint), *words)
         env_config = played["config"]["env_config"]["task"]
-        assert env_config["privileged"] == (not words)
+        assert env_config["privileged"] == bool(words)
         runner(played).run({"train": False, "play": True, "checkpoint": str(checkpoint)})
         newest = max(tmp_path.glob("runs/*/play/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
         returns.append([episode["return"] for episode in json.loads(newest.read_text())["episodes"]])
@@ -157,23 +177,32 @@ def saved(path: Path, params: dict[str, Any]) -> Path:
 def test_a_resumed_training_keeps_the_privileged_fields(
     start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = saved(tmp_path / "runs" / "run" / "nn" / "last.pth", start(*LIDAR, *ASYMMETRIC))
+    path = saved(tmp_path / "runs" / "run" / "nn" / "last.pth", start(*LIDAR, ASYMMETRIC))
     assert start(f"checkpoint={path}")["config"]["env_config"]["task"]["privileged"]
     line = refused(capsys, f"checkpoint={path}", "task.privileged=false")
     assert "task.privileged=false would change what the critics see" in line
-    line = refused(capsys, f"checkpoint={path}", "train.params.network.asymmetric_critic=false")
-    assert "would change the shape of the networks" in line
+    line = refused(capsys, f"checkpoint={path}", SYMMETRIC)
+    assert "would change the shape of the critics" in line
 
 
-@pytest.mark.parametrize("is_playing", [True, False])
-def test_a_checkpoint_older_than_the_keys_has_neither(is_playing: bool) -> None:
+def test_a_policy_goes_on_with_critics_that_see_what_it_sees(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "runs" / "run" / "nn" / "last.pth", start(*LIDAR, ASYMMETRIC))
+    words = [f"checkpoint={path}", SYMMETRIC]
+    assert not start(*words, "checkpoint_mode=weights")["config"]["env_config"]["task"]["privileged"]
+    assert "asymmetric_critic does nothing with --play" in refused(capsys, "--play", *words)
+
+
+def test_a_checkpoint_older_than_the_keys_has_neither() -> None:
     old: dict[str, Any] = {"task": {"name": "TM20Lidar"}, "train": {"params": {"network": {"encoder": "mlp"}}}}
     network = {"encoder": "mlp", "asymmetric_critic": False}
     same = {"task": {"name": "TM20Lidar", "privileged": False}, "train": {"params": {"network": network}}}
-    refuse_shape_changes(old, same, "a.pth", is_new_agent=False, is_playing=is_playing)
+    refuse_shape_changes(old, same, "a.pth", mode="resume")
     other = {**same, "train": {"params": {"network": network | {"asymmetric_critic": True}}}}
-    with pytest.raises(ValueError, match=r"asymmetric_critic=true would change the shape of the networks"):
-        refuse_shape_changes(old, other, "a.pth", is_new_agent=False, is_playing=is_playing)
+    with pytest.raises(ValueError, match=r"asymmetric_critic=true would change the shape of the critics"):
+        refuse_shape_changes(old, other, "a.pth", mode="resume")
+    refuse_shape_changes(old, other, "a.pth", mode=None)
 
 
 def test_the_policy_of_a_worker_is_the_same_with_and_without_them() -> None:

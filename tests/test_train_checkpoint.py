@@ -271,4 +271,4 @@ def test_keys_that_the_file_lacks_come_from_this_program() -> None:
 def test_a_switch_that_changes_no_shape_is_allowed() -> None:
     old = {"train": {"params": {"network": {"random_shift": 0}}}}
     new = {"train": {"params": {"network": {"random_shift": 4}}}}
-    refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
+    refuse_shape_changes(old, new, "a.pth", mode="resume")

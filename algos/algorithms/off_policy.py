@@ -26,7 +26,7 @@ from tasks.experience.observation import ObservationSpec
 class OffPolicyAlgorithm(ReplayAlgorithm):
     """Owns critics, their targets and the temperature, beside what ``ReplayAlgorithm`` owns; built as that is."""
 
-    losses = ("policy_evaluation", "actor_loss")
+    losses = ("policy_evaluation", "estimation_loss", "actor_loss")
     config: OffPolicyConfig
 
     def build(self, spec: ObservationSpec, seed: int) -> None:

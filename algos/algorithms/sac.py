@@ -18,6 +18,8 @@ from algos.algorithms.optimizers import step
 from algos.networks import Inputs, frozen
 from algos.replay.memory import Batch
 
+LEAST_VARIANCE = 1e-6
+"""Of the errors of an estimate: below a thousandth of the field's scale, no number becomes more important."""
 Metrics = dict[str, Tensor]
 
 
@@ -28,9 +30,15 @@ class SAC(OffPolicyAlgorithm):
         """Critics, then actor and temperature where ``improves``, then targets: the order of algorithm 1."""
         batch, inputs, next_inputs = self.prepare(batch)
         loss, features, metrics = self.policy_evaluation(batch, inputs, next_inputs)
+        actor_features = features  # shared: as in DrQ-v2, those of the critic update serve the actor too
+        if self.network.asymmetric_critic:
+            actor_features = self.acting.encoder(inputs)
+            if self.critic.estimator is not None:
+                error = self.estimation_loss(actor_features, inputs)
+                loss, metrics = loss + error, metrics | {"losses/estimation": error.detach()}
         self.descend("critic", loss)
         if improves:
-            metrics |= self.policy_improvement(inputs, features.detach())
+            metrics |= self.policy_improvement(inputs, features.detach(), actor_features.detach())
         self.update_targets()
         return metrics
 
@@ -76,14 +84,33 @@ class SAC(OffPolicyAlgorithm):
         loss = (q - target).square().mean()
         return loss, self.critic_metrics(loss.detach(), q.detach(), target)
 
-    def policy_improvement(self, inputs: Inputs, features: Tensor) -> Metrics:
+    def estimation_loss(self, actor_features: Tensor, inputs: Inputs) -> Tensor:
+        """What the actor's encoder learns beside an asymmetric critic: to show what only the critics are told.
+
+        An auxiliary loss as in Mirowski et al., "Learning to Navigate in Complex Environments",
+        https://arxiv.org/abs/1611.03673, which predicts the depth of an image. Nothing else trains the encoder. It is
+        the negative log-likelihood of a Gaussian whose variance, one for each number, is that of the errors in the
+        batch: so what an image cannot show, such as the road behind the next corner, does not outweigh what it shows.
+
+        Args:
+            actor_features: What the actor sees, shape (B, F).
+            inputs: Of the same observations, with the scaled privileged fields.
+
+        Returns:
+            Half the log of the mean squared error over the batch, mean over the P numbers.
+        """
+        assert inputs.privileged is not None
+        error = (self.critic.estimate(actor_features) - inputs.privileged).square().mean(0)
+        return 0.5 * (error + LEAST_VARIANCE).log().mean()
+
+    def policy_improvement(self, inputs: Inputs, features: Tensor, actor_features: Tensor) -> Metrics:
         """A step of the actor and of the temperature.
 
         Args:
             inputs: What the networks see of the observations.
             features: What the critics saw of them in their update; no gradient.
+            actor_features: What the actor saw of them there; no gradient.
         """
-        actor_features = features  # shared: as in DrQ-v2, those of the critic update serve the actor too
         if self.critic.is_separate:  # TMRL: the critics' encoders have just changed, and the actor has its own
             with torch.no_grad():
                 features = self.critic.encode(inputs)

@@ -21,7 +21,9 @@ class EncoderKind(StrEnum):
     """Built-in encoders: how an observation becomes the input of actor and critics."""
 
     mlp = "mlp"
-    """No encoder: every field flat (LIDAR)."""
+    """No encoder: every field flat."""
+    dense = "dense"
+    """Beside the flat fields, two layers over them: 256 with ReLU, then Linear, LayerNorm, tanh; shared (LIDAR)."""
     tmrl_cnn = "tmrl_cnn"
     """TMRL's VanillaCNN: convolutions 64k8s2, 64k4s2, 128k4s2, 128k4s2, separate in the actor and each critic."""
     shared_cnn = "shared_cnn"
@@ -41,6 +43,7 @@ class EncoderTraits(NamedTuple):
 
 ENCODERS: dict[str, EncoderTraits] = {
     EncoderKind.mlp.value: EncoderTraits(reads_images=False),
+    EncoderKind.dense.value: EncoderTraits(reads_images=False),
     EncoderKind.tmrl_cnn.value: EncoderTraits(reads_images=True, is_shared=False),
     EncoderKind.shared_cnn.value: EncoderTraits(reads_images=True),
     EncoderKind.compact_cnn.value: EncoderTraits(reads_images=True),
@@ -75,7 +78,7 @@ class NetworkConfig(Checked):
     """Shape of the networks (``params.network``)."""
 
     encoder: str = "mlp"
-    """mlp, tmrl_cnn, shared_cnn, compact_cnn, or a name that a plugin gave to ``algos.networks.add_encoder``."""
+    """mlp, dense, tmrl_cnn, shared_cnn, compact_cnn, or a name that a plugin gave to ``algos.networks.add_encoder``."""
     hidden: Widths = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers of actor and critics. With simba: one residual block each, all of one width."""
     actor: BodyKind = field(default=BodyKind.mlp, metadata=decides(Decides.networks, before="mlp"))
@@ -97,17 +100,17 @@ class NetworkConfig(Checked):
     layer_norm_actor: bool = False
     """The same in the actor."""
     feature_size: Count = field(default=64, metadata=needs(not_with(".encoder", "mlp", "tmrl_cnn")))
-    """Width of the trunk behind the convolutions of shared_cnn and compact_cnn."""
+    """Width of the last layer of dense, shared_cnn and compact_cnn."""
     shared_encoder: bool | None = None
     """Whether the critics train one encoder that the actor sees detached (true), or actor and each critic train one of
     their own (false); null: the encoder's own way."""
-    asymmetric_critic: bool = field(default=False, metadata=decides(Decides.networks, before=False))
+    asymmetric_critic: bool = field(default=False, metadata=_UNPLAYED | decides(Decides.critics, before=False))
     """Whether the critics see the privileged fields of the task (task.privileged) and all others but the image, without
-    an encoder, while the actor sees what a player sees and trains its own encoder."""
+    an encoder, while the actor sees what a player sees, through an encoder that learns to estimate those fields."""
     target_encoder: bool = True
     """Whether the targets have their own slow copy of a shared encoder; false: heads only (DrQ-v2), one pass less."""
     random_shift: Amount = field(
-        default=0, metadata=_UNPLAYED | decides(Decides.nothing) | needs(not_with(".encoder", "mlp"))
+        default=0, metadata=_UNPLAYED | decides(Decides.nothing) | needs(not_with(".encoder", "mlp", "dense"))
     )
     """Augmentation: images shift by up to this many pixels, edge pixels repeated; 0: off."""
     observation_normalization: Normalization = Normalization.fixed

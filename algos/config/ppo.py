@@ -38,14 +38,14 @@ class PPONetworkConfig(Checked):
     name: str | None = None
     """An rl_games network builder that a plugin registered with ``add_network``; null: the encoder's."""
     encoder: str = "mlp"
-    """mlp: flat observations and rl_games' network; compact_cnn, shared_cnn, or a name that a plugin gave to
+    """mlp: flat observations and rl_games' network; dense, compact_cnn, shared_cnn, or a name that a plugin gave to
     ``algos.networks.add_encoder``: dict observations and ours."""
     hidden: Widths = field(default_factory=lambda: [256, 256])
     """Widths of the hidden layers, shared by policy and value."""
     activation: Annotated[str, one_of("elu", "relu", "tanh", "selu", "swish", "gelu")] = "elu"
     """Of the hidden layers: elu, relu, tanh, selu, swish or gelu."""
     feature_size: Count = field(default=64, metadata=needs(not_with(".encoder", "mlp")))
-    """Width of the trunk behind the convolutions."""
+    """Width of the encoder's last layer."""
     initial_log_std: float = -0.5
     """Logarithm of the standard deviation of a new policy; learned, the same in every state."""
 

@@ -324,9 +324,12 @@ def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
     if config.task.name == "TM20Track":
         advice = "its policy sees all there is"
     elif hasattr(config.task, "privileged"):
-        advice = "set task.privileged=true"
+        advice = "leave task.privileged out, or set it to true"
     else:
-        advice = f"mark fields of the observation of {config.task.name} as privileged (docs/algorithms/asymmetric.md)"
+        advice = (
+            f"set it to false, or mark fields of the observation of {config.task.name} as privileged "
+            "(docs/algorithms/asymmetric.md)"
+        )
     raise ValueError(
         "train.params.network.asymmetric_critic must be false when the observation has no privileged fields, got true; "
         + advice

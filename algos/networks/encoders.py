@@ -14,6 +14,7 @@ from algos.networks.images import block_kernel
 from algos.networks.inputs import InputLayer, Inputs, convolutions
 from algos.networks.recurrent import RecurrentEncoder
 
+DENSE_WIDTH = 256
 _BUILDERS: dict[str, Callable[[InputLayer, NetworkConfig], nn.Module]] = {}
 """What plugins registered."""
 
@@ -62,7 +63,9 @@ def build_encoder(inputs: InputLayer, config: NetworkConfig) -> Encoder:
 def _frame_encoder(inputs: InputLayer, config: NetworkConfig) -> Encoder:
     builder = _BUILDERS.get(config.encoder)
     if builder is None:
-        return FlatEncoder(inputs) if config.encoder == EncoderKind.mlp else ConvEncoder(inputs, config)
+        if config.encoder == EncoderKind.mlp:
+            return FlatEncoder(inputs)
+        return DenseEncoder(inputs, config) if config.encoder == EncoderKind.dense else ConvEncoder(inputs, config)
     encoder = builder(inputs, config)
     size = getattr(encoder, "size", None)
     if not isinstance(encoder, nn.Module) or not isinstance(size, int) or size < 1:
@@ -92,6 +95,21 @@ class FlatEncoder(Encoder):
         return inputs.vector
 
 
+class DenseEncoder(Encoder):
+    """Two layers over the vector, then the vector beside what they give."""
+
+    def __init__(self, inputs: InputLayer, config: NetworkConfig) -> None:
+        """Sizes the layers for the vector of the input layer."""
+        super().__init__()
+        first = nn.Linear(inputs.vector_size, DENSE_WIDTH)
+        self.layers = nn.Sequential(first, nn.ReLU(), _trunk(DENSE_WIDTH, config.feature_size))
+        self.size = inputs.vector_size + config.feature_size
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Features, shape (B, D + feature_size)."""
+        return torch.cat((inputs.vector, self.layers(inputs.vector)), dim=-1)
+
+
 class ConvEncoder(Encoder):
     """Convolutions with ReLU over the image, an optional Linear-LayerNorm-tanh trunk, then the vector beside it."""
 
@@ -109,8 +127,7 @@ class ConvEncoder(Encoder):
         flat_size = channels * height * width
         self.trunk: nn.Module | None = None
         if config.encoder != EncoderKind.tmrl_cnn:
-            feature_size = config.feature_size
-            self.trunk = nn.Sequential(nn.Linear(flat_size, feature_size), nn.LayerNorm(feature_size), nn.Tanh())
+            self.trunk = _trunk(flat_size, config.feature_size)
         self.size = inputs.vector_size + (flat_size if self.trunk is None else config.feature_size)
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -129,6 +146,10 @@ class ConvEncoder(Encoder):
         if self.trunk is not None:
             features = self.trunk(features)
         return torch.cat((inputs.vector, features), dim=1)
+
+
+def _trunk(size: int, feature_size: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(size, feature_size), nn.LayerNorm(feature_size), nn.Tanh())
 
 
 def _check_image_size(height: int, width: int, inputs: InputLayer, encoder: str) -> None:

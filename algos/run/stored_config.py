@@ -23,6 +23,7 @@ from tasks.words.refusals import as_typed
 
 _NAMES = ("train.params.algo.name", "train.params.model.name")
 """Of the algorithm."""
+_PRIVILEGED = "task.privileged"
 _logger = logging.getLogger(__name__)
 
 
@@ -81,16 +82,10 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
         config |= {key: copy.deepcopy(composed[key]) for key in _keys_of(Belongs.learning)}
     else:
         _remind_of_trackers(stored, config, path)
-    is_new_agent = config["checkpoint_mode"] == "replay" and not is_playing
-    is_other = config["checkpoint_mode"] == "weights" and value_at(stored, _NAMES[0]) != value_at(config, _NAMES[0])
-    refuse_shape_changes(
-        stored,
-        config,
-        path,
-        is_new_agent=is_new_agent,
-        is_playing=is_playing,
-        is_other_algorithm=is_other and not is_playing,
-    )
+    mode = None if is_playing else config["checkpoint_mode"]
+    if mode in (None, "weights") and _PRIVILEGED not in typed_keys(overrides) and value_at(config, _PRIVILEGED):
+        _set(config, _PRIVILEGED, None)  # as this command needs it: its critics, if any, are not those of the file
+    refuse_shape_changes(stored, config, path, mode=mode)
     return config
 
 
@@ -151,9 +146,7 @@ def refuse_shape_changes(
     config: Mapping[str, object],
     checkpoint: str,
     *,
-    is_new_agent: bool,
-    is_playing: bool = False,
-    is_other_algorithm: bool = False,
+    mode: str | None,
 ) -> None:
     """Refuses a configuration whose observation, action or networks differ from those of the checkpoint.
 
@@ -161,19 +154,18 @@ def refuse_shape_changes(
         stored: Plain data from the checkpoint.
         config: What is about to run.
         checkpoint: Path of the file, for the message.
-        is_new_agent: Whether only the replay is taken, so that the networks may differ.
-        is_playing: Whether the checkpoint only acts, so that what critics see may differ.
-        is_other_algorithm: Whether another algorithm takes over what acts, and has critics of its own.
+        mode: The checkpoint_mode: resume takes all of the file, replay has networks of its own, weights takes what
+            acts, for critics of its own and maybe another algorithm; None: the checkpoint is played.
 
     Raises:
         ValueError: Naming the key, its stored and its new value.
     """
     marks = marked_keys(Trained)
     checked = {Decides.observation, Decides.history}
-    has_its_critics = not (is_playing or is_other_algorithm)
-    checked |= {Decides.critic_view} if has_its_critics else set()
-    checked |= set() if is_new_agent else {Decides.networks}
-    checked |= {Decides.critics} if has_its_critics and not is_new_agent else set()
+    checked |= {Decides.critic_view} if mode in ("resume", "replay") else set()
+    checked |= {Decides.networks} if mode != "replay" else set()
+    checked |= {Decides.critics} if mode == "resume" else set()
+    is_other_algorithm = mode == "weights" and value_at(stored, _NAMES[0]) != value_at(config, _NAMES[0])
     for key in _leaves_below(marks, stored, config):
         mark = nearest(marks, key)
         if mark is None or mark.what not in checked or (is_other_algorithm and key in _NAMES):

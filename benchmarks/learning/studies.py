@@ -54,8 +54,6 @@ def _dagger(track: str, teacher: str) -> Study:
         words=(
             f"task.track={track}",
             "task.game=sim",
-            "task.privileged=true",
-            "task.randomization.rolling_starts=0.5",
             f"train.params.config.teacher={teacher}",
         ),
         goal=("evaluation/finish_rate", 1.0),

@@ -161,7 +161,7 @@ def test_each_loss_reaches_only_its_own_networks(name: str) -> None:
         assert has_gradient(agent.acting.encoder) == {False}
 
     before = {name: parameter.grad for name, parameter in agent.critic.named_parameters()}
-    agent.policy_improvement(inputs, features.detach())
+    agent.policy_improvement(inputs, features.detach(), features.detach())
     assert has_gradient(agent.acting.actor) == {True}
     assert all(parameter.grad is before[name] for name, parameter in agent.critic.named_parameters())
     if is_shared:

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from algos.algorithms.sac import SAC
 from algos.algorithms.update_modes import WARM_UPS, chosen_mode
 from algos.config import DebugConfig, OptimizerKind, RSACConfig, SACConfig, UpdateMode
+from tasks.experience.observation import Field
 from tests.algos.algorithms.sac_batches import LIDAR, random_batch
 from tests.algos.algorithms.test_family_invariants import FAMILY, OBSERVATIONS, make
 from tests.algos.algorithms.test_sac import snapshot
@@ -147,6 +148,15 @@ def test_a_graph_shifts_images_at_random_as_eager_does(graphs: list[RecordedGrap
         make("SAC", spec, replace(network, random_shift=2), update_mode=mode)
         for mode in (UpdateMode.eager, UpdateMode.graph)
     ]
+    assert_equal_updates(agents, range(WARM_UPS + 2), spec)
+    assert graphs[0].num_replays == 2
+
+
+def test_a_graph_estimates_what_an_asymmetric_critic_sees(graphs: list[RecordedGraph]) -> None:
+    spec, network = OBSERVATIONS["images"]
+    spec = replace(spec, fields=(*spec.fields, Field("place", (2,), privileged=True)))
+    network = replace(network, asymmetric_critic=True)
+    agents = [make("SAC", spec, network, update_mode=mode) for mode in (UpdateMode.eager, UpdateMode.graph)]
     assert_equal_updates(agents, range(WARM_UPS + 2), spec)
     assert graphs[0].num_replays == 2
 

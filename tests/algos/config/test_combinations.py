@@ -161,4 +161,4 @@ def test_dropout_and_warm_up_may_change_when_a_run_is_resumed_and_layers_may_not
 
 def resume(stored: dict[str, Any], network: dict[str, Any]) -> None:
     old, new = ({"train": {"params": {"network": keys}}} for keys in (stored, network))
-    refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
+    refuse_shape_changes(old, new, "a.pth", mode="resume")

@@ -26,6 +26,7 @@ ROLES = {
     "train.params.model": "train play",
     "train.params.network": "train play worker benchmark",
     "train.params.network.dropout": "train worker benchmark",
+    "train.params.network.asymmetric_critic": "train worker benchmark",
     "train.params.network.batch_renorm_warm_up": "train worker benchmark",
     "train.params.network.random_shift": "train worker benchmark",
     "train.params.config.warm_up": "train worker",

@@ -230,12 +230,12 @@ def test_key_of_an_algorithm_that_changes_shapes_is_refused_with_a_checkpoint(
     one, other = ([weight.shape for weight in agent.critic.state_dict().values()] for agent in agents)
     old, new = ({"train": {"params": {"config": {key: entry}}}} for entry in ("old", "new"))
     if one == other:
-        refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
+        refuse_shape_changes(old, new, "a.pth", mode="resume")
         return
     with pytest.raises(ValueError, match=rf"train\.params\.config\.{key}=new would change the shape of the critics"):
-        refuse_shape_changes(old, new, "a.pth", is_new_agent=False)
-    refuse_shape_changes(old, new, "a.pth", is_new_agent=True)
-    refuse_shape_changes(old, new, "a.pth", is_new_agent=False, is_playing=True)
+        refuse_shape_changes(old, new, "a.pth", mode="resume")
+    refuse_shape_changes(old, new, "a.pth", mode="replay")
+    refuse_shape_changes(old, new, "a.pth", mode=None)
 
 
 @pytest.mark.parametrize("key", NETWORK_CASES)

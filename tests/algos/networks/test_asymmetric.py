@@ -99,7 +99,8 @@ def test_the_critic_sees_every_field_but_the_image_in_order_and_scaled(case: str
     seen = [*(f for f in spec.visible.all_fields() if f.name != "images"), PLACE, BEND]
     expected = torch.cat([(observation[f.name].flatten(1) - f.offset) / f.scale for f in seen], 1)
     assert torch.allclose(features, expected, rtol=0, atol=1e-12)
-    assert not [name for name, _ in agent.critic.named_parameters() if not name.startswith("ensemble.")]
+    beside = {name.partition(".")[0] for name, _ in agent.critic.named_parameters()} - {"ensemble"}
+    assert beside == (set() if case == "mlp" else {"encoders", "estimator"})
 
 
 @pytest.mark.parametrize("kind", [Normalization.running, Normalization.tmrl, Normalization.none])
@@ -165,18 +166,57 @@ def seen_by_critic(observation: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("case", list(CASES)[1:])
-def test_with_images_the_actor_trains_its_encoder_and_the_critics_train_none(case: str) -> None:
+def test_with_images_the_encoder_learns_in_the_critics_step_and_the_actors_step_leaves_it(case: str) -> None:
     agent = make(case, policy_delay=2)
     agent.num_updates = 1  # this update is the critics' alone
     before = snapshot(agent)
     agent.update(random_batch(CASES[case][0], 4))
     moved = changed(before, snapshot(agent))
-    assert moved == {name for name in before if name.startswith(("critic.", "target_critic."))}
-    before = snapshot(agent)
+    assert moved == {name for name in before if not name.startswith("acting.actor.")}
+    encoder = {id(parameter) for parameter in agent.acting.encoder.parameters()}
+    assert encoder
+    assert not encoder & {id(parameter) for parameter in agent._parameters["actor"]}
     agent.update(random_batch(CASES[case][0], 4))
-    moved = changed(before, snapshot(agent))
-    assert {name for name in before if name.startswith("acting.encoder.")} <= moved
-    assert moved == set(before)
+    assert set(changed(before, snapshot(agent))) == set(before)
+
+
+def test_the_loss_of_the_estimate_is_that_of_a_gaussian_with_the_batchs_own_variance() -> None:
+    agent = make("compact_cnn", torch.float64)
+    observation = agent._to_device(random_batch(CASES["compact_cnn"][0], 5)).observation
+    inputs = agent._inputs(observation)
+    features = agent.acting.encoder(inputs)
+    assert agent.critic.estimator is not None
+    weight, bias = (tensor.detach().numpy() for tensor in agent.critic.estimator.parameters())
+    truth = np.concatenate([(observation["place"].numpy() - 1.0) / 4.0, observation["bend"].numpy() / 0.1], axis=1)
+    error = np.square(features.detach().numpy() @ weight.T + bias - truth).mean(0)
+    expected = 0.5 * np.log(error + 1e-6).mean()
+    assert agent.estimation_loss(features, inputs).item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["SAC", "CrossQ"])
+def test_the_encoder_comes_to_show_what_the_image_shows_of_the_privileged_fields(name: str) -> None:
+    """The bend makes the image bright; nothing shows the place, whose error, the larger one, does not matter."""
+    spec, network = CASES["compact_cnn"]
+    kind, config, keys = SIBLINGS[name]
+    config = replace(config, lr_critic=3e-3)
+    agent = kind(spec, config, replace(network, **keys), CPU, seed=0)
+    for seed in range(150):
+        metrics = agent.update(bright_batch(spec, seed))
+    assert metrics["losses/estimation"] < 0.0
+    observation = agent._to_device(bright_batch(spec, 1000)).observation
+    inputs = agent._inputs(observation)
+    assert inputs.privileged is not None
+    with torch.no_grad():
+        error = (agent.critic.estimate(agent.acting.encoder(inputs)) - inputs.privileged).square().mean(0)
+    assert error[2] < 0.2 * inputs.privileged[:, 2].var()
+    assert (error[:2] > 0.5 * inputs.privileged[:, :2].var(0)).all()
+
+
+def bright_batch(spec: ObservationSpec, seed: int) -> Batch:
+    batch = random_batch(spec, 64, seed)
+    light = (128 + 300 * batch.observation["bend"]).clamp(0, 255).to(torch.uint8)
+    images = light[:, :, None, None].expand_as(batch.observation["images"]).contiguous()
+    return batch._replace(observation={**batch.observation, "images": images})
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -234,6 +274,7 @@ SIBLINGS: dict[str, tuple[type[SAC], OffPolicyConfig, dict[str, Any]]] = {
     "TQC": (TQC, TQCConfig(num_quantiles=5), {}),
     "CrossQ": (CrossQ, CrossQConfig(policy_delay=1), {"batch_renorm": True}),
     "SimBa": (SAC, SACConfig(), {"critic": BodyKind.simba}),
+    "SAC": (SAC, SACConfig(), {}),
 }
 
 

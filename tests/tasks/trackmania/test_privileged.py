@@ -39,6 +39,7 @@ ENTRIES = (
     np.array([-1.0], np.float32),
 )
 TASKS = ("TM20Full", "TM20Lidar", "TM20LidarProgress")
+FROM_START = {"from_start": True}
 GAS = np.array([1.0, 0.0, 0.2], np.float32)
 
 
@@ -91,7 +92,7 @@ def test_every_task_can_have_them_and_is_otherwise_unchanged(name: str) -> None:
     config = registry.default_config(name)
     assert isinstance(config, TaskConfig)
     assert registry.fingerprint(name, replace(config, privileged=True)) != registry.fingerprint(name, config)
-    observations = [env.reset(seed=1)[0] for env in envs]
+    observations = [env.reset(seed=1, options=FROM_START)[0] for env in envs]
     for _ in range(20):
         assert observations[1] in wide.observation_space
         assert list(observations[1]) == list(wide.observation_spec.names)
@@ -100,7 +101,7 @@ def test_every_task_can_have_them_and_is_otherwise_unchanged(name: str) -> None:
         observations = [env.step(GAS)[0] for env in envs]
     assert observations[1]["velocity"][0] > 5.0
     road = tasks.make("TM20Track", observation="dict", game="sim", track="short", randomization=config.randomization)
-    track_sees, _ = road.reset(seed=1)
+    track_sees, _ = road.reset(seed=1, options=FROM_START)
     for _ in range(20):
         track_sees = road.step(GAS)[0]
     for field in wide.observation_spec.privileged_fields:
@@ -109,10 +110,10 @@ def test_every_task_can_have_them_and_is_otherwise_unchanged(name: str) -> None:
 
 def test_every_episode_starts_with_fresh_fields() -> None:
     env = tasks.make("TM20Lidar", observation="dict", game="sim", track="short", privileged=True)
-    first, _ = env.reset(seed=1)
+    first, _ = env.reset(seed=1, options=FROM_START)
     for _ in range(40):
         env.step(GAS)
-    again, _ = env.reset(seed=1)
+    again, _ = env.reset(seed=1, options=FROM_START)
     for name in env.observation_spec.names:
         np.testing.assert_array_equal(again[name], first[name])
     assert first["velocity"].tolist() == [0.0, 0.0]

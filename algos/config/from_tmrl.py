@@ -63,13 +63,25 @@ DIFFERENCES = (
     ),
     Difference(f"{_PARAMS}.n_step=1", "returns sum three rewards before the bootstrap", kinds=("sac",)),
     Difference(
-        f"{_PARAMS}.lr_decay_updates=0", "learning rates fall over 100,000 updates", tasks=("TM20Full",), kinds=("sac",)
+        f"{_PARAMS}.lr_decay_updates=0", "learning rates fall to a tenth until max_env_steps is reached", kinds=("sac",)
+    ),
+    Difference(
+        f"{_NETWORK}.asymmetric_critic=false",
+        "critics see the road ahead, and the policy learns to estimate it",
+        kinds=("sac",),
+    ),
+    Difference(
+        f"{_NETWORK}.encoder=mlp",
+        "two layers more, which learn that estimate, read the LIDAR",
+        tasks=("TM20Lidar", "TM20LidarProgress"),
+        kinds=("sac",),
     ),
     Difference(f"{_NETWORK}.encoder=tmrl_cnn", "a smaller network reads the images", tasks=("TM20Full",)),
     Difference(f"{_NETWORK}.observation_normalization=tmrl", "observations are scaled field by field"),
     Difference(
         f"{_PARAMS}.warm_up=uniform", "a random policy acts before training begins; in TMRL the untrained network acts"
     ),
+    Difference("task.randomization.rolling_starts=0", "half of the simulator's training episodes begin on the way"),
     Difference(f"{_PARAMS}.evaluation_interval=0", "regular evaluations choose best.pth"),
 )
 """Each is documented where its key is, with the reason."""

@@ -138,7 +138,7 @@ _NARROW = ("train.params.network.hidden=[64,64]",)
 
 STUDIES: dict[str, Study] = {
     "sac_short": _sac("short", {"Full": 40_000, "Lidar": 60_000, "LidarProgress": 60_000}),
-    "sac_medium": _sac("medium", {"Full": 250_000, "Lidar": 100_000, "LidarProgress": 100_000}),
+    "sac_medium": _sac("medium", {"Full": 250_000, "Lidar": 150_000, "LidarProgress": 150_000}),
     "sac_long": _sac("long", {"Full": 150_000, "Lidar": 150_000, "LidarProgress": 150_000}),
     "dagger_medium": _dagger("medium", "zoo:TM20TrackMedium"),
     "lidar_short": _on_track("short", {"SAC": 60_000, "TQC": 60_000, "CrossQ": 60_000, "DroQ": 30_000, "REDQ": 20_000}),

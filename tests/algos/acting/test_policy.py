@@ -163,7 +163,7 @@ def test_unknown_names_are_refused_with_the_choices() -> None:
     with pytest.raises(ValueError, match="warm_up must be one of \\['uniform', 'driving'\\], got 'gas'"):
         make_policy(LIDAR, NetworkConfig(), warm_up="gas")
     plain = config_to_dict(NetworkConfig()) | {"encoder": "cnn"}
-    with pytest.raises(ValueError, match="encoder must be one of \\['mlp', 'tmrl_cnn'"):
+    with pytest.raises(ValueError, match="encoder must be one of \\['mlp', 'dense', 'tmrl_cnn'"):
         make_acting_policy(LIDAR.to_json(), plain, seed=0)
 
 

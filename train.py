@@ -148,9 +148,9 @@ def configured(composed: DictConfig, role: Role, words: Sequence[str]) -> RunCon
     """
     from omegaconf import OmegaConf
 
-    from algos.config.privileged import decide_privileged
     from algos.config.remote_keys import check_remote
     from algos.config.role_keys import check_needs, check_roles
+    from algos.config.role_task import task_of_role
     from algos.config.schema import typed
     from algos.config.typed_only import refuse_names_of_code
     from algos.run.stored_config import start_from
@@ -166,7 +166,7 @@ def configured(composed: DictConfig, role: Role, words: Sequence[str]) -> RunCon
     check_roles(config, role, words)
     check_needs(config, role, words)
     check_remote(config, role.name)
-    config.task = decide_privileged(config, role)
+    config.task = task_of_role(config, role)
     if role is not Role.server:  # it drives nothing
         config.task = registry.keep_vehicle(registry.resolve_game(config.task))
         _note_track_files(config.task)

@@ -86,7 +86,7 @@ def _checked(name: str) -> np.ndarray:
 
 def _drive(env: Any, act: Act) -> tuple[np.ndarray, float | None, np.ndarray | None]:
     """One lap: its trajectory, its time and the view in the middle of it where the window is large enough."""
-    observation, info = env.reset(seed=SEED)
+    observation, info = env.reset(seed=SEED, options={"from_start": True})
     rows: list[tuple[float, float, float]] = []
     view = None
     has_beams = "lidar" in observation

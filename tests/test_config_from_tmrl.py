@@ -15,8 +15,8 @@ import train
 from algos.config import OptimizerKind
 from algos.config.from_tmrl import DIFFERENCES, KEYS, KINDS, REDQ_KEYS, TASKS, convert
 from algos.config.options import base_name
-from algos.config.privileged import decide_privileged
 from algos.config.role_keys import check_needs, check_roles
+from algos.config.role_task import task_of_role
 from algos.faces.runner_params import check
 from tasks import registry
 from tasks.words.command_line import Role
@@ -142,7 +142,7 @@ def refuse_nothing(*words: str) -> None:
     config = run_config(*words, "task.game=sim")
     check_roles(config, Role.train, words)
     check_needs(config, Role.train, words)
-    config.task = decide_privileged(config, Role.train)
+    config.task = task_of_role(config, Role.train)
     check(config, registry.observation_spec(config.task.name, config.task), [])
 
 

@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 import train
+from algos.config.role_task import task_of_role
 from algos.faces.registration import register
 from algos.faces.runner_params import worker_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from algos.run.stored_config import refuse_shape_changes
-from tasks.config import config_to_dict
+from tasks.config import TaskConfig, config_to_dict
 from tasks.experience.observation import ObservationSpec
 from tasks.registration import register_tasks
 from tasks.trackmania.driving import PRIVILEGED_FIELDS
 from tasks.words.command_line import Role
+from tests.test_config_files import run_config
 
 pytestmark = pytest.mark.timeout(120)
 LIDAR = ["task=TM20Lidar", "train=TM20LidarSAC", "task.game=sim", "task.track=short", "seed=0"]
@@ -103,6 +105,17 @@ def test_privileged_fields_are_captured_where_training_uses_them(
     assert task.get("privileged") == is_captured
 
 
+@pytest.mark.parametrize(
+    ("role", "share"), [(Role.train, 0.5), (Role.worker, 0.5), (Role.play, 0.0), (Role.benchmark, 0.0)]
+)
+def test_only_training_begins_on_the_way(role: Role, share: float) -> None:
+    config = run_config("task=TM20Full", "task.game=sim")
+    task = task_of_role(config, role)
+    assert isinstance(task, TaskConfig)
+    assert task.randomization.rolling_starts == share
+    assert task.privileged == (share > 0)
+
+
 def test_where_the_policy_sees_all_there_is_nothing_to_add(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["task=TM20Track", "train=TM20TrackSAC", "task.game=sim"]
     assert refused(capsys, *words, ASYMMETRIC).endswith("its policy sees all there is")
@@ -144,6 +157,15 @@ def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, 
         returns.append([episode["return"] for episode in json.loads(newest.read_text())["episodes"]])
     assert returns[0] == returns[1]
     assert np.isfinite(returns).all()
+
+    # It goes on with critics that see what it sees, which begin anew; no update is due before the end.
+    words = ["checkpoint_mode=weights", SYMMETRIC, *TINY, "train.params.config.env_steps_before_training=120"]
+    goes_on = start(f"checkpoint={checkpoint}", *words, "experiment=goes_on")
+    runner(goes_on).run({"train": True, "play": False, "checkpoint": str(checkpoint)})
+    (refined,) = (load_checkpoint(path) for path in tmp_path.glob("runs/goes_on_*/nn/last.pth"))
+    assert refined.algorithm_state["critic"]["ensemble.hidden.0.weight"].shape != (2, width, 16)
+    weights = refined.acting_weights()
+    assert all((weights[key] == array).all() for key, array in stored.acting_weights().items())
 
 
 def test_ppo_does_not_see_them(start: Start) -> None:

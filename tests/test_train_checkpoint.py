@@ -195,7 +195,7 @@ def test_a_new_agent_on_the_old_replay_may_have_other_networks(start: Start, sto
 
 def test_a_training_begins_with_a_policy_of_the_zoo_on_another_track(start: Start) -> None:
     run = start("checkpoint=zoo:TM20Lidar", "checkpoint_mode=weights", "task.track=short")["config"]["run"]
-    assert (run.task.track, run.checkpoint_mode.name, run.experiment) == ("short", "weights", "TM20LidarSAC")
+    assert (run.task.track, run.checkpoint_mode.name, run.experiment) == ("short", "weights", "TM20LidarDAgger")
 
 
 def test_a_new_agent_on_the_old_replay_needs_the_same_observation(

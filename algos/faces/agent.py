@@ -429,13 +429,17 @@ class OffPolicyAgent(BaseAlgorithm):
             self.storage.load(self.memory, position, keeps_newer=not is_repeated)
 
     def _take_networks(self, checkpoint: Checkpoint) -> None:
-        """The networks alone; critics begin anew where the file has only what acts, or is of another algorithm."""
+        """The networks alone; critics begin anew where the file has none, or others than these."""
         self.learner.publishes_first = True
-        if not checkpoint.algorithm_state or checkpoint.algorithm != self.algorithm_name:
-            self.algorithm.load_acting_weights(checkpoint.acting_weights())
-            return
         fresh = self.algorithm.state_dict()
         state = dict(checkpoint.algorithm_state)
+        is_of_this_kind = (checkpoint.algorithm, checkpoint.observation_spec) == (
+            self.algorithm_name,
+            self.spec.to_json(),
+        )
+        if not state or not is_of_this_kind or _critics_of(state) != _critics_of(fresh):
+            self.algorithm.load_acting_weights(checkpoint.acting_weights())
+            return
         state.update((key, fresh[key]) for key in ("optimizers", "generator", "num_updates") if key in fresh)
         self.algorithm.load_state_dict(state)
 
@@ -520,6 +524,11 @@ def copy_replay(source: Path, directory: Path) -> None:
 def _replay_directory(checkpoint: str) -> Path | None:
     directory = run_directory(checkpoint)
     return directory / "replay" if directory is not None else None
+
+
+def _critics_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the critics in the state of an algorithm; empty: it has none."""
+    return {name: tuple(tensor.shape) for name, tensor in state.get("critic", {}).items()}
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ class TrainingRun:
             )
         checkpoint = load_checkpoint(path)
         is_new_agent = mode is CheckpointMode.replay
-        if mode is CheckpointMode.weights and checkpoint.algorithm != self.algorithm:
+        if mode is CheckpointMode.weights:  # its critics, if any, may begin anew
             require_playable(checkpoint, path, spec, None)
         else:
             require_fit(checkpoint, path, spec, None if is_new_agent else self.algorithm)

@@ -390,9 +390,11 @@ def test_networks_of_other_shapes_are_named_and_nothing_is_copied(tmp_path, mode
     params = make_params(tmp_path, "new", checkpoint_mode=mode)
     params["config"]["run"].train.params.network = NetworkConfig(hidden=[24, 24])
     agent = make_agent(params)
-    with pytest.raises(
-        CheckpointError, match=r"last\.pth does not fit the networks of this run: size mismatch for \S+: "
-    ):
+    what = {
+        CheckpointMode.weights: r"weights do not fit this network: \S+ must have shape \(6, 24\), got \(6, 16\)",
+        CheckpointMode.resume: r"size mismatch for \S+: ",
+    }
+    with pytest.raises(CheckpointError, match=rf"last\.pth does not fit the networks of this run: {what[mode]}"):
         agent.restore(str(path))
     assert not (tmp_path / "new" / "replay").exists()
     agent.close()

@@ -212,7 +212,11 @@ def test_a_policy_goes_on_with_critics_that_see_what_it_sees(
 ) -> None:
     path = saved(tmp_path / "runs" / "run" / "nn" / "last.pth", start(*LIDAR, ASYMMETRIC))
     words = [f"checkpoint={path}", SYMMETRIC]
-    assert not start(*words, "checkpoint_mode=weights")["config"]["env_config"]["task"]["privileged"]
+    goes_on = start(*words, "checkpoint_mode=weights")
+    assert not goes_on["config"]["env_config"]["task"]["privileged"]
+    path = saved(tmp_path / "runs" / "other" / "nn" / "last.pth", goes_on)
+    words = [f"checkpoint={path}", ASYMMETRIC]
+    assert start(*words, "checkpoint_mode=weights")["config"]["env_config"]["task"]["privileged"]
     assert "asymmetric_critic does nothing with --play" in refused(capsys, "--play", *words)
 
 

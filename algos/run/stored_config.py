@@ -83,7 +83,8 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
     else:
         _remind_of_trackers(stored, config, path)
     mode = None if is_playing else config["checkpoint_mode"]
-    if mode in (None, "weights") and _PRIVILEGED not in typed_keys(overrides) and value_at(config, _PRIVILEGED):
+    is_typed = _PRIVILEGED in typed_keys(overrides)
+    if mode in (None, "weights") and not is_typed and value_at(config, _PRIVILEGED) is not None:
         _set(config, _PRIVILEGED, None)  # as this command needs it: its critics, if any, are not those of the file
     refuse_shape_changes(stored, config, path, mode=mode)
     return config

@@ -13,7 +13,7 @@ import pytest
 
 from algos.replay.storage import ReplayStorage
 from algos.run.checkpoint import load_checkpoint
-from tasks import registry
+from tasks.experience.observation import ObservationSpec
 from tests.faults.audit import SegmentNumbers, account_of
 from tests.faults.conftest import AddRow
 from tests.faults.rig import Process, Rig, wait_until
@@ -55,7 +55,7 @@ ENDS_WITHIN_S = 5.0
 
 @pytest.mark.parametrize("name", SMALL_TRAININGS)
 def test_training_continues_on_a_full_disk(name: str, tmp_path: Path, credentials: Path) -> None:
-    with SmallDisk(tmp_path / "disk", 6) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
+    with SmallDisk(tmp_path / "disk", 12) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
         training = rig.program("train", f"task={TASK}", "task.game=sim", "task.track=short", *SMALL_TRAININGS[name])
         training.launch()
         wait_until(lambda: list(disk.folder.glob("runs/*/nn/last.pth")), training)
@@ -75,7 +75,7 @@ def test_training_continues_on_a_full_disk(name: str, tmp_path: Path, credential
 
 @pytest.mark.parametrize("name", ["ppo", "sac-logs-often"])
 def test_ctrl_c_ends_a_training_whose_disk_stays_full(name: str, tmp_path: Path, credentials: Path) -> None:
-    with SmallDisk(tmp_path / "disk", 6) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
+    with SmallDisk(tmp_path / "disk", 12) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
         training = rig.program("train", f"task={TASK}", "task.game=sim", "task.track=short", *SMALL_TRAININGS[name])
         training.launch()
         wait_until(lambda: steps_logged(training) > 0, training)
@@ -90,7 +90,7 @@ def test_ctrl_c_ends_a_training_whose_disk_stays_full(name: str, tmp_path: Path,
 
 @pytest.mark.fault("disk full under train.py")
 def test_training_counts_rows_that_a_full_disk_leaves_out(tmp_path: Path, credentials: Path, add_row: AddRow) -> None:
-    with SmallDisk(tmp_path / "disk", 6) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
+    with SmallDisk(tmp_path / "disk", 40) as disk, Rig(disk.folder, credentials, log_folder=tmp_path) as rig:
         outbox = tmp_path / "outbox"
         learner = rig.program("train", *WORDS, *LEARNER_WORDS, f"remote.credentials={rig.credentials / 'learner'}")
         worker = rig.program("worker", *WORDS, *worker_words(rig), f"worker.outbox={outbox}")
@@ -161,7 +161,8 @@ def sent_segments(outbox: Path) -> int:
 def stored_numbers(folder: Path) -> np.ndarray:
     """Numbers of the segments of the one worker whose rows are in a stored replay."""
     numbers = SegmentNumbers()
-    with ReplayStorage(folder, registry.observation_spec(TASK), 100_000, read_only=True) as storage:
+    spec = ObservationSpec.from_json(load_checkpoint(folder.parent / "nn" / "last.pth").observation_spec)
+    with ReplayStorage(folder, spec, 100_000, read_only=True) as storage:
         storage.load(numbers)
     assert len(numbers.by_worker) == 1
     return np.array(next(iter(numbers.by_worker.values())))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 import train
@@ -226,9 +227,9 @@ def test_differences_from_tmrl_are_printed_with_arguments_that_restore_them(task
         if key.endswith(".encoder") and (value == "mlp") != ("LIDAR" in task):  # of tasks with images, or without
             assert difference.word not in said
             continue
-        ours_is, theirs_is = (str(OmegaConf.select(config, key)) for config in (ours, theirs))
-        assert theirs_is in (value, value.title(), f"{value}.0"), key
-        assert (difference.word in said) == (ours_is != theirs_is), key
+        expected = yaml.safe_load(value)  # false is no text, and 0 is 0.0
+        assert OmegaConf.select(theirs, key) == expected, key
+        assert (difference.word in said) == (OmegaConf.select(ours, key) != expected), key
     refuse_nothing(*made.words, *said)
 
 

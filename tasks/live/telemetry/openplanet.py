@@ -39,6 +39,8 @@ _GRACE_S = 2.0
 _JOIN_TIMEOUT_S = 5.0
 _BUFFER_SIZE = 1 << 16
 _BETWEEN_PROBES_S = 0.05
+_LISTENS_AGAIN_S = 0.25
+"""A plugin that has lost its client does not listen for a frame; a probe believes a refusal after [s]."""
 _RATE_WINDOW_S = 2.0
 
 _logger = logging.getLogger(__name__)
@@ -301,10 +303,11 @@ def telemetry_arrives(
     *,
     host: str = LOCAL_HOST,
 ) -> bool:
-    """Whether plausible records arrive at this moment. Returns at once when they do or when nothing listens.
+    """Whether plausible records arrive at this moment. Returns at once when they do, and soon when nothing listens.
 
     The plugin notices the end of an earlier client only when it writes; then it resets those that wait and listens
-    again a frame later. So once the other side has ended a connection, the port is tried until the time is over.
+    again a frame later. So a refused connection is tried again for some frames, and once the other side has ended a
+    connection, the port is tried until the time is over.
 
     Args:
         port: Where the plugin would listen.
@@ -312,15 +315,15 @@ def telemetry_arrives(
         record: What the plugin sends.
         host: Where the game would run.
     """
-    deadline = time.perf_counter() + timeout_s
-    was_there = False
+    begin = time.perf_counter()
+    deadline, believes_refusals_at = begin + timeout_s, begin + _LISTENS_AGAIN_S
     while True:
         try:
             return _records_arrive((host, port), deadline, record)
         except (ConnectionResetError, BrokenPipeError):
-            was_there = True
+            believes_refusals_at = deadline
         except OSError:
-            if not was_there:
+            if time.perf_counter() > believes_refusals_at:
                 return False
         if time.perf_counter() + _BETWEEN_PROBES_S > deadline:
             return False

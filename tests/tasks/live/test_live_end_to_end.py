@@ -54,6 +54,9 @@ def small_game(display: str) -> Iterator[StandIn]:
 
 @pytest.fixture
 def game(small_game: StandIn) -> Iterator[StandIn]:
+    # It notices late that the client of an earlier test has gone, and listens again a frame later.
+    wait_until(lambda: not small_game.state()["has_client"], "the earlier client is gone")
+    small_game.state()
     yield small_game
     small_game.clear()
 

@@ -427,6 +427,22 @@ def test_probe_waits_for_a_plugin_that_closes_its_port_behind_an_earlier_client(
     thread.join()
 
 
+def test_probe_finds_a_plugin_that_does_not_listen_for_a_frame() -> None:
+    def listen_a_frame_later() -> None:
+        time.sleep(0.1)
+        server.listen()
+        with Streaming(server.accept(), [STANDING]):
+            done.wait(TIMEOUT_S)
+
+    with PluginServer(listening=False) as server:
+        done = threading.Event()
+        thread = threading.Thread(target=listen_a_frame_later)
+        thread.start()
+        assert telemetry_arrives(server.port, TIMEOUT_S)
+        done.set()
+        thread.join()
+
+
 def test_probe_needs_more_than_one_record() -> None:
     with PluginServer() as server:
         thread = threading.Thread(target=lambda: server.accept().sendall(4 * STANDING))

@@ -75,22 +75,8 @@ def main() -> int:
     }
     curves = {}
     for number, (arm, arm_words) in enumerate(arms.items()):
-        command = [
-            "-m",
-            "tasks.stand_in",
-            "--track",
-            options.track,
-            "--vehicle",
-            str(car),
-            "--display",
-            options.display,
-        ]
-        with subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as game:
+        with _game(options.track, car, options.display) as game:
             try:
-                assert game.stdout is not None
-                game.stdout.readline()  # it says when it is ready
                 curves[arm] = read(_trained(arm_words, f"fine_tuning.arm{number}.s{options.seed}", options.minutes))
             finally:
                 game.terminate()
@@ -99,11 +85,17 @@ def main() -> int:
 
 
 def _game(track: str, car: Path, display: str) -> subprocess.Popen[str]:
-    """The stand-in, ready to be driven."""
+    """The stand-in, ready to be driven.
+
+    Raises:
+        RuntimeError: It ended instead.
+    """
     command = [sys.executable, "-m", "tasks.stand_in", "--track", track, "--vehicle", str(car), "--display", display]
     game = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert game.stdout is not None
-    game.stdout.readline()  # it says when it is ready
+    if not game.stdout.readline():  # it says when it is ready
+        game.communicate()
+        raise RuntimeError(f"the stand-in ended with {game.returncode}: {' '.join(command)}")
     return game
 
 

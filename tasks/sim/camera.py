@@ -115,7 +115,7 @@ class FrontCamera:
             out: Their frames, shape (N, any number, h, w) or (N, any number, h, w, 3).
             slot: Which frame of each is written.
         """
-        look_up = roads.places, roads.index, roads.texture
+        poses, look_up = np.ascontiguousarray(poses), (roads.places, roads.index, roads.texture)
         _render_images(
             poses, *look_up, *self._view(roads.of(0))[3:], out.reshape(*out.shape[:2], self._num_pixels, -1), slot
         )
@@ -129,7 +129,7 @@ class FrontCamera:
     def lidars(self, poses: FloatArray, roads: CarRoads, out: NDArray[np.float32], slot: int) -> None:
         """``lidar`` of many cars into ``out``, shape (N, any number, 19); as ``images``."""
         look_up = roads.places, roads.index, roads.texture, roads.clearance
-        _measure_all(poses, *look_up, *self._scanned(roads.of(0))[4:], out, slot)
+        _measure_all(np.ascontiguousarray(poses), *look_up, *self._scanned(roads.of(0))[4:], out, slot)
 
     @property
     def _image_shape(self) -> tuple[int, ...]:

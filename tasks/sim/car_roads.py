@@ -37,7 +37,9 @@ class CarRoads:
         self._roads = [grids] * count
         self._sizes = _Sizes(0, 0, 0)
         self._written: _Tables | None = None
-        self.places = np.tile(grids.place, (count, 1))
+        # The kernels are compiled for arrays that they cannot write to, as those of one road are.
+        self._places = np.tile(grids.place, (count, 1))
+        self.places = _read_only(self._places)
         """A row for each car, shape (N, vehicle.PLACE_SIZE)."""
         self.index, self.texture = grids.index, grids.texture
         self.clearance, self.field = grids.clearance, grids.field
@@ -56,7 +58,7 @@ class CarRoads:
             return
         self._roads[car] = grids
         if len(self._roads) == 1:
-            self.places = grids.place[None].copy()
+            self._places[0] = grids.place
             self.index, self.texture = grids.index, grids.texture
             self.clearance, self.field = grids.clearance, grids.field
         elif self._written is None or any(a > b for a, b in zip(_sizes_of(grids), self._sizes, strict=True)):
@@ -80,7 +82,6 @@ class CarRoads:
             np.zeros(num_near * _TILE_AREA, np.uint8),
             np.zeros((num_near, *self._roads[0].field.shape[1:]), np.float32),
         )
-        # As those of one road are: the kernels are compiled for arrays that they cannot write to.
         self.index, self.texture = _read_only(tables.entries), _read_only(tables.texture)
         self.clearance, self.field = _read_only(tables.clearance), _read_only(tables.field)
         land = self._roads[0].texture[len(self._roads[0].clearance) :][: _LAND_TILES * _TILE_AREA]
@@ -104,8 +105,8 @@ class CarRoads:
         blocks, tiles = grids.index[:num_blocks], grids.index[num_blocks:]
         tables.entries[index_at:][:num_blocks] = blocks + index_at
         tables.entries[index_at + num_blocks : index_at + entries] = tiles + moved_by[tiles // _TILE_AREA] * _TILE_AREA
-        self.places[car] = grids.place
-        self.places[car, vehicle.INDEX_AT] = index_at
+        self._places[car] = grids.place
+        self._places[car, vehicle.INDEX_AT] = index_at
 
 
 class _Tables(NamedTuple):

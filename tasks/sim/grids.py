@@ -155,8 +155,9 @@ def _place_vector(
 
 def _pieces(road: Road) -> tuple[FloatArray, FloatArray]:
     """The road as pieces (x, z, x, z), shape (M, 4), and the stations of their ends, shape (M, 2)."""
-    ends = np.hstack([road.points[:-1], road.points[1:]])
-    stations = np.stack([road.station[:-1], road.station[1:]], axis=1)
+    # In one layout, so that the kernels are compiled once.
+    ends = np.ascontiguousarray(np.hstack([road.points[:-1], road.points[1:]]))
+    stations = np.ascontiguousarray(np.stack([road.station[:-1], road.station[1:]], axis=1))
     return ends, stations
 
 
@@ -500,6 +501,7 @@ def _paint(
     field = np.empty((count, _FIELD_CELLS + 1, _FIELD_CELLS + 1), np.float32)
     distance, along = np.empty((TILE_CELLS, TILE_CELLS), np.float32), np.empty((TILE_CELLS, TILE_CELLS), np.float32)
     to_wall, unused = np.empty((TILE_CELLS, TILE_CELLS), np.float32), np.empty((TILE_CELLS, TILE_CELLS), np.float32)
+    to_wall_coarse = np.empty((_FIELD_CELLS + 1, _FIELD_CELLS + 1), np.float32)
     longest = max(np.max(starts[1:] - starts[:-1]), np.max(wall_starts[1:] - wall_starts[:-1]))
     chosen, gaps = np.empty(longest, np.int32), np.empty(longest)
     wall_stations = np.zeros((len(walls), 2))
@@ -528,7 +530,6 @@ def _paint(
                 to_wall, unused,
             )  # fmt: skip
             _stand_walls(distance, to_wall, outer)
-            to_wall_coarse = to_wall[: _FIELD_CELLS + 1, : _FIELD_CELLS + 1]
             _rasterise(
                 walls, wall_stations, near, origin_x, origin_z, coarse_column, coarse_row, 2 * TEXTURE_CELL_M,
                 to_wall_coarse, unused,

@@ -329,9 +329,9 @@ def reset_memory(
     frame_phase_s: float,
     input_delay_ticks: int,
     constants: FloatArray,
-    speed_mps: float = 0.0,
-    distance_m: float = 0.0,
-    sideways_mps: float = 0.0,
+    speed_mps: float,
+    distance_m: float,
+    sideways_mps: float,
 ) -> None:
     """Puts the car at a pose, at time 0, with the first frame boundary at ``frame_phase_s``.
 

@@ -90,8 +90,8 @@ class ProgressRewards:
         """``ProgressReward.step`` of each car: (x, y, z), shape (N, 3), and what else it is given, shape (N,)."""
         rewards, terminated = np.empty(len(self.state)), np.empty(len(self.state), np.bool_)
         _step_all(
-            self._paths, self._path_of, self._num_points, self.rules, self.state, self.trail, self.impact, places,
-            finished, wall_impact_mps, rewards, terminated,
+            self._paths, self._path_of, self._num_points, self.rules, self.state, self.trail, self.impact,
+            np.ascontiguousarray(places), finished, np.ascontiguousarray(wall_impact_mps), rewards, terminated,
         )  # fmt: skip
         return rewards, terminated
 

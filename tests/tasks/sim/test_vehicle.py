@@ -33,7 +33,9 @@ class Rig:
         else:
             self._lay(np.zeros((3, 3), np.float32))
         self.world = self.constants, self.place, self.index, self.field
-        vehicle.reset_memory(self.memory, 0.0, 0.0, 0.0, 0.0, 0.0, 0, self.constants)
+        for array in self.world[1:]:  # as those of a track
+            array.setflags(write=False)
+        vehicle.reset_memory(self.memory, 0.0, 0.0, 0.0, 0.0, 0.0, 0, self.constants, 0.0, 0.0, 0.0)
 
     def _lay(self, distances: np.ndarray) -> None:
         """Makes one column of blocks of tiles of these distances; tiles share the points at their edges."""
@@ -417,7 +419,7 @@ def test_advance_in_one_go_equals_advance_in_small_pieces() -> None:
     memories = []
     for pieces in (1, 17):
         rig = Rig(wall_x=20.0)
-        vehicle.reset_memory(rig.memory, 5.0, 0.0, 0.0, 0.1, 0.004, 2, rig.constants)
+        vehicle.reset_memory(rig.memory, 5.0, 0.0, 0.0, 0.1, 0.004, 2, rig.constants, 0.0, 0.0, 0.0)
         for step, (gas, brake, steer) in enumerate(controls):
             start = step * 0.05
             vehicle.send(rig.memory, start, gas, brake, steer, *rig.world)

@@ -68,7 +68,7 @@ bench-parts: $(INSTALLED_DEV)
 		echo "== $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; done
 
 pictures: $(INSTALLED)
-	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python docs/make_pictures.py runs/zoo/TM20Lidar/policy.pth
 
 # Build products and caches; .venv and runs/ stay.
 clean:

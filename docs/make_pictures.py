@@ -1,6 +1,6 @@
 """Draws the pictures of README and docs from the simulator: ``python docs/make_pictures.py [checkpoint]``.
 
-Without a checkpoint the scripted driver drives, with one of SAC its policy does. The view needs the window of the LIDAR
+Without a checkpoint the scripted driver drives, with one its policy does. The view needs the window of the LIDAR
 tasks; a checkpoint of another task draws the driven line only. Those of --check and --record need no checkpoint.
 """
 

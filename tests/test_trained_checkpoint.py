@@ -51,6 +51,8 @@ def test_an_entry_of_the_zoo_drives_as_its_results_say(name: str) -> None:
     assert report.mean_lap_time_s == pytest.approx(first["lap_time_s"], rel=0.03)
     line = parse(shlex.split((file.parent / zoo.COMMAND).read_text())[2:])
     assert (line.role, composed(*line.words)["task"]["name"]) == (Role.train, checkpoint.task)
+    texts = [value for _, value in leaves(checkpoint.config) if isinstance(value, str)]
+    assert not [text for text in texts if Path(text).is_absolute()], "it needs a file of the machine that trained it"
 
 
 def test_an_entry_has_what_acts_and_the_command_that_trained_it(

@@ -63,7 +63,9 @@ DIFFERENCES = (
     ),
     Difference(f"{_PARAMS}.n_step=1", "returns sum three rewards before the bootstrap", kinds=("sac",)),
     Difference(
-        f"{_PARAMS}.lr_decay_updates=0", "learning rates fall to a tenth until max_env_steps is reached", kinds=("sac",)
+        f"{_PARAMS}.lr_decay_updates=0",
+        "learning rates fall to a tenth within train.params.config.lr_decay_updates",
+        kinds=("sac",),
     ),
     Difference(
         f"{_NETWORK}.asymmetric_critic=false",

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
-import torch
-
-from algos.config import EncoderKind
 from benchmarks.rows.row import Case, Row
 from benchmarks.rows.training_runs import training_rate
-from benchmarks.rows.turns import calls_per_second
-from benchmarks.rows.updates import LIDAR, our_update, sac_config
 
 SAC_WORDS = ("task=TM20Lidar", "train=TM20LidarSAC", "task.game=sim", "train.params.config.log_interval=50")
 PPO_WORDS = ("task=TM20Lidar", "train=TM20LidarPPO", "task.game=sim", "task.track=medium")
@@ -19,11 +12,9 @@ NEVER = 1_000_000_000
 
 
 def sac() -> Case:
-    """The learner while its worker drives, while its worker waits, and the updates in a bare loop."""
-    torch.set_num_threads(1)
-    drives, alone, loop = "workers drive", "workers wait", "updates in a loop"
+    """The learner while its worker drives, and while its worker waits."""
+    drives, alone = "workers drive", "workers wait"
     ratios = [f"train.params.config.{bound}_updates_per_env_step={NEVER}" for bound in ("min", "max")]
-    update = our_update(LIDAR, EncoderKind.mlp, sac_config(256))
     return Case(
         rows=[
             Row(
@@ -34,12 +25,10 @@ def sac() -> Case:
                 alone,
                 0.85,
             ),
-            Row("whole_run_loop", "whole run, TM20Lidar SAC, 2 cores", "the same / updates in a loop", drives, loop),
         ],
         programs={
             drives: training_rate(SAC_WORDS, "time/updates"),
             alone: training_rate([*SAC_WORDS, *ratios], "time/updates"),
-            loop: calls_per_second(update, time.perf_counter),
         },
         has_warm_up=False,
     )

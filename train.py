@@ -150,9 +150,9 @@ def configured(composed: DictConfig, role: Role, words: Sequence[str]) -> RunCon
 
     from algos.config.remote_keys import check_remote
     from algos.config.role_keys import check_needs, check_roles
-    from algos.config.role_task import task_of_role
     from algos.config.schema import typed
     from algos.config.typed_only import refuse_names_of_code
+    from algos.faces.role_task import task_of_role
     from algos.run.stored_config import start_from
     from tasks import registry
     from tasks.plugins import load_plugins

@@ -54,7 +54,8 @@ def lap(path: str) -> Iterator[Moment]:
     network: NetworkConfig = network_from_plain(checkpoint.config["train"]["params"]["network"])
     agent = SAC(spec, SACConfig(), network, torch.device("cpu"), seed=0)
     agent.acting.load_state_dict(checkpoint.algorithm_state["acting"])
-    agent.critic.load_state_dict(checkpoint.algorithm_state["critic"])
+    assert agent.estimator is not None, f"{path} has no estimate: it needs an asymmetric critic and an encoder"
+    agent.estimator.load_state_dict(checkpoint.algorithm_state["estimator"])
     task = checkpoint.config["task"]
     env = tasks.make(task["name"], observation="dict", track=task["track"], game="sim", privileged=True)
     observation, _ = env.reset(seed=SEED, options={"from_start": True})
@@ -63,7 +64,7 @@ def lap(path: str) -> Iterator[Moment]:
         with torch.no_grad():
             fields = {name: torch.from_numpy(np.array(value)[None]) for name, value in observation.items()}
             features = agent.acting.encoder(agent.acting.inputs(fields))
-            scaled = agent.critic.estimate(features)[0].numpy()
+            scaled = agent.estimator(features)[0].numpy()
             action = agent.acting.actor(features)[0][0].tanh().numpy()
         yield Moment(observation, unscaled(spec, scaled))
         observation, _, terminated, truncated, _ = env.step(action)

@@ -35,6 +35,8 @@ PLAY_SEED = 1_000_000
 
 _RANDOM_STARTS = (Role.train, Role.play, Role.worker, Role.check, Role.benchmark)
 """Roles in which a simulated episode draws its start; to drive and to record it is the middle of the road."""
+_CAPTURING = (Role.train, Role.worker, Role.check, Role.benchmark)
+"""Roles that can capture what only critics see."""
 _LIVE = only_with("task.game", "live", "auto")
 _SIMULATOR = only_with("task.game", "sim", "auto")
 _IMAGE = not_with("task.name", "TM20Lidar", "TM20LidarProgress", "TM20Track")
@@ -243,7 +245,7 @@ class RandomizationConfig(Checked):
     """Start heading: U(-this, this) [degrees]."""
     rolling_starts: Annotated[float, between(0, 1)] = field(default=0.0, metadata=acts_in(Role.train, Role.worker))
     """Fraction of training's episodes that begin anywhere on the road, in motion (``tasks.sim.rolling_start``);
-    evaluations and --play begin at the start line."""
+    evaluations, and every role but --worker, begin at the start line."""
     vehicle: VehicleRandomizationConfig = field(default_factory=VehicleRandomizationConfig)
     """The car; all zero: every episode drives the task's."""
 
@@ -365,7 +367,12 @@ class TaskConfig(RealTimeTaskConfig):
     """Grey images, or RGB."""
     img_hist_len: Count = field(default=4, metadata=decides(Decides.observation) | needs(_FRAMES))
     """Number of images or LIDAR scans in the observation, newest last."""
-    privileged: bool | None = field(default=None, metadata=decides(Decides.critic_view, before=False) | needs(_FRAMES))
+    privileged: bool | None = field(
+        default=None,
+        metadata=decides(Decides.critic_view, before=False)
+        | needs(_FRAMES, not_with("train.kind", "ppo"))
+        | acts_in(*_CAPTURING),
+    )
     """Whether what TM20Track sees is captured too, for a critic that sees more than the actor
     (train.params.network.asymmetric_critic), or for DAgger's teacher; null: where training uses it."""
     sleep_time_at_reset: NotNegative = field(default=1.5, metadata=needs(_LIVE))

@@ -167,6 +167,7 @@ def fingerprint(name: str, config: AnyTaskConfig) -> str:
         data["track"] = _content(data["track"])
         data["vehicle"] = _vehicle_text(data["vehicle"])
         data["reward"]["path"] = _content(data["reward"]["path"])
+        del data["privileged"]  # as the observation says
     data["observation"] = observation_spec(name, config).to_json()
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -66,7 +66,7 @@ ROOMS: dict[str, str] = {
     "tasks.roles.benchmark": "tasks.acting tasks.config tasks.envs tasks.experience tasks.game tasks.process "
     "tasks.registry tasks.roles.config tasks.words",
     "tasks.roles.calibrate": "tasks.fidelity tasks.process tasks.sim",
-    "tasks.roles.check": "tasks.config tasks.envs tasks.experience tasks.game tasks.live tasks.live.window "
+    "tasks.roles.check": "tasks.config tasks.experience tasks.game tasks.live tasks.live.window "
     "tasks.pictures tasks.points tasks.process tasks.registry tasks.roles.config tasks.roles.overlay "
     "tasks.roles.picture_window tasks.sim tasks.trackmania",
     "tasks.roles.drive": "tasks.config tasks.game tasks.registry tasks.roles.config tasks.roles.overlay "

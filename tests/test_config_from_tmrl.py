@@ -17,7 +17,7 @@ from algos.config import OptimizerKind
 from algos.config.from_tmrl import DIFFERENCES, KEYS, KINDS, REDQ_KEYS, TASKS, convert
 from algos.config.options import base_name
 from algos.config.role_keys import check_needs, check_roles
-from algos.config.role_task import task_of_role
+from algos.faces.role_task import task_of_role
 from algos.faces.runner_params import check
 from tasks import registry
 from tasks.words.command_line import Role

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import train
-from algos.config.role_task import task_of_role
 from algos.faces.registration import register
+from algos.faces.role_task import task_of_role
 from algos.faces.runner_params import worker_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from algos.run.stored_config import refuse_shape_changes
+from tasks import registry
 from tasks.config import TaskConfig, config_to_dict
 from tasks.experience.observation import ObservationSpec
 from tasks.registration import register_tasks
@@ -92,7 +93,7 @@ def test_it_is_refused_with_advice_without_privileged_fields(start: Start, capsy
         ([ASYMMETRIC], True),
         (["train=TM20LidarDAgger"], True),
         ([], True),
-        ([SYMMETRIC], False),
+        ([SYMMETRIC], None),
         ([SYMMETRIC, "task.privileged=true"], True),
         (["task=Gym", "train=GymSAC"], None),
     ],
@@ -113,7 +114,7 @@ def test_only_training_begins_on_the_way(role: Role, share: float) -> None:
     task = task_of_role(config, role)
     assert isinstance(task, TaskConfig)
     assert task.randomization.rolling_starts == share
-    assert task.privileged == (share > 0)
+    assert task.privileged == (True if share else None)
 
 
 def test_where_the_policy_sees_all_there_is_nothing_to_add(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +135,7 @@ def test_workers_and_checkpoints_make_their_policy_without_privileged_fields(sta
     assert kwargs["spec"] == start(*LIDAR, SYMMETRIC)["config"]["env_config"]["policy"]["kwargs"]["spec"]
 
 
-def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, tmp_path: Path) -> None:
+def test_a_run_is_played_without_privileged_fields(start: Start, tmp_path: Path) -> None:
     params = start(*LIDAR, ASYMMETRIC, *TINY)
     runner(params).run({"train": True, "play": False})
     (checkpoint,) = tmp_path.glob("runs/*/nn/last.pth")
@@ -147,16 +148,11 @@ def test_a_run_is_played_with_and_without_privileged_fields_alike(start: Start, 
     assert stored.acting_weights()["actor.hidden.0.weight"].shape == (16, 83 + 64)  # and the encoder's
     assert stored.counters["updates"] > 0
 
-    returns = []
-    for words in ([], ["task.privileged=true"]):
-        played = start("--play", "--checkpoint", str(checkpoint), *words)
-        env_config = played["config"]["env_config"]["task"]
-        assert env_config["privileged"] == bool(words)
-        runner(played).run({"train": False, "play": True, "checkpoint": str(checkpoint)})
-        newest = max(tmp_path.glob("runs/*/play/*/results.json"), key=lambda path: path.stat().st_mtime_ns)
-        returns.append([episode["return"] for episode in json.loads(newest.read_text())["episodes"]])
-    assert returns[0] == returns[1]
-    assert np.isfinite(returns).all()
+    played = start("--play", "--checkpoint", str(checkpoint))
+    assert played["config"]["env_config"]["task"]["privileged"] is None
+    runner(played).run({"train": False, "play": True, "checkpoint": str(checkpoint)})
+    (results,) = tmp_path.glob("runs/*/play/*/results.json")
+    assert np.isfinite([episode["return"] for episode in json.loads(results.read_text())["episodes"]]).all()
 
     # It goes on with critics that see what it sees, which begin anew; no update is due before the end.
     words = ["checkpoint_mode=weights", SYMMETRIC, *TINY, "train.params.config.env_steps_before_training=120"]
@@ -172,9 +168,9 @@ def test_ppo_does_not_see_them(start: Start) -> None:
     from algos.faces.task_env import observation_spec
     from tasks.remote.learner.vecenv import make_vecenv
 
-    params = start("task=TM20Lidar", "train=TM20LidarPPO", "task.game=sim", "task.track=short", "task.privileged=true")
-    config = params["config"]
-    env_config = {key: value for key, value in config["env_config"].items() if key != "policy"}
+    params = start("task=TM20Lidar", "train=TM20LidarPPO", "task.game=sim", "task.track=short")
+    env_config = {key: value for key, value in params["config"]["env_config"].items() if key != "policy"}
+    env_config["task"] = {**env_config["task"], "privileged": True}
     for observation in ("flat", "dict"):
         with closing(make_vecenv("TM20Lidar", 1, **{**env_config, "observation": observation})) as vec_env:
             info = vec_env.get_env_info()
@@ -205,6 +201,33 @@ def test_a_resumed_training_keeps_the_privileged_fields(
     assert "task.privileged=false would change what the critics see" in line
     line = refused(capsys, f"checkpoint={path}", SYMMETRIC)
     assert "would change the shape of the critics" in line
+    assert start(f"checkpoint={path}", "task.privileged=null")["config"]["env_config"]["task"]["privileged"]
+
+
+def test_a_replay_without_them_is_not_for_critics_that_see_more(
+    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = saved(tmp_path / "runs" / "run" / "nn" / "last.pth", start(*LIDAR, SYMMETRIC))
+    words = [f"checkpoint={path}", "checkpoint_mode=replay"]
+    assert start(*words)["config"]["env_config"]["task"]["privileged"] is None
+    line = refused(capsys, *words, ASYMMETRIC)
+    assert line.endswith(f"the replay of {path} has none: set it to false")
+
+
+def test_they_are_refused_where_nothing_could_use_them(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "task=TM20Lidar", "train=TM20LidarPPO", "task.privileged=true")
+    assert "task.privileged=true does nothing with train.kind=ppo" in line
+    assert "task.privileged" in refused(capsys, "--drive", "task=TM20Lidar", "task.privileged=true")
+
+
+def test_a_task_of_ones_own_is_told_to_mark_its_fields(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(registry, "_TASKS", dict(registry._TASKS))
+    example = Path(__file__).resolve().parents[1] / "docs" / "examples" / "own_interface.py"
+    (tmp_path / "my_drone.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+    line = refused(capsys, "plugins=[my_drone.py]", "task=Drone", "train=TM20LidarSAC")
+    assert "set it to false, or mark fields of the observation of Drone as privileged" in line
 
 
 def test_a_policy_goes_on_with_critics_that_see_what_it_sees(
@@ -234,7 +257,6 @@ def test_a_checkpoint_older_than_the_keys_has_neither() -> None:
 def test_the_policy_of_a_worker_is_the_same_with_and_without_them() -> None:
     from algos.config.algorithms import TRAIN_SCHEMAS
     from algos.config.train_schema import OffPolicyTrainConfig
-    from tasks import registry
 
     specs = [registry.observation_spec("TM20Full", registry.default_config("TM20Full"))]
     specs.append(ObservationSpec((*specs[0].fields, *PRIVILEGED_FIELDS[3:])))

@@ -18,7 +18,15 @@ from algos.algorithms.base import ReplayAlgorithm, parameters_of
 from algos.algorithms.optimizers import make_optimizer
 from algos.algorithms.replay_device import chosen_replay_device
 from algos.config import OffPolicyConfig, OptimizerKind
-from algos.networks import CriticNetwork, Inputs, Networks, build_networks, draw_from, squashed_sample
+from algos.networks import (
+    CriticNetwork,
+    Inputs,
+    Networks,
+    build_estimator,
+    build_networks,
+    draw_from,
+    squashed_sample,
+)
 from algos.replay.memory import Batch, ReplayMemory
 from tasks.experience.observation import ObservationSpec
 
@@ -32,8 +40,11 @@ class OffPolicyAlgorithm(ReplayAlgorithm):
     def build(self, spec: ObservationSpec, seed: int) -> None:
         """Actor and critics, targets, temperature."""
         self.acting, self.critic = self.make_networks(spec, seed)
+        self.estimator = build_estimator(self.acting, self.critic, self.network, seed)
         for module in (self.acting, self.critic):
             module.to(self.device)
+        if self.estimator is not None:
+            self.estimator.to(self.device, self._dtype)
         self.target_critic = self.make_target_critic()
         for critic in (self.critic, self.target_critic):
             draw_from(critic, self._generator)
@@ -84,11 +95,12 @@ class OffPolicyAlgorithm(ReplayAlgorithm):
         return self.config.actor_period
 
     def state_dict(self) -> dict[str, Any]:
-        """What the base has, critics, targets and temperature."""
+        """What the base has, critics, targets, the estimate where there is one, and temperature."""
         return {
             **super().state_dict(),
             "critic": self.critic.state_dict(),
             "target_critic": self.target_critic.state_dict(),
+            **({} if self.estimator is None else {"estimator": self.estimator.state_dict()}),
             "log_alpha": self.log_alpha.detach().clone(),
         }
 
@@ -96,6 +108,8 @@ class OffPolicyAlgorithm(ReplayAlgorithm):
         """Puts back what ``state_dict`` gave; a fixed temperature stays that of the present configuration."""
         self.critic.load_state_dict(state["critic"])
         self.target_critic.load_state_dict(state["target_critic"])
+        if self.estimator is not None:
+            self.estimator.load_state_dict(state.get("estimator", {}))
         if self.config.learn_entropy_coef:
             with torch.no_grad():
                 self.log_alpha.copy_(state["log_alpha"]).clamp_(*self._log_alpha_bounds)
@@ -111,7 +125,7 @@ class OffPolicyAlgorithm(ReplayAlgorithm):
         """Polyak average of all critic parameters, the encoder's included."""
         if self.config.target_polyak is not None:
             weight = 1.0 - self.config.target_polyak
-            torch._foreach_lerp_(self._target_parameters, self._parameters["critic"], weight)
+            torch._foreach_lerp_(self._target_parameters, self._critic_parameters, weight)
 
     def _inputs(self, observation: Mapping[str, Tensor]) -> Inputs:
         return self.critic.complete(self.inputs_of(observation), observation)
@@ -126,8 +140,10 @@ class OffPolicyAlgorithm(ReplayAlgorithm):
 
     def _build_optimizers(self) -> None:
         config = self.config
+        self._critic_parameters = parameters_of([self.critic])
         self._target_parameters = parameters_of([self.target_critic])
-        self.add_optimizer("critic", [self.critic])
+        estimates = [] if self.estimator is None else [self.acting.encoder, self.estimator]
+        self.add_optimizer("critic", [self.critic, *estimates])
         self.add_optimizer("actor", [self.acting.actor] + ([self.acting.encoder] if self.critic.is_separate else []))
         if config.learn_entropy_coef:
             self._optimizers["temperature"] = make_optimizer(

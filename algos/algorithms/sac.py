@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algos.algorithms.off_policy import OffPolicyAlgorithm
 from algos.algorithms.optimizers import step
-from algos.networks import Inputs, frozen
+from algos.networks import Inputs, frozen, in_full
 from algos.replay.memory import Batch
 
 LEAST_VARIANCE = 1e-6
@@ -32,9 +32,10 @@ class SAC(OffPolicyAlgorithm):
         loss, features, metrics = self.policy_evaluation(batch, inputs, next_inputs)
         actor_features = features  # shared: as in DrQ-v2, those of the critic update serve the actor too
         if self.network.asymmetric_critic:
-            actor_features = self.acting.encoder(inputs)
-            if self.critic.estimator is not None:
-                error = self.estimation_loss(actor_features, inputs)
+            if self.estimator is None:
+                actor_features = self.acting.encoder(inputs)
+            else:
+                error, actor_features = self.estimation_loss(inputs)
                 loss, metrics = loss + error, metrics | {"losses/estimation": error.detach()}
         self.descend("critic", loss)
         if improves:
@@ -84,7 +85,7 @@ class SAC(OffPolicyAlgorithm):
         loss = (q - target).square().mean()
         return loss, self.critic_metrics(loss.detach(), q.detach(), target)
 
-    def estimation_loss(self, actor_features: Tensor, inputs: Inputs) -> Tensor:
+    def estimation_loss(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """What the actor's encoder learns beside an asymmetric critic: to show what only the critics are told.
 
         An auxiliary loss as in Mirowski et al., "Learning to Navigate in Complex Environments",
@@ -93,15 +94,16 @@ class SAC(OffPolicyAlgorithm):
         batch: so what an image cannot show, such as the road behind the next corner, does not outweigh what it shows.
 
         Args:
-            actor_features: What the actor sees, shape (B, F).
-            inputs: Of the same observations, with the scaled privileged fields.
+            inputs: What the networks see of the observations, with the scaled privileged fields.
 
         Returns:
-            Half the log of the mean squared error over the batch, mean over the P numbers.
+            Half the log of the mean squared error over the batch, mean over the P numbers; what the actor sees, (B, F).
         """
+        assert self.estimator is not None
         assert inputs.privileged is not None
-        error = (self.critic.estimate(actor_features) - inputs.privileged).square().mean(0)
-        return 0.5 * (error + LEAST_VARIANCE).log().mean()
+        actor_features = self.acting.encoder(inputs)
+        error = (in_full(self.estimator, actor_features) - inputs.privileged).square().mean(0)
+        return 0.5 * (error + LEAST_VARIANCE).log().mean(), actor_features
 
     def policy_improvement(self, inputs: Inputs, features: Tensor, actor_features: Tensor) -> Metrics:
         """A step of the actor and of the temperature.

@@ -138,11 +138,13 @@ class NetworkConfig(Checked):
         has_choice = self.has_encoder or self.shared_encoder is None
         expected = f"null with the encoder {self.encoder}, which has nothing to share"
         require(has_choice, "shared_encoder", self.shared_encoder, expected)
-        is_possible = not (self.asymmetric_critic and self.shared_encoder)
-        expected = "null or false with network.asymmetric_critic, whose critics have no encoder"
-        require(is_possible, "shared_encoder", self.shared_encoder, expected)
+        has_choice = not self.asymmetric_critic or self.shared_encoder is None
+        expected = "null with network.asymmetric_critic, whose critics have no encoder"
+        require(has_choice, "shared_encoder", self.shared_encoder, expected)
         is_possible = self.target_encoder or (self.has_encoder and self.shares_encoder)
         expected = f"true with the encoder {self.encoder}, which is not shared"
+        if self.asymmetric_critic:
+            expected = "true with network.asymmetric_critic, whose critics have no encoder"
         require(is_possible, "target_encoder", self.target_encoder, expected)
 
 

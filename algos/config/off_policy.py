@@ -191,7 +191,7 @@ class OffPolicyConfig(ReplayLearnerConfig):
     target_entropy: float | None = field(default=None, metadata=needs(_LEARNED))
     """Target entropy of a learned temperature [nats]; null: -(number of actions)."""
     lr_critic: Positive = 3e-4
-    """Learning rate of critics and shared encoder. TMRL has 5e-5."""
+    """Learning rate of critics and of an encoder that they share, or that estimates what they see. TMRL has 5e-5."""
     lr_entropy: Positive = field(default=3e-4, metadata=needs(_LEARNED))
     """Learning rate of the logarithm of the temperature (Adam)."""
     optimizer_critic: OptimizerKind = OptimizerKind.adam

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 
+from algos.config.implied import is_implied
 from algos.config.schema import marked_keys, nearest
 from tasks.words.keys import Workers
 from tasks.words.nested import Plain, leaves, value_at
@@ -29,7 +30,7 @@ def worker_words(config: Plain, files: Plain) -> list[str]:
     words = [f"{group}={written(choices[group])}" for group in ("task", "train")]
     marks = marked_keys(Workers)
     for key, value in leaves(config):
-        is_shared = nearest(marks, key) is Workers.same and not is_implied_clock(config, key)
+        is_shared = nearest(marks, key) is Workers.same and not is_implied(config, key)
         if is_shared and value != value_at(files, key):
             words.append(word(key, value))
     return words
@@ -61,10 +62,3 @@ def _written(value: object) -> str:
     text = str(value)
     is_plain = bool(_PLAIN.fullmatch(text)) and re.fullmatch(r"null|true|false|[+-]?[\d.].*", text) is None
     return text if is_plain and ":" not in text else quote(text)
-
-
-def is_implied_clock(config: Plain, key: str) -> bool:
-    """Whether this is the clock that goes with the game, which a worker chooses by itself."""
-    return key == "task.clock" and value_at(config, key) == (
-        "wall" if value_at(config, "task.game") == "live" else "virtual"
-    )

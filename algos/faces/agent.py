@@ -433,11 +433,10 @@ class OffPolicyAgent(BaseAlgorithm):
         self.learner.publishes_first = True
         fresh = self.algorithm.state_dict()
         state = dict(checkpoint.algorithm_state)
-        is_of_this_kind = (checkpoint.algorithm, checkpoint.observation_spec) == (
-            self.algorithm_name,
-            self.spec.to_json(),
-        )
-        if not state or not is_of_this_kind or _critics_of(state) != _critics_of(fresh):
+        spec = ObservationSpec.from_json(checkpoint.observation_spec)
+        is_of_this_kind = (checkpoint.algorithm, spec) == (self.algorithm_name, self.spec)
+        if not (state and is_of_this_kind) or _critics_of(state) != _critics_of(fresh):
+            logger.info("the policy of the checkpoint goes on with new critics")
             self.algorithm.load_acting_weights(checkpoint.acting_weights())
             return
         state.update((key, fresh[key]) for key in ("optimizers", "generator", "num_updates") if key in fresh)

@@ -42,6 +42,7 @@ from algos.config.remote_keys import check_remote
 from algos.config.schema import CheckpointMode, Rules, RunConfig, algorithm_name
 from algos.config.stock_params import check_stock, is_ppo, max_env_steps, stock_parts
 from algos.config.train_schema import RL_GAMES_ALGORITHMS, OffPolicyTrainConfig, PPOTrainConfig
+from algos.faces.role_task import can_show_more
 from algos.run.observers import observer_classes
 from tasks import registry
 from tasks.config import GymConfig, TaskConfig, config_to_dict
@@ -323,7 +324,9 @@ def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
         return
     if config.task.name == "TM20Track":
         advice = "its policy sees all there is"
-    elif hasattr(config.task, "privileged"):
+    elif can_show_more(config.task) and config.checkpoint_mode is CheckpointMode.replay:
+        advice = f"the replay of {config.checkpoint} has none: set it to false"
+    elif can_show_more(config.task):
         advice = "leave task.privileged out, or set it to true"
     else:
         advice = (

@@ -6,7 +6,7 @@ Pure functions of their inputs: no optimiser, no random draw after construction 
 
 from algos.networks.actor import LOG_STD_MAX, LOG_STD_MIN, ActingNetwork, ActorNetwork, ResidualActor, copy_weights
 from algos.networks.batch_renorm import BatchRenorm, batch_statistics
-from algos.networks.critics import CriticNetwork, Networks, build_networks
+from algos.networks.critics import CriticNetwork, Networks, build_estimator, build_networks
 from algos.networks.encoders import ConvEncoder, Encoder, FlatEncoder, add_encoder, build_encoder
 from algos.networks.ensemble import CriticEnsemble, ResidualEnsemble
 from algos.networks.images import block_kernel, random_shift, to_blocks
@@ -42,6 +42,7 @@ __all__ = [
     "batch_statistics",
     "block_kernel",
     "build_encoder",
+    "build_estimator",
     "build_networks",
     "chosen_precision",
     "convolutions",

@@ -13,7 +13,6 @@ from algos.networks.actor import ActingNetwork
 from algos.networks.encoders import build_encoder
 from algos.networks.ensemble import build_ensemble
 from algos.networks.inputs import Inputs, PrivilegedLayer
-from algos.networks.layers import in_full
 from tasks.experience.observation import ObservationSpec
 
 
@@ -51,13 +50,24 @@ def build_networks(
     return Networks(acting, critic)
 
 
+def build_estimator(acting: ActingNetwork, critic: CriticNetwork, config: NetworkConfig, seed: int) -> nn.Linear | None:
+    """What the actor's encoder learns by: from what the actor sees, (B, F), to what only the critics are told, (B, P).
+
+    Equal seeds give equal weights. None: the critics are told no more, or nothing in the encoder can be trained.
+    """
+    if critic.privileged is None or not config.has_encoder:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(acting.encoder.size, critic.privileged.size)
+
+
 class CriticNetwork(nn.Module):
     """N critics: their encoder(s) and the stacked ensemble of heads.
 
     A shared encoder is the one of the acting network: the critics train it, the actor sees it detached. Otherwise, as
     in TMRL's layout, there is one encoder per critic. Asymmetric critics have none: they see the vector of all fields
-    but the image, the privileged ones too. Beside them the actor's encoder learns to estimate these; the actor sees it
-    detached.
+    but the image, the privileged ones too.
     """
 
     def __init__(
@@ -74,13 +84,8 @@ class CriticNetwork(nn.Module):
         """Whether the actor trains the encoder that it sees, and the critics do not."""
         self.privileged = PrivilegedLayer(spec) if config.asymmetric_critic else None
         self.encoders = nn.ModuleList()
-        self.estimator: nn.Linear | None = None
-        """From what the actor sees of an observation to its privileged fields."""
         if self.privileged is not None:
             feature_size = acting.inputs.vector_size + self.privileged.size
-            if config.has_encoder:
-                self.encoders.append(acting.encoder)
-                self.estimator = nn.Linear(acting.encoder.size, self.privileged.size)
         else:
             own = [build_encoder(acting.inputs, config) for _ in range(num_critics)] if self.is_separate else []
             self.encoders.extend(own or [acting.encoder])
@@ -99,11 +104,6 @@ class CriticNetwork(nn.Module):
         if not self.is_separate:
             return self.encoders[0](inputs)
         return torch.stack([encoder(inputs) for encoder in self.encoders])
-
-    def estimate(self, actor_features: Tensor) -> Tensor:
-        """The scaled privileged fields, shape (B, P), by what the actor sees, shape (B, F)."""
-        assert self.estimator is not None
-        return in_full(self.estimator, actor_features)
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
         """Q values, shape (N, B); with several outputs (N, B, outputs)."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from algos.config.algorithms import TRAIN_SCHEMAS
+from algos.config.implied import PRIVILEGED, uses_more
 from algos.config.options import base_name
 from algos.config.overrides import GROUPS, is_choice, parsed, stored_choice, typed_keys
 from algos.config.schema import marked_keys, nearest
@@ -23,7 +24,6 @@ from tasks.words.refusals import as_typed
 
 _NAMES = ("train.params.algo.name", "train.params.model.name")
 """Of the algorithm."""
-_PRIVILEGED = "task.privileged"
 _logger = logging.getLogger(__name__)
 
 
@@ -83,11 +83,22 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
     else:
         _remind_of_trackers(stored, config, path)
     mode = None if is_playing else config["checkpoint_mode"]
-    is_typed = _PRIVILEGED in typed_keys(overrides)
-    if mode in (None, "weights") and not is_typed and value_at(config, _PRIVILEGED) is not None:
-        _set(config, _PRIVILEGED, None)  # as this command needs it: its critics, if any, are not those of the file
+    is_typed = PRIVILEGED in typed_keys(overrides) and value_at(config, PRIVILEGED) is not None
+    if not is_typed and value_at(config, PRIVILEGED) != (captured := _privileged(stored, config, mode)):
+        _set(config, PRIVILEGED, captured)
     refuse_shape_changes(stored, config, path, mode=mode)
     return config
+
+
+def _privileged(stored: Mapping[str, object], config: Mapping[str, object], mode: str | None) -> object:
+    """What ``task.privileged`` is where it was not typed, or as null; null: what this command needs."""
+    captured = value_at(stored, PRIVILEGED)
+    if mode in (None, "weights"):
+        return None  # its critics, if any, are not those of the file
+    has_key = "privileged" in value_at(config, "task")
+    if mode == "replay" and captured is None and has_key and uses_more(config):
+        return False  # the stored rows have none
+    return captured
 
 
 def _remind_of_trackers(stored: Mapping[str, object], config: Mapping[str, Any], path: str) -> None:

@@ -75,12 +75,15 @@ def _sac(track: str, steps: Mapping[str, int]) -> Study:
 
 
 def _history() -> Study:
-    """SAC with four scans, with one, and with one and a memory."""
+    """SAC with four scans, with one, and with one and a memory, whose critics all see what the policy sees."""
     lidar = ("task=TM20Lidar", "task.track=medium", "task.game=sim", "max_env_steps=100000")
+    network = ("train.params.network.encoder=mlp", "train.params.network.asymmetric_critic=false")
+    rates = ("train.params.config.gamma=0.98", "train.params.config.lr_decay_updates=0")
+    plain = ("train=TM20LidarSAC", *network, *rates)
     return Study(
         arms={
-            "4 scans": ("train=TM20LidarSAC",),
-            "1 scan": ("train=TM20LidarSAC", "task.img_hist_len=1"),
+            "4 scans": plain,
+            "1 scan": (*plain, "task.img_hist_len=1"),
             "1 scan, GRU": ("train=TM20LidarRSAC", "task.img_hist_len=1"),
         },
         words=lidar,

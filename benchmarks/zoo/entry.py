@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 import train
 from algos.config.hydra_entry import compose_and_call
+from algos.config.implied import is_implied
 from algos.config.schema import RunConfig, marked_keys, nearest, typed
-from algos.config.worker_words import is_implied_clock, word
+from algos.config.worker_words import word
 from algos.faces.runner_params import resolve
 from algos.run.checkpoint import Checkpoint, CheckpointError, save_checkpoint
 from tasks import registry
@@ -80,7 +81,7 @@ def training_command(config: Plain) -> str:
     for key, value in leaves(config):
         is_own = nearest(owners, key) is Belongs.command and key != _SHAPES_THE_EXPERIENCE
         is_of_training = Role.train in key_roles(files, key).roles and key not in ("experiment", "task.name")
-        if is_own or not is_of_training or is_implied_clock(config, key):
+        if is_own or not is_of_training or is_implied(config, key):
             continue
         if key == "seed" or value != value_at(config_to_dict(files), key):
             words.append(word(key, value))

@@ -25,8 +25,8 @@ FIXED: dict[str, Any] = {"alpha": 0.01, "alpha_max": 0.05, "learn_entropy_coef":
 def snapshot(agent: SAC) -> dict[str, torch.Tensor]:
     """All parameters and buffers, copied."""
     state = agent.state_dict()
-    parts = ("acting", "critic", "target_critic")
-    return {f"{part}.{key}": tensor.clone() for part in parts for key, tensor in state[part].items()}
+    parts = ("acting", "critic", "target_critic", "estimator")
+    return {f"{part}.{key}": tensor.clone() for part in parts for key, tensor in state.get(part, {}).items()}
 
 
 def changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> set[str]:

@@ -324,6 +324,11 @@ def test_the_fingerprint_leaves_out_what_a_machine_may_choose() -> None:
     assert registry.fingerprint("TM20Full", base) == registry.fingerprint("TM20Full", other)
 
 
+def test_the_fingerprint_tells_what_is_captured_and_not_how_that_was_said() -> None:
+    null, said, captured = (registry.fingerprint("TM20Full", TaskConfig(privileged=p)) for p in (None, False, True))
+    assert null == said != captured
+
+
 def test_the_fingerprint_depends_on_the_content_of_a_track_file(tmp_path: Path) -> None:
     def mark(name: str, content: str) -> str:
         (tmp_path / name).write_text(content)

@@ -80,7 +80,7 @@ def explain_mismatch(theirs: str, ours: str) -> str:
     their_task, _, their_network = theirs.partition(_NETWORK)
     our_task, _, our_network = ours.partition(_NETWORK)
     if their_task != our_task:
-        what, got, expected, words = "task", their_task, our_task, "task"
+        what, got, expected, words = "task", their_task, our_task, "task and train"
     else:
         what, got, expected, words = "network", their_network, our_network, "train"
     return (

@@ -17,7 +17,6 @@ import numpy as np
 
 from tasks import registry
 from tasks.config import ClockKind, GameKind, TaskConfig
-from tasks.envs.interface import FROM_START_OPTION
 from tasks.game.clock import Clock, WallClock
 from tasks.game.errors import GameError, GameSetupError
 from tasks.game.protocols import Game
@@ -170,7 +169,7 @@ class TaskCheck:
         if isinstance(self.game, WatchedLiveGame):
             self.game.look()
             self._describe(self.game)
-        self._observation, info = self._env.reset(seed=0, options={ANYWHERE_OPTION: True, FROM_START_OPTION: True})
+        self._observation, info = self._env.reset(seed=0, options={ANYWHERE_OPTION: True})
         self._seen = self.game.seen
         self._reward, self._return, self._progress = 0.0, 0.0, float(info["progress"])
         self._is_running = True

@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 from algos.algorithms.sac import SAC
 from algos.algorithms.update_modes import WARM_UPS, chosen_mode
-from algos.config import DebugConfig, OptimizerKind, RSACConfig, SACConfig, UpdateMode
-from tasks.experience.observation import Field
+from algos.config import DebugConfig, NetworkConfig, OptimizerKind, RSACConfig, SACConfig, UpdateMode
+from tasks.experience.observation import Field, ObservationSpec
 from tests.algos.algorithms.sac_batches import LIDAR, random_batch
 from tests.algos.algorithms.test_family_invariants import FAMILY, OBSERVATIONS, make
 from tests.algos.algorithms.test_sac import snapshot
@@ -153,12 +153,15 @@ def test_a_graph_shifts_images_at_random_as_eager_does(graphs: list[RecordedGrap
 
 
 def test_a_graph_estimates_what_an_asymmetric_critic_sees(graphs: list[RecordedGraph]) -> None:
+    agents = [make("SAC", *asymmetric(), update_mode=mode) for mode in (UpdateMode.eager, UpdateMode.graph)]
+    assert_equal_updates(agents, range(WARM_UPS + 2), asymmetric()[0])
+    assert graphs[0].num_replays == 2
+
+
+def asymmetric() -> tuple[ObservationSpec, NetworkConfig]:
     spec, network = OBSERVATIONS["images"]
     spec = replace(spec, fields=(*spec.fields, Field("place", (2,), privileged=True)))
-    network = replace(network, asymmetric_critic=True)
-    agents = [make("SAC", spec, network, update_mode=mode) for mode in (UpdateMode.eager, UpdateMode.graph)]
-    assert_equal_updates(agents, range(WARM_UPS + 2), spec)
-    assert graphs[0].num_replays == 2
+    return spec, replace(network, asymmetric_critic=True)
 
 
 @pytest.mark.parametrize("kind", [OptimizerKind.adamw, OptimizerKind.sgd])
@@ -211,8 +214,10 @@ def test_auto_is_eager(device: str) -> None:
     assert chosen_mode(UpdateMode.auto, torch.device(device)) is UpdateMode.eager
 
 
-@pytest.mark.parametrize("name", FAMILY)
-def test_compile_hands_both_losses_to_the_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [*FAMILY, "estimating"])
+def test_compile_hands_all_losses_to_the_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_estimating = name == "estimating"
+    made = ("SAC", *asymmetric()) if is_estimating else (name,)
     calls: list[str] = []
 
     def compiled(function: Any) -> Any:
@@ -224,16 +229,23 @@ def test_compile_hands_both_losses_to_the_compiler(name: str, monkeypatch: pytes
 
     monkeypatch.setattr("torch.compile", compiled)
     monkeypatch.setattr("algos.algorithms.update_modes._missing_for_compile", lambda device: None)
-    agents = [make(name, update_mode=mode, **KEYS) for mode in (UpdateMode.eager, UpdateMode.compile)]
-    assert_equal_updates(agents, range(2))
-    assert calls[:2] == ["policy_evaluation", "actor_loss"]
+    agents = [make(*made, update_mode=mode, **KEYS) for mode in (UpdateMode.eager, UpdateMode.compile)]
+    assert_equal_updates(agents, range(2), *made[1:2])
+    losses = (
+        ["policy_evaluation", "estimation_loss", "actor_loss"] if is_estimating else ["policy_evaluation", "actor_loss"]
+    )
+    assert calls[: len(losses)] == losses
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "backend"), [("SAC", "inductor"), *((name, "aot_eager") for name in FAMILY)])
+@pytest.mark.filterwarnings("default")  # of the compiler itself
+@pytest.mark.parametrize(
+    ("name", "backend"), [("SAC", "inductor"), *((name, "aot_eager") for name in [*FAMILY, "estimating"])]
+)
 def test_compiled_losses_make_the_updates_of_eager(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ("SAC", *asymmetric()) if name == "estimating" else (name,)
     compile_with = torch.compile
     monkeypatch.setattr("torch.compile", lambda function: compile_with(function, backend=backend))
-    agents = [make(name, update_mode=mode, **KEYS) for mode in (UpdateMode.eager, UpdateMode.compile)]
-    assert_equal_updates(agents, range(4))
+    agents = [make(*made, update_mode=mode, **KEYS) for mode in (UpdateMode.eager, UpdateMode.compile)]
+    assert_equal_updates(agents, range(4), *made[1:2])

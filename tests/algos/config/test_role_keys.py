@@ -19,6 +19,7 @@ EVERYWHERE = "train play worker server record check benchmark drive export"
 DRIVING = "train play worker record check benchmark drive export"
 ROLES = {
     "task": DRIVING,
+    "task.privileged": "train worker check benchmark",
     "task.randomization": "train play worker check benchmark",
     "task.randomization.rolling_starts": "train worker",
     "train": "train",

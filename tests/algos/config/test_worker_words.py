@@ -11,8 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from algos.config.hydra_entry import as_in_the_files, compose_and_call
+from algos.config.schema import RunConfig
 from algos.config.worker_words import worker_words
-from train import register_options
+from tasks import registry
+from tasks.config import config_to_dict
+from tasks.words.command_line import Role
+from train import configured, register_options
 
 CONFIG_DIR = Path(__file__).parents[3] / "cfg"
 
@@ -98,3 +102,42 @@ def test_a_key_and_a_choice_are_one_argument_of_a_shell() -> None:
     }
     words = shlex.split(" ".join(worker_words(config, {})))
     assert words == ["task='A; reboot'", "train='B | reboot'", "task.kwargs.a; reboot=1"]
+
+
+TRAININGS = [
+    (task, train) for task in ("TM20Full", "TM20Lidar", "TM20LidarProgress") for train in ("SAC", "CrossQ", "PPO")
+]
+TEACHER = "train.params.config.teacher=zoo:TM20TrackMedium"
+
+
+@pytest.mark.parametrize(
+    ("task", "train_file", "more"),
+    [
+        *((*training, []) for training in TRAININGS),
+        ("TM20Lidar", "DAgger", [TEACHER]),
+        ("TM20Track", "SAC", []),
+        ("TM20Track", "PPO", []),
+    ],
+)
+def test_a_worker_takes_the_words_of_any_training(task: str, train_file: str, more: list[str]) -> None:
+    """What a learner decides by itself, such as task.privileged, its worker decides alike."""
+    typed = [f"task={task}", f"train={task}{train_file}", "task.game=sim", "task.track=short", *more]
+    learner, words = configured_as(Role.train, *typed)
+
+    worker, _ = configured_as(Role.worker, *shlex.split(" ".join(words)), "remote.address=localhost:1")
+    assert registry.fingerprint(task, worker.task) == registry.fingerprint(task, learner.task)
+    assert [word for word in words[2:] if "privileged" in word] == []
+
+
+def configured_as(role: Role, *words: str) -> tuple[RunConfig, list[str]]:
+    """The configuration of a process, and the words that give it to a worker."""
+    found: list[tuple[RunConfig, list[str]]] = []
+
+    def job(composed: Any, _: list[str]) -> None:
+        config = configured(composed, role, words)
+        files = as_in_the_files(config.choices.task, config.choices.train)
+        found.append((config, worker_words(config_to_dict(config), files)))
+
+    register_options([CONFIG_DIR])
+    compose_and_call(list(words), CONFIG_DIR, job)
+    return found[0]

@@ -276,6 +276,10 @@ def test_weights_mode_loads_the_networks_and_starts_a_new_run(tmp_path):
         agent.restore(str(file))
         for name, array in agent.algorithm.acting_weights().items():
             np.testing.assert_array_equal(array, stored.acting_weights()[name])
+        state = agent.algorithm.state_dict()
+        for part in ("critic", "target_critic"):
+            is_taken = all(torch.equal(state[part][name], old) for name, old in stored.algorithm_state[part].items())
+            assert is_taken == (file == path), part
         assert (agent.frame, agent.epoch_num, len(agent.memory)) == (0, 0, 0)
         agent.close()
     agent = make_agent(make_params(tmp_path, "new", checkpoint_mode=CheckpointMode.weights))

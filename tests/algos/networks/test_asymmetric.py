@@ -24,6 +24,7 @@ from algos.config import (
     NetworkConfig,
     Normalization,
     OffPolicyConfig,
+    Precision,
     REDQConfig,
     SACConfig,
     TQCConfig,
@@ -62,6 +63,7 @@ ENCODERS = (EncoderKind.compact_cnn, EncoderKind.shared_cnn, EncoderKind.tmrl_cn
 IMAGES = {kind: NetworkConfig(encoder=kind, hidden=[16], feature_size=8, asymmetric_critic=True) for kind in ENCODERS}
 CASES: dict[str, tuple[ObservationSpec, NetworkConfig]] = {
     "mlp": (widened(LIDAR), SMALL),
+    "dense": (widened(LIDAR), replace(SMALL, encoder=EncoderKind.dense, feature_size=8)),
     **{kind.name: (widened(image_spec()), network) for kind, network in IMAGES.items()},
 }
 
@@ -100,7 +102,8 @@ def test_the_critic_sees_every_field_but_the_image_in_order_and_scaled(case: str
     expected = torch.cat([(observation[f.name].flatten(1) - f.offset) / f.scale for f in seen], 1)
     assert torch.allclose(features, expected, rtol=0, atol=1e-12)
     beside = {name.partition(".")[0] for name, _ in agent.critic.named_parameters()} - {"ensemble"}
-    assert beside == (set() if case == "mlp" else {"encoders", "estimator"})
+    assert beside == set()
+    assert (agent.estimator is None) == (case == "mlp")
 
 
 @pytest.mark.parametrize("kind", [Normalization.running, Normalization.tmrl, Normalization.none])
@@ -166,7 +169,7 @@ def seen_by_critic(observation: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("case", list(CASES)[1:])
-def test_with_images_the_encoder_learns_in_the_critics_step_and_the_actors_step_leaves_it(case: str) -> None:
+def test_the_encoder_learns_in_the_critics_step_and_the_actors_step_leaves_it(case: str) -> None:
     agent = make(case, policy_delay=2)
     agent.num_updates = 1  # this update is the critics' alone
     before = snapshot(agent)
@@ -184,13 +187,25 @@ def test_the_loss_of_the_estimate_is_that_of_a_gaussian_with_the_batchs_own_vari
     agent = make("compact_cnn", torch.float64)
     observation = agent._to_device(random_batch(CASES["compact_cnn"][0], 5)).observation
     inputs = agent._inputs(observation)
-    features = agent.acting.encoder(inputs)
-    assert agent.critic.estimator is not None
-    weight, bias = (tensor.detach().numpy() for tensor in agent.critic.estimator.parameters())
+    assert agent.estimator is not None
+    loss, features = agent.estimation_loss(inputs)
+    assert torch.equal(features, agent.acting.encoder(inputs))
+    weight, bias = (tensor.detach().numpy() for tensor in agent.estimator.parameters())
     truth = np.concatenate([(observation["place"].numpy() - 1.0) / 4.0, observation["bend"].numpy() / 0.1], axis=1)
     error = np.square(features.detach().numpy() @ weight.T + bias - truth).mean(0)
     expected = 0.5 * np.log(error + 1e-6).mean()
-    assert agent.estimation_loss(features, inputs).item() == pytest.approx(expected, rel=1e-10)
+    assert loss.item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_in_bfloat16_the_estimate_is_nearly_that_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("algos.networks.matmul.multiplies_bfloat16", lambda device: True)
+    spec, _ = CASES["compact_cnn"]
+    exact, rounded = (make("compact_cnn", precision=precision) for precision in (Precision.float32, Precision.bfloat16))
+    for seed in range(3):
+        expected, got = (agent.update(random_batch(spec, 32, seed))["losses/estimation"] for agent in (exact, rounded))
+        assert got.dtype == torch.float32
+        assert got != expected
+        assert got.item() == pytest.approx(expected.item(), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["SAC", "CrossQ"])
@@ -205,9 +220,10 @@ def test_the_encoder_comes_to_show_what_the_image_shows_of_the_privileged_fields
     assert metrics["losses/estimation"] < 0.0
     observation = agent._to_device(bright_batch(spec, 1000)).observation
     inputs = agent._inputs(observation)
+    assert agent.estimator is not None
     assert inputs.privileged is not None
     with torch.no_grad():
-        error = (agent.critic.estimate(agent.acting.encoder(inputs)) - inputs.privileged).square().mean(0)
+        error = (agent.estimator(agent.acting.encoder(inputs)) - inputs.privileged).square().mean(0)
     assert error[2] < 0.2 * inputs.privileged[:, 2].var()
     assert (error[:2] > 0.5 * inputs.privileged[:, :2].var(0)).all()
 
@@ -319,9 +335,9 @@ def test_an_observation_without_privileged_fields_is_refused() -> None:
 
 
 def test_combinations_without_a_meaning_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shared_encoder must be null or false with network\.asymmetric_critic"):
-        NetworkConfig(encoder="compact_cnn", asymmetric_critic=True, shared_encoder=True)
-    with pytest.raises(ValueError, match=r"target_encoder must be true .* not shared"):
+    with pytest.raises(ValueError, match=r"shared_encoder must be null with network\.asymmetric_critic"):
+        NetworkConfig(encoder="compact_cnn", asymmetric_critic=True, shared_encoder=False)
+    with pytest.raises(ValueError, match=r"target_encoder must be true with network\.asymmetric_critic"):
         NetworkConfig(encoder="compact_cnn", asymmetric_critic=True, target_encoder=False)
 
 

@@ -451,13 +451,15 @@ class Learner:
             self._parts[part] = self._parts.get(part, 0.0) + self._now() - begin
 
 
-def episode_metrics(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over finished episodes as ``rollout/...``; the lap time only over those that reached the finish.
+_OF_A_WHOLE_EPISODE = ("return", "progress", "episode_length")
 
-    The timing of the steps is known on the wall clock only.
+
+def episode_metrics(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over ended episodes as ``rollout/...``; the lap time only over those that reached the finish.
+
+    What depends on where an episode began is that of those from the start. The timing of the steps is known on the
+    wall clock only.
     """
-    if not episodes:
-        return {}
     names = {
         "return": "return",
         "finish_rate": "finished",
@@ -470,7 +472,8 @@ def episode_metrics(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]
     }
     metrics = {}
     for name, key in names.items():
-        values = [float(episode[key]) for episode in episodes if not math.isnan(episode.get(key, math.nan))]
+        chosen = [e for e in episodes if not e.get("started_at_m")] if name in _OF_A_WHOLE_EPISODE else episodes
+        values = [float(episode[key]) for episode in chosen if not math.isnan(episode.get(key, math.nan))]
         if values:
             metrics[f"rollout/{name}"] = float(np.mean(values))
     return metrics

@@ -70,9 +70,11 @@ EPISODE_STATISTICS = (
     "mean_speed_mps",
     "wall_contacts",
     "wall_impact_mps",
+    "started_at_m",
 )
 """What a task says of an episode: ``info["episode_statistics"]`` at its last step, all floats; lap_time_s is NaN unless
-finished; progress is the fraction of the path covered; wall_impact_mps is the summed speed lost into walls."""
+finished from the start; progress is the fraction of the path covered; wall_impact_mps is the summed speed lost into
+walls; started_at_m is how far along the road it began, 0 at the start."""
 
 TIMING_STATISTICS = ("late_steps", "timeouts", "step_p50_s", "step_p99_s")
 """What the environment adds to them on the wall clock: steps whose action was sent late, those so late that the clock

@@ -288,6 +288,7 @@ class DrivingInterface(TaskInterface):
             "mean_speed_mps": self._sum_speed / steps,
             "wall_contacts": float(facts.wall_contacts) if facts is not None else 0.0,
             "wall_impact_mps": float(facts.wall_impact_mps) if facts is not None else 0.0,
+            "started_at_m": float(facts.started_at_m) if facts is not None else 0.0,
         }
 
     def default_episode_steps(self, time_step_s: float) -> int:

@@ -147,6 +147,7 @@ class Fleet(EpisodeBatch):
             "mean_speed_mps": float(totals[_SUM_SPEED] / max(steps, 1)),
             "wall_contacts": float(memory[vehicle.CONTACTS]),
             "wall_impact_mps": float(memory[vehicle.IMPACT]),
+            "started_at_m": float(self._cars.started_at_m[index]),
         }
 
     def _put_on(self, track: Track, index: int) -> None:

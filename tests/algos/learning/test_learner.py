@@ -256,6 +256,26 @@ def test_lap_time_is_averaged_over_finished_episodes_only():
     assert episode_metrics([]) == {}
 
 
+def test_an_episode_that_began_on_the_way_has_no_part_in_the_return_of_a_whole_one():
+    whole = {"return": 4.0, "progress": 0.5, "length": 90.0, "finished": 0.0, "wall_contacts": 2.0, "started_at_m": 0.0}
+    later = {
+        "return": 1.0,
+        "progress": 1.0,
+        "length": 10.0,
+        "finished": 1.0,
+        "wall_contacts": 0.0,
+        "started_at_m": 80.0,
+    }
+    metrics = episode_metrics([whole, later])
+    assert (metrics["rollout/return"], metrics["rollout/progress"], metrics["rollout/episode_length"]) == (
+        4.0,
+        0.5,
+        90.0,
+    )
+    assert (metrics["rollout/finish_rate"], metrics["rollout/wall_contacts"]) == (0.5, 1.0)
+    assert "rollout/return" not in episode_metrics([later])
+
+
 def test_timing_statistics_are_logged_where_they_exist():
     timed = {"return": 1.0, "late_steps": 3.0, "timeouts": 1.0, "step_p50_s": 0.05, "step_p99_s": 0.08}
     single_step = {"return": 1.0, "late_steps": 0.0, "timeouts": 0.0, "step_p50_s": math.nan, "step_p99_s": math.nan}

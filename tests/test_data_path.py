@@ -1,4 +1,4 @@
-"""The two walks of docs/architecture.md: one observation and one set of weights are followed through the code.
+"""The two paths of docs/architecture.md: one observation and one set of weights are followed through the code.
 
 A worker's loop and a learner run in this process, with the real link between them on loopback. Each function that a
 list names is watched, and what it is given or returns is searched for the bytes that are followed. One that only calls
@@ -49,10 +49,10 @@ MOST_ENV_STEPS = 600
 
 
 def listed(heading: str) -> list[str]:
-    """The stations below a heading of the page, as "module:function"."""
+    """The functions below a heading of the page, as "module:function"."""
     section = PAGE.read_text("utf-8").split(f"### {heading}\n")[1].split("\n#")[0]
-    stations = re.findall(r"^\d+\. `(tasks|algos)/([\w/]+)\.py`: `([\w.]+)`", section, re.MULTILINE)
-    return [f"{room}.{path.replace('/', '.')}:{function}" for room, path, function in stations]
+    functions = re.findall(r"^\d+\. `(tasks|algos)/([\w/]+)\.py`: `([\w.]+)`", section, re.MULTILINE)
+    return [f"{room}.{path.replace('/', '.')}:{function}" for room, path, function in functions]
 
 
 def carries(value: Any, mark: bytes) -> bool:
@@ -71,14 +71,14 @@ def carries(value: Any, mark: bytes) -> bool:
     return hasattr(value, "frames") and carries(value.frames, mark)
 
 
-class Walk:
+class Followed:
     """Watches functions and records the order in which the mark reached them."""
 
-    def __init__(self, stations: list[str], patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, functions: list[str], patch: pytest.MonkeyPatch) -> None:
         self.mark = b""
         self.passed: list[str] = []
-        self._stations = stations
-        for function in {*stations, *GIVEN_TO}:
+        self._functions = functions
+        for function in {*functions, *GIVEN_TO}:
             self._watch(function, patch)
 
     def marked(self, picture: np.ndarray) -> np.ndarray:
@@ -87,8 +87,8 @@ class Walk:
         self.mark = noise.tobytes()
         return noise
 
-    def _watch(self, station: str, patch: pytest.MonkeyPatch) -> None:
-        module, _, path = station.partition(":")
+    def _watch(self, place: str, patch: pytest.MonkeyPatch) -> None:
+        module, _, path = place.partition(":")
         *owner, name = path.split(".")
         holder = functools.reduce(getattr, owner, importlib.import_module(module))
         function = getattr(holder, name)
@@ -97,16 +97,16 @@ class Walk:
         def watched(*args: Any, **kwargs: Any) -> Any:
             caller = sys._getframe(1)
             self._note(f"{caller.f_globals['__name__']}:{caller.f_code.co_qualname}", args)
-            self._note(station, args)
+            self._note(place, args)
             result = function(*args, **kwargs)
-            self._note(station, (result, args))  # it may have written into what it was given
+            self._note(place, (result, args))  # it may have written into what it was given
             return result
 
         patch.setattr(holder, name, watched)
 
-    def _note(self, station: str, value: Any) -> None:
-        if self.mark and station in self._stations and station not in self.passed and carries(value, self.mark):
-            self.passed.append(station)
+    def _note(self, place: str, value: Any) -> None:
+        if self.mark and place in self._functions and place not in self.passed and carries(value, self.mark):
+            self.passed.append(place)
 
 
 @contextmanager
@@ -126,13 +126,13 @@ def training(warm_up_steps: int, num_envs: int = 1) -> Iterator[Learner]:
     )
     stop = threading.Event()
     pace = Pace(0.5, 1.0, env_steps_before_training=warm_up_steps)
-    with Gateway(spec, "walk") as gateway:
+    with Gateway(spec, "followed") as gateway:
         learner = Learner(algorithm.make_memory(spec, 0), None, algorithm, pace, schedule, FakeListener(), stop)
         learner.link = gateway
         place = f"{make_acting_policy.__module__}:{make_acting_policy.__name__}"
         policy = {"function": place, "kwargs": {"spec": spec.to_json(), "network": config_to_dict(NETWORK)}}
         seeds = range(num_envs)
-        uplink = Uplink(gateway.address, gateway.token, link.Hello("worker", 0, "worker", "walk"), stop)
+        uplink = Uplink(gateway.address, gateway.token, link.Hello("worker", 0, "worker", "followed"), stop)
         uplink.connect()
         uplink.start(push=True)
         stack = ExitStack()
@@ -149,51 +149,51 @@ def training(warm_up_steps: int, num_envs: int = 1) -> Iterator[Learner]:
             stack.close()
 
 
-def walk_to_the_end(learner: Learner, walk: Walk, stations: list[str]) -> None:
-    while len(walk.passed) < len(stations) and learner.pace.env_steps < MOST_ENV_STEPS:
+def follow_to_the_end(learner: Learner, followed: Followed, functions: list[str]) -> None:
+    while len(followed.passed) < len(functions) and learner.pace.env_steps < MOST_ENV_STEPS:
         learner.turn()
 
 
-def test_an_observation_passes_the_stations_of_the_page_on_its_way_to_the_gradient(
+def test_an_observation_passes_the_functions_of_the_page_on_its_way_to_the_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stations = listed("Observation to gradient")
+    functions = listed("Observation to gradient")
     image, pictures = SimulatedGame.image, itertools.count()
 
     def marked_image(game: SimulatedGame) -> np.ndarray:
         picture = image(game)
-        return walk.marked(picture) if next(pictures) == 5 else picture
+        return followed.marked(picture) if next(pictures) == 5 else picture
 
     monkeypatch.setattr(SimulatedGame, "image", marked_image)
-    walk = Walk(stations, monkeypatch)
+    followed = Followed(functions, monkeypatch)
     with training(warm_up_steps=16) as learner:
-        walk_to_the_end(learner, walk, stations)
-    assert walk.passed == stations
-    assert len(stations) <= 12
+        follow_to_the_end(learner, followed, functions)
+    assert followed.passed == functions
+    assert len(functions) <= 12
 
 
-def test_an_observation_of_one_of_many_cars_passes_the_stations_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    stations = listed("Observation of many cars") + listed("Observation to gradient")[4:]
+def test_an_observation_of_one_of_many_cars_passes_the_functions_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = listed("Observation of many cars") + listed("Observation to gradient")[4:]
     images, calls = FrontCamera.images, itertools.count()
 
     def marked_images(camera: FrontCamera, poses: Any, grids: Any, out: np.ndarray, slot: int) -> None:
         images(camera, poses, grids, out, slot)
         if next(calls) == 5:
-            out[1, slot] = walk.marked(out[1, slot])
+            out[1, slot] = followed.marked(out[1, slot])
 
     monkeypatch.setattr(FrontCamera, "images", marked_images)
-    walk = Walk(stations, monkeypatch)
+    followed = Followed(functions, monkeypatch)
     with training(warm_up_steps=16, num_envs=2) as learner:
-        walk_to_the_end(learner, walk, stations)
-    assert walk.passed == stations
+        follow_to_the_end(learner, followed, functions)
+    assert followed.passed == functions
 
 
-def test_weights_pass_the_stations_of_the_page_on_their_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    stations = listed("Weights back")
-    walk = Walk(stations, monkeypatch)
+def test_weights_pass_the_functions_of_the_page_on_their_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = listed("Weights back")
+    followed = Followed(functions, monkeypatch)
     with training(warm_up_steps=10_000) as learner:
         weights = learner._algorithm.acting_weights()
-        walk.mark = max(weights.values(), key=lambda array: array.size).tobytes()
+        followed.mark = max(weights.values(), key=lambda array: array.size).tobytes()
         learner.publish()
-        walk_to_the_end(learner, walk, stations)
-    assert walk.passed == stations
+        follow_to_the_end(learner, followed, functions)
+    assert followed.passed == functions

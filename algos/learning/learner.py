@@ -451,7 +451,7 @@ class Learner:
             self._parts[part] = self._parts.get(part, 0.0) + self._now() - begin
 
 
-_OF_A_WHOLE_EPISODE = ("return", "progress", "episode_length")
+_OF_A_WHOLE_EPISODE = ("return", "progress", "episode_length", "finish_rate")
 
 
 def episode_metrics(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -272,7 +272,7 @@ def test_an_episode_that_began_on_the_way_has_no_part_in_the_return_of_a_whole_o
         0.5,
         90.0,
     )
-    assert (metrics["rollout/finish_rate"], metrics["rollout/wall_contacts"]) == (0.5, 1.0)
+    assert (metrics["rollout/finish_rate"], metrics["rollout/wall_contacts"]) == (0.0, 1.0)
     assert "rollout/return" not in episode_metrics([later])
 
 

@@ -115,7 +115,7 @@ def regulate(name: str, problem: SoftRegulator, seed: int = 0) -> SAC:
     return agent
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ("DroQ", "TQC"))) for n in FAMILY])
 def test_the_critics_find_the_soft_values_of_a_linear_system_and_the_actor_its_policy(name: str) -> None:
     problem = SoftRegulator()
     agent = regulate(name, problem)

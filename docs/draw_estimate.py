@@ -43,7 +43,7 @@ def main(path: str) -> None:
     for name in ("velocity", "yaw_rate", *BORDERS):
         errors = np.abs([moment.estimate[name] - moment.observation[name] for moment in moments])
         print(f"{name}: median error {np.median(errors, 0).round(2).tolist()}")
-    draw([moments[round(second * 20)] for second in MOMENTS_S], PICTURE)
+    draw([moments[round(second * 20)] for second in MOMENTS_S if second * 20 < len(moments)], PICTURE)
     print(f"drawn: {PICTURE}")
 
 

@@ -50,7 +50,7 @@ def main(path: str) -> None:
 def lap(path: str) -> Iterator[Moment]:
     """The moments of a lap of the checkpoint's policy, twenty a second."""
     checkpoint = load_checkpoint(path)
-    spec = ObservationSpec.from_json(checkpoint.observation_spec)
+    spec = checkpoint.spec()
     network: NetworkConfig = network_from_plain(checkpoint.config["train"]["params"]["network"])
     agent = SAC(spec, SACConfig(), network, torch.device("cpu"), seed=0)
     agent.acting.load_state_dict(checkpoint.algorithm_state["acting"])

@@ -140,7 +140,7 @@ def test_a_run_is_played_without_privileged_fields(start: Start, tmp_path: Path)
     runner(params).run({"train": True, "play": False})
     (checkpoint,) = tmp_path.glob("runs/*/nn/last.pth")
     stored = load_checkpoint(checkpoint)
-    beside = ObservationSpec.from_json(stored.observation_spec).privileged_fields
+    beside = stored.spec().privileged_fields
     assert beside == PRIVILEGED_FIELDS[1:]  # a LIDAR task has the speed
     # speed, lidar, two actions, the privileged fields; then the action
     width = 1 + 76 + 6 + sum(field.size for field in beside) + 3

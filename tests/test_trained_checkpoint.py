@@ -18,7 +18,6 @@ from algos.run.checkpoint_words import with_checkpoint_files
 from benchmarks.zoo.__main__ import main as add_entry
 from benchmarks.zoo.entry import MAX_BYTES, save_policy
 from tasks.acting.evaluation import evaluate
-from tasks.experience.observation import ObservationSpec
 from tasks.words.command_line import Role, parse
 from tasks.words.nested import leaves, value_at
 from tests.test_config_files import composed
@@ -38,7 +37,7 @@ def test_an_entry_of_the_zoo_drives_as_its_results_say(name: str) -> None:
     checkpoint = load_checkpoint(file)
     results = json.loads((file.parent / zoo.RESULTS).read_text())
     env = tasks.make(checkpoint.task, observation="dict", config=checkpoint.config["task"])
-    assert env.observation_spec == ObservationSpec.from_json(checkpoint.observation_spec)
+    assert env.observation_spec == checkpoint.spec()
     first = results["episodes"][0]
 
     report = evaluate(env, trained_policy(checkpoint, str(file), env.observation_spec, "cpu", 0), [first["seed"]])

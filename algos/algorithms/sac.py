@@ -31,12 +31,11 @@ class SAC(OffPolicyAlgorithm):
         batch, inputs, next_inputs = self.prepare(batch)
         loss, features, metrics = self.policy_evaluation(batch, inputs, next_inputs)
         actor_features = features  # shared: as in DrQ-v2, those of the critic update serve the actor too
-        if self.network.asymmetric_critic:
-            if self.estimator is None:
-                actor_features = self.acting.encoder(inputs)
-            else:
-                error, actor_features = self.estimation_loss(inputs)
-                loss, metrics = loss + error, metrics | {"losses/estimation": error.detach()}
+        if self.estimator is not None:
+            error, actor_features = self.estimation_loss(inputs)
+            loss, metrics = loss + error, metrics | {"losses/estimation": error.detach()}
+        elif self.network.asymmetric_critic:
+            actor_features = self.acting.encoder(inputs)
         self.descend("critic", loss)
         if improves:
             metrics |= self.policy_improvement(inputs, features.detach(), actor_features.detach())

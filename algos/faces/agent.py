@@ -433,8 +433,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.learner.publishes_first = True
         fresh = self.algorithm.state_dict()
         state = dict(checkpoint.algorithm_state)
-        spec = ObservationSpec.from_json(checkpoint.observation_spec)
-        is_of_this_kind = (checkpoint.algorithm, spec) == (self.algorithm_name, self.spec)
+        is_of_this_kind = (checkpoint.algorithm, checkpoint.spec()) == (self.algorithm_name, self.spec)
         if not (state and is_of_this_kind) or _critics_of(state) != _critics_of(fresh):
             logger.info("the policy of the checkpoint goes on with new critics")
             self.algorithm.load_acting_weights(checkpoint.acting_weights())

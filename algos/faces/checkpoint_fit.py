@@ -57,7 +57,7 @@ def _drove_the_earlier_car(checkpoint: Checkpoint) -> bool:
 
 def _stored_spec(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> ObservationSpec:
     with fits(os.fspath(path), "any observation", "the file is damaged"):
-        spec = ObservationSpec.from_json(checkpoint.observation_spec)
+        spec = checkpoint.spec()
         spec.dict_space()  # sees that the fields have shapes and types
         return spec
 

@@ -36,7 +36,7 @@ def load_teacher(config: DAggerConfig, spec: ObservationSpec) -> nn.Module:
     path = str(named_file(config.teacher))
     checkpoint = load_checkpoint(path)
     with fits(path, "any observation", "the file is damaged"):
-        sees = ObservationSpec.from_json(checkpoint.observation_spec).visible
+        sees = checkpoint.spec().visible
     policy = trained_policy(checkpoint, path, sees, "cpu", seed=0)
     if not isinstance(policy, ActingPolicy) or isinstance(policy, RecurrentPolicy):
         raise ValueError(

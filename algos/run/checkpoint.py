@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.experience.observation import ObservationSpec
 from tasks.process.atomic_file import write_file
 
 FORMAT = "trackmania-rl checkpoint"
@@ -66,6 +67,14 @@ class Checkpoint:
     def acting_weights(self) -> dict[str, np.ndarray]:
         """The weights that act, as arrays."""
         return {name: tensor.numpy() for name, tensor in self.policy["weights"].items()}
+
+    def spec(self) -> ObservationSpec:
+        """What was observed; equal where all of it is, unlike its plain data before and after a file.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        return ObservationSpec.from_json(self.observation_spec)
 
 
 def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> Path:

@@ -84,8 +84,8 @@ def start_from(composed: Mapping[str, object], overrides: Sequence[str], *, is_p
         _remind_of_trackers(stored, config, path)
     mode = None if is_playing else config["checkpoint_mode"]
     is_typed = PRIVILEGED in typed_keys(overrides) and value_at(config, PRIVILEGED) is not None
-    if not is_typed and value_at(config, PRIVILEGED) != (captured := _privileged(stored, config, mode)):
-        _set(config, PRIVILEGED, captured)
+    if "privileged" in config["task"] and not is_typed:
+        _set(config, PRIVILEGED, _privileged(stored, config, mode))
     refuse_shape_changes(stored, config, path, mode=mode)
     return config
 
@@ -95,8 +95,7 @@ def _privileged(stored: Mapping[str, object], config: Mapping[str, object], mode
     captured = value_at(stored, PRIVILEGED)
     if mode in (None, "weights"):
         return None  # its critics, if any, are not those of the file
-    has_key = "privileged" in value_at(config, "task")
-    if mode == "replay" and captured is None and has_key and uses_more(config):
+    if mode == "replay" and captured is None and uses_more(config):
         return False  # the stored rows have none
     return captured
 

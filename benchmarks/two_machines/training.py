@@ -19,7 +19,6 @@ from algos.run.checkpoint import load_checkpoint
 from benchmarks.two_machines.account import Account, account
 from benchmarks.two_machines.network import Network
 from benchmarks.two_machines.program import Program, ProgramError
-from tasks.experience.observation import ObservationSpec
 from tasks.remote.access.credentials import make_credentials
 
 TASK = "TM20Lidar"
@@ -218,10 +217,9 @@ def _outcome(
     driven = _play(folder / LEARNER, run)
     newest = load_checkpoint(run / "nn" / "last.pth")
     last, best = newest.counters, load_checkpoint(run / "nn" / "best.pth").counters
-    spec = ObservationSpec.from_json(newest.observation_spec)
     outboxes = {worker: folder / worker / "runs" / "outbox" / worker for worker in setting.workers}
     # Nothing was overwritten: the memory holds more than a training of this length makes.
-    segments = account(run / "replay", spec, 2 * setting.steps + 100_000, outboxes)
+    segments = account(run / "replay", newest.spec(), 2 * setting.steps + 100_000, outboxes)
     minutes = float(last["elapsed_s"]) / 60
     return Outcome(
         setting,

@@ -13,7 +13,6 @@ import pytest
 
 from algos.replay.storage import ReplayStorage
 from algos.run.checkpoint import load_checkpoint
-from tasks.experience.observation import ObservationSpec
 from tests.faults.audit import SegmentNumbers, account_of
 from tests.faults.conftest import AddRow
 from tests.faults.rig import Process, Rig, wait_until
@@ -161,7 +160,7 @@ def sent_segments(outbox: Path) -> int:
 def stored_numbers(folder: Path) -> np.ndarray:
     """Numbers of the segments of the one worker whose rows are in a stored replay."""
     numbers = SegmentNumbers()
-    spec = ObservationSpec.from_json(load_checkpoint(folder.parent / "nn" / "last.pth").observation_spec)
+    spec = load_checkpoint(folder.parent / "nn" / "last.pth").spec()
     with ReplayStorage(folder, spec, 100_000, read_only=True) as storage:
         storage.load(numbers)
     assert len(numbers.by_worker) == 1

@@ -26,6 +26,7 @@ from tests.algos.algorithms.sac_batches import LIDAR, random_batch
 from tests.algos.algorithms.test_family_invariants import FAMILY, OBSERVATIONS, make
 from tests.algos.algorithms.test_sac import snapshot
 
+ESTIMATING = "estimating"
 HOST_READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default")
 """Operations whose result the host waits for."""
 
@@ -164,6 +165,11 @@ def asymmetric() -> tuple[ObservationSpec, NetworkConfig]:
     return spec, replace(network, asymmetric_critic=True)
 
 
+def arguments_of(name: str) -> tuple[Any, ...]:
+    """Of ``make``: an algorithm of the family, or SAC with an estimate."""
+    return ("SAC", *asymmetric()) if name == ESTIMATING else (name,)
+
+
 @pytest.mark.parametrize("kind", [OptimizerKind.adamw, OptimizerKind.sgd])
 def test_a_graph_reads_the_learning_rates_of_other_optimizers(kind: OptimizerKind, graphs: list[RecordedGraph]) -> None:
     keys = KEYS | {"optimizer_actor": kind, "optimizer_critic": kind, "lr_decay_updates": 6}
@@ -214,10 +220,9 @@ def test_auto_is_eager(device: str) -> None:
     assert chosen_mode(UpdateMode.auto, torch.device(device)) is UpdateMode.eager
 
 
-@pytest.mark.parametrize("name", [*FAMILY, "estimating"])
+@pytest.mark.parametrize("name", [*FAMILY, ESTIMATING])
 def test_compile_hands_all_losses_to_the_compiler(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_estimating = name == "estimating"
-    made = ("SAC", *asymmetric()) if is_estimating else (name,)
+    made = arguments_of(name)
     calls: list[str] = []
 
     def compiled(function: Any) -> Any:
@@ -231,9 +236,7 @@ def test_compile_hands_all_losses_to_the_compiler(name: str, monkeypatch: pytest
     monkeypatch.setattr("algos.algorithms.update_modes._missing_for_compile", lambda device: None)
     agents = [make(*made, update_mode=mode, **KEYS) for mode in (UpdateMode.eager, UpdateMode.compile)]
     assert_equal_updates(agents, range(2), *made[1:2])
-    losses = (
-        ["policy_evaluation", "estimation_loss", "actor_loss"] if is_estimating else ["policy_evaluation", "actor_loss"]
-    )
+    losses = ["policy_evaluation", *["estimation_loss"] * (name == ESTIMATING), "actor_loss"]
     assert calls[: len(losses)] == losses
 
 
@@ -241,10 +244,10 @@ def test_compile_hands_all_losses_to_the_compiler(name: str, monkeypatch: pytest
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("default")  # of the compiler itself
 @pytest.mark.parametrize(
-    ("name", "backend"), [("SAC", "inductor"), *((name, "aot_eager") for name in [*FAMILY, "estimating"])]
+    ("name", "backend"), [("SAC", "inductor"), *((name, "aot_eager") for name in [*FAMILY, ESTIMATING])]
 )
 def test_compiled_losses_make_the_updates_of_eager(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = ("SAC", *asymmetric()) if name == "estimating" else (name,)
+    made = arguments_of(name)
     compile_with = torch.compile
     monkeypatch.setattr("torch.compile", lambda function: compile_with(function, backend=backend))
     agents = [make(*made, update_mode=mode, **KEYS) for mode in (UpdateMode.eager, UpdateMode.compile)]

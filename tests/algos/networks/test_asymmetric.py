@@ -335,8 +335,9 @@ def test_an_observation_without_privileged_fields_is_refused() -> None:
 
 
 def test_combinations_without_a_meaning_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shared_encoder must be null with network\.asymmetric_critic"):
-        NetworkConfig(encoder="compact_cnn", asymmetric_critic=True, shared_encoder=False)
+    for is_shared in (True, False):
+        with pytest.raises(ValueError, match=r"shared_encoder must be null with network\.asymmetric_critic"):
+            NetworkConfig(encoder="compact_cnn", asymmetric_critic=True, shared_encoder=is_shared)
     with pytest.raises(ValueError, match=r"target_encoder must be true with network\.asymmetric_critic"):
         NetworkConfig(encoder="compact_cnn", asymmetric_critic=True, target_encoder=False)
 

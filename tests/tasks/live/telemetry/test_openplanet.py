@@ -5,6 +5,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 
 import pytest
@@ -420,11 +422,8 @@ def test_probe_waits_for_a_plugin_that_closes_its_port_behind_an_earlier_client(
             done.wait(TIMEOUT_S)
 
     done = threading.Event()
-    thread = threading.Thread(target=close_and_listen_again)
-    thread.start()
-    assert telemetry_arrives(server.port, TIMEOUT_S)
-    done.set()
-    thread.join()
+    with beside(close_and_listen_again, done):
+        assert telemetry_arrives(server.port, TIMEOUT_S)
 
 
 def test_probe_finds_a_plugin_that_does_not_listen_for_a_frame() -> None:
@@ -436,9 +435,18 @@ def test_probe_finds_a_plugin_that_does_not_listen_for_a_frame() -> None:
 
     with PluginServer(listening=False) as server:
         done = threading.Event()
-        thread = threading.Thread(target=listen_a_frame_later)
-        thread.start()
-        assert telemetry_arrives(server.port, TIMEOUT_S)
+        with beside(listen_a_frame_later, done):
+            assert telemetry_arrives(server.port, TIMEOUT_S)
+
+
+@contextmanager
+def beside(plugin: Callable[[], None], done: threading.Event) -> Iterator[None]:
+    """Runs a plugin in a thread; ``done`` tells it that the probe is over."""
+    thread = threading.Thread(target=plugin)
+    thread.start()
+    try:
+        yield
+    finally:
         done.set()
         thread.join()
 

@@ -32,6 +32,9 @@ INSTALL_REQUIRES = [
     "cryptography>=43",
 ]
 
+ORACLE = ["casadi==3.8.2"]
+ONNX = ["onnx==1.23.2", "onnxruntime==1.32.0"]
+
 EXTRAS_REQUIRE = {
     # the live game: screen capture, virtual gamepad, window lookup on Linux
     "game": ["mss>=10.2,<11", "vgamepad==0.2.0", "python-xlib>=0.33; sys_platform == 'linux'", "psutil>=5.9"],
@@ -42,9 +45,9 @@ EXTRAS_REQUIRE = {
     # workers on the nodes of a Ray cluster
     "cluster": ["ray==2.60.0"],
     # minimum-time laps to compare with
-    "oracle": ["casadi==3.8.2"],
+    "oracle": ORACLE,
     # --export onnx, and docs/examples/drive_onnx.py, which needs onnxruntime alone
-    "onnx": ["onnx==1.23.2", "onnxruntime==1.32.0"],
+    "onnx": ONNX,
     "wandb": ["wandb>=0.18,<1"],
     "trackio": ["trackio==0.43.0"],
     # what `make test` and the benchmarks need
@@ -58,6 +61,8 @@ EXTRAS_REQUIRE = {
         "codespell>=2.3",
         "stable-baselines3>=2.4,<3",
         "gymnasium[box2d,mujoco]",
+        *ORACLE,
+        *ONNX,
         # the live path is tested against a stand-in game; vgamepad installs a driver on Windows, so not by itself there
         "mss>=10.2,<11",
         "pygame-ce>=2.5,<3",

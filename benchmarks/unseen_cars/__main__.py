@@ -1,6 +1,7 @@
 """Drives five cars that no policy has seen, with policies trained with and without ``task.randomization.vehicle``.
 
-    python -m benchmarks.unseen_cars [--percent 15] [--seeds 0 1 2] [--car-seeds 0] [--steps 150000] [--jobs 1]
+    python -m benchmarks.unseen_cars [--percent 15] [--seeds 0 1 2] [--car-seeds 0] [--steps 150000]
+        [--randomized-steps 150000] [--jobs 1]
 
 TM20LidarProgress on ``medium``. Every constant of the five cars is up to 15 % off. Each policy drives ten seeded
 episodes on each car, and its mean lap is compared with that of a policy trained on that car. A training that has
@@ -34,18 +35,20 @@ def main() -> int:
     parser.add_argument("--percent", nargs="+", type=float, default=[15.0], help="of task.randomization.vehicle")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the policies that are compared")
     parser.add_argument("--car-seeds", nargs="+", type=int, default=[0], help="of the policies trained on each car")
-    parser.add_argument("--steps", type=int, default=150_000, help="of each training")
+    parser.add_argument("--steps", type=int, default=150_000, help="of the trainings on one car")
+    parser.add_argument("--randomized-steps", type=int, help="of the trainings on randomized cars; default: --steps")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once; more share the cores")
     parser.add_argument("--only-report", action="store_true", help="train nothing")
     options = parser.parse_args()
     runs = ROOT / "runs"
     cars = write_cars(runs / "unseen_cars")
-    every = policies(options.steps, options.percent, cars, options.seeds, options.car_seeds)
+    randomized_steps = options.randomized_steps or options.steps
+    every = policies(options.steps, randomized_steps, options.percent, cars, options.seeds, options.car_seeds)
     if not options.only_report:
         run([training for training in every if training.folder(runs) is None], runs / "logs", options.jobs)
     drives = _drives(every, cars, runs)
     if not drives:
-        print(f"no finished training of {options.steps:,} steps in {runs}")
+        print(f"no finished training of that many steps in {runs}")
         return 1
     print(table(drives, [car.stem for car in cars]))
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.learning.studies import Study
@@ -17,26 +17,39 @@ def randomization(percent: float) -> tuple[str, ...]:
 
 
 def policies(
-    steps: int, percents: Sequence[float], cars: Sequence[Path], seeds: Sequence[int], car_seeds: Sequence[int]
+    steps: int,
+    randomized_steps: int,
+    percents: Sequence[float],
+    cars: Sequence[Path],
+    seeds: Sequence[int],
+    car_seeds: Sequence[int],
 ) -> list[Training]:
     """What is trained: on the game's car, on cars around it, and on each of the others.
 
     Args:
-        steps: Of each training.
+        steps: Of the trainings on one car.
+        randomized_steps: Of those on cars around the game's.
         percents: How far the randomized cars are off, one arm each.
         cars: Files of the cars that those two never see; an arm of the file's name each.
         seeds: Of the two.
         car_seeds: Of the policies that are trained on those cars.
     """
-    arms: dict[str, tuple[str, ...]] = {"nominal": ()}
-    arms |= {f"randomized{percent:g}": randomization(percent) for percent in percents}
+    randomized = {f"randomized{percent:g}": randomization(percent) for percent in percents}
     own = {car.stem: (f"task.vehicle={car}",) for car in cars}
+    return [
+        *_trainings(steps, {"nominal": ()}, seeds),
+        *_trainings(randomized_steps, randomized, seeds),
+        *_trainings(steps, own, car_seeds),
+    ]
+
+
+def _trainings(steps: int, arms: Mapping[str, tuple[str, ...]], seeds: Sequence[int]) -> Iterator[Training]:
+    words = ("task=TM20LidarProgress", "task.track=medium", "task.game=sim", f"max_env_steps={steps}")
     study = Study(
-        arms={**arms, **own},
-        words=("task=TM20LidarProgress", "task.track=medium", "task.game=sim", f"max_env_steps={steps}"),
+        arms=arms,
+        words=(*words, f"train.params.config.lr_decay_updates={steps // 4}"),  # over the whole training
         goal=("evaluation/finish_rate", 1.0),
         curve="evaluation/lap_time_s",
         seeds=tuple(seeds),
     )
-    name = f"unseen_cars.{steps}"
-    return [*trainings(name, study, list(arms)), *trainings(name, study, list(own), car_seeds)]
+    return trainings(f"unseen_cars.{steps}", study)

@@ -51,7 +51,6 @@ def test_places_are_found_on_the_road_again() -> None:
 
 
 def test_the_bound_is_below_full_gas_and_near_it_and_the_search_between_them(straight: str) -> None:
-    pytest.importorskip("casadi")
     from benchmarks.reference_lap.minimum_time import minimum_time
     from benchmarks.reference_lap.search import Search, SearchSettings
 

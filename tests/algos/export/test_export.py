@@ -29,9 +29,6 @@ from tests.test_config_files import run_config
 from tests.test_strangers_files import untrained
 from tests.test_train_checkpoint import refused
 
-pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
-
 ROOT = Path(train.__file__).resolve().parent
 NETWORK = "train.params.network."
 SMALL = f"{NETWORK}hidden=[8,8]"
@@ -115,7 +112,7 @@ def test_a_file_says_what_it_needs_and_drives_many_at_once_without_torch(
     ]
     (action,) = json.loads(about["outputs"])
     assert (action["low"], action["high"], len(action["meaning"])) == (-1.0, 1.0, 3)
-    assert (about["task"], about["time_step_s"], about["algorithm"]) == ("TM20Lidar", "0.05", "remote_sac")
+    assert (about["task"], about["time_step_s"], about["algorithm"]) == ("TM20Lidar", "0.05", "remote_dagger")
     assert about["track"] == json.loads(about["task_config"])["track"] == "short"
     assert {"torch", "onnx"} <= json.loads(about["versions"]).keys()
     many = {name: np.ones((5, *entry["shape"]), np.float32) for name, entry in fields.items()}

@@ -378,7 +378,7 @@ class TaskConfig(RealTimeTaskConfig):
     sleep_time_at_reset: NotNegative = field(default=1.5, metadata=needs(_LIVE))
     """Pause after a restart of the live game [s]."""
     save_replays: bool = field(default=False, metadata=workers_have(Workers.own) | needs(_LIVE))
-    """Whether the live game saves a ghost of each finished run."""
+    """Whether the live game saves a ghost of each run, finished or not."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """The reward."""
     randomization: RandomizationConfig = field(

@@ -146,7 +146,7 @@ def test_values_of_a_file_override_those_of_its_defaults() -> None:
     assert settings("TM20FullSAC").params.config.batch_size == 64  # shared/images
     assert settings("TM20LidarSAC").params.config.env_steps_before_training == 2000  # shared/driving
     assert settings("TM20FullSAC").params.config.env_steps_before_training == 1500  # its own
-    assert settings("TM20FullSAC").params.config.lr_decay_updates == 62_500  # its own
+    assert settings("TM20FullSAC").params.config.lr_decay_updates == "auto"  # TM20LidarSAC
     assert settings("TM20FullCrossQ").params.config.lr_decay_updates == 0
 
 

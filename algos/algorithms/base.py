@@ -148,10 +148,11 @@ class ReplayAlgorithm:
 
     def decay_learning_rates(self) -> None:
         """Sets the learning rates for this update; they depend on ``num_updates`` alone."""
-        config = self.config
-        if config.lr_decay_updates == 0:
+        config, num_decaying = self.config, self.config.lr_decay_updates
+        if num_decaying == 0:
             return
-        done = min(1.0, self.num_updates / config.lr_decay_updates)
+        assert isinstance(num_decaying, int)  # ReplayLearnerConfig.over
+        done = min(1.0, self.num_updates / num_decaying)
         fraction = 1.0 - (1.0 - LAST_LEARNING_RATE) * done
         for name in self._parameters:
             rate = getattr(config, f"lr_{name}")

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Self
 
 from tasks.words.command_line import Role
 from tasks.words.keys import Workers, acts_in, needs, not_with, only_with, workers_have
-from tasks.words.limits import Amount, Checked, Count, Limit, NotNegative, Positive, Share, above
+from tasks.words.limits import Amount, AmountOrAuto, Checked, Count, Limit, NotNegative, Positive, Share, above
 from tasks.words.refusals import require
 
 Betas = Annotated[
@@ -104,9 +104,10 @@ class ReplayLearnerConfig(Checked):
     """Capacity of the replay memory [rows]."""
     lr_actor: Positive = 3e-4
     """Learning rate of the actor. TMRL has 1e-5."""
-    lr_decay_updates: Amount = 0
-    """Updates over which the learning rates fall linearly to a tenth; 0: they stay. Late in a run this keeps
-    a good driver from flickering between evaluations."""
+    lr_decay_updates: AmountOrAuto = 0
+    """Updates over which the learning rates fall linearly to a tenth; 0: they stay; auto: those of the whole training,
+    max_env_steps times min_updates_per_env_step. Late in a run this keeps a good driver from flickering between
+    evaluations."""
     optimizer_actor: OptimizerKind = OptimizerKind.adam
     """adam, adamw, sgd or rmsprop."""
     betas_actor: Betas = None
@@ -154,6 +155,12 @@ class ReplayLearnerConfig(Checked):
         low, high = self.min_updates_per_env_step, self.max_updates_per_env_step
         require(high >= low, "max_updates_per_env_step", high, f"> 0 and >= min_updates_per_env_step ({low})")
         self.require_optimizer("actor")
+
+    def over(self, max_env_steps: int) -> Self:
+        """A copy for a training of so many steps, with a number where ``lr_decay_updates`` says auto."""
+        if self.lr_decay_updates != "auto":
+            return self
+        return replace(self, lr_decay_updates=round(max_env_steps * self.min_updates_per_env_step))
 
     def require_optimizer(self, network: str) -> None:
         """Refuses what the optimiser of a network cannot do.

@@ -34,21 +34,13 @@ from tasks.words.keys import (
     only_with,
     workers_have,
 )
-from tasks.words.limits import Amount, Checked, Count, FolderName, Limit, matching
+from tasks.words.limits import Amount, Checked, Count, CountOrAuto, FolderName, Limit, matching
 from tasks.words.refusals import require
 
 Seed = Annotated[int, Limit(">= 0 (none stands for a random one: a run shall be repeatable)", lambda seed: seed >= 0)]
 """Of generators."""
 Device = Annotated[str, matching(r"auto|cpu|cuda(:\d+)?", "auto, cpu or cuda:N")]
 """Of torch."""
-CountOrAuto = Annotated[
-    int | str,
-    Limit(
-        "'auto' or an integer >= 1",
-        lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1),
-    ),
-]
-"""A count, or auto: decided by the program."""
 
 _ACTING = (Role.play, Role.worker, Role.benchmark)
 """Roles in which a policy acts and nothing learns."""

@@ -82,7 +82,7 @@ class OffPolicyAgent(BaseAlgorithm):
         self.config: Plain = params["config"]
         self.algorithm_name = str(params["algo"]["name"])
         self.run = TrainingRun(params, self.algorithm_name)
-        self.learner_config: ReplayLearnerConfig = self.run.config.train.params.config
+        self.learner_config: ReplayLearnerConfig = self.run.config.train.params.config.over(self.run.max_env_steps)
         self.experiment_name = self.run.name
         self.algo_observer = self.config["features"]["observer"]
         self.algo_observer.before_init(base_name, self.config, self.experiment_name)

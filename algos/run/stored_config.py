@@ -143,6 +143,8 @@ def merge_stored(
             config[group] = copy.deepcopy(composed[group])
         if is_other or stored_name != value_at(config, f"choices.{group}"):
             _set(config, f"choices.{group}", value_at(composed, f"choices.{group}"))
+        if is_other and group == "train":
+            config["max_env_steps"] = composed["max_env_steps"]  # of the new file, unless typed
     typed = list(typed_keys(overrides))
     if "task.game" in typed and "task.clock" not in typed:
         _set(config, "task.clock", "auto")  # the stored clock was resolved for the stored game

@@ -1,4 +1,4 @@
-"""Minutes of real-time driving until a policy knows another car, from the simulator's policy and from nothing.
+"""Minutes of real-time driving until a policy knows another car, from the simulator's policy and from scratch.
 
     Xvfb :77 -screen 0 1280x800x24 &
     python -m benchmarks.fine_tuning --display :77 [--minutes 10] [--track short] [--seed 0] [--sim-steps 60000]
@@ -71,7 +71,7 @@ def main() -> int:
     live = (*TASK, track, "task.game=live", f"task.live.display={options.display}", f"seed={options.seed}")
     arms = {
         "from the simulator": (*live, f"checkpoint={folder / 'nn' / 'best.pth'}", "checkpoint_mode=weights"),
-        "from nothing": live,
+        "from scratch": live,
     }
     curves = {}
     for number, (arm, arm_words) in enumerate(arms.items()):

@@ -44,10 +44,9 @@ def policies(
 
 
 def _trainings(steps: int, arms: Mapping[str, tuple[str, ...]], seeds: Sequence[int]) -> Iterator[Training]:
-    words = ("task=TM20LidarProgress", "task.track=medium", "task.game=sim", f"max_env_steps={steps}")
     study = Study(
         arms=arms,
-        words=(*words, f"train.params.config.lr_decay_updates={steps // 4}"),  # over the whole training
+        words=("task=TM20LidarProgress", "task.track=medium", "task.game=sim", f"max_env_steps={steps}"),
         goal=("evaluation/finish_rate", 1.0),
         curve="evaluation/lap_time_s",
         seeds=tuple(seeds),

@@ -62,10 +62,21 @@ def matching(pattern: str, expected: str) -> Limit:
     return Limit(expected, lambda value: re.fullmatch(pattern, value) is not None)
 
 
+def _or_auto(low: int) -> Limit:
+    return Limit(
+        f"'auto' or an integer >= {low}",
+        lambda value: value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= low),
+    )
+
+
 Count = Annotated[int, at_least(1)]
 """At least one."""
 Amount = Annotated[int, at_least(0)]
 """None or more."""
+CountOrAuto = Annotated[int | str, _or_auto(1)]
+"""A count, or auto: decided by the program."""
+AmountOrAuto = Annotated[int | str, _or_auto(0)]
+"""An amount, or auto: decided by the program."""
 Share = Annotated[float, Limit("in (0, 1]", lambda value: 0 < value <= 1)]
 """A part of the whole, such as a discount."""
 Fraction = Annotated[float, Limit("in [0, 1)", lambda value: 0 <= value < 1)]

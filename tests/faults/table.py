@@ -163,7 +163,7 @@ _PAGE = """\
 Written by `make test-faults ARGS="--faults-table docs/faults.md"`; do not edit it by hand.
 
 ```bash
-make test-faults                                             # all of it, about six minutes; run nothing else
+make test-faults                                             # all of it, six to ten minutes; run nothing else
 .venv/bin/python -m pytest -m faults tests/faults -k relay   # some of it
 ```
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,11 +42,20 @@ from tasks.config import config_from_dict, config_to_dict
         ({"betas_entropy": [0.9, 1.0]}, "betas_entropy must be two numbers"),
         ({"policy_delay": 0}, "policy_delay must be >= 1"),
         ({"evaluation_interval": -1}, "evaluation_interval must be >= 0"),
+        ({"lr_decay_updates": -1}, "lr_decay_updates must be 'auto' or an integer >= 0, got -1"),
+        ({"lr_decay_updates": True}, "lr_decay_updates must be 'auto' or an integer >= 0, got True"),
+        ({"lr_decay_updates": "later"}, "lr_decay_updates must be 'auto' or an integer >= 0, got 'later'"),
     ],
 )
 def test_wrong_values_are_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SACConfig(**values)
+
+
+@pytest.mark.parametrize(("typed", "used"), [("auto", 25), (7, 7), (0, 0)])
+def test_learning_rates_fall_over_the_whole_training_unless_a_number_is_typed(typed: int | str, used: int) -> None:
+    config = SACConfig(lr_decay_updates=typed, min_updates_per_env_step=0.25)
+    assert config.over(100) == replace(config, lr_decay_updates=used)
 
 
 def test_wrong_networks_are_refused_by_name() -> None:

@@ -582,6 +582,18 @@ def test_a_run_that_makes_no_update_warns_at_the_start_and_at_the_end(tmp_path, 
     assert f"raise max_env_steps to at least {needed}," in last
 
 
+def test_learning_rates_fall_until_the_last_step_of_a_run_and_of_one_that_was_made_longer(tmp_path):
+    keys: dict[str, Any] = {"lr_decay_updates": "auto", "min_updates_per_env_step": 1.0}
+    agent = make_agent(make_params(tmp_path, max_env_steps=100, **keys))
+    agent.train()
+    assert agent.epoch_num == 60  # 40 steps of warm-up
+    assert agent.get_param("lr_decay_updates") == 100
+    assert agent.algorithm._optimizers["actor"].param_groups[0]["lr"] == pytest.approx(3e-4 * (1 - 0.9 * 59 / 100))
+    longer = make_agent(make_params(tmp_path, max_env_steps=200, **keys))
+    longer.restore(str(tmp_path / "run" / "nn" / "last.pth"))
+    assert longer.get_param("lr_decay_updates") == 200
+
+
 def test_an_agent_can_be_trained_turn_by_turn(tmp_path):
     agent = make_agent(make_params(tmp_path, synchronous=False))
     try:

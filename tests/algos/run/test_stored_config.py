@@ -1,4 +1,4 @@
-"""The clock of a stored configuration when another game is typed."""
+"""What follows another game or another training file that is typed beside a checkpoint."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def test_the_listening_address_comes_from_the_command_and_the_number_of_workers_
     for key in ("remote", "launcher", "ray", "worker"):
         assert config[key] == composed[key]
     assert config["num_workers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "steps"),
+    [
+        ([], 300_000),
+        (["train=TM20LidarSAC"], "auto"),
+        (["train=TM20LidarSAC", "max_env_steps=7"], 7),
+        (["train=TM20LidarDAgger"], 300_000),
+    ],
+)
+def test_another_training_file_brings_its_own_number_of_steps(words: list[str], steps: int | str) -> None:
+    stored = {**STORED, "max_env_steps": 300_000, "choices": {"train": "TM20LidarDAgger"}, "train": {"kind": "dagger"}}
+    composed = {"task": {}, "max_env_steps": 7 if "max_env_steps=7" in words else "auto", "train": {"kind": "sac"}}
+    config = merge_stored(stored, {**composed, "choices": {"train": "TM20LidarSAC"}}, words)
+    assert config["max_env_steps"] == steps

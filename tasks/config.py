@@ -166,7 +166,7 @@ class RtgymConfig(Checked):
     """Whether the action buffer is part of the observation."""
     reset_act_buf: bool = field(default=True, metadata=decides(Decides.history))
     """Whether reset() fills the action buffer with the default action."""
-    last_act_on_reset: bool = False
+    last_act_on_reset: bool = field(default=False, metadata=needs(only_with(".reset_act_buf", False)))
     """Whether reset() applies the last action of the previous episode instead of the default action."""
     wait_on_done: bool = True
     """Whether the environment pauses by itself at the end of an episode."""

@@ -151,6 +151,8 @@ def merge_stored(
     for key in typed:
         key = _up_to_list(composed, key)
         _set(config, key, copy.deepcopy(value_at(composed, key)))
+        if key.startswith("debug.") and value_at(config, f"train.params.config.{key}") is not None:
+            _set(config, f"train.params.config.{key}", value_at(composed, key))  # as cfg/shared/off_policy.yaml says
     return config
 
 

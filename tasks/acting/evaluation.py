@@ -45,16 +45,9 @@ class ClipRecorder:
         every: A picture is taken every so many steps.
         max_frames: No more than so many pictures.
         max_width: Wider pictures are shrunk to this [px].
-        sink: Takes each picture instead of keeping it, e.g. ``tasks.pictures.VideoFile.add``.
     """
 
-    def __init__(
-        self,
-        every: int = 4,
-        max_frames: int = 150,
-        max_width: int = 240,
-        sink: Callable[[np.ndarray], None] | None = None,
-    ) -> None:
+    def __init__(self, every: int = 4, max_frames: int = 150, max_width: int = 240) -> None:
         for name, value in (("every", every), ("max_frames", max_frames), ("max_width", max_width)):
             if value < 1:
                 raise ValueError(f"ClipRecorder: {name} must be >= 1, got {value}")
@@ -62,17 +55,18 @@ class ClipRecorder:
         self._max_frames = max_frames
         self._max_width = max_width
         self._frames: list[np.ndarray] = []
-        self._sink = sink if sink is not None else self._frames.append
-        self._num_frames = 0
+
+    def begin(self) -> None:
+        """The episode begins, maybe again."""
+        self._frames.clear()
 
     def record(self, env: gymnasium.Env, step: int) -> None:
         """Takes a picture when it is the turn of this step."""
-        if step % self.every or self._num_frames >= self._max_frames:
+        if step % self.every or len(self._frames) >= self._max_frames:
             return
         picture = env.render()
         if isinstance(picture, np.ndarray):
-            self._sink(_shrunk(picture, self._max_width))
-            self._num_frames += 1
+            self._frames.append(_shrunk(picture, self._max_width))
 
     def frames(self) -> np.ndarray | None:
         """The kept pictures, uint8 RGB, shape (n, h, w, 3), or None when there are none."""
@@ -254,6 +248,8 @@ def _drive(
     """One episode and the info of its last step; no result when stopped before."""
     observation, _ = env.reset(seed=seed, options={FROM_START_OPTION: True})
     policy.begin_episode()
+    if clip is not None:
+        clip.begin()
     if film is not None:
         film.begin(env)
     rows: list[tuple[float, float, float, float]] = []

@@ -20,6 +20,7 @@ from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 
 from tasks.config import GymConfig
 from tasks.envs.foreign import as_field, fields_of, flag, leaves, number
+from tasks.envs.interface import options_of_others
 from tasks.envs.realtime import TaskEnv
 from tasks.experience.observation import Info, ObservationSpec
 
@@ -102,7 +103,7 @@ class GymTaskEnv(TaskEnv):
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Any, Info]:
         """Starts an episode."""
         episode_seed = self._episode_seed(seed)
-        observation, info = self.env.reset(seed=episode_seed, options=options)
+        observation, info = self.env.reset(seed=episode_seed, options=options_of_others(options))
         self._episode_return, self._num_steps, self._running = 0.0, 0, True
         return self._observed(self._fields(observation)), {**_forwarded(info), "seed": episode_seed}
 

@@ -22,6 +22,11 @@ FROM_START_OPTION = "from_start"
 """Option of reset(): true where an episode is evaluated, which no task begins on the way."""
 
 
+def options_of_others(options: Info | None) -> Info | None:
+    """The options of reset() without ours, which a third-party environment does not know; None: there are no others."""
+    return {name: value for name, value in (options or {}).items() if name != FROM_START_OPTION} or None
+
+
 class Interrupted(RuntimeError):  # noqa: N818 (what happened to the caller, not an error of anybody)
     """Raised by an environment that was waiting for its game when the program was asked to stop."""
 

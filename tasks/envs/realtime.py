@@ -159,6 +159,7 @@ class RealTimeEnv(TaskEnv):
         self.interface = as_task_interface(interface, config)
         spec = self.interface.observation_spec
         super().__init__(spec)
+        self.metadata = {**self.metadata, "render_fps": 1.0 / config.time_step_duration}
         self.action_space = self.interface.get_action_space()
         fields = [field.space() for field in spec.fields]
         self.observation_space = spaces.Tuple([*fields, *[self.action_space] * spec.act_buf_len])

@@ -16,7 +16,7 @@ from rtgym import RealTimeGymInterface
 
 from tasks.config import RealTimeTaskConfig, RtgymConfig
 from tasks.envs.foreign import as_field, fields_of, flag, leaves, number
-from tasks.envs.interface import TaskInterface
+from tasks.envs.interface import TaskInterface, options_of_others
 from tasks.experience.observation import Info, ObservationSpec
 from tasks.game.clock import Clock, WallClock
 
@@ -78,7 +78,7 @@ class RtgymInterface(TaskInterface):
 
     def reset(self, seed: int | None = None, options: Info | None = None) -> tuple[list[np.ndarray], Info]:
         """Starts an episode."""
-        observation, info = self._inner.reset(seed=seed, options=options)
+        observation, info = self._inner.reset(seed=seed, options=options_of_others(options))
         self._return, self._length = 0.0, 0
         return self._fields(observation), dict(info)
 

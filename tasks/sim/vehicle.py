@@ -301,7 +301,8 @@ _ROLLS_BACK_SLOWLY_MPS = 2.2
 _BOTH_PEDALS_FROM_MPS = 20.0
 _SLIDES_FROM_MPS = 15.0
 _CLEAR_SIDEWAYS_MPS = 0.3
-_TIME_TOLERANCE = 1e-6
+_TOLERANCE_S = 1e-6
+"""How late a tick or frame may seem to be by the rounding of the time steps that led there [s]."""
 
 
 def acceleration_at(constants: VehicleConstants, speed_mps: float) -> float:
@@ -363,12 +364,12 @@ def advance(
     Calling it often or once gives the same car: ticks lie on a fixed grid, frames on theirs, and each frame shows the
     newest tick at its boundary.
     """
-    last_tick = math.floor(now_s / TICK_S + _TIME_TOLERANCE)
+    last_tick = math.floor((now_s + _TOLERANCE_S) / TICK_S)
     while True:
         frame_time = memory[FRAME_PHASE] + memory[NEXT_FRAME] * FRAME_S
         tick_time = (memory[TICK] + 1.0) * TICK_S
-        if frame_time < tick_time - _TIME_TOLERANCE:
-            if frame_time > now_s + _TIME_TOLERANCE:
+        if frame_time < tick_time - _TOLERANCE_S:
+            if frame_time > now_s + _TOLERANCE_S:
                 break
             _take_frame(memory)
         elif memory[TICK] < last_tick:
@@ -396,7 +397,7 @@ def send(
     Gas and brake are on above 0, else off, as in the game; the steer is analog.
     """
     advance(memory, now_s, constants, place, index, field)
-    due = math.floor(now_s / TICK_S + _TIME_TOLERANCE) + memory[INPUT_DELAY]
+    due = math.floor((now_s + _TOLERANCE_S) / TICK_S) + memory[INPUT_DELAY]
     count = int(memory[NUM_PENDING])
     if count > 0 and memory[PENDING + 4 * (count - 1)] == due:
         count -= 1
@@ -591,7 +592,7 @@ def _gas(memory: FloatArray, constants: FloatArray) -> float:
     full = constants[_ACCELERATION + step]
     if memory[SLIDING] > 0.0:
         return full + _table(_DRIVE_NODES, constants, _SLIDE_DRIVE, abs(memory[SPEED_LAT]))
-    if memory[SHIFT_LEFT] > _TIME_TOLERANCE:
+    if memory[SHIFT_LEFT] > _TOLERANCE_S:
         return 0.0
     return full - _steer_loss(memory, constants)
 

@@ -72,6 +72,7 @@ class Fleet(EpisodeBatch):
             road = road_along(path, *road_of_task(config))
             self._aheads = [RoadAhead(road) for _ in range(num_envs)]
         self._ahead_rows = new_rows(num_envs)
+        self._captured = self._cars.records.copy()
         self._actions = np.zeros((num_envs, config.rtgym.act_buf_len, 3), np.float32)
         self._num_steps = np.zeros(num_envs, np.int64)
         self._totals = np.zeros((num_envs, _NUM_TOTALS))
@@ -103,6 +104,7 @@ class Fleet(EpisodeBatch):
         self._totals[indices] = 0.0
         self._totals[indices, _START_DISTANCE] = self._cars.records[indices, _FIELD("distance")]
         self._begin_views(indices)
+        self._captured[indices] = self._cars.records[indices]
         for index in indices.tolist() if self._aheads else ():
             self._aheads[index].begin()
         self._observe_ahead(indices)
@@ -116,7 +118,7 @@ class Fleet(EpisodeBatch):
         cars, clock = self._cars, self._clock
         actions = _checked(actions, len(self._num_steps))
         cars.advance(clock.to_capture())
-        records = cars.records
+        records = self._captured = cars.records.copy()
         finished = records[:, _FIELD("finished")] != 0.0
         reward, terminated = self._rewards.step(records[:, _PLACE], finished, cars.memory[:, vehicle.IMPACT])
         self._take_views()
@@ -168,7 +170,7 @@ class Fleet(EpisodeBatch):
         """What the fields without actions may be."""
         progress = self._rewards.observed_progress.astype(np.float32)[:, None]
         ahead = fields_of(self._ahead_rows) if self._aheads else {}
-        return {**read_dials(self._cars.records), "progress": progress, **ahead}
+        return {**read_dials(self._captured), "progress": progress, **ahead}
 
     def _observation(self) -> Observations:
         """All fields; the arrays stay as they are."""

@@ -46,7 +46,7 @@ class ProgressRewards:
     """
 
     def __init__(self, path: np.ndarray, config: RewardConfig, time_step_s: float, count: int) -> None:
-        self._paths = np.ascontiguousarray(path, np.float64)[None]
+        self._paths = np.array(path, np.float64)[None]  # its own, as put_on writes into it
         # Which path each car is on, and how many points that has.
         self._path_of = np.zeros(count, np.int64)
         self._num_points = np.full(count, len(path), np.int64)

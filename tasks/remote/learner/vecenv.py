@@ -313,6 +313,7 @@ class RemoteVecEnv(IVecEnv):
             policy=self._evaluated_policy if is_evaluator or evaluates else self._policy,
             evaluates=evaluates,
             seed=self._seed,
+            num_stored=sum(self._received.values()),
             num_envs=1 if is_evaluator else self._num_envs[place.index],
             **self._settings,
         )

@@ -85,6 +85,8 @@ class WorkerConfig(Line):
     evaluates: bool = False
     """Whether a worker or lock_step answers evaluation requests, too; needs ``policy`` and one environment."""
     seed: int = 0
+    num_stored: int = 0
+    """Segments that were stored when the run went on: it then draws other episodes than at its first start."""
     num_envs: int = 1
     """Environments in this process."""
     segment_rows: int = 32
@@ -273,8 +275,9 @@ def _make_evaluator(config: WorkerConfig, uplink: Uplink, env: gymnasium.Env, st
 
 
 def _seeds(config: WorkerConfig) -> list[int]:
-    """Two independent seeds for each environment; another incarnation has others."""
-    sequence = np.random.SeedSequence([config.seed, config.index, config.incarnation, len(config.role)])
+    """Two independent seeds for each environment; another incarnation, and a run that goes on, has others."""
+    place = [config.seed, config.index, config.incarnation, len(config.role)]
+    sequence = np.random.SeedSequence(place, spawn_key=(config.num_stored,) if config.num_stored else ())
     return [int(seed) for seed in sequence.generate_state(2 * config.num_envs)]
 
 

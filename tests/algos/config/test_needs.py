@@ -44,6 +44,7 @@ NEEDS: dict[str, tuple[str, object, object]] = {
     "drive.width": ("record.driver", "scripted", "human"),
     "drive.height": ("record.driver", "scripted", "human"),
     "check.seconds": ("headless", False, True),
+    "task.rtgym.last_act_on_reset": ("task.rtgym.reset_act_buf", True, False),
     "task.privileged": ("task.name", "TM20Track", "TM20Full"),
     "train.params.config.alpha_min": ("train.params.config.learn_entropy_coef", False, True),
     "train.params.config.alpha_max": ("train.params.config.learn_entropy_coef", False, True),

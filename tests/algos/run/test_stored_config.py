@@ -63,3 +63,16 @@ def test_another_training_file_brings_its_own_number_of_steps(words: list[str], 
     composed = {"task": {}, "max_env_steps": 7 if "max_env_steps=7" in words else "auto", "train": {"kind": "sac"}}
     config = merge_stored(stored, {**composed, "choices": {"train": "TM20LidarSAC"}}, words)
     assert config["max_env_steps"] == steps
+
+
+def test_a_typed_check_is_that_of_the_learner_too() -> None:
+    def both(config: dict[str, Any]) -> list[bool]:
+        return [config["debug"]["check_samples"], config["train"]["params"]["config"]["debug"]["check_samples"]]
+
+    def plain(checks: bool) -> dict[str, Any]:
+        debug = {"check_samples": checks}
+        return {"task": {}, "debug": debug, "train": {"params": {"config": {"debug": dict(debug)}}}}
+
+    assert both(merge_stored(plain(False), plain(True), ["debug.check_samples=true"])) == [True, True]
+    assert both(merge_stored(plain(False), plain(False), [])) == [False, False]
+    assert merge_stored({**plain(False), "train": {}}, plain(True), ["debug.check_samples=true"])["train"] == {}

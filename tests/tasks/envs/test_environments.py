@@ -142,6 +142,17 @@ def test_an_episode_can_be_repeated_from_its_seed(name: str) -> None:
     assert episode(5) != episode(6)
 
 
+def test_an_episode_is_the_same_after_days_of_virtual_time() -> None:
+    def episode(began_s: float) -> list[float]:
+        env = make("TM20Track", "flat", track="long", reward={"MIN_STEPS": 1000})
+        env.unwrapped.clock.sleep_until(began_s)
+        observations = [env.reset(seed=5)[0]]
+        observations += [env.step(action)[0] for action in actions(1000)]
+        return np.concatenate(observations).tolist()
+
+    assert episode(0.0) == episode(140_000.0)
+
+
 def test_an_episode_on_the_simulator_has_statistics() -> None:
     env = make("TM20Lidar", "dict", reward={"wall_penalty": 0.0})
     env.reset(seed=1, options={"from_start": True})

@@ -52,6 +52,8 @@ class SmallEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        if options is not None:
+            raise ValueError(f"unknown options {options}")
         self.observation_space.seed(seed)
         self.steps = 0
         return self.observation_space.sample(), {"x": "not a number", "own": 1}
@@ -381,6 +383,13 @@ def test_it_has_no_clock_and_can_be_made_many_times() -> None:
     assert not description.is_single_game
     assert description.longest_wait_s == 0.0
     assert description.action_space == spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+
+def test_options_of_the_harness_do_not_reach_the_environment() -> None:
+    env = made()
+    env.reset(seed=0, options={"from_start": True})
+    with pytest.raises(ValueError, match=r"unknown options \{'angle': 1\}"):
+        env.reset(seed=0, options={"from_start": True, "angle": 1})
 
 
 def test_pictures_come_at_the_rate_of_the_environment_and_a_failure_ends_nothing(

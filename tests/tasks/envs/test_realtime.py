@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rtgym.envs.real_time_env import RealTimeEnv
 
+import tasks
 from tasks.config import RtgymConfig, TaskConfig
 from tasks.envs.realtime import VirtualTimeEnv, make_wall_env
 from tasks.game.clock import Clock, VirtualClock, WallClock
@@ -201,6 +202,14 @@ def test_the_capture_jitter_belongs_to_the_seed_of_the_episode() -> None:
     assert min(jitter) >= -1e-6
     assert max(jitter) <= 0.003 + 1e-6
     assert np.std(jitter) > 0.0003
+
+
+def test_pictures_come_as_fast_as_steps() -> None:
+    env = tasks.make(
+        "TM20Track", track="short", game="sim", rtgym={"time_step_duration": 0.2, "start_obs_capture": 0.1}
+    )
+    assert env.metadata["render_fps"] == pytest.approx(5.0)
+    assert tasks.make("TM20Track", track="short", game="sim").metadata["render_fps"] == pytest.approx(20.0)
 
 
 def test_episodes_without_a_seed_draw_theirs_from_the_last_one() -> None:

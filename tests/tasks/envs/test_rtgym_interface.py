@@ -53,6 +53,7 @@ class Tutorial(RealTimeGymInterface):
         self.position += 0.05 * control
 
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[list[Any], dict[str, Any]]:
+        assert options is None
         self.position[:] = 0.0
         return [*self.position, 0.5], {}
 

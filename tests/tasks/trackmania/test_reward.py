@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.config import RewardCompat, RewardConfig
-from tasks.trackmania.reward import ProgressReward
+from tasks.trackmania.reward import ProgressReward, ProgressRewards
 from tests.tasks.fake_game import straight_path
 
 STEP_S = 0.05
@@ -230,6 +230,16 @@ def test_a_reset_clears_the_state() -> None:
     assert reward.progress == 0.0
     assert reward.step(1.0, 0.0, 0.0, False, 0.0) == (pytest.approx(0.1), False)
     assert end_when_repeating(reward, iter([1.0] * 200)) == 80
+
+
+def test_another_path_for_a_car_leaves_the_path_of_others_alone() -> None:
+    path = straight_path(30.0)
+    before = path.copy()
+    one, other = (ProgressRewards(path, RewardConfig(), STEP_S, 1) for _ in range(2))
+    one.put_on(straight_path(20.0) + 5.0, 0)
+    np.testing.assert_array_equal(path, before)
+    np.testing.assert_array_equal(other.path(0), before)
+    np.testing.assert_array_equal(one.path(0), straight_path(20.0) + 5.0)
 
 
 def test_a_call_takes_a_few_microseconds() -> None:

@@ -327,6 +327,17 @@ def test_the_same_seed_gives_the_same_rows() -> None:
     assert (first != other).any()
 
 
+def test_a_run_that_goes_on_draws_other_episodes() -> None:
+    def seeds(received: dict[str, int]) -> set[float]:
+        with make() as vecenv:
+            vecenv.go_on_from(received)
+            vecenv.start()
+            return set(np.concatenate([segment.frames["seed"] for segment in receive(vecenv, 5)[:5]]).ravel().tolist())
+
+    assert seeds({}) == seeds({})
+    assert not seeds({}) & seeds({"worker-0.a1b2c3.1": 5})
+
+
 # --- the tasks themselves ---
 
 

@@ -1,12 +1,12 @@
 """The policy of recurrent SAC, which acts with a memory. Used by workers and by players.
 
-A worker gets ``make_recurrent_policy`` as a "module:function" with the keyword arguments of
-``algos.acting.policy.make_acting_policy``.
+A worker gets ``make_recurrent_policy`` as a "module:function".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,26 +14,10 @@ import torch
 from torch import Tensor
 
 from algos.acting.deterministic import RecurrentMean
-from algos.acting.policy import ActingPolicy, warm_up_named
-from algos.config import RecurrentNetworkConfig, WarmUp, network_from_plain
+from algos.acting.policy import ActingPolicy, make_acting_policy
+from algos.config import RecurrentNetworkConfig, WarmUp
 from algos.networks import ActingNetwork, RecurrentEncoder
 from tasks.experience.observation import ObservationSpec
-
-
-def make_recurrent_policy(
-    spec: Mapping[str, object], network: Mapping[str, object], seed: int, warm_up: str = "driving", device: str = "cpu"
-) -> RecurrentPolicy:
-    """Builds a RecurrentPolicy from plain data.
-
-    Args:
-        spec: ``ObservationSpec.to_json()``.
-        network: A RecurrentNetworkConfig as plain data, enums by member name.
-        seed: Seed of the exploration.
-        warm_up: Name of the WarmUp that acts until weights are loaded.
-        device: torch device of the forward pass.
-    """
-    config = network_from_plain(network, RecurrentNetworkConfig)
-    return RecurrentPolicy(ObservationSpec.from_json(spec), config, seed, warm_up_named(warm_up), torch.device(device))
 
 
 class RecurrentPolicy(ActingPolicy):
@@ -51,6 +35,7 @@ class RecurrentPolicy(ActingPolicy):
     """
 
     network: ActingNetwork
+    network_type = RecurrentNetworkConfig
 
     def __init__(
         self, spec: ObservationSpec, config: RecurrentNetworkConfig, seed: int, warm_up: WarmUp, device: torch.device
@@ -98,3 +83,7 @@ class RecurrentPolicy(ActingPolicy):
     def _distribution(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         features, self._memory = self._encoder.step(self.network.inputs(batch), self._memory)
         return self.network.actor(features)
+
+
+make_recurrent_policy = partial(make_acting_policy, policy_type=RecurrentPolicy)
+"""``algos.acting.policy.make_acting_policy`` of a ``RecurrentPolicy``."""

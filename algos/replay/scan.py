@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from algos.replay.records import SegmentCodec, Start
 from tasks.experience.samples import Segment
+from tasks.process.atomic_file import sync_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,17 +43,6 @@ def copy_chunks(source: Path, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for _, path in chunk_files(source):
         shutil.copy2(path, directory / path.name)
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes new and removed names durable, where the operating system has that."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class ReplayScan:
@@ -106,7 +96,7 @@ class ReplayScan:
             _cut(last.path, self._taken[last])
         _rename({chunk.path: self._directory / chunk_name(chunk.row) for chunk in self._taken})
         if self._directory.is_dir():
-            sync_directory(self._directory)
+            sync_folder(self._directory)
 
     def _open(self, row: int, path: Path) -> _Chunk:
         try:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from algos.replay.records import SegmentCodec, Start
-from algos.replay.scan import ReplayScan, chunk_files, chunk_name, sync_directory
+from algos.replay.scan import ReplayScan, chunk_files, chunk_name
 from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
+from tasks.process.atomic_file import sync_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -320,7 +321,7 @@ class ReplayStorage:
         self._file_bytes = self._durable_bytes = 0
         self._file_first_row = self.total_rows
         self._push(self._codec.encode_start(Start(self.total_rows, self.received, sorted(self._streams))))
-        sync_directory(self.directory)
+        sync_folder(self.directory)
         self._drop_old()
 
     def _close_chunk(self) -> None:

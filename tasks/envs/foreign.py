@@ -47,6 +47,12 @@ def flag(value: object, what: str, whose: str) -> bool:
     return bool(_single(value, "biu", f"{what} must be true or false", whose))
 
 
+def within(low: np.ndarray, high: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """An action in [-1, 1] between two bounds, float64, of their shape; both ends are met exactly."""
+    share = (np.clip(action, -1.0, 1.0).reshape(low.shape).astype(np.float64) + 1.0) / 2.0
+    return low * (1.0 - share) + high * share
+
+
 def fields_of(space: spaces.Space, whose: str, *, moves_channels: bool) -> tuple[Field, ...]:
     """A field for every Box of an observation space.
 

@@ -19,7 +19,7 @@ from gymnasium.envs.registration import load_env_creator
 from rtgym.envs.real_time_env import RealTimeEnv, RealTimeEnvTS
 
 from tasks.config import GymConfig
-from tasks.envs.foreign import as_field, fields_of, flag, leaves, number
+from tasks.envs.foreign import as_field, fields_of, flag, leaves, number, within
 from tasks.envs.interface import options_of_others
 from tasks.envs.realtime import TaskEnv
 from tasks.experience.observation import Info, ObservationSpec
@@ -112,7 +112,8 @@ class GymTaskEnv(TaskEnv):
         if not self._running:
             raise RuntimeError("The episode is terminated or truncated: call reset() before step().")
         action = self._checked_action(action)
-        observation, any_reward, any_terminated, any_truncated, info = self.env.step(self._scaled(action))
+        bounded = within(self._low, self._high, action).astype(self._action_dtype)
+        observation, any_reward, any_terminated, any_truncated, info = self.env.step(bounded)
         reward = number(any_reward, "reward", self._whose)
         terminated = flag(any_terminated, "terminated", self._whose)
         truncated = flag(any_truncated, "truncated", self._whose)
@@ -145,11 +146,6 @@ class GymTaskEnv(TaskEnv):
 
     def _release(self) -> None:
         self.env.close()
-
-    def _scaled(self, action: np.ndarray) -> np.ndarray:
-        share = (np.clip(action, -1.0, 1.0).reshape(self._low.shape).astype(np.float64) + 1.0) / 2.0
-        # In this form both ends are met exactly.
-        return (self._low * (1.0 - share) + self._high * share).astype(self._action_dtype)
 
     def _fields(self, observation: Any) -> tuple[np.ndarray, ...]:
         values = dict(leaves(self.env.observation_space, observation, self._whose))

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from rtgym import RealTimeGymInterface
 
 from tasks.config import RealTimeTaskConfig, RtgymConfig
-from tasks.envs.foreign import as_field, fields_of, flag, leaves, number
+from tasks.envs.foreign import as_field, fields_of, flag, leaves, number, within
 from tasks.envs.interface import TaskInterface, options_of_others
 from tasks.experience.observation import Info, ObservationSpec
 from tasks.game.clock import Clock, WallClock
@@ -167,8 +167,7 @@ class RtgymTask(RtgymInterface):
     def send_control(self, control: np.ndarray | None) -> None:
         """Applies an action, in the interface's units."""
         if control is not None:
-            share = (np.clip(control, -1.0, 1.0).astype(np.float64) + 1.0) / 2.0
-            control = (self._low * (1.0 - share) + self._high * share).astype(self._actions.dtype)
+            control = within(self._low, self._high, control).astype(self._actions.dtype)
         super().send_control(control)
 
     def get_action_space(self) -> spaces.Box:

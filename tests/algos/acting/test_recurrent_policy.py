@@ -27,7 +27,9 @@ def make_policy(
     spec: ObservationSpec = SPEC, network: RecurrentNetworkConfig = NETWORK, seed: int = 0
 ) -> RecurrentPolicy:
     plain = json.loads(json.dumps({"spec": spec.to_json(), "network": config_to_dict(network)}))
-    return make_recurrent_policy(**plain, seed=seed)
+    policy = make_recurrent_policy(**plain, seed=seed)
+    assert isinstance(policy, RecurrentPolicy)
+    return policy
 
 
 def make_rsac(spec: ObservationSpec = SPEC, network: RecurrentNetworkConfig = NETWORK) -> RSAC:

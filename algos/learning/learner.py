@@ -296,8 +296,9 @@ class Learner:
         self._num_episodes = int(counters["episodes"])
         self._version = int(counters["weights_version"])
         self._updates_at_version = {0: 0, self._version: self.pace.updates}
-        self._next_evaluation = int(counters["next_evaluation"])
-        self._next_checkpoint = int(counters["next_checkpoint"])
+        schedule, env_steps = self._schedule, self.pace.env_steps
+        self._next_evaluation = _next_due(int(counters["next_evaluation"]), env_steps, schedule.evaluation_interval)
+        self._next_checkpoint = _next_due(int(counters["next_checkpoint"]), env_steps, schedule.checkpoint_interval)
         self._elapsed_before_s = float(counters["elapsed_s"])
         self._logged_updates, self._logged_env_steps = self.pace.updates, self.pace.env_steps
 
@@ -509,6 +510,14 @@ class _MetricSums:
 
 def _next_multiple(value: int, interval: int) -> int:
     return (value // interval + 1) * interval
+
+
+def _next_due(stored: int, env_steps: int, interval: int) -> int:
+    """When a resumed run does something next: as stored, or earlier where its interval is shorter now; 0: never."""
+    if interval == 0:
+        return 0
+    following = _next_multiple(env_steps, interval)
+    return min(stored, following) if stored else following
 
 
 def _require_finite(metrics: Mapping[str, float], updates: int) -> None:

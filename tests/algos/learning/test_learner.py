@@ -234,6 +234,27 @@ def test_restored_counters_continue_with_the_same_next_action():
     assert parts.source.published[-3:] == other.source.published[-3:]
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "at"),
+    [(1000, 50, [150, 200]), (50, 50, [150, 200]), (0, 50, [150, 200]), (150, 1000, [150]), (50, 0, [])],
+)
+def test_another_interval_holds_from_the_resume_on(before, now, at):
+    """At 120 of 210 steps; what was due at a step that the file names stays due there."""
+    first = Parts(max_env_steps=120, evaluation_interval=before, checkpoint_interval=before)
+    first.learner.run()
+    again = Parts(max_env_steps=210, evaluation_interval=now, checkpoint_interval=now)
+    again.learner.load_counters(first.learner.counters())
+    again.learner._memory, again.source.seq, again.source._version = first.memory, 12, first.source._version
+    evaluated, saved = [], []
+    while not again.learner.is_finished:
+        num_evaluated, num_saved = again.listener.requests, len(again.listener.checkpoints)
+        again.learner.turn()
+        steps = again.learner.pace.env_steps
+        evaluated += [steps] * (again.listener.requests - num_evaluated)
+        saved += [steps] * (len(again.listener.checkpoints) - num_saved)
+    assert (evaluated, saved) == (at, at)
+
+
 def test_wall_time_is_divided_among_its_parts():
     parts = Parts()
     parts.learner.run()

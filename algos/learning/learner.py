@@ -365,6 +365,7 @@ class Learner:
 
     def _save(self, is_periodic: bool) -> None:
         self.commit()
+        _require_finite(self._metrics.means(), self.pace.updates)
         with self._timed("checkpoint"):
             self._listener.on_checkpoint(is_periodic)
         self._saved_s = self._now()
@@ -374,6 +375,7 @@ class Learner:
             logger.info("evaluation at %d steps skipped: the previous one is not finished", self.pace.env_steps)
             return
         self.commit()
+        _require_finite(self._metrics.means(), self.pace.updates)  # these networks may become the best ones
         with self._timed("evaluation"):
             self._is_evaluating = True
             self._evaluated_updates = self.pace.updates

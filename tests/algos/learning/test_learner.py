@@ -183,6 +183,36 @@ def test_loss_that_is_not_finite_ends_the_run_without_a_checkpoint(monkeypatch):
     assert parts.listener.checkpoints == []
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [{"checkpoint_interval": 10}, {"save_period_s": 0.0}, {"evaluation_interval": 10}, {"max_env_steps": 130}],
+)
+def test_networks_are_neither_saved_nor_evaluated_after_a_loss_that_is_not_finite(monkeypatch, schedule):
+    """Also where no loss is recorded between that update and the checkpoint."""
+    parts = Parts(**({"log_interval": 1000} | schedule))
+    kept: list[int] = []
+    original = parts.algorithm.update
+
+    def update(batch):
+        metrics = original(batch)
+        return metrics | {"losses/critic": torch.tensor(math.nan)} if parts.algorithm.updates >= 25 else metrics
+
+    monkeypatch.setattr(parts.algorithm, "update", update)
+    monkeypatch.setattr(parts.listener, "on_checkpoint", lambda is_periodic: kept.append(parts.algorithm.updates))
+    monkeypatch.setattr(parts.listener, "on_evaluation_request", lambda: kept.append(parts.algorithm.updates))
+    with pytest.raises(FloatingPointError, match=r"losses/critic must be finite, got nan .* is from before"):
+        parts.learner.run()
+    assert max(kept, default=0) < 25
+    assert bool(kept) == ("max_env_steps" not in schedule)
+
+
+def test_a_checkpoint_right_after_a_record_of_the_losses_is_written():
+    parts = Parts(checkpoint_interval=50, save_period_s=0.0, log_interval=1)
+    parts.learner.run()
+    assert len(parts.listener.logs) > 50
+    assert parts.listener.checkpoints.count(False) > 50
+
+
 def test_evaluations_follow_the_interval_and_the_end():
     parts = Parts(evaluation_interval=40)
     parts.learner.run()

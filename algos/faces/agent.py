@@ -412,6 +412,7 @@ class OffPolicyAgent(BaseAlgorithm):
             self._inline_link.load_state(as_arrays(checkpoint.rollout))
         else:
             self.learner.publishes_first = self.learner.weights_version > 0
+            self._number_after_what_is_stored()
         if self.memory.num_transitions == 0:
             logger.warning(
                 "the replay of this checkpoint is not stored: samples are collected before learning continues"
@@ -448,9 +449,13 @@ class OffPolicyAgent(BaseAlgorithm):
             self.storage.load(self.memory)
         if self.memory.num_transitions == 0:
             raise CheckpointError(f"checkpoint_mode=replay: there is no stored replay in {self.storage.directory}")
+        self._number_after_what_is_stored()
+        self.learner.pace.restart_ratio(available_env_steps=len(self.memory))
+
+    def _number_after_what_is_stored(self) -> None:
+        """New segments of a synchronous run are not taken for repetitions of those that an earlier one stored."""
         if self._inline_link is not None:
             self._inline_link.number_after(self.memory.received.get(_SYNCHRONOUS, 0))
-        self.learner.pace.restart_ratio(available_env_steps=len(self.memory))
 
     def _nothing_left(self, path: str) -> CheckpointError:
         max_updates = self.run.config.max_updates

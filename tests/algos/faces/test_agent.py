@@ -503,6 +503,27 @@ def test_an_older_copy_resumes_with_its_own_steps_and_the_whole_replay(tmp_path,
     assert load_checkpoint(nn / "last.pth").replay["position"]["rows"] > stored
 
 
+def test_no_experience_is_lost_where_a_run_changes_between_synchronous_and_asynchronous(tmp_path, monkeypatch):
+    path = tmp_path / "run" / "nn" / "last.pth"
+    make_agent(make_params(tmp_path)).train()
+    between = make_agent(make_params(tmp_path, synchronous=False, max_env_steps=160))
+    between.restore(str(path))
+    between.train()
+    agent = make_agent(make_params(tmp_path, max_env_steps=300))
+    agent.restore(str(path))
+    stored, acted = len(agent.memory), []
+    receive = agent._inline_link.receive
+
+    def counted(*args, **keys):
+        acted.append(receive(*args, **keys))
+        return acted[-1]
+
+    monkeypatch.setattr(agent._inline_link, "receive", counted)
+    agent.train()
+    assert agent.frame == 300
+    assert len(agent.memory) == stored + len(acted)  # a row each, and none was taken for a repetition
+
+
 def test_an_older_copy_of_a_synchronous_run_repeats_what_followed(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     changes: dict[str, Any] = {"max_env_steps": 160, "checkpoint_interval": 80}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -19,6 +20,8 @@ from algos.config import NetworkConfig, ReplayLearnerConfig, UpdateMode, check_c
 from algos.networks import ActingNetwork, Inputs, chosen_precision, copy_weights, products, random_shift
 from algos.replay.memory import Batch, ReplayMemory
 from tasks.experience.observation import ObservationSpec
+
+logger = logging.getLogger(__name__)
 
 LAST_LEARNING_RATE = 0.1
 """Fraction of the learning rates that is left at the end of ``lr_decay_updates``."""
@@ -124,13 +127,14 @@ class ReplayAlgorithm:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what ``state_dict`` gave.
 
-        Learning rates, betas, weight decay and a fixed temperature stay those of the present configuration, so that
-        a resumed run may change them.
+        Optimisers, learning rates, betas, weight decay and a fixed temperature stay those of the present configuration,
+        so that a resumed run may change them.
         """
         self.acting.load_state_dict(state["acting"])
         for name, optimizer in self._optimizers.items():
-            if name in state["optimizers"]:
-                load_moments(optimizer, state["optimizers"][name])
+            if name in state["optimizers"] and not load_moments(optimizer, state["optimizers"][name]):
+                key = f"train.params.config.optimizer_{name}"
+                logger.warning("%s differs from the checkpoint: the running averages of this optimiser begin anew", key)
         self._generator.set_state(state["generator"].cpu())
         self.num_updates = int(state["num_updates"])
         self._run = self._runner()

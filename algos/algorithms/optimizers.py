@@ -11,6 +11,8 @@ from torch import Tensor
 from algos.config import OptimizerKind
 
 DEFAULT_BETAS = (0.9, 0.999)
+_OF_ONE_KIND = frozenset({"betas", "alpha", "dampening"})
+"""Hyper-parameters that only adam and adamw have, only rmsprop, and only sgd."""
 
 
 def make_optimizer(
@@ -64,9 +66,17 @@ def step(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]) -> None:
     )  # fmt: skip
 
 
-def load_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Loads the running averages and keeps the hyper-parameters that the optimiser was built with."""
+def load_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> bool:
+    """Loads the running averages and keeps the hyper-parameters that the optimiser was built with.
+
+    Returns:
+        Whether they are loaded; False: those of ``state`` are of another kind of optimiser.
+    """
+    stored_kind, kind = (_OF_ONE_KIND & groups[0].keys() for groups in (state["param_groups"], optimizer.param_groups))
+    if stored_kind != kind:
+        return False
     built = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(dict(state))
     for group, values in zip(optimizer.param_groups, built, strict=True):
         group.update(values)
+    return True

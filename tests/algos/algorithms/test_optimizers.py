@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -39,3 +40,17 @@ def test_steps_equal_those_of_torch_and_the_state_goes_both_ways(kind: Optimizer
         other.step()
         for got, expected in zip(ours, theirs, strict=True):
             assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize(("stored", "kind"), list(itertools.permutations(OptimizerKind, 2)))
+def test_running_averages_of_another_kind_are_left_out(stored: OptimizerKind, kind: OptimizerKind) -> None:
+    """Those of adam and adamw are of one kind."""
+    weights = parameters()
+    one = make_optimizer(stored, parameters(), 0.1, None, 0.0)
+    other, fresh = (make_optimizer(kind, trained, 0.1, None, 0.0) for trained in (weights, parameters()))
+    step(one, gradients(0))
+    is_one_kind = {stored, kind} == {OptimizerKind.adam, OptimizerKind.adamw}
+    assert load_moments(other, copy.deepcopy(one.state_dict())) is is_one_kind
+    assert is_one_kind or other.state_dict() == fresh.state_dict()
+    step(other, gradients(1))
+    assert all(torch.isfinite(weight).all() for weight in weights)

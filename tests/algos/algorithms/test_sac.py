@@ -221,6 +221,22 @@ def test_loaded_agent_keeps_the_hyper_parameters_of_its_configuration() -> None:
     assert not changed(snapshot(agent), snapshot(other))
 
 
+def test_another_optimiser_goes_on_without_the_running_averages_of_the_old_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agent = make_sac()
+    agent.update(random_batch(LIDAR))
+    other = make_sac(optimizer_critic=OptimizerKind.rmsprop)
+    other.load_state_dict(agent.state_dict())
+    (message,) = caplog.messages
+    assert message.startswith("train.params.config.optimizer_critic differs from the checkpoint: ")
+    assert not changed(snapshot(agent), snapshot(other))
+    before = snapshot(other)
+    metrics = other.update(random_batch(LIDAR))
+    assert all(torch.isfinite(value) for value in metrics.values())
+    assert changed(before, snapshot(other))
+
+
 def weights_after(
     updates: int = 3, spec: ObservationSpec = LIDAR, network: NetworkConfig = SMALL, **config: Any
 ) -> dict[str, torch.Tensor]:

@@ -157,11 +157,7 @@ def fingerprint(name: str, config: AnyTaskConfig) -> str:
 
     Left out is what may differ from machine to machine, such as the clock.
     """
-    data = config_to_dict(config)
-    for key in _LOCAL_KEYS:
-        data.pop(key, None)
-    for key in _LOCAL_RTGYM_KEYS:
-        data.get("rtgym", {}).pop(key, None)
+    data = without_local_keys(config_to_dict(config))
     data["name"] = name
     if isinstance(config, TaskConfig):
         data["track"] = _content(data["track"])
@@ -170,6 +166,14 @@ def fingerprint(name: str, config: AnyTaskConfig) -> str:
         del data["privileged"]  # as the observation says
     data["observation"] = observation_spec(name, config).to_json()
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def without_local_keys(task: Plain) -> dict[str, Any]:
+    """A task's configuration as plain data, without what may differ from machine to machine, such as the clock."""
+    data = {key: value for key, value in task.items() if key not in _LOCAL_KEYS}
+    if "rtgym" in data:
+        data["rtgym"] = {key: value for key, value in data["rtgym"].items() if key not in _LOCAL_RTGYM_KEYS}
+    return data
 
 
 def resolve_game(config: AnyConfig, *, timeout_s: float = PROBE_TIMEOUT_S) -> AnyConfig:

@@ -402,7 +402,7 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Puts back everything but the networks and the counters."""
-        self.run.go_on_from_best(checkpoint.best)
+        self.run.go_on_from_best(checkpoint)
         self._load_replay(checkpoint)
         if checkpoint.replay.get("rng"):
             self.memory.load_rng_state(checkpoint.replay["rng"])

@@ -1,4 +1,4 @@
-"""Whether a checkpoint belongs to this algorithm and this observation. Used by agents and players."""
+"""Whether a checkpoint belongs to this algorithm, this observation and this task. Used by agents and players."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import logging
 import os
 from dataclasses import replace
 
+from algos.config.schema import RunConfig
 from algos.run.checkpoint import Checkpoint, CheckpointError, fits
+from tasks.config import config_to_dict
 from tasks.experience.observation import ObservationSpec
+from tasks.registry import without_local_keys
+from tasks.words.command_line import Role
+from tasks.words.keys import has_default, key_roles
+from tasks.words.nested import leaves
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,19 @@ def require_playable(
     """
     stored = _stored_spec(checkpoint, path).visible
     require_fit(replace(checkpoint, observation_spec=stored.to_json()), path, spec.visible, name)
+
+
+def changed_task_keys(checkpoint: Checkpoint, config: RunConfig, role: Role) -> list[str]:
+    """Full names of the keys of the task that have other values than in a checkpoint.
+
+    Left out are keys that do nothing in ``role``, and those that may differ from machine to machine.
+    """
+    tasks = (checkpoint.config["task"], config_to_dict(config)["task"])
+    stored, now = (dict(leaves(without_local_keys(task), "task.")) for task in tasks)
+    # A key that the file lacks is younger than the file, or was added to a mapping of any keys.
+    added = [key for key in now if key not in stored and not has_default(config, key)]
+    changed = [key for key, value in stored.items() if now.get(key) != value]
+    return [key for key in changed + added if role in key_roles(config, key).roles]
 
 
 def _drove_the_earlier_car(checkpoint: Checkpoint) -> bool:

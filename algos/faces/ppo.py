@@ -112,7 +112,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             self.last_lr = float(checkpoint.algorithm_state["last_lr"])
             if self.frame >= self.run.max_env_steps:
                 raise nothing_left(fn, f"{self.frame} steps", "max_env_steps", self.run.max_env_steps)
-            self.run.go_on_from_best(checkpoint.best)
+            self.run.go_on_from_best(checkpoint)
             self._num_episodes = int(checkpoint.counters["episodes"])
             self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
             self._plan_next()

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from algos.config.schema import CheckpointMode, RunConfig
-from algos.faces.checkpoint_fit import require_fit, require_playable
+from algos.faces.checkpoint_fit import changed_task_keys, require_fit, require_playable
 from algos.run.checkpoint import Checkpoint, CheckpointError, finite_weights, global_rng_state, load_checkpoint
 from algos.run.files import RunFiles
 from algos.run.log import RunLog, summary
@@ -28,6 +28,7 @@ from tasks.config import config_to_dict
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.observation import ObservationSpec
 from tasks.process.step_watch import StepWatch
+from tasks.words.command_line import Role
 from tasks.words.nested import Plain
 
 logger = logging.getLogger(__name__)
@@ -100,16 +101,22 @@ class TrainingRun:
             finite_weights(checkpoint, path)
         return checkpoint
 
-    def go_on_from_best(self, stored: Mapping[str, object]) -> None:
+    def go_on_from_best(self, checkpoint: Checkpoint) -> None:
         """Takes the best evaluation of a resumed run: its ``best.pth`` may be newer than the checkpoint.
 
+        One of another task does not count: nothing that this run drives can be compared with it.
+
         Args:
-            stored: ``Checkpoint.best`` of the checkpoint that is resumed.
+            checkpoint: What is resumed.
         """
-        candidates = [dict(stored)]
+        candidates = [checkpoint]
         if self.files.best.is_file():
-            candidates.append(load_checkpoint(self.files.best).best)
-        self.best = max(candidates, key=_score)
+            candidates.append(load_checkpoint(self.files.best))
+        found = [(dict(c.best), changed_task_keys(c, self.config, Role.play)) for c in candidates if c.best]
+        self.best = max((best for best, changed in found if not changed), key=_score, default={})
+        if found and not self.best:
+            changed = ", ".join(found[-1][1])
+            logger.warning("%s changed since the best evaluation: best.pth begins anew with the next one", changed)
 
     def checkpoint(
         self,

@@ -553,6 +553,27 @@ def test_resuming_an_older_copy_keeps_the_best_policy(tmp_path):
     again.close()
 
 
+def test_resuming_on_another_track_begins_anew_with_the_best_policy(tmp_path, caplog):
+    agent = make_agent(make_params(tmp_path))
+    agent.on_evaluation_request()
+    agent.on_evaluation(make_report(True, 20.0))
+    agent.train()
+    nn = tmp_path / "run" / "nn"
+    laps = []
+    for track, lap_time_s in (("long", 60.0), ("long", 61.0)):
+        params = make_params(tmp_path, max_env_steps=200)
+        params["config"]["run"].task["track"] = track
+        again = make_agent(params)
+        again.restore(str(nn / "last.pth"))
+        again.on_evaluation_request()
+        again.on_evaluation(make_report(True, lap_time_s))
+        again.on_checkpoint(is_periodic=False)
+        again.close()
+        laps.append(load_checkpoint(nn / "best.pth").best["report"]["mean_lap_time_s"])
+    assert laps == [60.0, 60.0]
+    assert caplog.text.count("task.track changed since the best evaluation") == 1
+
+
 @pytest.mark.parametrize("synchronous", [True, False])
 def test_resuming_a_finished_run_is_refused(tmp_path, synchronous):
     make_agent(make_params(tmp_path, synchronous=synchronous)).train()

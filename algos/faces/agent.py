@@ -27,6 +27,7 @@ from algos.config import NetworkConfig, ReplayLearnerConfig
 from algos.config.algorithms import off_policy
 from algos.config.errors import UsageError
 from algos.config.schema import CheckpointMode
+from algos.faces.checkpoint_fit import changed_task_keys
 from algos.faces.evaluator import InProcessEvaluator, evaluation_seeds
 from algos.faces.rl_games_parts import BaseAlgorithm, vecenv
 from algos.faces.task_env import env_info, make_env, observation_spec
@@ -58,6 +59,7 @@ from tasks.experience.observation import ObservationSpec
 from tasks.experience.samples import Segment
 from tasks.process.step_watch import HangReporter
 from tasks.process.write_trouble import reason
+from tasks.words.command_line import Role
 from tasks.words.nested import Plain
 from tasks.words.references import resolve
 
@@ -154,7 +156,7 @@ class OffPolicyAgent(BaseAlgorithm):
             self._open_storage(_replay_directory(fn))
         if mode is CheckpointMode.resume:
             with fits(fn, "this run", DAMAGED):
-                self._resume(checkpoint)
+                self._resume(checkpoint, fn)
         elif mode is CheckpointMode.replay:
             self._take_replay()
         newer = 0 if self.storage is None else self.storage.newer_rows
@@ -400,7 +402,7 @@ class OffPolicyAgent(BaseAlgorithm):
 
     # --- starting from a checkpoint ---
 
-    def _resume(self, checkpoint: Checkpoint) -> None:
+    def _resume(self, checkpoint: Checkpoint, path: str) -> None:
         """Puts back everything but the networks and the counters."""
         self.run.go_on_from_best(checkpoint)
         self._load_replay(checkpoint)
@@ -409,7 +411,8 @@ class OffPolicyAgent(BaseAlgorithm):
         if checkpoint.replay.get("transforms"):
             self.transforms.load_rng_state(checkpoint.replay["transforms"])
         if self._inline_link is not None and checkpoint.rollout:
-            self._inline_link.load_state(as_arrays(checkpoint.rollout))
+            with fits(path, "this run", self._advice_on_episode(checkpoint)):
+                self._inline_link.load_state(as_arrays(checkpoint.rollout))
         else:
             self.learner.publishes_first = self.learner.weights_version > 0
             self._number_after_what_is_stored()
@@ -419,6 +422,16 @@ class OffPolicyAgent(BaseAlgorithm):
             )
             self.learner.pace.restart_ratio()
         load_global_rng_state(checkpoint.rng)
+
+    def _advice_on_episode(self, checkpoint: Checkpoint) -> str:
+        """What to do where the episode of a synchronous run does not go on as it began."""
+        changed = ", ".join(changed_task_keys(checkpoint, self.run.config, Role.train))
+        if not changed:
+            return DAMAGED
+        return (
+            f"{changed} changed, but a synchronous run goes on in the middle of an episode: leave that as it was, "
+            "or take synchronous=false or checkpoint_mode=weights"
+        )
 
     def _load_replay(self, checkpoint: Checkpoint) -> None:
         """Restores the replay: up to the checkpoint when what followed will be repeated, else all of it."""

@@ -361,6 +361,29 @@ def test_a_replay_that_does_not_fit_on_the_disk_is_refused(tmp_path, monkeypatch
     assert not (tmp_path / "new" / "replay").exists()
 
 
+def test_a_synchronous_run_that_goes_on_in_another_task_is_told_which_key_changed(tmp_path, monkeypatch):
+    agent = make_agent(make_params(tmp_path))
+    agent.train()
+    path = str(tmp_path / "run" / "nn" / "last.pth")
+    monkeypatch.setattr("tests.algos.fakes.GOAL", 6.0)  # the way to it is observed
+    params = make_params(tmp_path, max_env_steps=200)
+    same_task = make_agent(params)
+    with pytest.raises(CheckpointError, match=r"replaying .* has changed since .*; the file is damaged"):
+        same_task.restore(path)
+    same_task.close()
+    params["config"]["run"].task["track"] = "long"
+    other_task = make_agent(params)
+    expected = r"last\.pth does not fit this run: .*; task\.track changed, but .* or take synchronous=false"
+    with pytest.raises(CheckpointError, match=expected) as refusal:
+        other_task.restore(path)
+    assert "damaged" not in str(refusal.value)
+    other_task.close()
+    params["config"]["run"].synchronous = False
+    asynchronous = make_agent(params)
+    asynchronous.restore(path)
+    asynchronous.close()
+
+
 def test_only_the_newest_checkpoint_keeps_its_rows(tmp_path, monkeypatch):
     agent = make_agent(make_params(tmp_path, max_env_steps=60))
     agent.train()

@@ -114,6 +114,7 @@ class TrainingRun:
             candidates.append(load_checkpoint(self.files.best))
         found = [(dict(c.best), changed_task_keys(c, self.config, Role.play)) for c in candidates if c.best]
         self.best = max((best for best, changed in found if not changed), key=_score, default={})
+        self.log.go_on_from(self.best)
         if found and not self.best:
             changed = ", ".join(found[-1][1])
             logger.warning("%s changed since the best evaluation: best.pth begins anew with the next one", changed)

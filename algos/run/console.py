@@ -120,6 +120,8 @@ class Console:
         stream: Where to write; default: stdout.
         clock: Monotonic time [s].
         is_plain: True gives plain lines on a terminal too.
+        best_lap_s: Best lap before a resume [s]; inf: none.
+        best_return: Best evaluation before a resume, of a task without a finish; -inf: none.
     """
 
     def __init__(
@@ -132,6 +134,8 @@ class Console:
         stream: IO[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         is_plain: bool = False,
+        best_lap_s: float = math.inf,
+        best_return: float = -math.inf,
     ) -> None:
         from rich.console import Console as RichConsole
 
@@ -145,8 +149,8 @@ class Console:
         self._values: dict[str, float] = {}
         self._workers: tuple[WorkerStatus, ...] = ()
         self._returns: deque[float] = deque(maxlen=20_000)
-        self._best_lap_s = math.inf
-        self._best_return = -math.inf
+        self._best_lap_s = best_lap_s
+        self._best_return = best_return
         self._marks: deque[tuple[float, float]] = deque()
         self._rich: RichConsole = RichConsole(file=self._stream)
         self._is_live = not is_plain and self._rich.is_terminal and not self._rich.is_dumb_terminal

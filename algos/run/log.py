@@ -25,6 +25,7 @@ from tasks.experience.compared_laps import Laps, LapsOn, comparison, comparison_
 from tasks.experience.evaluation_report import EvaluationReport
 from tasks.experience.worker_status import WorkerStatus
 from tasks.trackmania.course import Course, course, has_course, laps_to_compare, on_track
+from tasks.words.nested import Plain, value_at
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class RunLog:
         self.laps_on: LapsOn = cache(self._laps_on)
         """The laps to compare with, as they were when they were first asked for: those of the task's track are now."""
         self.laps_on(None)
+        self._best_lap_s, self._best_return = _best_shown({})
         self._console: Console | None = None
         self._max_env_steps = max_env_steps
         self._max_updates = max_updates
@@ -83,6 +85,10 @@ class RunLog:
         self._is_abandoned = threading.Event()
         """Pictures that are not there yet are left out."""
 
+    def go_on_from(self, best: Plain) -> None:
+        """Lets the console begin with the best evaluation before a resume, as checkpoints hold it."""
+        self._best_lap_s, self._best_return = _best_shown(best)
+
     def scalars(
         self, metrics: Mapping[str, float], env_steps: int, workers: Sequence[WorkerStatus] | None = None
     ) -> None:
@@ -94,7 +100,12 @@ class RunLog:
             tracker.scalars(metrics, env_steps)
         if self._console is None:
             self._console = Console(
-                self._max_env_steps, self._title, total_updates=self._max_updates or 0, is_plain=self._is_headless
+                self._max_env_steps,
+                self._title,
+                total_updates=self._max_updates or 0,
+                is_plain=self._is_headless,
+                best_lap_s=self._best_lap_s,
+                best_return=self._best_return,
             )
             metrics = {"time/env_steps": float(env_steps), **metrics}
         if workers is not None:
@@ -233,6 +244,14 @@ def driven_lines(
     if path is not None:
         pictures.write_png(picture, path)
     return picture
+
+
+def _best_shown(best: Plain) -> tuple[float, float]:
+    """Best lap [s] and, where there is no finish, return of an evaluation that a checkpoint holds; inf, -inf: none."""
+    episodes = value_at(best, "report.episodes") or []
+    laps = [float(episode["lap_time_s"]) for episode in episodes if episode["lap_time_s"] is not None]
+    has_return = bool(episodes) and all(episode["finished"] is None for episode in episodes)
+    return min(laps, default=math.inf), float(best["score"][0]) if has_return else -math.inf
 
 
 def summary(report: EvaluationReport, laps_on: LapsOn) -> str:

@@ -576,6 +576,19 @@ def test_resuming_an_older_copy_keeps_the_best_policy(tmp_path):
     again.close()
 
 
+def test_the_console_of_a_resumed_run_knows_the_best_lap_of_the_run(tmp_path, capsys):
+    agent = make_agent(make_params(tmp_path))
+    agent.on_evaluation_request()
+    agent.on_evaluation(make_report(True, 0.25))
+    agent.train()
+    again = make_agent(make_params(tmp_path, max_env_steps=150))
+    again.restore(str(tmp_path / "run" / "nn" / "last.pth"))
+    capsys.readouterr()
+    again.train()
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "best lap 0.25 s" in first
+
+
 def test_resuming_on_another_track_begins_anew_with_the_best_policy(tmp_path, caplog):
     agent = make_agent(make_params(tmp_path))
     agent.on_evaluation_request()

@@ -110,6 +110,31 @@ def test_a_stop_meanwhile_leaves_them_out(
     assert "the pictures of the last evaluation took too long and are left out" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("episodes", "shown"),
+    [
+        ([(True, 21.5, 30.0), (True, 20.5, 32.0), (False, None, 10.0)], "best lap 20.50 s"),
+        ([(False, None, 10.0)], None),
+        ([(None, None, -150.0), (None, None, -50.0)], "best return -100.0"),
+    ],
+    ids=["laps", "no lap yet", "returns"],
+)
+def test_the_first_line_after_a_resume_has_the_best_evaluation_so_far(
+    episodes: list[tuple[bool | None, float | None, float]],
+    shown: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    results = [EpisodeResult(1, finished, lap_s, earned, 0.5, 10) for finished, lap_s, earned in episodes]
+    report = EvaluationReport(tuple(results))
+    run = RunLog(Writer(), tmp_path, "run", 100, None, {}, is_headless=True)
+    run.go_on_from({"score": list(report.score()), "env_steps": 40, "report": report.to_json()})
+    run.scalars({"rollout/return": 1.0}, 50)
+    run.close()
+    line = capsys.readouterr().out.splitlines()[0]
+    assert [part for part in line.split(" | ") if part.startswith("best")] == ([shown] if shown else [])
+
+
 def test_the_first_line_has_the_time_since_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunLog(Writer(), tmp_path, "run", 100, None, {}, is_headless=True)
     run.scalars({"time/elapsed_s": 42.0}, 50)

@@ -404,18 +404,19 @@ class OffPolicyAgent(BaseAlgorithm):
 
     def _resume(self, checkpoint: Checkpoint, path: str) -> None:
         """Puts back everything but the networks and the counters."""
-        self.run.go_on_from_best(checkpoint)
-        self._load_replay(checkpoint)
-        if checkpoint.replay.get("rng"):
-            self.memory.load_rng_state(checkpoint.replay["rng"])
-        if checkpoint.replay.get("transforms"):
-            self.transforms.load_rng_state(checkpoint.replay["transforms"])
         if self._inline_link is not None and checkpoint.rollout:
             with fits(path, "this run", self._advice_on_episode(checkpoint)):
                 self._inline_link.load_state(as_arrays(checkpoint.rollout))
         else:
             self.learner.publishes_first = self.learner.weights_version > 0
+        self.run.go_on_from_best(checkpoint)
+        self._load_replay(checkpoint)
+        if not checkpoint.rollout:
             self._number_after_what_is_stored()
+        if checkpoint.replay.get("rng"):
+            self.memory.load_rng_state(checkpoint.replay["rng"])
+        if checkpoint.replay.get("transforms"):
+            self.transforms.load_rng_state(checkpoint.replay["transforms"])
         if self.memory.num_transitions == 0:
             logger.warning(
                 "the replay of this checkpoint is not stored: samples are collected before learning continues"

@@ -361,10 +361,16 @@ def test_a_replay_that_does_not_fit_on_the_disk_is_refused(tmp_path, monkeypatch
     assert not (tmp_path / "new" / "replay").exists()
 
 
+def stored_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / "run" / "replay").iterdir())
+
+
 def test_a_synchronous_run_that_goes_on_in_another_task_is_told_which_key_changed(tmp_path, monkeypatch):
-    agent = make_agent(make_params(tmp_path))
+    """Before anything of the stored replay is removed."""
+    agent = make_agent(make_params(tmp_path, checkpoint_interval=80))
     agent.train()
-    path = str(tmp_path / "run" / "nn" / "last.pth")
+    path = str(tmp_path / "run" / "nn" / "step_00000080.pth")
+    before = stored_bytes(tmp_path)
     monkeypatch.setattr("tests.algos.fakes.GOAL", 6.0)  # the way to it is observed
     params = make_params(tmp_path, max_env_steps=200)
     same_task = make_agent(params)
@@ -373,10 +379,11 @@ def test_a_synchronous_run_that_goes_on_in_another_task_is_told_which_key_change
     same_task.close()
     params["config"]["run"].task["track"] = "long"
     other_task = make_agent(params)
-    expected = r"last\.pth does not fit this run: .*; task\.track changed, but .* or take synchronous=false"
+    expected = r"step_00000080\.pth does not fit this run: .*; task\.track changed, but .* or take synchronous=false"
     with pytest.raises(CheckpointError, match=expected) as refusal:
         other_task.restore(path)
     assert "damaged" not in str(refusal.value)
+    assert stored_bytes(tmp_path) == before
     other_task.close()
     params["config"]["run"].synchronous = False
     asynchronous = make_agent(params)

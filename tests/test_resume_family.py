@@ -29,6 +29,7 @@ SMALL = [
     "train.params.config.env_steps_before_training=50",
     "train.params.config.min_updates_per_env_step=0.5",
     "train.params.config.max_updates_per_env_step=0.5",
+    "train.params.config.lr_decay_updates=100",  # the same for half a run and a whole one
     "train.params.config.evaluation_interval=0",
     "train.params.config.checkpoint_interval=0",
 ]

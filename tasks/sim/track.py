@@ -40,7 +40,7 @@ MIN_RADIUS_M = 5.0
 MIN_WIDTH_M = 2 * (BORDER_M + 2.5)
 """A narrower road leaves no room for the car between its borders [m]."""
 MAX_MEMORY_BYTES = 128 * 2**20
-"""What the grids of a track may take, in each process or shared; about 60 km of the usual width."""
+"""What the grids of a track may take, in each process or shared; about 57 km of the usual width."""
 SHARED_FROM_M = 5000.0
 """The grids of a longer track are built once and shared by all processes; shorter ones are built in a moment [m]."""
 _MAX_GAP_M = 40.0

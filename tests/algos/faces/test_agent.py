@@ -24,6 +24,7 @@ from rl_games.common.algo_observer import AlgoObserver, DefaultAlgoObserver, Isa
 from algos.config import NetworkConfig
 from algos.config.errors import UsageError
 from algos.config.schema import CheckpointMode, typed_train
+from algos.faces.agent import OffPolicyAgent
 from algos.learning.threads import ThreadChoice
 from algos.run.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from tasks.config import config_to_dict
@@ -298,17 +299,24 @@ def test_replay_mode_loads_only_the_samples(tmp_path, monkeypatch):
     assert all(np.array_equal(array, fresh[name]) for name, array in agent.algorithm.acting_weights().items())
     stored = len(load_rows(tmp_path / "old"))
     assert len(agent.memory) == stored
-    receive, acted = agent._inline_link.receive, []
-
-    def counted(*args, **keys):
-        acted.append(receive(*args, **keys))
-        return acted[-1]
-
-    monkeypatch.setattr(agent._inline_link, "receive", counted)
+    acted = received(agent, monkeypatch)
     agent.train()
     assert agent.frame == 50
     assert agent.epoch_num == 50  # ratio 1 from the first step: 124 stored rows are more than the 40 of the warm-up
     assert len(agent.memory) == stored + len(acted)  # a row each, and none was taken for a repetition
+
+
+def received(agent: OffPolicyAgent, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a synchronous run receives from its own acting, as it comes."""
+    assert agent._inline_link is not None
+    receive, acted = agent._inline_link.receive, list[Any]()
+
+    def counted(*args: Any, **keys: Any) -> Any:
+        acted.append(receive(*args, **keys))
+        return acted[-1]
+
+    monkeypatch.setattr(agent._inline_link, "receive", counted)
+    return acted
 
 
 def load_rows(run: Path) -> range:
@@ -541,14 +549,7 @@ def test_no_experience_is_lost_where_a_run_changes_between_synchronous_and_async
     between.train()
     agent = make_agent(make_params(tmp_path, max_env_steps=300))
     agent.restore(str(path))
-    stored, acted = len(agent.memory), []
-    receive = agent._inline_link.receive
-
-    def counted(*args, **keys):
-        acted.append(receive(*args, **keys))
-        return acted[-1]
-
-    monkeypatch.setattr(agent._inline_link, "receive", counted)
+    stored, acted = len(agent.memory), received(agent, monkeypatch)
     agent.train()
     assert agent.frame == 300
     assert len(agent.memory) == stored + len(acted)  # a row each, and none was taken for a repetition

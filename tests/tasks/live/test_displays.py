@@ -30,7 +30,8 @@ def test_with_require_display_it_fails_instead(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_run_that_skips_ends_with_one_line_that_has_the_command() -> None:
     needs_a_display = "tests/tasks/stand_in/test_stand_in.py"
-    environment = {name: value for name, value in os.environ.items() if name != "TM_REQUIRE_DISPLAY"}
+    inherited = ("TM_REQUIRE_DISPLAY", "PYTEST_ADDOPTS")
+    environment = {name: value for name, value in os.environ.items() if name not in inherited}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", needs_a_display, "-k", "window"],
         cwd=ROOT,

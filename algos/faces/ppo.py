@@ -116,6 +116,7 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             self._num_episodes = int(checkpoint.counters["episodes"])
             self._elapsed_before_s = float(checkpoint.counters["elapsed_s"])
             self._plan_next()
+            self.vec_env.seed(_seed_of_episodes(self.run.seed, self.frame))
             load_global_rng_state(checkpoint.rng)
         logger.info("resume of %s: %d steps", fn, self.frame)
 
@@ -308,6 +309,12 @@ class RemotePPOAgent(a2c_continuous.A2CAgent):
             self.save("last")
         finally:
             self.close()
+
+
+def _seed_of_episodes(seed: int, env_steps: int) -> int:
+    """What a run that goes on after so many steps draws its episodes from, so that it does not draw the first again."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(env_steps,))
+    return int(sequence.generate_state(1)[0])
 
 
 class EncoderBuilder(NetworkBuilder):

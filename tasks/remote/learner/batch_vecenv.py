@@ -30,7 +30,8 @@ class BatchVecEnv(IVecEnv):
         simulator_class = registry.batch_class(task)
         if simulator_class is None:
             raise ValueError(f"task {task.name!r} is registered without a batch")
-        self._simulator: BatchSimulator = simulator_class(task, num_envs, seed)
+        self._make_simulator: Callable[[int], BatchSimulator] = lambda seed: simulator_class(task, num_envs, seed)
+        self._simulator = self._make_simulator(seed)
         expected = registry.observation_spec(task.name, task)
         if self._simulator.observation_spec.to_json() != expected.to_json():
             raise ValueError(f"the batch of task {task.name!r} observes other fields than its single environment")
@@ -78,6 +79,11 @@ class BatchVecEnv(IVecEnv):
     def has_action_masks(self) -> bool:
         """No action is ever forbidden."""
         return False
+
+    def seed(self, seed: int) -> None:
+        """Sets the seed; before ``reset``."""
+        self._simulator.close()
+        self._simulator = self._make_simulator(seed)
 
     def watch(self, stop: Callable[[], bool]) -> None:
         """Nothing: no step waits for anybody."""

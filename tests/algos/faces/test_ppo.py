@@ -102,6 +102,14 @@ def test_runner_trains_resumes_and_plays(tmp_path, monkeypatch):
     assert results["task"] == TASK
 
 
+def test_a_resumed_run_does_not_draw_its_first_episodes_again(tmp_path, finished):
+    agent = make_agent(make_params(tmp_path, max_env_steps=320))
+    first = agent.vec_env._seed
+    agent.restore(str(finished))
+    assert agent.vec_env._seed != first
+    agent.close()
+
+
 def test_resuming_a_finished_run_is_refused(tmp_path, finished):
     agent = make_agent(make_params(tmp_path, max_env_steps=128))
     with pytest.raises(CheckpointError, match=r"has made 128 steps and max_env_steps is 128: nothing is left to do"):

@@ -33,6 +33,15 @@ def test_workers_step_it_where_they_are_asked_for_and_in_real_time(kwargs: dict[
     assert isinstance(made(**kwargs), RemoteVecEnv)
 
 
+def test_another_seed_draws_other_episodes() -> None:
+    other, same, again = made(seed=3), made(seed=3), made(seed=3)
+    other.seed(4)
+    again.seed(3)
+    first = np.asarray(same.reset())
+    np.testing.assert_array_equal(np.asarray(again.reset()), first)
+    assert not np.array_equal(np.asarray(other.reset()), first)
+
+
 @pytest.mark.parametrize("observation", ["flat", "dict"])
 def test_a_worker_answers_as_the_batch_in_this_process(observation: str) -> None:
     here = made(observation=observation, seed=3)

@@ -16,7 +16,7 @@ from algos.run import zoo
 from algos.run.checkpoint import load_checkpoint
 from algos.run.checkpoint_words import with_checkpoint_files
 from benchmarks.zoo.__main__ import main as add_entry
-from benchmarks.zoo.entry import MAX_BYTES, save_policy
+from benchmarks.zoo.entry import MAX_BYTES, save_policy, training_command
 from tasks.acting.evaluation import evaluate
 from tasks.words.command_line import Role, parse
 from tasks.words.nested import leaves, value_at
@@ -77,6 +77,17 @@ def test_an_entry_has_what_acts_and_the_command_that_trained_it(
     assert {key: value_at(again, key) for key in told} == told
     assert "begin a training with it (checkpoint_mode=weights)" in refused(capsys, "checkpoint=zoo:Mine")
     assert "checkpoint zoo:Yours is not in the zoo, which has Mine" in refused(capsys, "--play", "checkpoint=zoo:Yours")
+
+
+@pytest.mark.parametrize(("typed_steps", "word"), [("2000", "max_env_steps=2000"), (None, "")])
+def test_the_command_has_the_steps_of_the_run_whatever_the_file_said_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed_steps: str | None, word: str
+) -> None:
+    config = load_checkpoint(untrained(monkeypatch, tmp_path / "best.pth", "SAC")).config
+    today = composed("task=Gym", "train=GymSAC")["train"]["max_env_steps"]
+    config |= {"max_env_steps": int(typed_steps or today), "train": {**config["train"], "max_env_steps": 77}}
+
+    assert [part for part in training_command(config).split() if "max_env_steps" in part] == word.split()
 
 
 def test_a_large_policy_is_kept_in_half_precision_and_a_larger_one_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ MAX_BYTES = 1_000_000
 """An entry's policy is smaller than this, so that a clone stays small."""
 _SHAPES_THE_EXPERIENCE = "worker.envs_per_worker"
 """A key of the command, not of the file, that a repeated training needs all the same."""
+_NEVER_TYPED = ("experiment", "task.name", "train.max_env_steps")
+"""What a name and other keys say: max_env_steps is always a number in a checkpoint, and stands for the last one."""
 
 
 def policy_only(checkpoint: Checkpoint) -> Checkpoint:
@@ -80,7 +82,7 @@ def training_command(config: Plain) -> str:
     files, owners = _files(words), marked_keys(Belongs)
     for key, value in leaves(config):
         is_own = nearest(owners, key) is Belongs.command and key != _SHAPES_THE_EXPERIENCE
-        is_of_training = Role.train in key_roles(files, key).roles and key not in ("experiment", "task.name")
+        is_of_training = Role.train in key_roles(files, key).roles and key not in _NEVER_TYPED
         if is_own or not is_of_training or is_implied(config, key):
             continue
         if key == "seed" or value != value_at(config_to_dict(files), key):

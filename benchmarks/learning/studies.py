@@ -63,7 +63,7 @@ def _dagger(track: str, teacher: str) -> Study:
 
 def _sac(track: str, steps: Mapping[str, int]) -> Study:
     """SAC with the defaults of each task; the learning rates fall as they do on ``medium``."""
-    decay = {"Full": 62_500, "Lidar": 37_500, "LidarProgress": 37_500}
+    decay = {"Full": 62_500, "Lidar": 37_500, "LidarProgress": 37_500, "Track": 100_000}
     return Study(
         arms={
             name: (
@@ -145,7 +145,7 @@ _NARROW = ("train.params.network.hidden=[64,64]",)
 
 STUDIES: dict[str, Study] = {
     "sac_short": _sac("short", {"Full": 40_000, "Lidar": 60_000, "LidarProgress": 60_000}),
-    "sac_medium": _sac("medium", {"Full": 250_000, "Lidar": 150_000, "LidarProgress": 150_000}),
+    "sac_medium": _sac("medium", {"Full": 250_000, "Lidar": 150_000, "LidarProgress": 150_000, "Track": 1_000_000}),
     "sac_long": _sac("long", {"Full": 150_000, "Lidar": 150_000, "LidarProgress": 150_000}),
     "dagger_medium": _dagger("medium", "zoo:TM20TrackMedium"),
     "lidar_short": _on_track("short", {"SAC": 60_000, "TQC": 60_000, "CrossQ": 60_000, "DroQ": 30_000, "REDQ": 20_000}),

@@ -20,7 +20,7 @@ shapes = {entry["name"]: entry["shape"] for entry in json.loads(about["inputs"])
 # What a recurrent policy remembers: zeros at first, then what it gave.
 memory = {name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items() if name == "memory"}
 
-observation, info = env.reset(seed=0)
+observation, info = env.reset(seed=0, options={"from_start": True})
 is_over = False
 while not is_over:
     inputs = {name: observation[name][None] for name in shapes if name not in memory}

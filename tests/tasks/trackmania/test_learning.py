@@ -12,6 +12,7 @@ import pytest
 from gymnasium import spaces
 
 import tasks
+from tasks.envs.interface import FROM_START_OPTION
 
 MAX_STEPS = 15_000
 WARM_UP_STEPS = 2000
@@ -44,8 +45,8 @@ def make_env() -> gymnasium.Wrapper:
 
 
 def drive(model: Any, env: gymnasium.Env, seed: int) -> dict[str, float]:
-    """Statistics of an episode of the deterministic policy."""
-    observation, _ = env.reset(seed=seed)
+    """Statistics of a lap of the deterministic policy."""
+    observation, _ = env.reset(seed=seed, options={FROM_START_OPTION: True})
     while True:
         observation, _, terminated, truncated, info = env.step(model.predict(observation, deterministic=True)[0])
         if terminated or truncated:

@@ -83,6 +83,7 @@ def test_an_entry_has_what_acts_and_the_command_that_trained_it(
 def test_the_command_has_the_steps_of_the_run_whatever_the_file_said_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed_steps: str | None, word: str
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     config = load_checkpoint(untrained(monkeypatch, tmp_path / "best.pth", "SAC")).config
     today = composed("task=Gym", "train=GymSAC")["train"]["max_env_steps"]
     config |= {"max_env_steps": int(typed_steps or today), "train": {**config["train"], "max_env_steps": 77}}

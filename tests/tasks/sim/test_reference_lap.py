@@ -10,7 +10,7 @@ import pytest
 
 import tasks
 from tasks.config import GameKind, RandomizationConfig, TaskConfig
-from tasks.sim.random_tracks import HELD_OUT_SEEDS, random_track
+from tasks.sim.random_tracks import HELD_IN_SEEDS, HELD_OUT_SEEDS, random_track
 from tasks.sim.reference_lap import (
     ReferenceLap,
     load_reference_lap,
@@ -53,7 +53,7 @@ def test_the_actions_drive_the_stored_lap_and_its_mirror_image(name: str) -> Non
     assert car.finish_time_s == pytest.approx(lap.lap_time_s, abs=0.01)
 
 
-@pytest.mark.parametrize("seed", sorted({*HELD_OUT_SEEDS, *RANDOM_SEEDS}))
+@pytest.mark.parametrize("seed", sorted({*HELD_IN_SEEDS, *HELD_OUT_SEEDS, *RANDOM_SEEDS}))
 def test_a_random_track_has_a_lap_that_its_actions_drive_on_it_as_it_is_drawn_now(seed: int) -> None:
     lap, track = load_reference_lap(f"random:{seed}"), random_track(seed)
     assert lap is not None

@@ -17,21 +17,30 @@ GAS, BRAKE, STEER = 0, 1, 2
 """Positions in TrackMania's action [gas, brake, steer]."""
 STEER_HOLD_STEPS = 6
 """A drawn steer is kept for this many steps on average: 0.3 s at 20 Hz."""
+PEDALS_HOLD_STEPS = 2, 8
+"""Drawn pedals are held for so many steps, least and most: 0.1 to 0.4 s at 20 Hz."""
 
 
 class Explorer:
-    """What one environment draws by itself: the noise on its actions, and the warm-up policy before there are weights.
+    """What one environment draws by itself: noise, held pedals, and the warm-up policy before there are weights.
 
     Args:
         kind: Of the warm-up policy.
         action_size: Number of actions.
         seed: Seed of its generators.
+        held_pedals: Probability per step of ``HeldPedals``.
     """
 
-    def __init__(self, kind: WarmUp, action_size: int, seed: int) -> None:
+    def __init__(self, kind: WarmUp, action_size: int, seed: int, held_pedals: float = 0.0) -> None:
         self.warm_up = make_warm_up(kind, action_size, seed)
+        self.pedals = HeldPedals(held_pedals, action_size, seed)
         self._action_size = action_size
         self._rng = np.random.default_rng(seed)
+
+    def begin_episode(self) -> None:
+        """Forgets what was held over from the previous episode."""
+        self.warm_up.begin_episode()
+        self.pedals.begin_episode()
 
     def noise(self) -> np.ndarray:
         """The next normal noise, float32, shape (A,)."""
@@ -39,12 +48,69 @@ class Explorer:
 
     def state(self) -> dict[str, Any]:
         """Everything that decides what comes next, as plain data."""
-        return {"rng": self._rng.bit_generator.state, "warm_up": self.warm_up.state()}
+        return {
+            "rng": self._rng.bit_generator.state,
+            "warm_up": self.warm_up.state(),
+            "pedals": self.pedals.state(),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what ``state`` gave."""
         self._rng.bit_generator.state = state["rng"]
         self.warm_up.load_state(state["warm_up"])
+        if "pedals" in state:  # older ones held none
+            self.pedals.load_state(state["pedals"])
+
+
+class HeldPedals:
+    """Now and then presses gas and brake as drawn at random, for 2 to 8 steps, and leaves the steer to the policy.
+
+    Temporally extended epsilon-greedy exploration (Dabney et al. 2021, arXiv:2006.01782, section 3). A good driver's
+    pedals are at an end of their range, where the noise of a squashed Gaussian no longer moves them; what takes both
+    for some steps, as the start of a slide, it would never try.
+
+    Args:
+        rate: Probability per step that pedals are drawn while none are held; 0: never.
+        action_size: Number of actions.
+        seed: Seed of its generator.
+
+    Raises:
+        ValueError: If there is a rate, but not TrackMania's three actions.
+    """
+
+    def __init__(self, rate: float, action_size: int, seed: int) -> None:
+        if rate and action_size != 3:
+            raise ValueError(
+                f"held_pedals needs the three actions [gas, brake, steer], got {action_size} actions; "
+                "set held_pedals: 0"
+            )
+        self._rate = rate
+        self._rng = np.random.default_rng((seed, *b"pedals"))
+        self._pedals, self._steps_left = [0.0, 0.0], 0
+
+    def begin_episode(self) -> None:
+        """Forgets what was held over from the previous episode."""
+        self._steps_left = 0
+
+    def press(self, action: np.ndarray) -> None:
+        """Replaces gas and brake of the next action, shape (3,), while they are held."""
+        if not self._rate:
+            return
+        if not self._steps_left and self._rng.random() < self._rate:
+            self._pedals = self._rng.choice([-1.0, 1.0], 2).tolist()
+            self._steps_left = int(self._rng.integers(*PEDALS_HOLD_STEPS, endpoint=True))
+        if self._steps_left:
+            self._steps_left -= 1
+            action[[GAS, BRAKE]] = self._pedals
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides what comes next, as plain data."""
+        return {"rng": self._rng.bit_generator.state, "held": self._pedals, "steps_left": self._steps_left}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``state`` gave."""
+        self._rng.bit_generator.state = state["rng"]
+        self._pedals, self._steps_left = list(state["held"]), int(state["steps_left"])
 
 
 def make_warm_up(kind: WarmUp, action_size: int, seed: int) -> UniformWarmUp:

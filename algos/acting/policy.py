@@ -39,6 +39,7 @@ def make_acting_policy(
     warm_up: str = "driving",
     device: str = "cpu",
     policy_type: type[ActingPolicy] | None = None,
+    held_pedals: float = 0.0,
 ) -> ActingPolicy:
     """Builds an ActingPolicy from plain data.
 
@@ -49,10 +50,13 @@ def make_acting_policy(
         warm_up: Name of the WarmUp that acts until weights are loaded.
         device: torch device of the forward pass.
         policy_type: What a plugin derived from ActingPolicy; None: ActingPolicy.
+        held_pedals: Probability per step that an exploring policy holds pedals drawn at random.
     """
     policy_type = ActingPolicy if policy_type is None else policy_type
     config = network_from_plain(network, policy_type.network_type)
-    return policy_type(ObservationSpec.from_json(spec), config, seed, warm_up_named(warm_up), torch.device(device))
+    policy = policy_type(ObservationSpec.from_json(spec), config, seed, warm_up_named(warm_up), torch.device(device))
+    policy.hold_pedals(held_pedals, seed)
+    return policy
 
 
 def warm_up_named(name: str) -> WarmUp:
@@ -90,7 +94,7 @@ class ActingPolicy:
         self._device = device
         self._action_size = spec.action_size
         self._names = spec.visible.names
-        self._warm_up = warm_up
+        self._warm_up, self._held_pedals = warm_up, 0.0
         self.explore_as([seed])
         with torch.random.fork_rng(devices=[]):
             self.network = self.make_network(spec, config).to(device).eval().requires_grad_(False)
@@ -103,7 +107,12 @@ class ActingPolicy:
 
     def explore_as(self, seeds: Sequence[int]) -> None:
         """Acts in so many environments from now on; in each it explores by itself, from its seed."""
-        self._explorers = [Explorer(self._warm_up, self._action_size, seed) for seed in seeds]
+        self._explorers = [Explorer(self._warm_up, self._action_size, seed, self._held_pedals) for seed in seeds]
+
+    def hold_pedals(self, rate: float, seed: int) -> None:
+        """Holds pedals drawn at random now and then while it explores, as ``HeldPedals``; acts in one environment."""
+        self._held_pedals = rate
+        self.explore_as([seed])
 
     def act(self, obs: Mapping[str, np.ndarray], deterministic: bool = False) -> np.ndarray:
         """Chooses an action for one observation.
@@ -123,9 +132,12 @@ class ActingPolicy:
         if not self._has_weights:
             return np.stack([explorer.warm_up.act() for explorer in self._explorers])
         mean, log_std = self._forward(obs)
-        if not deterministic:
-            mean = mean + np.exp(log_std) * self._noise()
-        return np.tanh(mean)
+        if deterministic:
+            return np.tanh(mean)
+        actions = np.tanh(mean + np.exp(log_std) * self._noise())
+        for explorer, action in zip(self._explorers, actions, strict=True):
+            explorer.pedals.press(action)
+        return actions
 
     def deterministic_actor(self) -> DeterministicActor:
         """What ``act`` does with ``deterministic``, as one network that shares the weights."""
@@ -155,7 +167,7 @@ class ActingPolicy:
     def begin_episodes(self, chosen: Sequence[int]) -> None:
         """``begin_episode`` of the chosen environments."""
         for index in chosen:
-            self._explorers[index].warm_up.begin_episode()
+            self._explorers[index].begin_episode()
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights that decides the next actions in the first environment, as plain data."""

@@ -11,7 +11,18 @@ from typing import Annotated, Self
 
 from tasks.words.command_line import Role
 from tasks.words.keys import Workers, acts_in, needs, not_with, only_with, workers_have
-from tasks.words.limits import Amount, AmountOrAuto, Checked, Count, Limit, NotNegative, Positive, Share, above
+from tasks.words.limits import (
+    Amount,
+    AmountOrAuto,
+    Checked,
+    Count,
+    Fraction,
+    Limit,
+    NotNegative,
+    Positive,
+    Share,
+    above,
+)
 from tasks.words.refusals import require
 
 Betas = Annotated[
@@ -201,6 +212,9 @@ class OffPolicyConfig(ReplayLearnerConfig):
     """Learning rate of critics and of an encoder that they share, or that estimates what they see. TMRL has 5e-5."""
     lr_entropy: Positive = field(default=3e-4, metadata=needs(_LEARNED))
     """Learning rate of the logarithm of the temperature (Adam)."""
+    held_pedals: Fraction = field(default=0.0, metadata=acts_in(Role.train, Role.worker) | workers_have(Workers.same))
+    """Probability per step at which an exploring policy presses gas and brake as drawn at random, for 2 to 8 steps;
+    TrackMania's tasks only. It finds slides, which begin with both."""
     optimizer_critic: OptimizerKind = OptimizerKind.adam
     """adam, adamw, sgd or rmsprop."""
     betas_critic: Betas = None

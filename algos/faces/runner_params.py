@@ -34,7 +34,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from algos.config import ENCODERS, DAggerConfig, EncoderKind, ReplayLearnerConfig, check_combination
+from algos.config import ENCODERS, DAggerConfig, EncoderKind, OffPolicyConfig, ReplayLearnerConfig, check_combination
 from algos.config.algorithms import TRAIN_SCHEMAS, algorithms, networks, policy_function
 from algos.config.options import base_name
 from algos.config.ppo import ppo_params
@@ -364,8 +364,15 @@ def _check_replay(config: RunConfig) -> None:
 
 def worker_policy(train: OffPolicyTrainConfig, spec: ObservationSpec, inference_device: str) -> dict[str, Any]:
     """What makes the policy of a worker, here or elsewhere: {function, kwargs}. It knows of no privileged field."""
-    network, warm_up = config_to_dict(train.params.network), train.params.config.warm_up.name
-    kwargs = {"spec": spec.visible.to_json(), "network": network, "warm_up": warm_up, "device": inference_device}
+    config = train.params.config
+    kwargs: dict[str, Any] = {
+        "spec": spec.visible.to_json(),
+        "network": config_to_dict(train.params.network),
+        "warm_up": config.warm_up.name,
+        "device": inference_device,
+    }
+    if isinstance(config, OffPolicyConfig) and config.held_pedals:  # a policy of the user's need not know of it
+        kwargs["held_pedals"] = config.held_pedals
     return {"function": policy_function(train.params.algo.name), "kwargs": kwargs}
 
 

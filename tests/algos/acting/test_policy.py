@@ -31,9 +31,11 @@ SPECS: dict[str, tuple[ObservationSpec, NetworkConfig]] = {
 }
 
 
-def make_policy(spec: ObservationSpec, network: NetworkConfig, seed: int = 0, warm_up: str = "driving") -> ActingPolicy:
+def make_policy(
+    spec: ObservationSpec, network: NetworkConfig, seed: int = 0, warm_up: str = "driving", held_pedals: float = 0.0
+) -> ActingPolicy:
     plain = json.loads(json.dumps({"spec": spec.to_json(), "network": config_to_dict(network)}))
-    return make_acting_policy(**plain, seed=seed, warm_up=warm_up)
+    return make_acting_policy(**plain, seed=seed, warm_up=warm_up, held_pedals=held_pedals)
 
 
 def one_observation(spec: ObservationSpec, seed: int = 0) -> dict[str, np.ndarray]:
@@ -176,12 +178,13 @@ def test_building_a_policy_leaves_the_global_generator_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["lidar", "compact"])
-def test_many_environments_are_acted_in_as_each_alone(name: str) -> None:
+@pytest.mark.parametrize("held_pedals", [0.0, 0.5])
+def test_many_environments_are_acted_in_as_each_alone(name: str, held_pedals: float) -> None:
     spec, network = SPECS[name]
     agent = SAC(spec, SACConfig(), network, CPU, seed=0)
-    together = make_policy(spec, network, seed=5)
+    together = make_policy(spec, network, seed=5, held_pedals=held_pedals)
     together.explore_as([5, 6, 7])
-    alone = [make_policy(spec, network, seed=seed) for seed in (5, 6, 7)]
+    alone = [make_policy(spec, network, seed=seed, held_pedals=held_pedals) for seed in (5, 6, 7)]
     observations = random_observation(spec, np.random.default_rng(1), 3)
     batch = {key: tensor.numpy() for key, tensor in observations.items()}
     rows = [{key: value[row] for key, value in batch.items()} for row in range(3)]
@@ -199,3 +202,23 @@ def test_many_environments_are_acted_in_as_each_alone(name: str) -> None:
         policy.load_weights(agent.acting_weights(), 1)
     for deterministic in (False, True, False):
         assert_equal(deterministic)
+
+
+def test_pedals_are_held_only_while_the_policy_explores_with_weights() -> None:
+    spec, network = SPECS["lidar"]
+    agent, policy = SAC(spec, SACConfig(), network, CPU, seed=0), make_policy(*SPECS["lidar"], held_pedals=0.9)
+    obs = one_observation(spec)
+
+    def share_at_an_end(deterministic: bool = False) -> float:
+        return float(np.mean([(np.abs(policy.act(obs, deterministic)[:2]) == 1.0).all() for _ in range(300)]))
+
+    assert share_at_an_end() == 0.0
+    policy.load_weights(agent.acting_weights(), 1)
+    assert share_at_an_end(deterministic=True) == 0.0
+    assert share_at_an_end() > 0.9
+    state = json.loads(json.dumps(policy.state()))
+    again = make_policy(*SPECS["lidar"], seed=8, held_pedals=0.9)
+    again.load_weights(agent.acting_weights(), 1)
+    again.load_state(state)
+    assert all(np.array_equal(again.act(obs), policy.act(obs)) for _ in range(50))
+    policy.load_state({name: value for name, value in state.items() if name != "pedals"})  # of an older run

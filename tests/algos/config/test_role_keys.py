@@ -31,6 +31,7 @@ ROLES = {
     "train.params.network.batch_renorm_warm_up": "train worker benchmark",
     "train.params.network.random_shift": "train worker benchmark",
     "train.params.config.warm_up": "train worker",
+    "train.params.config.held_pedals": "train worker",
     "seed": "train benchmark",
     "device": "train",
     "inference_device": "train play worker benchmark",

@@ -109,6 +109,7 @@ OUTSIDE: dict[str, Any] = {
     "replay_device": ReplayDevice.cpu,
     "env_steps_before_training": 1,
     "warm_up": WarmUp.driving,
+    "held_pedals": 0.1,
     "min_updates_per_env_step": 0.1,
     "max_updates_per_env_step": 9.0,
     "update_model_interval": 2,

@@ -18,10 +18,16 @@ What holds for the relaxed car, and why it only makes it faster than the car of 
 * The brake gives its law in any part of it. Rolling costs nothing; in the simulator it costs more than 1 m/s2.
 * The yaw rate follows the steer by the simulated law with its time constant, the steer moves at its simulated rate, the
   sideways speed follows what grip gives as simulated.
-* A slide, with gas, both pedals or the brake, has the simulated forces and accelerations. It may begin and end at any
-  moment, and hold for any part of the time; in the simulator it needs both pedals in a corner faster than 198 km/h, so
-  that here too it is only allowed from where full gas reaches that speed on. A slide with gas alone ends below 1.3 m/s
-  sideways, so it costs at least what that costs.
+* A slide, with gas, both pedals or the brake, has the simulated forces and accelerations. It may begin at any moment,
+  and hold for any part of the time; in the simulator it needs both pedals in a corner faster than 198 km/h, so that
+  here too it is only allowed from where full gas reaches that speed on.
+* A slide ends as simulated. Above 2.6 m/s sideways no car of the simulator grips (it ends slides below 1.3 m/s, and no
+  grip leads there), so what is not a slide by choice becomes one, with the force of a slide without brake and still
+  with the pedals of grip: all of it well above, none of it up to 2.6 m/s. A slide with gas alone ends below 1.3 m/s, so
+  its pull fades from 1.2 m/s down; in the simulator it lasts for the rest of a tick, worth some mm/s.
+* The tables of a slide are rounded at their corners, so that there is more to choose from: drive and force without the
+  brake up (at most 0.2 and 1.0 m/s2), force with it down (at most 0.7 m/s2). A force between both takes some of each,
+  and gas alone pulls more than both pedals.
 * The whole road: the body reaches to the wall, with the simulated drag of the border, but without its loss of grip.
 * The lap begins 2 m behind the start, at the speed and time of full gas straight on, in any place and direction to
   which steering could have brought the car.
@@ -29,7 +35,11 @@ What holds for the relaxed car, and why it only makes it faster than the car of 
 
 What the bound does not speak of: laps that touch a wall (``search`` refuses them). IPOPT finds a local optimum, from
 the line of least curvature on; that no other line is faster is not proven. On ``short`` a mesh of 4 m gives
-6.273 s, one of 2 m 6.310 s. Where slides keep IPOPT from converging there is no bound.
+6.275 s, one of 2 m 6.304 s. Where slides keep IPOPT from converging there is no bound.
+
+Both ends of a slide matter to IPOPT as much as to the bound. A slide with gas straight on would be as good as gas
+alone, and a hundredth of grip, which pulls within 8 ms, would stop a slide at once; IPOPT shifts such shares back and
+forth.
 """
 
 from __future__ import annotations
@@ -81,6 +91,8 @@ _GUIDE_DEFECT = 0.05
 """What IPOPT may leave of the defects of a lap that only guides the search [m, rad, m/s, rad/s]."""
 _SIDE_MPS = 0.5
 """Sideways speed over which the force of a slide changes its side."""
+_ROUNDING_MPS = 0.3
+"""Sideways speed over which the tables of a slide change their slope; IPOPT would go back and forth about a corner."""
 
 
 class Bound(NamedTuple):
@@ -199,7 +211,7 @@ class _Problem:
         )
         program: Any = {"x": unknowns, "f": casadi.sum2(times) + calm, "g": casadi.veccat(defects, *limits)}
         quiet: Any = {"ipopt.print_level": 0, "print_time": 0, "ipopt.sb": "yes", "ipopt.tol": 1e-6}
-        quiet |= {"ipopt.max_iter": 400, "ipopt.acceptable_tol": 1e-4, "ipopt.acceptable_iter": 5}
+        quiet |= {"ipopt.max_iter": 1000, "ipopt.acceptable_tol": 1e-4, "ipopt.acceptable_iter": 5}
         solver = casadi.nlpsol("lap", "ipopt", program, quiet)
         found = solver(x0=np.concatenate([guess.state.ravel(), guess.control.ravel()]), **self._limits(may_slide))
         stats = solver.stats()
@@ -240,17 +252,21 @@ class _Problem:
         per_steer = _table(SIDEWAYS_NODES_MPS, car.sideways_per_steer, speed) + car.sideways_braking * brake
         gripping = per_steer * steer - _table(SIDEWAYS_NODES_MPS, car.sideways_per_turn, speed) * yaw_rate
         aside = casadi.sqrt(sideways**2 + _SIDE_MPS**2)
-        free = _table(FORCE_NODES_FREE_MPS, car.slide_force_free, aside)
-        braked = _table(FORCE_NODES_BRAKING_MPS, car.slide_force_braking, aside)
-        sliding = slide_gas + slide_both + slide_brake
-        force = (slide_gas * free + (slide_both + slide_brake) * braked) * sideways / aside
+        free = _rounded(FORCE_NODES_FREE_MPS, car.slide_force_free, aside)
+        braked = -_rounded(FORCE_NODES_BRAKING_MPS, tuple(-force for force in car.slide_force_braking), aside)
+        braking = slide_both + slide_brake
+        # Faster sideways than grip breaks at, what does not slide on purpose slides all the same, more and more.
+        over = casadi.fmax(0, (sideways / car.slide_from_sideways) ** 2 - 1) ** 2
+        sliding = slide_gas + braking + (1 - slide_gas - braking) * over / (1 + over)
+        force = ((sliding - braking) * free + braking * braked) * sideways / aside
         pushed = (1 - sliding) * (gripping - settling) / car.sideways_lag_s - force - sliding * speed * yaw_rate
         lost = casadi.fmax(car.steer_loss, car.steer_loss_slow - car.steer_loss_fade * speed) * steer**2
         none = casadi.DM.zeros(len(car.upshift_kmh))
         pull = gas * (_full_gas(car, speed, charged) - lost)
-        pull += slide_gas * (_full_gas(car, speed, none) + _table(DRIVE_NODES_MPS, car.slide_drive, aside))
-        # A slide that is not braked ends below a sideways speed: it costs at least what that costs.
-        pull -= slide_gas * casadi.fabs(yaw_rate) * casadi.fmax(0, car.slide_until_sideways - aside)
+        drive = _rounded(DRIVE_NODES_MPS, car.slide_drive, aside)
+        # A slide that is not braked ends below a sideways speed: it pulls less and less there.
+        ended = casadi.fmax(0, 1 - (aside / car.slide_until_sideways) ** 2) ** 2
+        pull += slide_gas * (_full_gas(car, speed, none) + drive) * (1 - ended)
         pull += slide_both * (car.both_pedals - car.both_pedals_per_speed * speed)
         hold = brake * casadi.fmax(car.brake_slow, car.brake_per_speed * speed)
         hold += slide_brake * car.brake_sliding_per_speed * speed
@@ -357,4 +373,16 @@ def _table(nodes: tuple[float, ...], values: tuple[float, ...], at: Any) -> Any:
     found = values[0]
     for low, high, first, last in zip(nodes[:-1], nodes[1:], values[:-1], values[1:], strict=True):
         found += (last - first) / (high - low) * (casadi.fmin(casadi.fmax(at, low), high) - low)
+    return found
+
+
+def _rounded(nodes: tuple[float, ...], values: tuple[float, ...], at: Any) -> Any:
+    """Smooth upper envelope of ``_table``: its corners are rounded over ``_ROUNDING_MPS``."""
+    import casadi
+
+    slopes = np.concatenate([[0.0], np.diff(values) / np.diff(nodes), [0.0]])
+    found = values[0]
+    for node, change in zip(nodes, np.diff(slopes).tolist(), strict=True):
+        above = 0.5 * (at - node + casadi.sqrt((at - node) ** 2 + _ROUNDING_MPS**2))
+        found += change * (above if change > 0 else above - 0.5 * _ROUNDING_MPS)
     return found

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.reference_lap.guide import SIDEWAYS
 from benchmarks.reference_lap.road import road_of
 from benchmarks.reference_lap.rollouts import Rollouts, finish_time_s
 from tasks.sim.reference_lap import load_reference_lap, replay, rounded_actions
+from tasks.sim.scripted_driver import scripted_lap_time_s
 from tasks.sim.track import Track, load_track
-from tasks.sim.vehicle import VehicleConstants
+from tasks.sim.vehicle import FORCE_NODES_FREE_MPS, VehicleConstants
 
 FULL_GAS = np.array([1.0, 0.0, 0.0], np.float32)
 
@@ -59,9 +61,33 @@ def test_the_bound_is_below_full_gas_and_near_it_and_the_search_between_them(str
     assert bound.lap_time_s is not None
     assert 0.97 * full_gas_s < bound.lap_time_s < full_gas_s
     search = Search(road_of(track), bound.guide, Rollouts(track, car, 48))
-    actions, lap_s = search.sweep(np.zeros((0, 3), np.float32), SearchSettings(rounds=3, elites=8))
+    actions, lap_s = search.sweep(np.zeros((0, 3), np.float32), SearchSettings(rounds=6, elites=8))
     assert bound.lap_time_s < lap_s < full_gas_s + 0.05
     assert replay(track, rounded_actions(actions))[1].finish_time_s == lap_s
+
+
+@pytest.mark.slow
+def test_the_bound_of_a_hairpin_slides_and_is_below_the_scripted_drivers_lap(tmp_path: Path) -> None:
+    from benchmarks.reference_lap.minimum_time import minimum_time
+
+    heading = np.concatenate([np.zeros(300), np.linspace(0.0, np.pi, 80), np.full(60, np.pi)])
+    np.save(tmp_path / "hairpin.npy", np.cumsum(np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0))
+    track, car = load_track(str(tmp_path / "hairpin.npy")), VehicleConstants()
+    bound, scripted_s = minimum_time(track, car, mesh_m=6.0), scripted_lap_time_s(track, car)
+    assert bound.lap_time_s is not None
+    assert 0.8 * scripted_s < bound.lap_time_s < scripted_s
+    assert np.abs(bound.guide.state[:, SIDEWAYS]).max() > 2 * car.slide_from_sideways
+
+
+def test_rounded_tables_are_smooth_and_nowhere_below_the_simulators() -> None:
+    from benchmarks.reference_lap.minimum_time import _rounded
+
+    at = np.linspace(0.5, 40.0, 3951)
+    nodes, values = FORCE_NODES_FREE_MPS, VehicleConstants().slide_force_free
+    found = np.array([float(_rounded(nodes, values, float(sideways))) for sideways in at])
+    over = found - np.interp(at, nodes, values)
+    assert 0.0 <= over.min() < over.max() < 0.015 * values[0]
+    assert np.abs(np.diff(found, 2)).max() < 2e-3
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ def add_off_policy(
         config: Dataclass of ``train.params.config``: SACConfig, another of ``algos.config``, or derived from one.
         network: Dataclass of ``train.params.network``: NetworkConfig, or derived from it.
         policy: ``module:function`` that builds the policy from (spec, network, seed, warm_up, device), plain data, as
-            ``algos.acting.policy.make_acting_policy`` does: for networks whose acting part is another.
+            ``algos.acting.policy.make_acting_policy`` does, and from held_pedals where that is not 0: for networks
+            whose acting part is another.
         agent: ``module:Class`` of what trains it, where it needs one derived from ``algos.faces.agent.OffPolicyAgent``.
         player: ``module:Class`` of what plays it, where it needs one derived from ``algos.faces.players.RemotePlayer``.
         kind: Its ``train.kind``; None: the name.

@@ -79,11 +79,8 @@ class HeldPedals:
     """
 
     def __init__(self, rate: float, action_size: int, seed: int) -> None:
-        if rate and action_size != 3:
-            raise ValueError(
-                f"held_pedals needs the three actions [gas, brake, steer], got {action_size} actions; "
-                "set held_pedals: 0"
-            )
+        if rate:
+            _require_driving(action_size, "held_pedals", "set held_pedals: 0")
         self._rate = rate
         self._rng = np.random.default_rng((seed, *b"pedals"))
         self._pedals, self._steps_left = [0.0, 0.0], 0
@@ -123,12 +120,14 @@ def make_warm_up(kind: WarmUp, action_size: int, seed: int) -> UniformWarmUp:
     """
     if kind is WarmUp.uniform:
         return UniformWarmUp(action_size, seed)
-    if action_size != 3:
-        raise ValueError(
-            f"warm_up driving needs the three actions [gas, brake, steer], got {action_size} actions; "
-            "set warm_up: uniform"
-        )
+    _require_driving(action_size, "warm_up driving", "set warm_up: uniform")
     return DrivingWarmUp(action_size, seed)
+
+
+def _require_driving(action_size: int, what: str, remedy: str) -> None:
+    """Refuses what presses TrackMania's pedals where the actions are others."""
+    if action_size != 3:
+        raise ValueError(f"{what} needs the three actions [gas, brake, steer], got {action_size} actions; {remedy}")
 
 
 class UniformWarmUp:

@@ -55,7 +55,8 @@ def make_acting_policy(
     policy_type = ActingPolicy if policy_type is None else policy_type
     config = network_from_plain(network, policy_type.network_type)
     policy = policy_type(ObservationSpec.from_json(spec), config, seed, warm_up_named(warm_up), torch.device(device))
-    policy.hold_pedals(held_pedals, seed)
+    if held_pedals:
+        policy.hold_pedals(held_pedals, seed)
     return policy
 
 

@@ -61,4 +61,4 @@ def _written(value: object) -> str:
         return "{" + ",".join(f"{key}:{_written(entry)}" for key, entry in value.items()) + "}"
     text = str(value)
     is_plain = bool(_PLAIN.fullmatch(text)) and re.fullmatch(r"null|true|false|[+-]?[\d.].*", text) is None
-    return text if is_plain and ":" not in text else quote(text)
+    return text if is_plain else quote(text)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from algos.config.hydra_entry import as_in_the_files, compose_and_call
 from algos.config.schema import RunConfig
-from algos.config.worker_words import worker_words
+from algos.config.worker_words import worker_words, written
 from tasks import registry
 from tasks.config import config_to_dict
 from tasks.words.command_line import Role
@@ -102,6 +103,14 @@ def test_a_key_and_a_choice_are_one_argument_of_a_shell() -> None:
     }
     words = shlex.split(" ".join(worker_words(config, {})))
     assert words == ["task='A; reboot'", "train='B | reboot'", "task.kwargs.a; reboot=1"]
+
+
+@pytest.mark.parametrize("value", ["zoo:TM20Track", "C:/lap.csv", "::1", "1:30", "true", "a b"])
+def test_a_text_is_quoted_only_where_hydra_would_read_something_else(value: str) -> None:
+    for nested in (value, [value, value], {"a": value}):
+        (text,) = shlex.split(written(nested))
+        assert OverridesParser.create().parse_override(f"key={text}").value() == nested
+    assert ("'" in written(value)) == (value in ("1:30", "true", "a b"))
 
 
 TEACHER = "train.params.config.teacher=zoo:TM20TrackMedium"

@@ -229,7 +229,7 @@ def test_observers_of_a_checkpoint_are_used_when_resuming_and_only_by_name(
     torch.save(content, checkpoint)
     message = refused(capsys, f"checkpoint={checkpoint}")
     word = message.rpartition("type ")[2]
-    assert word == "observers=\"['rl_games.common.algo_observer:DefaultAlgoObserver']\""
+    assert word == 'observers="[rl_games.common.algo_observer:DefaultAlgoObserver]"'
     seen: list[dict[str, Any]] = []
     (typed,) = shlex.split(word)
     for argv, role in ((["--play"], Role.play), ([typed], Role.train)):

@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("drives")
     car = another_car(0)
     for number in range(6):
-        save_npz(made / f"{number}.npz", driven(car, drawn(number, 30.0)))
+        save_npz(made / f"{number}.npz", driven(car, drawn(number, 20.0)))
     return made
 
 

@@ -8,10 +8,10 @@ pictures get their tracks, by whatever name, from ``any_track`` and ``tracks_of_
 
 from __future__ import annotations
 
+import itertools
 import json
-import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,7 +21,7 @@ import numpy as np
 from tasks.config import EVALUATION_SEED, PLAY_SEED, RANDOM_TRACK, TaskConfig, random_track_seed
 from tasks.sim.random_line import LENGTH_M, WIDTH_M, random_line
 from tasks.sim.road_pieces import ROAD_HEIGHT_M, at_height
-from tasks.sim.scripted_driver import drive_scripted, tune
+from tasks.sim.scripted_driver import tune
 from tasks.sim.track import TRACKS_FOLDER, ScriptedLap, Track, load_track
 
 HELD_IN_SEEDS = tuple(range(10))
@@ -32,8 +32,6 @@ SCRIPTED_FILE = TRACKS_FOLDER / "random.json"
 """The scripted driver's results on these twenty."""
 
 _SHADE_SEED = 0
-_MOST_DRAWS = 200
-_LAP_SEED = 1_000_001
 _MOST_SEEDS = 2**31
 _EPISODE_ENTROPY = 0x7AC4
 
@@ -73,27 +71,26 @@ def any_track(name: str, width_m: float = WIDTH_M, *, is_in_game: bool = False) 
 def random_track(seed: int) -> Track:
     """The random track of a number, the same in every process.
 
-    Lines are drawn until the scripted driver finishes one; of the named twenty it finishes the first.
-
     Args:
         seed: At least 0.
     """
-    for line in drawn_lines(seed):
-        name = f"{RANDOM_TRACK}:{seed}"
-        track = Track(name, at_height(line, ROAD_HEIGHT_M), WIDTH_M, _stored_laps().get(name), _SHADE_SEED)
-        if track.scripted is not None or is_drivable(track):
-            return track
-    raise AssertionError(f"none of {_MOST_DRAWS} drawn lines of random track {seed} can be driven")
+    name = f"{RANDOM_TRACK}:{seed}"
+    return Track(name, at_height(drawn_line(seed), ROAD_HEIGHT_M), WIDTH_M, _stored_laps().get(name), _SHADE_SEED)
 
 
-def drawn_lines(seed: int) -> Iterator[np.ndarray]:
-    """Lines that are drawn from a number, (x, z) [m], shape (N, 2); half are mirrored, half driven from their end."""
-    for draw in range(_MOST_DRAWS):
-        rng = np.random.default_rng([seed, draw])
-        is_mirrored, is_reversed = (rng.random(2) < 0.5).tolist()
-        line = random_line(rng)
-        if line is not None:
-            yield turned(line, is_mirrored=is_mirrored, is_reversed=is_reversed)
+def drawn_line(seed: int) -> np.ndarray:
+    """The first line of a number that does not end in a dead end, (x, z) [m], shape (N, 2).
+
+    Half are mirrored, half driven from their end.
+    """
+    return next(line for draw in itertools.count() if (line := _draw(seed, draw)) is not None)
+
+
+def _draw(seed: int, draw: int) -> np.ndarray | None:
+    rng = np.random.default_rng([seed, draw])
+    is_mirrored, is_reversed = (rng.random(2) < 0.5).tolist()
+    line = random_line(rng)
+    return None if line is None else turned(line, is_mirrored=is_mirrored, is_reversed=is_reversed)
 
 
 def turned(line: np.ndarray, *, is_mirrored: bool, is_reversed: bool) -> np.ndarray:
@@ -109,11 +106,6 @@ def turned(line: np.ndarray, *, is_mirrored: bool, is_reversed: bool) -> np.ndar
     if is_reversed:
         line = line[::-1] - line[-1]
     return line
-
-
-def is_drivable(track: Track) -> bool:
-    """Whether the scripted driver finishes it."""
-    return not math.isnan(drive_scripted(track, [_LAP_SEED])[0].finish_time_s)
 
 
 def tracks_of_episodes(config: TaskConfig) -> EpisodeTracks:

@@ -375,6 +375,14 @@ class TaskConfig(RealTimeTaskConfig):
     )
     """Whether what TM20Track sees is captured too, for a critic that sees more than the actor
     (train.params.network.asymmetric_critic), or for DAgger's teacher; null: where training uses it."""
+    look_ahead_exponent: Annotated[float, between(1, 10)] = field(
+        default=1.0,
+        metadata=decides(Decides.look_ahead, before=1.0)
+        | needs(only_with("train.params.config.teacher", None, roles=(Role.train,))),
+    )
+    """Where the 20 points lie that TM20Track sees of the road ahead, and privileged critics: the k-th is
+    (k / 19) ** this of the way to the last. 1: at equal distances; larger: closer together near the car. DAgger takes
+    its teacher's."""
     sleep_time_at_reset: NotNegative = field(default=1.5, metadata=needs(_LIVE))
     """Pause after a restart of the live game [s]."""
     save_replays: bool = field(default=False, metadata=workers_have(Workers.own) | needs(_LIVE))

@@ -16,6 +16,7 @@ from algos.faces.registration import register
 from algos.faces.role_task import task_of_role
 from algos.faces.runner_params import worker_policy
 from algos.run.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from algos.run.checkpoint_words import named_file
 from algos.run.stored_config import refuse_shape_changes
 from tasks import registry
 from tasks.config import TaskConfig, config_to_dict
@@ -115,6 +116,45 @@ def test_only_training_begins_on_the_way(role: Role, share: float) -> None:
     assert isinstance(task, TaskConfig)
     assert task.randomization.rolling_starts == share
     assert task.privileged == (True if share else None)
+
+
+def test_the_road_ahead_is_seen_as_the_teacher_sees_it(start: Start, tmp_path: Path) -> None:
+    teacher = load_checkpoint(named_file("zoo:TM20TrackMedium"))
+    for exponent in (1.0, 2.5):
+        teacher.config["task"]["look_ahead_exponent"] = exponent
+        save_checkpoint(tmp_path / "teacher.pth", teacher)
+        words = ["train=TM20LidarDAgger", f"train.params.config.teacher={tmp_path / 'teacher.pth'}"]
+        assert start(*LIDAR, *words)["config"]["env_config"]["task"]["look_ahead_exponent"] == exponent
+
+
+def test_another_look_ahead_than_the_teachers_is_refused(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, *LIDAR, "train=TM20LidarDAgger", "task.look_ahead_exponent=4.0")
+    assert line.endswith(
+        "task.look_ahead_exponent=4.0 does nothing with train.params.config.teacher=zoo:TM20Track: leave it out"
+    )
+
+
+@pytest.mark.parametrize("words", [[SYMMETRIC], ["train=TM20LidarPPO"]], ids=" ".join)
+def test_a_look_ahead_that_nothing_sees_is_refused(
+    start: Start, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    line = refused(capsys, *LIDAR, *words, "task.look_ahead_exponent=2")
+    assert "task.look_ahead_exponent must be 1 when neither policy nor critic sees the road ahead, got 2.0" in line
+    assert start(*LIDAR, "task.look_ahead_exponent=2")["config"]["env_config"]["task"]["look_ahead_exponent"] == 2.0
+
+
+def test_a_checkpoint_keeps_its_look_ahead_and_an_older_one_had_1(
+    start: Start, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stored = load_checkpoint(named_file("zoo:TM20TrackMedium"))
+    assert "look_ahead_exponent" not in stored.config["task"]
+    stored.config["task"]["look_ahead_exponent"] = 3.0
+    save_checkpoint(tmp_path / "newer.pth", stored)
+    for name, kept, other in (("zoo:TM20TrackMedium", 1.0, 3.0), (str(tmp_path / "newer.pth"), 3.0, 1.0)):
+        words = [f"checkpoint={name}", "checkpoint_mode=weights"]
+        assert start(*words)["config"]["env_config"]["task"]["look_ahead_exponent"] == kept
+        line = refused(capsys, *words, f"task.look_ahead_exponent={other}")
+        assert f"task.look_ahead_exponent={other} would change where the points of the road ahead lie" in line
 
 
 def test_where_the_policy_sees_all_there_is_nothing_to_add(start: Start, capsys: pytest.CaptureFixture[str]) -> None:

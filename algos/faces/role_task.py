@@ -9,10 +9,11 @@ from algos.config.schema import RunConfig
 from tasks import registry
 from tasks.config import AnyTaskConfig, TaskConfig, config_to_dict
 from tasks.words.command_line import Role
+from tasks.words.nested import value_at
 
 
 def task_of_role(config: RunConfig, role: Role) -> AnyTaskConfig:
-    """The task of a run, where ``task.privileged`` is true where a critic or a teacher needs it, and else as it was.
+    """The task of a run, with ``task.privileged`` where a critic or a teacher needs it, and the teacher's look-ahead.
 
     Args:
         config: The run.
@@ -23,7 +24,12 @@ def task_of_role(config: RunConfig, role: Role) -> AnyTaskConfig:
         return task
     if role not in (Role.train, Role.worker):
         return replace(task, randomization=replace(task.randomization, rolling_starts=0.0))
-    if task.privileged is None and uses_more(config_to_dict(config)) and can_show_more(task):
+    plain = config_to_dict(config)
+    if role is Role.train and (teacher := value_at(plain, "train.params.config.teacher")):
+        from algos.faces.teacher import look_ahead_of
+
+        task = replace(task, look_ahead_exponent=look_ahead_of(str(teacher)))
+    if task.privileged is None and uses_more(plain) and can_show_more(task):
         return replace(task, privileged=True)
     return task
 

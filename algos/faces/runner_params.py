@@ -76,6 +76,8 @@ def check(config: RunConfig, spec: ObservationSpec, train_files: list[str], *, i
         _check_profile(config)
     _check_fit(config, spec, train_files)
     _check_network_name(config)
+    if not is_playing:
+        _check_look_ahead(config, spec)
     if isinstance(config.train, Mapping):
         check_stock(config, resolve_device("device", config.device))
     _check_replay(config)
@@ -337,6 +339,18 @@ def _check_privileged(config: RunConfig, spec: ObservationSpec) -> None:
         "train.params.network.asymmetric_critic must be false when the observation has no privileged fields, got true; "
         + advice
     )
+
+
+def _check_look_ahead(config: RunConfig, spec: ObservationSpec) -> None:
+    """Refuses points of the road ahead in another place where nothing sees them; a checkpoint brings its own."""
+    task = config.task
+    if not isinstance(task, TaskConfig) or task.look_ahead_exponent == 1 or config.checkpoint is not None:
+        return
+    if all(field.name != "path_ahead" for field in spec.all_fields()):
+        raise ValueError(
+            f"task.look_ahead_exponent must be 1 when neither policy nor critic sees the road ahead, got "
+            f"{task.look_ahead_exponent}; leave it out, or set task.privileged=true where critics can see more"
+        )
 
 
 def _check_teacher(config: ReplayLearnerConfig, spec: ObservationSpec) -> None:

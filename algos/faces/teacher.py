@@ -13,6 +13,7 @@ from algos.faces.trained_policy import trained_policy
 from algos.run.checkpoint import fits, load_checkpoint
 from algos.run.checkpoint_words import named_file
 from tasks.experience.observation import Field, ObservationSpec
+from tasks.words.nested import value_at
 
 KEY = "train.params.config.teacher"
 
@@ -45,6 +46,19 @@ def load_teacher(config: DAggerConfig, spec: ObservationSpec) -> nn.Module:
         )
     _require_fields(sees, spec, path)
     return policy.network
+
+
+def look_ahead_of(teacher: str) -> float:
+    """``task.look_ahead_exponent`` of a teacher: what imitates it must be shown the road as it sees it.
+
+    Args:
+        teacher: Names its checkpoint.
+
+    Raises:
+        ValueError: There is no such file.
+    """
+    stored = value_at(load_checkpoint(str(named_file(teacher))).config, "task.look_ahead_exponent")
+    return float(stored) if isinstance(stored, int | float) else 1.0
 
 
 def _require_fields(sees: ObservationSpec, spec: ObservationSpec, path: str) -> None:

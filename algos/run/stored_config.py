@@ -1,8 +1,8 @@
 """Starting from a checkpoint: its stored configuration, changed only by what was typed on this command line.
 
 Works on plain data. ``train.py`` gives it the composed configuration (for the values of typed keys), the typed
-overrides, and the stored configuration. It refuses changes of the shapes that the checkpoint was made for, and of how
-its histories begin.
+overrides, and the stored configuration. It refuses changes of the shapes that the checkpoint was made for, of how its
+histories begin, and of where it sees the road ahead.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def refuse_shape_changes(
         ValueError: Naming the key, its stored and its new value.
     """
     marks = marked_keys(Trained)
-    checked = {Decides.observation, Decides.history}
+    checked = {Decides.observation, Decides.history, Decides.look_ahead}
     checked |= {Decides.critic_view} if mode in ("resume", "replay") else set()
     checked |= {Decides.networks} if mode != "replay" else set()
     checked |= {Decides.critics} if mode == "resume" else set()

@@ -101,7 +101,7 @@ class DrivingInterface(TaskInterface):
         self._ahead: RoadAhead | None = None
         if AHEAD_FIELDS[0].name in self.observation_spec.names:
             middle, self._width_m = road_of_task(config)
-            self._ahead = RoadAhead(road_along(self._path, middle, self._width_m))
+            self._ahead = RoadAhead(road_along(self._path, middle, self._width_m), config.look_ahead_exponent)
         self._is_keyboard = config.control is ControlKind.keyboard
         self._is_live = config.game is GameKind.live
         self._stop = threading.Event()
@@ -330,7 +330,7 @@ class DrivingInterface(TaskInterface):
         self._path = resample(np.asarray(path, np.float64))
         self._reward.put_on(self._path)
         if self._ahead is not None:
-            self._ahead = RoadAhead(road_along(self._path, self._path, self._width_m))
+            self._ahead = RoadAhead(road_along(self._path, self._path, self._width_m), self._config.look_ahead_exponent)
 
     def _require_start(self, telemetry: Telemetry) -> None:
         """Refuses a reference path that belongs to another map."""

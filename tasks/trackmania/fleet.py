@@ -70,7 +70,7 @@ class Fleet(EpisodeBatch):
         self._aheads: list[RoadAhead] = []
         if AHEAD_FIELDS[0].name in self.observation_spec.names:
             road = road_along(path, *road_of_task(config))
-            self._aheads = [RoadAhead(road) for _ in range(num_envs)]
+            self._aheads = [RoadAhead(road, config.look_ahead_exponent) for _ in range(num_envs)]
         self._ahead_rows = new_rows(num_envs)
         self._captured = self._cars.records.copy()
         self._actions = np.zeros((num_envs, config.rtgym.act_buf_len, 3), np.float32)
@@ -158,7 +158,7 @@ class Fleet(EpisodeBatch):
         self._cars.put_on(track, index)
         self._rewards.put_on(path, index)
         if self._aheads:
-            self._aheads[index] = RoadAhead(road_along(path, path, track.width_m))
+            self._aheads[index] = RoadAhead(road_along(path, path, track.width_m), self._config.look_ahead_exponent)
 
     def _begin_views(self, indices: NDArray[np.int64]) -> None:
         """Looks at the screens of cars at the start of their episodes."""

@@ -90,10 +90,12 @@ class RoadAhead:
 
     Args:
         road: Of ``road_along``.
+        exponent: ``task.look_ahead_exponent``: the k-th of n points is ``(k / (n - 1)) ** exponent`` of the way ahead.
     """
 
-    def __init__(self, road: Road) -> None:
+    def __init__(self, road: Road, exponent: float) -> None:
         self._road = road
+        self._shares = np.linspace(0.0, 1.0, NUM_POINTS) ** exponent
         self._state = np.zeros(_STATE_SIZE)
 
     def begin(self) -> None:
@@ -114,7 +116,7 @@ class RoadAhead:
         ================== ======= =======================================================================
 
         The first point is beside the car, the last one 6 s ahead at its present speed, or at 10 m/s where it is slower;
-        between them are equal distances along the path.
+        between them the distances along the path are equal, or grow with a larger ``exponent``.
 
         A record without heading and velocity, such as TMRL's, shows neither slip nor the rotation of a car that stands:
         the heading is then the direction of the motion between the newest places 5 cm or more apart.
@@ -135,7 +137,7 @@ class RoadAhead:
             record: As there.
             index: Path point at which the car is.
         """
-        _observe(self._road.points, self._road.lap_points, self._state, record, index, row)
+        _observe(self._road.points, self._road.lap_points, self._shares, self._state, record, index, row)
 
 
 def new_rows(count: int) -> NDArray[np.float32]:
@@ -192,7 +194,13 @@ def _nearest(line: np.ndarray, middle: np.ndarray, behind: int, ahead: int) -> n
 
 @njit(cache=True)
 def _observe(
-    points: np.ndarray, lap_points: int, state: np.ndarray, record: np.ndarray, index: int, row: np.ndarray
+    points: np.ndarray,
+    lap_points: int,
+    shares: np.ndarray,
+    state: np.ndarray,
+    record: np.ndarray,
+    index: int,
+    row: np.ndarray,
 ) -> None:
     """The fields of one car, one after the other."""
     speed, x, z, velocity_x, velocity_z = abs(record[0]), record[2], record[4], record[11], record[12]
@@ -203,9 +211,9 @@ def _observe(
     else:
         row[0], row[1] = velocity_x * sine + velocity_z * cosine, velocity_x * cosine - velocity_z * sine
     row[2] = state[_BEND] * speed
-    step = AHEAD_S * min(max(speed, LEAST_AHEAD_MPS), MAX_SPEED_MPS) / (POINT_SPACING_M * (NUM_POINTS - 1))
+    far = AHEAD_S * min(max(speed, LEAST_AHEAD_MPS), MAX_SPEED_MPS) / POINT_SPACING_M
     for k in range(NUM_POINTS):
-        at, beyond_m = _place(len(points), lap_points, index + int(k * step + 0.5))
+        at, beyond_m = _place(len(points), lap_points, index + int(shares[k] * far + 0.5))
         for line in range(3):
             dx, dz = points[at, 2 * line] - x, points[at, 2 * line + 1] - z
             if beyond_m > 0.0:

@@ -32,6 +32,7 @@ class Decides(Enum):
 
     observation = "the shape of the observation"
     history = "how histories begin"
+    look_ahead = "where the points of the road ahead lie"
     critic_view = "what the critics see"
     networks = "the shape of the networks"
     critics = "the shape of the critics"
@@ -104,7 +105,8 @@ class Need:
         value = section[name]
         if (value in self.values) is self.is_only_with:
             return None
-        remedy = f"give {other}={as_typed(self.values[0])}, or leave it out" if self.is_only_with else "leave it out"
+        wanted = self.values[0] if self.is_only_with else None
+        remedy = "leave it out" if wanted is None else f"give {other}={as_typed(wanted)}, or leave it out"
         return f"does nothing with {other}={as_typed(value)}: {remedy}"
 
 

@@ -45,6 +45,7 @@ NEEDS: dict[str, tuple[str, object, object]] = {
     "drive.height": ("record.driver", "scripted", "human"),
     "check.seconds": ("headless", False, True),
     "task.rtgym.last_act_on_reset": ("task.rtgym.reset_act_buf", True, False),
+    "task.look_ahead_exponent": ("train.params.config.teacher", "zoo:TM20Track", None),
     "task.privileged": ("task.name", "TM20Track", "TM20Full"),
     "train.params.config.alpha_min": ("train.params.config.learn_entropy_coef", False, True),
     "train.params.config.alpha_max": ("train.params.config.learn_entropy_coef", False, True),
@@ -61,6 +62,8 @@ NEEDS: dict[str, tuple[str, object, object]] = {
 }
 """For each key or group: the other key, a value without effect, and one with an effect."""
 
+KINDS = {"kl_threshold": "ppo", "grad_norm": "ppo", "look_ahead_exponent": "dagger"}
+"""By the last part of a key: the algorithm that has its other key."""
 ROLES = {"record": Role.drive, "drive": Role.record, "check": Role.check}
 """Roles in which the keys of a group are typed; all others in training."""
 OTHERS = {"link": [("train.kind", "ppo")], "task.reward.wall_penalty": [("task.reward.compat", "tmrl")]}
@@ -87,7 +90,7 @@ def holder(config: Any, key: str) -> tuple[Any, str]:
 
 def config(key: str, **changes: object) -> RunConfig:
     """A configuration with the key and its other key's value."""
-    kind = "ppo" if key.endswith(("kl_threshold", "grad_norm")) else "sac"
+    kind = KINDS.get(key.rpartition(".")[2], "sac")
     run = RunConfig(task=TaskConfig(), train=TRAIN_SCHEMAS[kind](), experiment="run")
     for name, value in changes.items():
         setattr(*holder(run, name), value)

@@ -47,7 +47,13 @@ def drives(record: TelemetryRecord, recorded: Path) -> list[tuple[dict[str, np.n
     np.save(recorded, track.centre_line * MIRROR_X)
     recorded.with_suffix(".json").write_text(json.dumps({"frame": "game"}))
     random = RandomizationConfig(capture_jitter_s=0.0)
-    sim = TaskConfig(name="TM20Track", game=GameKind.sim, track="short_mirrored", randomization=random)
+    sim = TaskConfig(
+        name="TM20Track",
+        game=GameKind.sim,
+        track="short_mirrored",
+        look_ahead_exponent=3.0,
+        randomization=random,
+    )
     live = replace(sim, game=GameKind.live, track=str(recorded), sleep_time_at_reset=0.0)
     clock = VirtualClock()
     game = BehindThePlugin(clock, track, live)

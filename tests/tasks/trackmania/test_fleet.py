@@ -34,10 +34,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "colour": ("TM20Full", {"img_grayscale": False, "img_width": 48, "img_height": 40, "img_hist_len": 2}),
     "keyboard": ("TM20Lidar", {"control": "keyboard", "rtgym": {"ep_max_length": 35, "act_buf_len": 3}}),
     "privileged": ("TM20Lidar", {"privileged": True}),
-    "track": ("TM20Track", {}),
+    "track": ("TM20Track", {"look_ahead_exponent": 2.0}),
     "track by keyboard": ("TM20Track", {"control": "keyboard", "privileged": True, "rtgym": {"ep_max_length": 35}}),
     "actions not seen": ("TM20LidarProgress", {"rtgym": {"act_in_obs": False}}),
-    "track on random": ("TM20Track", {"track": "random"}),
+    "track on random": ("TM20Track", {"track": "random", "look_ahead_exponent": 3.0}),
     "random tracks": ("TM20LidarProgress", {"track": "random", "privileged": True}),
     "random tracks in pictures": ("TM20Full", {"track": "random"}),
 }

@@ -52,8 +52,8 @@ def straight(length_m: float = 50.0, x: float = 0.0) -> np.ndarray:
     return np.stack([np.full_like(along, x), np.zeros_like(along), along], axis=1)
 
 
-def ahead_of(path: np.ndarray, middle: np.ndarray | None = None) -> RoadAhead:
-    road = RoadAhead(road_along(path, path if middle is None else middle, WIDTH_M))
+def ahead_of(path: np.ndarray, middle: np.ndarray | None = None, exponent: float = 1.0) -> RoadAhead:
+    road = RoadAhead(road_along(path, path if middle is None else middle, WIDTH_M), exponent)
     road.begin()
     return road
 
@@ -98,6 +98,15 @@ def test_a_slow_car_looks_as_far_as_at_10_mps_and_a_fast_one_6_s() -> None:
         assert seen[0] == pytest.approx([0.0, -1.0])
         assert seen[-1] == pytest.approx([far_m, -1.0], abs=1e-3)
         assert np.diff(seen[:, 0]) == pytest.approx(np.full(NUM_POINTS - 1, far_m / (NUM_POINTS - 1)), abs=0.101)
+
+
+@pytest.mark.parametrize("exponent", [1.0, 2.0, 3.0, 4.5])
+def test_an_exponent_moves_the_points_between_the_first_and_the_last_towards_the_car(exponent: float) -> None:
+    seen = observe(ahead_of(straight(500.0), exponent=exponent), moving(0.0, 20.0, 0.0, 50.0), 200)
+    forward_m = [300.0 * (k / (NUM_POINTS - 1)) ** exponent for k in range(NUM_POINTS)]
+    for name, right_m in BORDERS.items():
+        assert seen[name][:, 0] == pytest.approx(forward_m, abs=0.051)
+        assert seen[name][:, 1] == pytest.approx(np.full(NUM_POINTS, right_m))
 
 
 def test_an_open_road_goes_straight_on_behind_its_end() -> None:

@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 from algos.config.hydra_entry import as_in_the_files, compose_and_call
 from algos.config.schema import RunConfig
 from algos.config.worker_words import worker_words, written
+from algos.run.checkpoint import load_checkpoint, save_checkpoint
+from algos.run.checkpoint_words import named_file
 from tasks import registry
 from tasks.config import config_to_dict
 from tasks.words.command_line import Role
@@ -122,7 +124,7 @@ TEACHER = "train.params.config.teacher=zoo:TM20TrackMedium"
         ("TM20Lidar", "SAC", []),
         ("TM20LidarProgress", "CrossQ", []),
         ("TM20Full", "DAgger", [TEACHER]),
-        ("TM20Track", "SAC", []),
+        ("TM20Track", "SAC", ["task.look_ahead_exponent=3"]),
     ],
 )
 def test_a_worker_takes_the_words_of_any_training(task: str, train_file: str, more: list[str]) -> None:
@@ -133,6 +135,17 @@ def test_a_worker_takes_the_words_of_any_training(task: str, train_file: str, mo
     worker, _ = configured_as(Role.worker, *shlex.split(" ".join(words)), "remote.address=localhost:1")
     assert registry.fingerprint(task, worker.task) == registry.fingerprint(task, learner.task)
     assert [word for word in words[2:] if "privileged" in word] == []
+
+
+def test_a_worker_is_told_the_look_ahead_of_its_learners_teacher(tmp_path: Path) -> None:
+    teacher = load_checkpoint(named_file("zoo:TM20TrackMedium"))
+    teacher.config["task"]["look_ahead_exponent"] = 3.0
+    save_checkpoint(tmp_path / "teacher.pth", teacher)
+    file = f"train.params.config.teacher={tmp_path / 'teacher.pth'}"
+    learner, words = configured_as(Role.train, "task=TM20Full", "train=TM20FullDAgger", "task.game=sim", file)
+    assert "task.look_ahead_exponent=3.0" in words
+    worker, _ = configured_as(Role.worker, *shlex.split(" ".join(words)), "remote.address=localhost:1")
+    assert registry.fingerprint("TM20Full", worker.task) == registry.fingerprint("TM20Full", learner.task)
 
 
 def configured_as(role: Role, *words: str) -> tuple[RunConfig, list[str]]:

@@ -134,6 +134,24 @@ def test_another_look_ahead_than_the_teachers_is_refused(start: Start, capsys: p
     )
 
 
+def test_a_teacher_that_sees_the_road_otherwise_than_the_checkpoint_is_refused(
+    start: Start, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    teacher = load_checkpoint(named_file("zoo:TM20TrackMedium"))
+    teacher.config["task"]["look_ahead_exponent"] = 2.5
+    save_checkpoint(tmp_path / "teacher.pth", teacher)
+    taught = ["checkpoint_mode=weights", f"train.params.config.teacher={tmp_path / 'teacher.pth'}"]
+    line = refused(capsys, "checkpoint=zoo:TM20TrackMedium", "train=TM20TrackDAgger", *taught)
+    assert f"must see the road ahead as {named_file('zoo:TM20TrackMedium')} does, with task.look_ahead_exponent" in line
+    assert "teacher.pth, which has 2.5: name another teacher" in line
+    # A policy that does not see the road takes any teacher; its replay, which holds the road, would not.
+    params = start("checkpoint=zoo:TM20Full", "train=TM20FullDAgger", *taught)
+    assert params["config"]["env_config"]["task"]["look_ahead_exponent"] == 2.5
+    config = run_config("train=TM20FullDAgger", taught[1], "checkpoint=run.pth")
+    with pytest.raises(ValueError, match=r"must see the road ahead as run\.pth does"):
+        task_of_role(config, Role.train)
+
+
 @pytest.mark.parametrize("words", [[SYMMETRIC], ["train=TM20LidarPPO"]], ids=" ".join)
 def test_a_look_ahead_that_nothing_sees_is_refused(
     start: Start, capsys: pytest.CaptureFixture[str], words: list[str]

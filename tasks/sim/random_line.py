@@ -26,6 +26,8 @@ LENGTH_M = (280.0, 1000.0)
 FIRST_STRAIGHT_M = (32.0, 96.0)
 LONGEST_STRAIGHT_M = 130.0
 LAST_STRAIGHT_M = 20.0
+FAST_SHARE, FAST_STRAIGHT_M = 0.25, (130.0, 600.0)
+"""On a fast track: how many of the straights are long ones, and how long [m]."""
 
 SHARES = {"corner": 0.4, "bend": 0.24, "shift": 0.24, "hairpin": 0.12}
 """How often each kind is drawn."""
@@ -39,20 +41,27 @@ _TRIES = 12
 _TAKEN_BACK = 3
 _SIDE_M, _SIDE_PER_M = 150.0, 0.25
 """The land of a track is a square of this side, and so much more per metre of road, which folds the road up."""
+_FAST_SIDE_M = 500.0
+"""The side of a fast track's land before the same is added."""
 
 
-def random_line(rng: np.random.Generator) -> FloatArray | None:
+def random_line(rng: np.random.Generator, *, is_fast: bool) -> FloatArray | None:
     """A line that neither crosses itself nor comes near itself, (x, z) every 0.1 m from (0, 0), shape (N, 2).
 
     None where the draw has led into a dead end.
+
+    Args:
+        rng: Draws everything.
+        is_fast: Whether some straights are long: the road of the game's flat maps, where the car is faster than on
+            the shipped tracks.
     """
     length = rng.uniform(*LENGTH_M)
-    road = _Road(_SIDE_M + _SIDE_PER_M * length)
+    road = _Road((_FAST_SIDE_M if is_fast else _SIDE_M) + _SIDE_PER_M * length)
     road.add([(rng.uniform(*FIRST_STRAIGHT_M), 0.0)])
     for _ in range(_MOST_PIECES):
         if road.length_m >= length - LAST_STRAIGHT_M:
             break
-        if not any(road.add(_part(rng)) for _ in range(_TRIES)):
+        if not any(road.add(_part(rng, is_fast=is_fast)) for _ in range(_TRIES)):
             road.take_back(_TAKEN_BACK)
     if not LENGTH_M[0] <= road.length_m + LAST_STRAIGHT_M <= LENGTH_M[1] or not road.add([(LAST_STRAIGHT_M, 0.0)]):
         return None
@@ -112,19 +121,22 @@ class _Road:
         return bool((gaps[along > apart_m(WIDTH_M) + _NODE_M] > WIDTH_M + GAP_M).all())
 
 
-def _part(rng: np.random.Generator) -> list[Piece]:
+def _part(rng: np.random.Generator, *, is_fast: bool) -> list[Piece]:
     """A straight, or none, and what follows it."""
     kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     sign = 1.0 if rng.random() < 0.5 else -1.0
     radius, angle = rng.uniform(*RADII_M[kind]), math.radians(rng.uniform(*ANGLES_DEG[kind]))
     arc = (radius * angle, sign / radius)
+    before = _straight(rng, 0.7)
+    if is_fast and rng.random() < FAST_SHARE:
+        before = [(rng.uniform(*FAST_STRAIGHT_M), 0.0)]
     if kind == "shift":
-        return [*_straight(rng), arc, *_straight(rng, 0.3), (arc[0], -arc[1])]
-    return [*_straight(rng), arc]
+        return [*before, arc, *_straight(rng, 0.3), (arc[0], -arc[1])]
+    return [*before, arc]
 
 
-def _straight(rng: np.random.Generator, share: float = 0.7) -> list[Piece]:
-    """Mostly a short one, now and then a long one, or none."""
+def _straight(rng: np.random.Generator, share: float) -> list[Piece]:
+    """Mostly a short one, now and then a longer one, or none."""
     if rng.random() >= share:
         return []
     return [(float(min(8.0 + rng.exponential(28.0), LONGEST_STRAIGHT_M)), 0.0)]

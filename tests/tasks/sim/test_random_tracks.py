@@ -19,6 +19,7 @@ from tasks.sim.random_tracks import (
     HELD_OUT_SEEDS,
     any_track,
     drawn_line,
+    is_fast,
     random_track,
     track_seed_of_episode,
     turned,
@@ -29,7 +30,7 @@ from tasks.sim.track import Track, check_line, load_track
 DIGEST = """
 import hashlib, numpy as np
 from tasks.sim.random_line import random_line
-lines = [random_line(np.random.default_rng(seed)) for seed in range(5)]
+lines = [random_line(np.random.default_rng(seed), is_fast=seed == 0) for seed in range(5)]
 print(hashlib.sha256(b"".join(np.round(line, 4).tobytes() for line in lines if line is not None)).hexdigest())
 """
 
@@ -37,6 +38,18 @@ print(hashlib.sha256(b"".join(np.round(line, 4).tobytes() for line in lines if l
 @cache
 def fifty_lines() -> list[np.ndarray]:
     return [drawn_line(seed) for seed in range(50)]
+
+
+@cache
+def fast_lines() -> list[np.ndarray]:
+    return [drawn_line(seed) for seed in range(20, 170) if is_fast(seed)]
+
+
+def longest_straight_m(line: np.ndarray) -> float:
+    """Of the stretches that turn by less than one degree in 10 m."""
+    steps = np.diff(line[::20], axis=0)
+    turns = np.abs(np.diff(np.unwrap(np.arctan2(steps[:, 0], steps[:, 1])))) > np.radians(0.2)
+    return 2.0 * max(len(part) for part in np.split(turns, np.flatnonzero(turns)))
 
 
 def is_driven(track: Track) -> bool:
@@ -58,20 +71,21 @@ def corners_of(line: np.ndarray) -> list[tuple[float, float]]:
 
 
 def test_no_line_crosses_or_nears_itself() -> None:
-    for seed, line in enumerate(fifty_lines()):
-        check_line(line, WIDTH_M, f"random:{seed}")
+    for seed, line in enumerate([*fifty_lines(), *fast_lines()]):
+        check_line(line, WIDTH_M, f"line {seed}")
         nodes = line[::20]
         along = np.abs(np.arange(len(nodes))[:, None] - np.arange(len(nodes))[None]) * 2.0
         gaps = np.linalg.norm(nodes[:, None] - nodes[None], axis=2)
-        assert gaps[along > 45.0].min() > WIDTH_M + 4.0, f"random:{seed}: walls of two stretches touch"
+        assert gaps[along > 45.0].min() > WIDTH_M + 4.0, f"line {seed}: walls of two stretches touch"
 
 
 def test_corners_lengths_and_hairpins_are_those_of_the_shipped_tracks() -> None:
     shipped = [load_track(name).centre_line[:, [0, 2]] for name in ("short", "medium", "long")]
-    lengths = [0.1 * (len(line) - 1) for line in fifty_lines()]
+    drawn_lines = [line for seed, line in enumerate(fifty_lines()) if not is_fast(seed)]
+    lengths = [0.1 * (len(line) - 1) for line in drawn_lines]
     assert 0.1 * (len(shipped[0]) - 1) <= min(lengths)
     assert max(lengths) <= 0.1 * (len(shipped[2]) - 1)
-    known, drawn = ([corner for line in lines for corner in corners_of(line)] for lines in (shipped, fifty_lines()))
+    known, drawn = ([corner for line in lines for corner in corners_of(line)] for lines in (shipped, drawn_lines))
     per_corner = [0.1 * (len(line) - 1) / len(corners_of(line)) for line in shipped]
     assert min(per_corner) * 0.9 < sum(lengths) / len(drawn) < max(per_corner) * 1.1
     radii = np.array([radius for _, radius in drawn])
@@ -82,8 +96,20 @@ def test_corners_lengths_and_hairpins_are_those_of_the_shipped_tracks() -> None:
     assert 0.4 < np.mean([angle > 0.0 for angle, _ in drawn]) < 0.6
 
 
+def test_a_third_of_what_training_draws_has_long_straights_and_the_named_twenty_have_none() -> None:
+    assert not any(is_fast(seed) for seed in (*HELD_IN_SEEDS, *HELD_OUT_SEEDS))
+    numbers = {track_seed_of_episode(seed) for seed in range(300)}
+    assert 0.25 < np.mean([is_fast(number) for number in numbers]) < 0.42
+    others = [line for seed, line in enumerate(fifty_lines()) if not is_fast(seed)]
+    assert max(longest_straight_m(line) for line in others) < 210.0
+    longest = [longest_straight_m(line) for line in fast_lines()]
+    assert np.median(longest) > 220.0
+    assert max(longest) > 500.0
+    assert max(0.1 * (len(line) - 1) for line in fast_lines()) <= 1000.0
+
+
 def test_another_process_draws_the_same() -> None:
-    lines = [random_line(np.random.default_rng(seed)) for seed in range(5)]
+    lines = [random_line(np.random.default_rng(seed), is_fast=seed == 0) for seed in range(5)]
     drawn = [line for line in lines if line is not None]
     assert len(drawn) >= 2
     here = hashlib.sha256(b"".join(np.round(line, 4).tobytes() for line in drawn)).hexdigest()

@@ -27,7 +27,7 @@ FIRST_STRAIGHT_M = (32.0, 96.0)
 LONGEST_STRAIGHT_M = 130.0
 LAST_STRAIGHT_M = 20.0
 FAST_SHARE, FAST_STRAIGHT_M = 0.25, (130.0, 600.0)
-"""On a fast track: how many of the straights are long ones, and how long [m]."""
+"""On a fast track: to how many of the corners a long straight leads, and how long it is [m]."""
 
 SHARES = {"corner": 0.4, "bend": 0.24, "shift": 0.24, "hairpin": 0.12}
 """How often each kind is drawn."""

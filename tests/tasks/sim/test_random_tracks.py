@@ -36,13 +36,9 @@ print(hashlib.sha256(b"".join(np.round(line, 4).tobytes() for line in lines if l
 
 
 @cache
-def fifty_lines() -> list[np.ndarray]:
-    return [drawn_line(seed) for seed in range(50)]
-
-
-@cache
-def fast_lines() -> list[np.ndarray]:
-    return [drawn_line(seed) for seed in range(20, 170) if is_fast(seed)]
+def drawn_lines(*, fast: bool) -> dict[int, np.ndarray]:
+    """Lines by their numbers: forty with short straights, or fifty with long ones."""
+    return {seed: drawn_line(seed) for seed in range(170 if fast else 50) if is_fast(seed) is fast}
 
 
 def longest_straight_m(line: np.ndarray) -> float:
@@ -71,21 +67,21 @@ def corners_of(line: np.ndarray) -> list[tuple[float, float]]:
 
 
 def test_no_line_crosses_or_nears_itself() -> None:
-    for seed, line in enumerate([*fifty_lines(), *fast_lines()]):
-        check_line(line, WIDTH_M, f"line {seed}")
+    for seed, line in (drawn_lines(fast=False) | drawn_lines(fast=True)).items():
+        check_line(line, WIDTH_M, f"random:{seed}")
         nodes = line[::20]
         along = np.abs(np.arange(len(nodes))[:, None] - np.arange(len(nodes))[None]) * 2.0
         gaps = np.linalg.norm(nodes[:, None] - nodes[None], axis=2)
-        assert gaps[along > 45.0].min() > WIDTH_M + 4.0, f"line {seed}: walls of two stretches touch"
+        assert gaps[along > 45.0].min() > WIDTH_M + 4.0, f"random:{seed}: walls of two stretches touch"
 
 
 def test_corners_lengths_and_hairpins_are_those_of_the_shipped_tracks() -> None:
     shipped = [load_track(name).centre_line[:, [0, 2]] for name in ("short", "medium", "long")]
-    drawn_lines = [line for seed, line in enumerate(fifty_lines()) if not is_fast(seed)]
-    lengths = [0.1 * (len(line) - 1) for line in drawn_lines]
+    twisty = list(drawn_lines(fast=False).values())
+    lengths = [0.1 * (len(line) - 1) for line in twisty]
     assert 0.1 * (len(shipped[0]) - 1) <= min(lengths)
     assert max(lengths) <= 0.1 * (len(shipped[2]) - 1)
-    known, drawn = ([corner for line in lines for corner in corners_of(line)] for lines in (shipped, drawn_lines))
+    known, drawn = ([corner for line in lines for corner in corners_of(line)] for lines in (shipped, twisty))
     per_corner = [0.1 * (len(line) - 1) / len(corners_of(line)) for line in shipped]
     assert min(per_corner) * 0.9 < sum(lengths) / len(drawn) < max(per_corner) * 1.1
     radii = np.array([radius for _, radius in drawn])
@@ -100,12 +96,11 @@ def test_a_third_of_what_training_draws_has_long_straights_and_the_named_twenty_
     assert not any(is_fast(seed) for seed in (*HELD_IN_SEEDS, *HELD_OUT_SEEDS))
     numbers = {track_seed_of_episode(seed) for seed in range(300)}
     assert 0.25 < np.mean([is_fast(number) for number in numbers]) < 0.42
-    others = [line for seed, line in enumerate(fifty_lines()) if not is_fast(seed)]
-    assert max(longest_straight_m(line) for line in others) < 210.0
-    longest = [longest_straight_m(line) for line in fast_lines()]
+    assert max(longest_straight_m(line) for line in drawn_lines(fast=False).values()) < 210.0
+    longest = [longest_straight_m(line) for line in drawn_lines(fast=True).values()]
     assert np.median(longest) > 220.0
     assert max(longest) > 500.0
-    assert max(0.1 * (len(line) - 1) for line in fast_lines()) <= 1000.0
+    assert max(0.1 * (len(line) - 1) for line in drawn_lines(fast=True).values()) <= 1000.0
 
 
 def test_another_process_draws_the_same() -> None:

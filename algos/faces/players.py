@@ -196,11 +196,17 @@ class RemotePlayer(BasePlayer):
         return course.laps_to_compare(course.on_track(self.task, track)) if course.has_course(self.task) else {}
 
     def _with_scripted(self, track: str | None) -> Laps:
-        """They, and the scripted driver's, which drives in the simulator only."""
+        """They, and the scripted driver's, which drives in the simulator only.
+
+        To tune it takes seconds, so of the tracks of single episodes only those have its lap that store it.
+        """
         laps = self._laps_on(track)
         if not course.has_course(self.task) or self.task["game"] != "sim":
             return laps
-        scripted_s = course.scripted_lap_time_s(course.on_track(self.task, track))
+        task = course.on_track(self.task, track)
+        if track is not None and course.track_of(task).scripted is None:
+            return laps
+        scripted_s = course.scripted_lap_time_s(task)
         return laps if math.isnan(scripted_s) else {**laps, SCRIPTED: scripted_s}
 
 

@@ -84,18 +84,20 @@ def test_where_each_episode_has_its_own_track_laps_and_ratios_are_means_over_the
     trained, tmp_path, monkeypatch
 ):
     scripted_s = {"random:10": 0.4, "random:11": 100.0, "random:12": 0.8}
+    tracks = [*scripted_s, "random:20"]  # of the last no scripted lap is stored, and none is tuned
 
     def evaluated(*arguments, **options):
         episodes = evaluate(*arguments, **options).episodes
-        on_tracks = [replace(e, track=name) for e, name in zip(episodes, scripted_s, strict=True)]
+        on_tracks = [replace(e, track=name) for e, name in zip(episodes, tracks, strict=True)]
         on_tracks[1] = replace(on_tracks[1], finished=False, lap_time_s=None)
         return EvaluationReport(tuple(on_tracks))
 
     always_full_gas(monkeypatch)
     monkeypatch.setattr("algos.faces.players.evaluate", evaluated)
     monkeypatch.setattr(course, "scripted_lap_time_s", lambda task: scripted_s[task["track"]])
-    monkeypatch.setattr(course, "laps_to_compare", lambda task: {"reference": scripted_s.get(task["track"], 1.0) / 2})
-    play(tmp_path, trained, video=False)
+    references = {name: {"reference": lap_s / 2} for name, lap_s in scripted_s.items()}
+    monkeypatch.setattr(course, "laps_to_compare", lambda task: references.get(task["track"], {}))
+    play(tmp_path, trained, video=False, episodes=4)
     (folder,) = (tmp_path / "play").iterdir()
     results = json.loads((folder / "results.json").read_text())
     assert results["scripted_lap_time_s"] == pytest.approx(0.6)
@@ -104,7 +106,7 @@ def test_where_each_episode_has_its_own_track_laps_and_ratios_are_means_over_the
     assert results["scripted_lap_ratio"] == pytest.approx(ratio)
     assert results["lap_ratio"] == pytest.approx(2 * ratio)
     assert results["episodes"][1]["lap_ratio"] is None
-    assert [episode["track"] for episode in results["episodes"]] == list(scripted_s)
+    assert [episode["track"] for episode in results["episodes"]] == tracks
     assert (folder / "driven_line.png").stat().st_size > 0
 
 
